@@ -1,0 +1,128 @@
+"""The command line: `usernsproc run`.
+
+Exit status: the command's own; 128 + n when signal n ended it; 125 for an error
+of usernsproc itself, 126 when the command cannot be executed, 127 when it is not
+found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from ._errors import UsernsError
+from ._process import UsernsProcess
+
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGWINCH,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        return run(options)
+    except UsernsError as error:
+        _complain(error)
+        if error.step == "exec":
+            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        return FAILED
+    except (OSError, ValueError) as error:
+        _complain(error)
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(FAILED, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser(
+        "run",
+        help="run a command in a new user namespace",
+        usage="usernsproc run [options] [--] COMMAND [ARGUMENT ...]",
+        description="Run a command in a new user namespace. A MAP is inside:outside:count[,...], or "
+        "'root' (own id is 0 inside) or 'current' (own id stays the same).",
+        epilog="Exit status: the command's; 128+n for signal n; 125 error of usernsproc, 126 not executable, "
+        "127 not found. Signals are forwarded.",
+    )
+    command.add_argument("--map", metavar="MAP", help="both id maps; without any map no id is mapped")
+    command.add_argument("--uid-map", metavar="MAP", help="the user id map")
+    command.add_argument("--gid-map", metavar="MAP", help="the group id map")
+    command.add_argument("--user", metavar="ID", help="user id or name inside")
+    command.add_argument("--group", metavar="ID", help="group id or name inside")
+    command.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise ValueError("run: which command?")
+    early: list[int] = []
+    handled = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]
+    for signum in handled:
+        signal.signal(signum, lambda received, frame: early.append(received))
+    process = UsernsProcess(
+        command,
+        uid_map=options.uid_map or options.map,
+        gid_map=options.gid_map or options.map,
+        user=_id(options.user),
+        group=_id(options.group),
+        restore_signals=True,
+    )
+    with process:
+        # From here on the sender matters, which only sigwaitinfo() tells.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [*handled, signal.SIGCHLD])
+        for signum in early:
+            process.send_signal(signum)
+        _forward_signals(process, handled)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+SI_KERNEL = 0x80
+
+
+def _forward_signals(process: UsernsProcess[bytes], handled: Sequence[int]) -> None:
+    """Until the command has ended. What the terminal sends, it sends to the command as well."""
+    while process.poll() is None:
+        info = signal.sigwaitinfo([*handled, signal.SIGCHLD])
+        if info.si_signo != signal.SIGCHLD and info.si_code != SI_KERNEL:
+            process.send_signal(info.si_signo)
+
+
+def _id(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def _complain(error: Exception) -> None:
+    notes = getattr(error, "__notes__", ())
+    text = f"usernsproc: {_in_words(error)}\n" + "".join(f"usernsproc: {note}\n" for note in notes[:1])
+    sys.stderr.write(text)
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    step = f"{error.step}: " if isinstance(error, UsernsError) and not where else ""
+    return f"{where or step}{error.strerror}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""From what `Popen` takes to what `execve(2)` takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+SHELL = "/bin/sh"
+
+
+class Command(NamedTuple):
+    """A command as the user gave it, with the shell put in front where asked for."""
+
+    args: Sequence[Any]
+    executable: Any
+
+    @classmethod
+    def of(cls, args: Any, executable: Any, shell: bool) -> Command:
+        if isinstance(args, os.PathLike) and shell:
+            raise TypeError("path-like args is not allowed when shell is true")
+        words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+        if shell:
+            words = [executable or SHELL, "-c", *words]
+            executable = executable or SHELL
+        return cls(words, words[0] if executable is None else executable)
+
+    @property
+    def argv(self) -> tuple[bytes, ...]:
+        return tuple(map(os.fsencode, self.args))
+
+    def candidates(self, env: Mapping[Any, Any] | None) -> tuple[bytes, ...]:
+        """The files to try, in the order of `PATH`: that of *env*, as in `os.execvpe`."""
+        executable = os.fsencode(self.executable)
+        if os.path.dirname(executable):
+            return (executable,)
+        return tuple(os.path.join(os.fsencode(d), executable) for d in os.get_exec_path(env))
+
+
+def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
+    """`NAME=value` for each variable; `None`: the current environment."""
+    if env is None:
+        return None
+    pairs = []
+    for name, value in env.items():
+        key = os.fsencode(name)
+        if b"=" in key:
+            raise ValueError("illegal environment variable name")
+        pairs.append(key + b"=" + os.fsencode(value))
+    return tuple(pairs)
+
+
+def descriptors_to_keep(pass_fds: Iterable[int]) -> tuple[int, ...]:
+    fds = tuple(sorted({int(fd) for fd in pass_fds}))
+    if fds and fds[0] < 0:
+        raise ValueError(f"bad value(s) in pass_fds: {fds[0]} is not a descriptor")
+    return fds

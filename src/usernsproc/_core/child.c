@@ -1,0 +1,271 @@
+/* The child of clone(CLONE_VM), in the parent's memory.
+ *
+ * Contract of everything in this file:
+ *   - it runs on a stack of its own but shares every other byte with the
+ *     parent, the calling thread's thread-local storage included;
+ *   - so: no Python, no libc, no allocation, no lock, no errno; raw system
+ *     calls on what the parent has prepared, nothing else;
+ *   - all signals are blocked from before the clone, and are let in again only
+ *     when no handler of the parent's is installed any more;
+ *   - it writes only to its own `struct child`;
+ *   - it changes no ids: in shared memory that would make the parent
+ *     non-dumpable. The launcher (programs.c) does it after an exec.
+ */
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdint.h>
+
+#include "child.h"
+#include "inline.h"
+
+#define SIGNALS 64
+
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+
+static void give_up(struct child *child, enum step step, long result)
+{
+	child->failure.error = (int32_t)-result;
+	child->failure.step = step;
+	leave(255);
+}
+
+static void must(struct child *child, enum step step, long result)
+{
+	if (result < 0)
+		give_up(child, step, result);
+}
+
+void transient_child(void *argument)
+{
+	struct child *child = argument;
+
+	die_with_parent(&child->death, SIGKILL);
+	for (;;)
+		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
+}
+
+/* struct sigaction of the kernel begins with the handler on all of our
+ * architectures; the rest is zero for SIG_DFL. */
+struct kernel_sigaction {
+	uintptr_t handler, rest[7];
+};
+
+static void reset_signal(long signal)
+{
+	struct kernel_sigaction action;
+
+	action.handler = (uintptr_t)SIG_DFL;
+	for (int i = 0; i < 7; i++)
+		((volatile uintptr_t *)action.rest)[i] = 0;
+	RAW4(rt_sigaction, signal, &action, 0, KERNEL_SIGSET_SIZE);
+}
+
+/* A handler of the parent's must not run here, in its memory. */
+static void reset_caught_signals(void)
+{
+	for (long signal = 1; signal <= SIGNALS; signal++) {
+		struct kernel_sigaction action;
+
+		if (RAW4(rt_sigaction, signal, 0, &action, KERNEL_SIGSET_SIZE) == 0 &&
+		    action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN)
+			reset_signal(signal);
+	}
+}
+
+static void set_up_signals(const struct plan *plan, int executes_image)
+{
+	if (plan->is_alone) {
+		for (long signal = 1; signal <= SIGNALS; signal++)
+			reset_signal(signal);
+		return;
+	}
+	/* exec itself resets caught signals, and an image of ours keeps all
+	 * signals blocked until then. */
+	if (!executes_image)
+		reset_caught_signals();
+	if (plan->restore_signals) { /* what the Python runtime ignores */
+		reset_signal(SIGPIPE);
+		reset_signal(SIGXFSZ);
+	}
+}
+
+static int wanted_as_stdio(struct child *child, int from, int to)
+{
+	/* 0, 1 and 2 are filled in this order: move a source out of the way of
+	 * an earlier target. */
+	while (from >= 0 && from < to) {
+		long copy = RAW3(fcntl, from, F_DUPFD_CLOEXEC, 3);
+		must(child, STEP_stdio, copy);
+		from = (int)copy;
+	}
+	return from;
+}
+
+static void set_up_stdio(struct child *child)
+{
+	const int *stdio = child->plan->stdio;
+	int sources[3];
+
+	for (int to = 0; to < 3; to++)
+		sources[to] = wanted_as_stdio(child, stdio[to], to);
+	for (int to = 0; to < 3; to++) {
+		if (sources[to] == to) /* dup3() refuses; all it lacks is inheritance */
+			must(child, STEP_stdio, RAW3(fcntl, to, F_SETFD, 0));
+		else if (sources[to] >= 0)
+			must(child, STEP_stdio, RAW3(dup3, sources[to], to, 0));
+	}
+}
+
+struct directory_entry {
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* Linux < 5.9 has no close_range(). */
+static void close_listed(unsigned first, unsigned last)
+{
+	static const char path[] = "/proc/self/fd";
+	_Alignas(8) char buffer[1024];
+	long directory = RAW4(openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), length;
+
+	if (directory < 0)
+		return;
+	while ((length = RAW3(getdents64, directory, buffer, sizeof(buffer))) > 0) {
+		for (long at = 0; at < length;) {
+			struct directory_entry *entry = (struct directory_entry *)(buffer + at);
+			unsigned fd = 0;
+
+			at += entry->length;
+			if (entry->name[0] == '.')
+				continue;
+			for (const char *digit = entry->name; *digit; digit++)
+				fd = fd * 10 + (unsigned)(*digit - '0');
+			if (fd >= first && fd <= last && fd != (unsigned)directory)
+				RAW1(close, fd);
+		}
+	}
+	RAW1(close, directory);
+}
+
+static void close_between(unsigned first, unsigned last)
+{
+	if (first <= last && RAW3(close_range, first, last, 0) == -ENOSYS)
+		close_listed(first, last);
+}
+
+/* Close what lies in a gap between two kept descriptors, but not our own: at
+ * most three, looked for one by one. */
+static void close_gap(const struct child *child, unsigned first, unsigned last)
+{
+	const int own[3] = {child->image, child->report, child->death.parent_pidfd};
+
+	while (first <= last) {
+		unsigned next = last;
+		int found = 0;
+
+		for (int i = 0; i < 3; i++) {
+			unsigned fd = (unsigned)own[i];
+			if (own[i] >= 0 && fd >= first && fd <= next) {
+				next = fd;
+				found = 1;
+			}
+		}
+		if (!found) {
+			close_between(first, last);
+			return;
+		}
+		if (next > first)
+			close_between(first, next - 1);
+		first = next + 1;
+	}
+}
+
+static void set_up_descriptors(struct child *child)
+{
+	const struct plan *plan = child->plan;
+	unsigned first = 3;
+
+	set_up_stdio(child);
+	if (plan->is_alone)
+		for (first = 0; first < 3 && plan->stdio[first] >= 0;)
+			first++;
+	for (int i = 0; i < plan->keep_count; i++)
+		must(child, STEP_stdio, RAW3(fcntl, plan->keep[i], F_SETFD, 0));
+	if (child->report >= 0) { /* the launcher sets close-on-exec again */
+		must(child, STEP_stdio, RAW3(fcntl, child->report, F_SETFD, 0));
+		if (child->death.parent_pidfd >= 0)
+			must(child, STEP_stdio, RAW3(fcntl, child->death.parent_pidfd, F_SETFD, 0));
+	}
+	if (!plan->close_fds)
+		return;
+	for (int i = 0; i < plan->keep_count; i++) {
+		unsigned kept = (unsigned)plan->keep[i];
+		if (kept < first)
+			continue;
+		if (kept > first)
+			close_gap(child, first, kept - 1);
+		first = kept + 1;
+	}
+	close_gap(child, first, ~0u);
+}
+
+static void wait_until_mapped(struct child *child)
+{
+	while (!__atomic_load_n(&child->go, __ATOMIC_ACQUIRE))
+		RAW4(futex, &child->go, FUTEX_WAIT, 0, 0);
+}
+
+/* An exec takes the capabilities from whoever is not inside 0, and the calling
+ * process' own id often is not mapped at all. Ambient ones stay. */
+static void keep_setid_over_exec(struct child *child)
+{
+	struct capabilities capabilities;
+
+	get_capabilities(&capabilities);
+	capabilities.low.inheritable |= CAPABILITIES_SETID;
+	must(child, STEP_setid, set_capabilities(&capabilities));
+	must(child, STEP_setid, RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETGID, 0, 0));
+	must(child, STEP_setid, RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0));
+}
+
+void spawned_child(void *argument)
+{
+	struct child *child = argument;
+	const struct plan *plan = child->plan;
+	int executes_image = child->image >= 0;
+
+	/* While it waits for the parent it must not outlive it, whatever is
+	 * wanted later. */
+	die_with_parent(&child->death, SIGKILL);
+	set_up_signals(plan, executes_image);
+	set_up_descriptors(child);
+	wait_until_mapped(child);
+
+	/* After the maps: only now are there capabilities over mapped files. */
+	if (plan->cwd)
+		must(child, STEP_chdir, RAW1(chdir, plan->cwd));
+	if (plan->umask >= 0)
+		RAW1(umask, plan->umask);
+	if (plan->start_new_session)
+		must(child, STEP_setsid, RAW0(setsid));
+	if (plan->process_group >= 0)
+		must(child, STEP_setpgid, RAW2(setpgid, 0, plan->process_group));
+	if (child->changes_ids)
+		keep_setid_over_exec(child);
+	if (child->report < 0 && child->death.signal != SIGKILL)
+		die_with_parent(&child->death, child->death.signal);
+
+	if (plan->is_alone)
+		set_signal_mask(0);
+	if (executes_image)
+		give_up(child, STEP_prepare,
+			RAW5(execveat, child->image, "", child->image_argv, child->image_envp, AT_EMPTY_PATH));
+	__atomic_store_n(&child->state, CHILD_EXECUTING, __ATOMIC_RELEASE);
+	set_signal_mask(child->signal_mask);
+	give_up(child, STEP_exec, -execute(&plan->command));
+}

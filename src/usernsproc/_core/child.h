@@ -1,0 +1,37 @@
+/* The child's side of clone: what the parent prepares, and what it gets back.
+ *
+ * A `struct child` lies in a mapping of its own, above the child's stack. The
+ * parent fills it before the clone, the child writes only `failure`, `state`
+ * and nothing else of the parent's memory.
+ */
+#ifndef USERNSPROC_CHILD_H
+#define USERNSPROC_CHILD_H
+
+#include "core.h"
+#include "rawsys.h"
+
+enum child_state { CHILD_STARTED, CHILD_EXECUTING };
+
+struct child {
+	const struct plan *plan;
+	struct parent_death death; /* as it is to be once the child is on its own */
+	uint64_t signal_mask;	   /* of the calling thread, to be restored */
+
+	/* A program of ours to execute in place of the command, or -1. */
+	int image;
+	char *const *image_argv, *const *image_envp;
+	int report;	  /* a launcher's only: inherited by the image */
+	int changes_ids;  /* likewise: it will need CAP_SETUID and CAP_SETGID */
+
+	/* Words that parent and child wait on with futex(2). */
+	int32_t go;  /* set by the parent: maps are written, go on */
+	int32_t tid; /* cleared by the kernel when the child leaves this memory */
+
+	/* Written by the child. */
+	int32_t state;
+	struct failure failure;
+};
+
+child_function spawned_child, transient_child;
+
+#endif

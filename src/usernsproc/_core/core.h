@@ -1,0 +1,147 @@
+/* What the files of the core have in common.
+ *
+ *   module.c      the only file that sees Python.h: converts, calls, translates failures
+ *   transient.c   a child that exists while one call runs: makes a namespace
+ *   spawn.c       the parent's side of a command or a holder
+ *   child.c       the child's side; runs in the parent's memory
+ *   programs.c    code that is copied into tiny programs of ours, and runs alone
+ *   image.c       makes such a program, as a sealed memfd
+ *   procfs.c      /proc/PID as a directory, maps, liveness
+ *   rawsys.h      system calls without libc
+ *
+ * Functions return -1 (or NULL) and fill a `struct failure`: the step that
+ * failed and its errno. Wording is left to Python.
+ */
+#ifndef USERNSPROC_CORE_H
+#define USERNSPROC_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define STEPS(X)                \
+	X(none)                 \
+	X(prepare)              \
+	X(clone)                \
+	X(open_proc)            \
+	X(setgroups)            \
+	X(uid_map)              \
+	X(gid_map)              \
+	X(open_ns)              \
+	X(setns)                \
+	X(on_created)           \
+	X(stdio)                \
+	X(chdir)                \
+	X(setsid)               \
+	X(setpgid)              \
+	X(setid)                \
+	X(exec)                 \
+	X(read_map)
+
+#define STEP_ENUM(name) STEP_##name,
+enum step { STEPS(STEP_ENUM) STEP_COUNT };
+#undef STEP_ENUM
+
+struct failure {
+	int32_t step;
+	int32_t error;
+};
+
+/* Texts for /proc/PID/{setgroups,uid_map,gid_map}; NULL: leave unwritten. */
+struct maps {
+	const char *setgroups, *uid_map, *gid_map;
+};
+
+/* procfs.c */
+int fail(struct failure *failure, enum step step, int error);
+int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
+int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
+int has_ended(int pidfd);
+void kill_and_reap(int pidfd);
+long pidfd_exit_status(int pidfd);
+
+/* transient.c */
+int create_userns(const struct maps *maps, struct failure *failure);
+
+/* The tiny programs. Their parameters are part of the image and are found at
+ * PROGRAM_PARAMETERS in the memory of the program. */
+#define PROGRAM_BASE 0x400000ul
+#define PROGRAM_PARAMETERS (PROGRAM_BASE + 0x100)
+
+enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
+
+struct holder_parameters {
+	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process */
+	char name[16];
+};
+
+/* Who is asked to die with whom, see die_with_parent() in child.h. */
+struct parent_death {
+	int32_t signal;      /* 0: never */
+	int32_t parent;      /* pid of the creating process */
+	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
+};
+
+struct credentials {
+	int32_t set_uid, set_gid, set_groups;
+	uint32_t uid, gid, group_count;
+	const uint32_t *groups;
+};
+
+/* What is to be executed: the first candidate that exists. */
+struct command {
+	char *const *argv, *const *envp, *const *candidates;
+};
+
+struct launcher_parameters {
+	struct command command;
+	struct credentials credentials;
+	struct parent_death death;
+	uint64_t signal_mask;
+	int32_t report; /* write end of a pipe; closed by exec */
+};
+
+struct map_reader_parameters {
+	char uid_map[24], gid_map[24];
+};
+
+/* image.c: a descriptor of an executable program. *on_disk tells whether
+ * memfds may not be executed here and an unlinked file had to do. */
+int make_image(enum program program, const void *parameters, size_t size, int *on_disk,
+	       struct failure *failure);
+int make_launcher_image(const struct launcher_parameters *parameters, int *on_disk,
+			struct failure *failure);
+
+/* spawn.c */
+struct plan {
+	unsigned long namespaces; /* CLONE_NEW... */
+	struct maps maps;
+	int is_alone; /* a program of ours that inherits nothing but stdio[]: a holder, a map reader */
+	struct command command;
+	const char *cwd;
+	int stdio[3];	   /* to become 0, 1, 2; -1: leave */
+	int *keep;	   /* ascending; descriptors from 3 on that are passed on */
+	int keep_count;
+	int close_fds, restore_signals, start_new_session;
+	int umask, process_group; /* -1: leave */
+	struct credentials credentials;
+	int death_signal; /* sent when the creating process ends; 0: none */
+	/* Called while the child exists, is mapped and has not gone on; may be
+	 * NULL. Non-zero: give up. */
+	int (*between)(void *context, pid_t pid, int pidfd);
+	void *between_context;
+};
+
+struct spawned {
+	pid_t pid;
+	int pidfd;
+	int image_on_disk;
+};
+
+int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
+
+/* The maps of a user namespace, from its descriptor alone: uid_map, a NUL,
+ * gid_map. Returns the length. */
+ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
+
+#endif

@@ -1,0 +1,307 @@
+/* An executable of ours, put together at run time in a sealed memfd.
+ *
+ *   0      ELF header, program headers: one segment, a non-executable stack
+ *   0x100  the parameters
+ *   ...    the code
+ *
+ * The whole file is the segment, mapped at PROGRAM_BASE without write access.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "inline.h"
+#include "programs.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x20
+#endif
+
+#if defined(__x86_64__)
+#define MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define MACHINE EM_AARCH64
+#elif defined(__riscv)
+#define MACHINE 243 /* EM_RISCV */
+#elif defined(__s390x__)
+#define MACHINE EM_S390
+#else
+#define MACHINE EM_PPC64
+#endif
+
+#if defined(__powerpc64__)
+#define ELF_FLAGS 2 /* ABI version 2: the entry is an address, not a descriptor */
+#else
+#define ELF_FLAGS 0
+#endif
+
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define DATA_ORDER ELFDATA2MSB
+#else
+#define DATA_ORDER ELFDATA2LSB
+#endif
+
+#define SEGMENT_ALIGNMENT 0x10000ul /* the largest page size */
+#define PARAMETERS_OFFSET (PROGRAM_PARAMETERS - PROGRAM_BASE)
+
+struct headers {
+	Elf64_Ehdr elf;
+	Elf64_Phdr segment, stack;
+};
+
+static void write_headers(struct headers *headers, size_t size, size_t entry)
+{
+	Elf64_Ehdr *elf = &headers->elf;
+
+	memcpy(elf->e_ident, ELFMAG, SELFMAG);
+	elf->e_ident[EI_CLASS] = ELFCLASS64;
+	elf->e_ident[EI_DATA] = DATA_ORDER;
+	elf->e_ident[EI_VERSION] = EV_CURRENT;
+	elf->e_type = ET_EXEC;
+	elf->e_machine = MACHINE;
+	elf->e_version = EV_CURRENT;
+	elf->e_flags = ELF_FLAGS;
+	elf->e_entry = PROGRAM_BASE + entry;
+	elf->e_phoff = offsetof(struct headers, segment);
+	elf->e_ehsize = sizeof(Elf64_Ehdr);
+	elf->e_phentsize = sizeof(Elf64_Phdr);
+	elf->e_phnum = 2;
+	headers->segment.p_type = PT_LOAD;
+	headers->segment.p_flags = PF_R | PF_X;
+	headers->segment.p_vaddr = headers->segment.p_paddr = PROGRAM_BASE;
+	headers->segment.p_filesz = headers->segment.p_memsz = size;
+	headers->segment.p_align = SEGMENT_ALIGNMENT;
+	headers->stack.p_type = PT_GNU_STACK;
+	headers->stack.p_flags = PF_R | PF_W;
+}
+
+/* The image in malloc()ed memory, or NULL. */
+static char *build(enum program program, const void *parameters, size_t parameters_size, size_t *size)
+{
+	struct code code = program_code(program);
+	size_t code_offset = (PARAMETERS_OFFSET + parameters_size + 15) & ~(size_t)15;
+	char *image;
+
+	*size = code_offset + code.size;
+	image = calloc(1, *size);
+	if (!image)
+		return NULL;
+	write_headers((struct headers *)image, *size, code_offset + code.entry);
+	memcpy(image + PARAMETERS_OFFSET, parameters, parameters_size);
+	memcpy(image + code_offset, code.start, code.size);
+	return image;
+}
+
+/* Not readable for anybody where the caller can live with a process it may
+ * inspect by its CAP_SYS_PTRACE only: such a program's memory belongs to the
+ * outer namespace (would_dump() in the kernel), so that inside root cannot
+ * ptrace it. Others could no longer open their own child's files in /proc. */
+static mode_t image_mode(void)
+{
+	struct capabilities own;
+
+	if (geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE)
+		return 0111;
+	return 0755;
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+	while (size) {
+		ssize_t written = write(fd, data, size);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written < 0)
+			return -1;
+		data += written;
+		size -= (size_t)written;
+	}
+	return fchmod(fd, image_mode());
+}
+
+/* Out of the way of the child's 0, 1 and 2. */
+static int above_stdio(int fd)
+{
+	int copy, error;
+
+	if (fd < 0 || fd > 2)
+		return fd;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	error = errno;
+	close(fd);
+	errno = error;
+	return copy;
+}
+
+static void close_keeping_errno(int fd)
+{
+	int error = errno;
+
+	close(fd);
+	errno = error;
+}
+
+static int sealed_memfd(const char *image, size_t size)
+{
+	static const char name[] = "usernsproc";
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL) /* Linux < 6.3: always executable */
+		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	fd = above_stdio(fd);
+	if (fd < 0)
+		return -1;
+	if (write_all(fd, image, size) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
+		close_keeping_errno(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* A file without a name, for vm.memfd_noexec=2. Executable only through a
+ * descriptor that cannot write. */
+static int unlinked_file_in(const char *directory, const char *image, size_t size)
+{
+	struct statvfs file_system;
+	char path[32];
+	int writable, fd = -1;
+
+	if (statvfs(directory, &file_system) < 0 || file_system.f_flag & ST_NOEXEC)
+		return -1;
+	writable = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
+	if (writable < 0)
+		return -1;
+	if (write_all(writable, image, size) == 0) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
+		fd = above_stdio(open(path, O_PATH | O_CLOEXEC));
+	}
+	close_keeping_errno(writable);
+	return fd;
+}
+
+static int unlinked_file(const char *image, size_t size)
+{
+	static const char *const directories[] = {"/dev/shm", "/tmp", "/var/tmp", "/run"};
+	int fd = -1;
+
+	for (size_t i = 0; fd < 0 && i < sizeof(directories) / sizeof(directories[0]); i++)
+		fd = unlinked_file_in(directories[i], image, size);
+	return fd;
+}
+
+int make_image(enum program program, const void *parameters, size_t parameters_size, int *on_disk,
+	       struct failure *failure)
+{
+	size_t size;
+	char *image = build(program, parameters, parameters_size, &size);
+	int fd;
+
+	if (!image)
+		return fail(failure, STEP_prepare, ENOMEM);
+	fd = sealed_memfd(image, size);
+	if (fd < 0 && errno == EACCES) {
+		fd = unlinked_file(image, size);
+		if (fd < 0)
+			errno = EACCES;
+		else
+			*on_disk = 1;
+	}
+	if (fd < 0)
+		fail(failure, STEP_prepare, errno);
+	free(image);
+	return fd;
+}
+
+/* The launcher's parameters, and behind them all that they point to. Pointers
+ * are those of the program, not ours. */
+struct arena {
+	char *memory;
+	size_t used;
+};
+
+static uint64_t address_of(size_t offset)
+{
+	return PROGRAM_PARAMETERS + offset;
+}
+
+static size_t vector_length(char *const *vector)
+{
+	size_t length = 0;
+
+	while (vector[length])
+		length++;
+	return length;
+}
+
+static size_t vector_size(char *const *vector)
+{
+	size_t size = sizeof(uint64_t);
+
+	for (; *vector; vector++)
+		size += sizeof(uint64_t) + strlen(*vector) + 1;
+	return size + 8;
+}
+
+static void *put(struct arena *arena, const void *data, size_t size)
+{
+	size_t offset = arena->used;
+
+	if (size) /* a vector of length 0 may be NULL */
+		memcpy(arena->memory + offset, data, size);
+	arena->used += size;
+	return (void *)address_of(offset);
+}
+
+static void align(struct arena *arena)
+{
+	arena->used = (arena->used + 7) & ~(size_t)7;
+}
+
+static char *const *put_vector(struct arena *arena, char *const *vector)
+{
+	size_t length = vector_length(vector), offset;
+
+	align(arena);
+	offset = arena->used;
+	arena->used += (length + 1) * sizeof(uint64_t);
+	for (size_t i = 0; i < length; i++) {
+		uint64_t at = (uint64_t)(uintptr_t)put(arena, vector[i], strlen(vector[i]) + 1);
+		memcpy(arena->memory + offset + i * sizeof(at), &at, sizeof(at));
+	}
+	return (char *const *)address_of(offset);
+}
+
+int make_launcher_image(const struct launcher_parameters *parameters, int *on_disk,
+			struct failure *failure)
+{
+	struct launcher_parameters own = *parameters;
+	const struct command *command = &parameters->command;
+	size_t groups_size = own.credentials.group_count * sizeof(uint32_t);
+	size_t size = sizeof(own) + groups_size + 8 + vector_size(command->argv) +
+		      vector_size(command->envp) + vector_size(command->candidates);
+	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
+	int fd;
+
+	if (!arena.memory)
+		return fail(failure, STEP_prepare, ENOMEM);
+	own.credentials.groups = put(&arena, own.credentials.groups, groups_size);
+	own.command.argv = put_vector(&arena, command->argv);
+	own.command.envp = put_vector(&arena, command->envp);
+	own.command.candidates = put_vector(&arena, command->candidates);
+	memcpy(arena.memory, &own, sizeof(own));
+	fd = make_image(PROGRAM_LAUNCHER, arena.memory, arena.used, on_disk, failure);
+	free(arena.memory);
+	return fd;
+}

@@ -1,0 +1,126 @@
+/* A process seen through its pidfd and its directory in /proc. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ioctl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core.h"
+#include "rawsys.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+#ifndef __WALL
+#define __WALL 0x40000000
+#endif
+
+int fail(struct failure *failure, enum step step, int error)
+{
+	failure->step = step;
+	failure->error = error;
+	return -1;
+}
+
+/* A zombie answers signal 0, so only poll(2) tells whether it still runs. */
+int has_ended(int pidfd)
+{
+	struct pollfd process = {.fd = pidfd, .events = POLLIN};
+
+	return poll(&process, 1, 0) != 0;
+}
+
+/* Only valid while the caller alone can reap the child, or with the check that
+ * it has not ended: what has not ended has not lost its pid. */
+int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
+{
+	char path[32];
+	int directory;
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return fail(failure, STEP_open_proc, errno);
+	if (has_ended(pidfd)) {
+		close(directory);
+		return fail(failure, STEP_open_proc, ESRCH);
+	}
+	return directory;
+}
+
+static int write_once(int proc_dir, const char *name, const char *text, enum step step,
+		      struct failure *failure)
+{
+	size_t length;
+	ssize_t written;
+	int fd, error;
+
+	if (!text)
+		return 0;
+	fd = openat(proc_dir, name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail(failure, step, errno);
+	length = strlen(text);
+	written = write(fd, text, length);
+	error = written < 0 ? errno : EIO; /* the kernel takes all or nothing */
+	close(fd);
+	return written == (ssize_t)length ? 0 : fail(failure, step, error);
+}
+
+int write_maps(int proc_dir, const struct maps *maps, struct failure *failure)
+{
+	/* setgroups first: it can no longer be changed once gid_map is written. */
+	if (write_once(proc_dir, "setgroups", maps->setgroups, STEP_setgroups, failure) < 0 ||
+	    write_once(proc_dir, "uid_map", maps->uid_map, STEP_uid_map, failure) < 0)
+		return -1;
+	return write_once(proc_dir, "gid_map", maps->gid_map, STEP_gid_map, failure);
+}
+
+/* __WALL: a child with exit signal 0 is a "clone child", invisible without it. */
+void kill_and_reap(int pidfd)
+{
+	siginfo_t info;
+
+	RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+	while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
+		;
+}
+
+/* struct pidfd_info of Linux 6.13, in its first size. */
+struct pidfd_info_v0 {
+	uint64_t mask, cgroup;
+	uint32_t ids[11];
+	int32_t exit_code;
+};
+
+#define PIDFD_GET_INFO_V0 _IOWR(0xff, 11, struct pidfd_info_v0)
+#define PIDFD_INFO_EXIT_BIT (1u << 3)
+
+/* The wait status of a process that somebody else has reaped, -1 where the
+ * kernel does not keep it (Linux < 6.15). It is there once POLLHUP is; the
+ * reaper may still be on its way, so give it a moment. */
+long pidfd_exit_status(int pidfd)
+{
+	struct pollfd reaped = {.fd = pidfd, .events = 0};
+	struct pidfd_info_v0 info;
+
+	memset(&info, 0, sizeof(info));
+	info.mask = PIDFD_INFO_EXIT_BIT;
+	if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) < 0 && errno != ESRCH)
+		return -1;
+	for (int attempt = 0; attempt < 50; attempt++) {
+		poll(&reaped, 1, 10);
+		memset(&info, 0, sizeof(info));
+		info.mask = PIDFD_INFO_EXIT_BIT;
+		if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) == 0 && info.mask & PIDFD_INFO_EXIT_BIT)
+			return info.exit_code;
+		if (reaped.revents & POLLHUP)
+			break;
+	}
+	return -1;
+}

@@ -1,0 +1,280 @@
+/* Raw system calls, one primitive and one clone per architecture.
+ *
+ * The child of a clone(CLONE_VM) shares the caller's memory, thread-local
+ * storage included, so it must not go through libc: even a failing libc call
+ * would write the parent's errno. Everything here returns the kernel's own
+ * answer, a negative errno on failure, and touches no memory of its own.
+ *
+ * raw_clone() starts `function(argument)` on the given stack in the child and
+ * returns the pid in the parent. The order of clone's arguments differs:
+ *
+ *   x86-64                    flags, stack, pidfd, tid, tls
+ *   aarch64 riscv64 ppc64le   flags, stack, pidfd, tls, tid
+ *   s390x                     stack, flags, pidfd, tid, tls
+ */
+#ifndef USERNSPROC_RAWSYS_H
+#define USERNSPROC_RAWSYS_H
+
+#include <asm/unistd.h>
+#include <stdint.h>
+
+/* Numbers that old kernel headers lack; the same on every architecture. */
+#ifndef __NR_pidfd_send_signal
+#define __NR_pidfd_send_signal 424
+#endif
+#ifndef __NR_open_tree
+#define __NR_open_tree 428
+#endif
+#ifndef __NR_move_mount
+#define __NR_move_mount 429
+#endif
+#ifndef __NR_pidfd_open
+#define __NR_pidfd_open 434
+#endif
+#ifndef __NR_close_range
+#define __NR_close_range 436
+#endif
+#ifndef __NR_mount_setattr
+#define __NR_mount_setattr 442
+#endif
+
+typedef void child_function(void *argument);
+
+#define RAW_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(__x86_64__)
+
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	long result;
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	void **stack = (void **)stack_top - 2;
+	register int *r10 __asm__("r10") = tid;
+	register long r8 __asm__("r8") = 0;
+	long result;
+	stack[0] = (void *)function;
+	stack[1] = argument;
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "pop %%rax\n\t"
+			 "pop %%rdi\n\t"
+			 "call *%%rax\n\t"
+			 "ud2\n"
+			 "1:"
+			 : "=a"(result)
+			 : "a"((long)__NR_clone), "D"(flags), "S"(stack), "d"(pidfd), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+#elif defined(__aarch64__)
+
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+{
+	register long x8 __asm__("x8") = nr;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
+			 : "memory", "cc");
+	return x0;
+}
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	void **stack = (void **)stack_top - 2;
+	register long x8 __asm__("x8") = __NR_clone;
+	register long x0 __asm__("x0") = (long)flags;
+	register void **x1 __asm__("x1") = stack;
+	register int *x2 __asm__("x2") = pidfd;
+	register long x3 __asm__("x3") = 0;
+	register int *x4 __asm__("x4") = tid;
+	stack[0] = (void *)function;
+	stack[1] = argument;
+	__asm__ volatile("svc #0\n\t"
+			 "cbnz x0, 1f\n\t"
+			 "mov x29, #0\n\t"
+			 "mov x30, #0\n\t"
+			 "ldp x16, x0, [sp], #16\n\t"
+			 "blr x16\n\t"
+			 "brk #1\n"
+			 "1:"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
+			 : "memory", "cc");
+	return x0;
+}
+
+#elif defined(__riscv) && __riscv_xlen == 64
+
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+{
+	register long a7 __asm__("a7") = nr;
+	register long a0 __asm__("a0") = a;
+	register long a1 __asm__("a1") = b;
+	register long a2 __asm__("a2") = c;
+	register long a3 __asm__("a3") = d;
+	register long a4 __asm__("a4") = e;
+	__asm__ volatile("ecall"
+			 : "+r"(a0)
+			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4)
+			 : "memory");
+	return a0;
+}
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	void **stack = (void **)stack_top - 2;
+	register long a7 __asm__("a7") = __NR_clone;
+	register long a0 __asm__("a0") = (long)flags;
+	register void **a1 __asm__("a1") = stack;
+	register int *a2 __asm__("a2") = pidfd;
+	register long a3 __asm__("a3") = 0;
+	register int *a4 __asm__("a4") = tid;
+	stack[0] = (void *)function;
+	stack[1] = argument;
+	__asm__ volatile("ecall\n\t"
+			 "bnez a0, 1f\n\t"
+			 "li s0, 0\n\t"
+			 "ld a1, 0(sp)\n\t"
+			 "ld a0, 8(sp)\n\t"
+			 "addi sp, sp, 16\n\t"
+			 "jalr a1\n\t"
+			 "ebreak\n"
+			 "1:"
+			 : "+r"(a0)
+			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4)
+			 : "memory");
+	return a0;
+}
+
+#elif defined(__s390x__)
+
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+{
+	register long r1 __asm__("r1") = nr;
+	register long r2 __asm__("r2") = a;
+	register long r3 __asm__("r3") = b;
+	register long r4 __asm__("r4") = c;
+	register long r5 __asm__("r5") = d;
+	register long r6 __asm__("r6") = e;
+	__asm__ volatile("svc 0"
+			 : "+d"(r2)
+			 : "d"(r1), "d"(r3), "d"(r4), "d"(r5), "d"(r6)
+			 : "memory", "cc");
+	return r2;
+}
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	/* The callee saves its registers in 160 bytes above its stack pointer. */
+	void **stack = (void **)(stack_top - 160 - 2 * sizeof(void *));
+	register long r1 __asm__("r1") = __NR_clone;
+	register void **r2 __asm__("r2") = stack;
+	register long r3 __asm__("r3") = (long)flags;
+	register int *r4 __asm__("r4") = pidfd;
+	register int *r5 __asm__("r5") = tid;
+	register long r6 __asm__("r6") = 0;
+	long result;
+	stack[20] = (void *)function;
+	stack[21] = argument;
+	__asm__ volatile("svc 0\n\t"
+			 "ltgr %%r2, %%r2\n\t"
+			 "jnz 1f\n\t"
+			 "lg %%r1, 160(%%r15)\n\t"
+			 "lg %%r2, 168(%%r15)\n\t"
+			 "basr %%r14, %%r1\n\t"
+			 "j .\n"
+			 "1:\tlgr %0, %%r2"
+			 : "=d"(result), "+d"(r2)
+			 : "d"(r1), "d"(r3), "d"(r4), "d"(r5), "d"(r6)
+			 : "memory", "cc");
+	return result;
+}
+
+#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
+
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+{
+	register long r0 __asm__("r0") = nr;
+	register long r3 __asm__("r3") = a;
+	register long r4 __asm__("r4") = b;
+	register long r5 __asm__("r5") = c;
+	register long r6 __asm__("r6") = d;
+	register long r7 __asm__("r7") = e;
+	/* Failure is told by the summary overflow bit, errno is positive. */
+	__asm__ volatile("sc\n\t"
+			 "bns+ 1f\n\t"
+			 "neg 3, 3\n"
+			 "1:"
+			 : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7)
+			 :
+			 : "r8", "r9", "r10", "r11", "r12", "cr0", "ctr", "xer", "memory");
+	return r3;
+}
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	/* A callee saves CR and LR in its caller's frame: 32 bytes of header. */
+	void **stack = (void **)(stack_top - 48);
+	register long r0 __asm__("r0") = __NR_clone;
+	register long r3 __asm__("r3") = (long)flags;
+	register void **r4 __asm__("r4") = stack;
+	register int *r5 __asm__("r5") = pidfd;
+	register long r6 __asm__("r6") = 0;
+	register int *r7 __asm__("r7") = tid;
+	stack[0] = 0;
+	stack[4] = (void *)function;
+	stack[5] = argument;
+	__asm__ volatile("sc\n\t"
+			 "bns+ 2f\n\t"
+			 "neg 3, 3\n\t"
+			 "b 1f\n"
+			 "2:\tcmpdi 3, 0\n\t"
+			 "bne 1f\n\t"
+			 "ld 12, 32(1)\n\t"
+			 "ld 3, 40(1)\n\t"
+			 "mtctr 12\n\t"
+			 "bctrl\n\t"
+			 "trap\n"
+			 "1:"
+			 : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7)
+			 :
+			 : "r8", "r9", "r10", "r11", "r12", "cr0", "ctr", "xer", "memory");
+	return r3;
+}
+
+#else
+#error "usernsproc: no raw system calls for this architecture (x86-64, aarch64, riscv64, s390x, ppc64le)"
+#endif
+
+#define RAW0(name) raw_syscall(__NR_##name, 0, 0, 0, 0, 0)
+#define RAW1(name, a) raw_syscall(__NR_##name, (long)(a), 0, 0, 0, 0)
+#define RAW2(name, a, b) raw_syscall(__NR_##name, (long)(a), (long)(b), 0, 0, 0)
+#define RAW3(name, a, b, c) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), 0, 0)
+#define RAW4(name, a, b, c, d) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), 0)
+#define RAW5(name, a, b, c, d, e) \
+	raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+
+#endif

@@ -1,0 +1,22 @@
+/* Memory for a child that shares ours: its stack, and its struct child on top. */
+#ifndef USERNSPROC_STACK_H
+#define USERNSPROC_STACK_H
+
+#include "child.h"
+
+/* NULL: no memory, see errno. The child comes zeroed, its descriptors -1. */
+struct child *allocate_child(void);
+/* Only when the child has left this memory. */
+void free_child(struct child *child);
+
+/* What raw_clone() takes: the struct child itself is the top of the stack. */
+static inline char *stack_of(struct child *child)
+{
+	return (char *)((uintptr_t)child & ~(uintptr_t)15);
+}
+
+/* Block every signal; gives the mask to restore. */
+uint64_t block_signals(void);
+void restore_signals(uint64_t mask);
+
+#endif

@@ -1,0 +1,217 @@
+"""What goes wrong, and how it is told.
+
+```
+OSError
+ └─ UsernsError               a system call failed: errno, strerror, filename, and the step
+     ├─ UsernsPermissionError        also a PermissionError
+     ├─ UsernsFileNotFoundError      also a FileNotFoundError
+     ├─ UsernsProcessLookupError     also a ProcessLookupError
+     └─ …                            one for each builtin subclass of OSError that occurs
+ValueError
+ └─ IdMapError                an id map is at fault, and which range of it
+IdMapPermissionError          both: the kernel would answer EPERM to this map from this caller
+```
+"""
+
+from __future__ import annotations
+
+import os
+from errno import (
+    EACCES,
+    EAGAIN,
+    EEXIST,
+    EINTR,
+    EISDIR,
+    EMFILE,
+    ENFILE,
+    ENOENT,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+    ESRCH,
+    EUSERS,
+)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["IdMapError", "IdMapPermissionError", "UsernsError"]
+
+
+class UsernsError(OSError):
+    """A system call failed, at a named step.
+
+    It is an `OSError` with `errno`, `strerror` and `filename`, and for the errnos
+    that have one it is the builtin subclass as well, so that `except
+    PermissionError` and `except FileNotFoundError` work as ever. Where a likely
+    cause is known, `cause` names it and a note (PEP 678) tells the remedy.
+    """
+
+    step: str | None
+    """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
+    `gid_map`, `open_ns`, `setns`, `on_created`, `stdio`, `chdir`, `setsid`,
+    `setpgid`, `setid`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
+    `move_mount`, `umount`, or `prepare` for what comes before all of them."""
+
+    cause: str | None
+    """A stable identifier of the likely cause, or `None`."""
+
+    def __new__(cls, *args: Any, step: str | None = None, cause: str | None = None) -> Self:
+        if cls is UsernsError and args:
+            cls = _subclasses.get(args[0], cls)  # type: ignore[assignment]
+        return super().__new__(cls, *args)
+
+    def __init__(self, *args: Any, step: str | None = None, cause: str | None = None) -> None:
+        super().__init__(*args)
+        self.step = step
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (*super().__reduce__()[:2], self.__dict__)
+
+
+class IdMapError(ValueError):
+    """An id map that the kernel would refuse, or would silently misread.
+
+    Raised before anything is created. The message names the range at fault and
+    the rule it breaks.
+    """
+
+    step: str | None = None
+    """`uid_map` or `gid_map` where it is known which of the two is meant."""
+
+
+class UsernsPermissionError(UsernsError, PermissionError):
+    pass
+
+
+class UsernsFileNotFoundError(UsernsError, FileNotFoundError):
+    pass
+
+
+class UsernsProcessLookupError(UsernsError, ProcessLookupError):
+    pass
+
+
+class UsernsBlockingIOError(UsernsError, BlockingIOError):
+    pass
+
+
+class UsernsFileExistsError(UsernsError, FileExistsError):
+    pass
+
+
+class UsernsInterruptedError(UsernsError, InterruptedError):
+    pass
+
+
+class UsernsIsADirectoryError(UsernsError, IsADirectoryError):
+    pass
+
+
+class UsernsNotADirectoryError(UsernsError, NotADirectoryError):
+    pass
+
+
+class IdMapPermissionError(UsernsPermissionError, IdMapError):
+    """A map that is well-formed, but that this caller may not write.
+
+    Its `errno` is `EPERM`, the kernel's own answer to it.
+    """
+
+
+_subclasses: dict[int, type[UsernsError]] = {
+    EPERM: UsernsPermissionError,
+    EACCES: UsernsPermissionError,
+    ENOENT: UsernsFileNotFoundError,
+    ESRCH: UsernsProcessLookupError,
+    EAGAIN: UsernsBlockingIOError,
+    EEXIST: UsernsFileExistsError,
+    EINTR: UsernsInterruptedError,
+    EISDIR: UsernsIsADirectoryError,
+    ENOTDIR: UsernsNotADirectoryError,
+}
+
+# The one table of causes: (step, errno) -> (cause, likely cause and the least
+# far-reaching remedy).
+_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
+    ("clone", ENOSPC): (
+        "max-user-namespaces",
+        "Likely: the limit user.max_user_namespaces of this or an outer user namespace is reached "
+        "(0 forbids them), or user namespaces are nested 33 deep. "
+        "Close namespaces that are no longer needed, or raise the limit with sysctl.",
+    ),
+    ("clone", EUSERS): (
+        "max-user-namespaces",
+        "Likely: user namespaces are nested too deep, or user.max_user_namespaces is reached.",
+    ),
+    ("clone", EPERM): (
+        "userns-refused",
+        "Likely one of: this process runs in a chroot; its own user or group id is not mapped in its "
+        "user namespace; kernel.unprivileged_userns_clone is 0; a seccomp profile (containers, systemd's "
+        "RestrictNamespaces=) refuses new user namespaces.",
+    ),
+    ("clone", EACCES): (
+        "userns-lsm",
+        "Likely: a security module (AppArmor, SELinux) refuses new user namespaces to this program.",
+    ),
+    ("clone", EAGAIN): (
+        "process-limit",
+        "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
+    ),
+    ("clone", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached: each child needs a pidfd."),
+    ("clone", ENFILE): ("open-files-limit", "The system-wide limit fs.file-max is reached."),
+    ("prepare", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
+    ("prepare", EACCES): (
+        "memfd-noexec",
+        "Likely: programs may not be executed from memory (vm.memfd_noexec=2), and none of /dev/shm, /tmp, "
+        "/var/tmp and /run allows it either.",
+    ),
+    ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
+    ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
+    ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
+    ("on_created", ESRCH): ("child-killed", "The child was killed from outside before it ran the program."),
+    ("open_ns", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
+}
+_NOT_DUMPABLE = (
+    "not-dumpable",
+    "Likely: this process changed its user or group id without executing a program since, so it is not "
+    "dumpable, and the files of its children in /proc belong to root. prctl(PR_SET_DUMPABLE, 1) undoes that.",
+)
+_CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map", "open_ns")})
+_CAUSES.update({(step, EMFILE): _CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
+_CAUSES.update(
+    {
+        (step, EPERM): (
+            "map-refused",
+            "Likely: the map was written already, or this process lacks CAP_SETUID, CAP_SETGID or (for outside "
+            "id 0) CAP_SETFCAP, or a security module took its rights in the new user namespace "
+            "(kernel.apparmor_restrict_unprivileged_userns).",
+        )
+        for step in ("setgroups", "uid_map", "gid_map")
+    }
+)
+
+
+def userns_error(
+    step: str,
+    errno: int,
+    filename: object = None,
+    *,
+    cause: str | None = None,
+    note: str | None = None,
+) -> UsernsError:
+    """The exception for a failed step, with the likely cause of the table."""
+    known_cause, known_note = _CAUSES.get((step, errno), (None, None))
+    error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause or known_cause)
+    if note or known_note:
+        error.add_note(note or known_note or "")
+    return error
+
+
+def closed_error(what: str) -> ValueError:
+    """For an operation on an object whose descriptor is gone, as files have it."""
+    return ValueError(f"operation on a closed {what}")
+
+

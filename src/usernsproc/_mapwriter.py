@@ -1,0 +1,128 @@
+"""Writes `setgroups` and the id maps of a new user namespace, and says before
+whether the kernel will take them (`new_idmap_permitted()` in its source)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from errno import EPERM
+from typing import NamedTuple
+
+from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
+from ._errors import IdMapError, IdMapPermissionError, userns_error
+from ._idmap import PRESETS, IdMap, IdMapLike, IdRange, as_id_map
+
+SETGROUPS = ("allow", "deny")
+
+
+class Maps(NamedTuple):
+    """What is to be written; `None`: left unwritten. Permitted when it was made."""
+
+    uid_map: IdMap | None
+    gid_map: IdMap | None
+    setgroups: str | None
+
+    @classmethod
+    def wanted(
+        cls,
+        uid_map: IdMapLike | None,
+        gid_map: IdMapLike | None,
+        setgroups: str | None,
+        caller: Caller,
+    ) -> Maps:
+        """From what the user said, checked against what this caller may write.
+
+        Raises:
+            IdMapError: a map is malformed.
+            IdMapPermissionError: the kernel would refuse it to this caller.
+            ValueError: `setgroups` is neither "allow", "deny" nor `None`.
+        """
+        if setgroups is not None and setgroups not in SETGROUPS:
+            raise ValueError(f'setgroups must be "allow", "deny" or None, not {setgroups!r}')
+        if gid_map is None and isinstance(uid_map, str) and uid_map in PRESETS:
+            gid_map = uid_map
+        elif uid_map is None and isinstance(gid_map, str) and gid_map in PRESETS:
+            uid_map = gid_map
+        uids = None if uid_map is None else checked_map("uid_map", uid_map, caller.uid)
+        gids = None if gid_map is None else checked_map("gid_map", gid_map, caller.gid)
+        if gids is not None:
+            setgroups = setgroups or needed_setgroups(caller)
+        if uids is not None:
+            refuse_unless_permitted("uid_map", uids, caller)
+        if gids is not None:
+            refuse_unless_permitted("gid_map", gids, caller, setgroups)
+        return cls(uids, gids, setgroups)
+
+    @property
+    def uid_text(self) -> str | None:
+        return self.uid_map.to_kernel() if self.uid_map is not None else None
+
+    @property
+    def gid_text(self) -> str | None:
+        return self.gid_map.to_kernel() if self.gid_map is not None else None
+
+
+def needed_setgroups(caller: Caller) -> str | None:
+    """What has to be written before a group id map, `None`: nothing."""
+    return None if caller.has(CAP_SETGID) else "deny"
+
+
+def checked_map(step: str, value: IdMapLike, own_id: int) -> IdMap:
+    """The map that *value* stands for; an error names the file it was meant for."""
+    try:
+        return as_id_map(value, own_id)
+    except IdMapError as error:
+        named = IdMapError(f"{step}: {error}")
+        named.step = step
+        raise named from None
+
+
+def refuse_unless_permitted(step: str, id_map: IdMap, caller: Caller, setgroups: str | None = None) -> None:
+    """Raise what the kernel's EPERM for this map would mean, if it is to be expected."""
+    for id_range, cause, reason in _objections(step, id_map, caller, setgroups):
+        error = IdMapPermissionError(
+            EPERM, f"{os.strerror(EPERM)}: {step} range {id_range}: {reason}", step=step, cause=cause
+        )
+        raise error
+
+
+def _objections(
+    step: str, id_map: IdMap, caller: Caller, setgroups: str | None
+) -> Iterator[tuple[IdRange, str, str]]:
+    name, own_id, capability, own_map = (
+        ("user", caller.uid, CAP_SETUID, caller.uid_map)
+        if step == "uid_map"
+        else ("group", caller.gid, CAP_SETGID, caller.gid_map)
+    )
+    for r in id_map:
+        if not any(p.inside <= r.outside and r.outside + r.count <= p.inside + p.count for p in own_map):
+            yield r, "not-mapped-in-parent", (
+                f"its outside ids are not mapped, or not in one piece, in this process' own user namespace ({own_map})"
+            )
+        if step == "uid_map" and r.outside == 0 and not caller.has(CAP_SETFCAP):
+            yield r, "no-cap-setfcap", "mapping outside id 0 needs CAP_SETFCAP (Linux 5.12)"
+    if caller.has(capability):
+        return
+    for r in id_map:
+        if len(id_map) > 1 or r.count > 1 or r.outside != own_id:
+            yield r, f"no-cap-set{step[:3]}", (
+                f"without CAP_SET{step[:3].upper()} only the own {name} id {own_id} can be mapped, "
+                "alone and with count 1"
+            )
+    if step == "gid_map" and setgroups != "deny":
+        yield id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"'
+
+
+def write_map(proc_dir: int, step: str, text: str) -> None:
+    """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
+    data = text.encode("ascii")
+    try:
+        fd = os.open(step, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+        try:
+            written = os.write(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise userns_error(step, error.errno or 0) from None
+    if written != len(data):
+        raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")

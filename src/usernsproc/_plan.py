@@ -1,0 +1,91 @@
+"""What the core is told to start: everything converted, nothing left to decide."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from . import _core
+from ._errors import userns_error
+
+
+@dataclass(slots=True)
+class Plan:
+    """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional."""
+
+    is_holder: bool = False
+
+    setgroups: bytes | None = None
+    uid_map: bytes | None = None
+    gid_map: bytes | None = None
+
+    argv: tuple[bytes, ...] = ()
+    candidates: tuple[bytes, ...] = ()
+    envp: tuple[bytes, ...] | None = ()
+    """`None`: the environment as it is at the moment of the call."""
+    cwd: bytes | None = None
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    keep_fds: tuple[int, ...] = ()
+    """Ascending."""
+    close_fds: bool = True
+    restore_signals: bool = True
+    start_new_session: bool = False
+    umask: int = -1
+    process_group: int = -1
+
+    uid: int = -1
+    gid: int = -1
+    set_groups: bool = False
+    groups: tuple[int, ...] = ()
+
+    death_signal: int = 0
+    """0: none."""
+
+    def start(
+        self,
+        filenames: Mapping[str, object] | None = None,
+        between: Callable[[int, int], object] | None = None,
+    ) -> tuple[int, int]:
+        """Start it; gives pid and pidfd.
+
+        Args:
+            filenames: by step, the file to name in an error.
+            between: called with pid and pidfd while the child exists, is mapped,
+                and has not gone on. An exception in it ends the child.
+        """
+        try:
+            pid, pidfd, image_on_disk = _core.spawn(self, between)
+        except _core.Failure as failure:
+            step, errno = failure.args
+            raise userns_error(step, errno, (filenames or {}).get(step)) from None
+        if image_on_disk:
+            try:
+                _warn_of_image_on_disk()
+            except RuntimeWarning:
+                _end(pidfd)
+                raise
+        return pid, pidfd
+
+
+def _warn_of_image_on_disk() -> None:
+    warnings.warn(
+        "programs may not be executed from memory here (vm.memfd_noexec=2); "
+        "an unlinked file in a temporary directory was used",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _end(pidfd: int) -> None:
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        pass  # reaped by somebody else
+    os.close(pidfd)

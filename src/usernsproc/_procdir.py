@@ -1,0 +1,102 @@
+"""`/proc/PID` as a descriptor that is known to be the right process'."""
+
+from __future__ import annotations
+
+import os
+import signal
+from errno import ESRCH
+from typing import Protocol, Union
+
+from ._errors import userns_error
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+ProcessLike = Union[HasFileno, int]
+"""A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid of a pidfd's process, in this process' pid namespace.
+
+    Raises:
+        ProcessLookupError: it has been reaped (`ESRCH`), or is not in this pid namespace.
+        ValueError: the descriptor is no pidfd.
+    """
+    pid = _pid_in_fdinfo(pidfd)
+    if pid is None:
+        raise ValueError(f"descriptor {pidfd} is not a pidfd")
+    if pid <= 0:
+        raise userns_error("open_proc", ESRCH)
+    return pid
+
+
+def _pid_in_fdinfo(fd: int) -> int | None:
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pid:"):
+                    return int(line[4:])
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def open_proc_dir(process: ProcessLike) -> int:
+    """A descriptor of `/proc/PID`, the caller's to close.
+
+    Raises:
+        ProcessLookupError: the process is gone (`ESRCH`).
+    """
+    if not isinstance(process, int):
+        pidfd = process.fileno()
+        return open_proc_dir_of(pid_of(pidfd), pidfd)
+    pid_by_pidfd = _pid_in_fdinfo(process)
+    if pid_by_pidfd is None:
+        return _open_by_pid(process)
+    if pid_by_pidfd != process and os.path.exists(f"/proc/{process}"):
+        raise ValueError(
+            f"{process} is both a pid and an open pidfd here, of different processes: "
+            "pass the pidfd as an object with fileno(), or the pid as os.pidfd_open(pid)"
+        )
+    return open_proc_dir_of(pid_of(process), process)
+
+
+def _open_by_pid(pid: int) -> int:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+    try:
+        return open_proc_dir_of(pid, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def open_proc_dir_of(pid: int, pidfd: int) -> int:
+    """`/proc/PID`, opened while its process has certainly not been reaped.
+
+    The check comes after the open: a process that still answers has not lost its
+    pid, so the directory that was opened before is its own.
+    """
+    try:
+        proc_dir = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # gone, or hidden, or no /proc at all
+        errno = ESRCH if os.path.exists("/proc/self") else 2
+        raise userns_error("open_proc", errno, f"/proc/{pid}") from None
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except PermissionError:
+        pass  # somebody else's, but there
+    except OSError as error:
+        os.close(proc_dir)
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+    except BaseException:
+        os.close(proc_dir)
+        raise
+    return proc_dir

@@ -1,0 +1,551 @@
+"""`subprocess.Popen` in a new user namespace, and the holder."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, AnyStr, NoReturn
+
+from . import _core
+from ._caller import Caller
+from ._command import Command, descriptors_to_keep, environment
+from ._credentials import Credentials
+from ._errors import closed_error
+from ._idmap import IdMap, IdMapLike
+from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
+from ._namespace import Namespace, NamespaceKind
+from ._plan import Plan
+from ._procdir import open_proc_dir_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Literal, overload
+
+    from typing_extensions import Unpack
+
+    from ._options import ProcessOptions
+
+__all__ = ["UsernsProcess"]
+
+_PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
+LOST_STATUS = 255
+
+
+class UsernsProcess(subprocess.Popen[AnyStr]):
+    """A command in a new user namespace; without *args*, a holder of one.
+
+    Every parameter, attribute and method of `subprocess.Popen` keeps its name and
+    meaning. What is added is keyword-only:
+
+    Args:
+        args: as in `Popen`. `None`: a holder. No program of yours runs; a process
+            of ours with a few kilobytes, no environment and `/` as its directory
+            keeps the namespace, until it is killed or closed, or the creating
+            process ends.
+        uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
+            with `write_uid_map`. When only one of the two maps is given, as the
+            name of a preset, the other is the same preset.
+        gid_map: group ids.
+        setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
+        user: an id **inside**. Left out while the own id is not mapped, the
+            command becomes inside 0.
+        group: likewise; the command then has no supplementary groups.
+        extra_groups: ids **inside**.
+        pdeathsig: the signal the command gets when the creating **process** ends,
+            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
+            may end: in place of it a native thread keeps the command. The kernel
+            drops this signal when the command executes a program with set-user-ID,
+            set-group-ID or file capabilities. A holder simply ends, whatever the
+            signal.
+
+    Differences from `Popen`:
+
+    * `preexec_fn` is refused: no Python runs between clone and exec.
+    * Signals, waiting and polling go through a pidfd, never a pid.
+    * The child is killed when this process ends; see `pdeathsig`.
+    * When another part of the program has reaped the child, `returncode` is still
+      exact on Linux 6.15 and later. Before, it is 255, with a `RuntimeWarning`.
+    * Errors from the child are `UsernsError`s, which are the same builtin
+      subclasses of `OSError` that `Popen` raises, with the step that failed.
+
+    Raises:
+        IdMapError, IdMapPermissionError, ValueError, TypeError: before anything is
+            created.
+        UsernsError: as `create_userns`, and from the child: `chdir`, `setsid`,
+            `setpgid`, `setid`, `exec` (`ENOENT`: `FileNotFoundError`, `EACCES`:
+            `PermissionError`).
+
+    Linux 5.4. See `clone(2)`, `user_namespaces(7)`, `pidfd_open(2)`.
+    """
+
+    _pidfd = -1
+    _detached = False
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            text: Literal[True],
+            encoding: str | None = None,
+            errors: str | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            universal_newlines: Literal[True],
+            encoding: str | None = None,
+            errors: str | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            encoding: str,
+            errors: str | None = None,
+            text: bool | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            errors: str,
+            encoding: str | None = None,
+            text: bool | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[bytes],
+            args: Any = None,
+            *popen_args: Any,
+            text: Literal[False] | None = None,
+            universal_newlines: Literal[False] | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+
+    def __init__(
+        self,
+        args: Any = None,
+        *popen_args: Any,
+        uid_map: IdMapLike | None = None,
+        gid_map: IdMapLike | None = None,
+        setgroups: str | None = None,
+        pdeathsig: int | None = signal.SIGKILL,
+        **popen_options: Any,
+    ) -> None:
+        _refuse_preexec_fn(popen_args, popen_options)
+        if args is None:
+            _refuse_for_holder(popen_args, popen_options)
+        self._death_signal = _death_signal(pdeathsig)
+        self._caller = Caller.now()
+        self._maps = Maps.wanted(uid_map, gid_map, setgroups, self._caller)
+        super().__init__(args, *popen_args, **popen_options)
+
+    # ---- starting; called by Popen.__init__ ----
+
+    def _execute_child(
+        self,
+        args: Any,
+        executable: Any,
+        preexec_fn: None,
+        close_fds: bool,
+        pass_fds: Any,
+        cwd: Any,
+        env: Any,
+        startupinfo: None,
+        creationflags: int,
+        shell: bool,
+        p2cread: int,
+        p2cwrite: int,
+        c2pread: int,
+        c2pwrite: int,
+        errread: int,
+        errwrite: int,
+        restore_signals: bool,
+        gid: int | None,
+        gids: list[int] | None,
+        uid: int | None,
+        umask: int,
+        start_new_session: bool,
+        process_group: int,
+    ) -> None:
+        plan = Plan(
+            is_holder=args is None,
+            death_signal=self._death_signal,
+            setgroups=_encoded(self._maps.setgroups),
+            uid_map=_encoded(self._maps.uid_text),
+            gid_map=_encoded(self._maps.gid_text),
+        )
+        if args is None:
+            self.pid, self._pidfd = plan.start()
+            self._child_created = True
+            return
+        command = Command.of(args, executable, shell)
+        sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
+        plan.argv = command.argv
+        plan.candidates = command.candidates(env)
+        plan.envp = environment(env)
+        plan.cwd = None if cwd is None else os.fsencode(cwd)
+        plan.stdin, plan.stdout, plan.stderr = p2cread, c2pwrite, errwrite
+        plan.keep_fds = descriptors_to_keep(pass_fds)
+        plan.close_fds = bool(close_fds)
+        plan.restore_signals = bool(restore_signals)
+        plan.start_new_session = bool(start_new_session)
+        plan.process_group = process_group
+        plan.umask = umask
+        self._take_credentials(plan, uid, gid, gids)
+        self.pid, self._pidfd = plan.start({"exec": command.executable, "chdir": cwd})
+        self._child_created = True
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+
+    def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
+        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller)
+        if credentials.uid is not None:
+            plan.uid = credentials.uid
+        if credentials.gid is not None:
+            plan.gid = credentials.gid
+        if credentials.groups is not None:
+            plan.set_groups, plan.groups = True, credentials.groups
+
+    # ---- the pidfd ----
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
+        readable when the process has ended."""
+        if self._pidfd < 0:
+            raise closed_error("process")
+        return self._pidfd
+
+    def fileno(self) -> int:
+        """The same as `pidfd`, so that the object works with `select`, `selectors` and event loops."""
+        return self.pidfd
+
+    def detach_pidfd(self) -> int:
+        """Give up the pidfd: it is the caller's to close, and to signal and wait with.
+
+        This object can do neither any more; of `Popen`'s members only `pid`, `args`
+        and the pipes remain.
+        """
+        pidfd, self._pidfd = self.pidfd, -1
+        self._detached = True
+        return pidfd
+
+    def _close_pidfd(self, _close: Any = os.close) -> None:
+        if self._pidfd >= 0:
+            pidfd, self._pidfd = self._pidfd, -1
+            _close(pidfd)
+
+    def close(self) -> None:
+        """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
+        if self._pidfd >= 0:
+            self.kill()
+            self.wait()
+            self._close_pidfd()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                _close_quietly(pipe)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
+        if self._pidfd < 0:
+            return
+        if self.args is None:
+            self.close()
+            return
+        super().__exit__(exc_type, value, traceback)
+        if self.returncode is not None:
+            self._close_pidfd()
+
+    def __del__(self, *ignored: Any) -> None:
+        # A running child stays in subprocess._active, which reaps it later: as in Popen.
+        if self._pidfd >= 0:
+            super().__del__()  # type: ignore[misc]
+            if self.returncode is not None:
+                self._close_pidfd()
+
+    # ---- signals ----
+
+    def send_signal(self, sig: int) -> None:
+        """Send *sig* with `pidfd_send_signal(2)`.
+
+        As `Popen.send_signal`, it does nothing when the process has ended. Unlike
+        it, it cannot reach a stranger that got the process' pid.
+
+        Raises:
+            PermissionError: the process runs a set-user-ID program (`EPERM`).
+        """
+        self.poll()
+        if self.returncode is None:
+            try:
+                signal.pidfd_send_signal(self.pidfd, sig)
+            except ProcessLookupError:
+                pass  # ended, and reaped by somebody else, in this moment
+
+    # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
+
+    def waitid(self, options: int = os.WEXITED) -> os.waitid_result | None:
+        """`waitid(P_PIDFD, …)`: unlike `wait` it tells of stops (`os.WSTOPPED`,
+        `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
+        reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
+
+        Raises:
+            ChildProcessError: it has been reaped (`ECHILD`).
+        """
+        result = os.waitid(os.P_PIDFD, self.pidfd, options)
+        if result is not None and result.si_code in _ENDED and not options & os.WNOWAIT:
+            self.returncode = _returncode(result)
+        return result
+
+    def _internal_poll(self, _deadstate: int | None = None, *ignored: Any) -> int | None:
+        if self.returncode is None and not self._detached:
+            if not self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+                return None  # another thread is waiting: nothing is known yet
+            try:
+                if self.returncode is None:
+                    self._reap(os.WNOHANG)
+            except OSError:
+                if _deadstate is None:
+                    raise
+                self.returncode = _deadstate
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+            if _deadstate is not None and self.returncode is not None:
+                self._close_pidfd()  # called for a dropped object: the last chance
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        if timeout is not None and self.returncode is None:
+            self._wait_readable(timeout)
+        while self.returncode is None:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    self._reap(0)
+        return self.returncode
+
+    def _wait_readable(self, timeout: float) -> None:
+        """Sleep on the pidfd, without the lock; `Popen` looks again and again."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        end = time.monotonic() + timeout
+        while True:
+            remaining = end - time.monotonic()
+            if poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000):
+                return
+            if remaining <= 0:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+
+    def _reap(self, flags: int) -> None:
+        """Set `returncode`, or leave it when the process still runs. The lock is held."""
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | flags)
+        except ChildProcessError:
+            self._reap_lost(flags)
+        else:
+            if result is not None:
+                self.returncode = _returncode(result)
+
+    def _reap_lost(self, flags: int) -> None:
+        """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        if not poller.poll(0 if flags & os.WNOHANG else None):
+            return
+        status = _core.exit_status(self.pidfd)
+        if status >= 0:
+            self.returncode = os.waitstatus_to_exitcode(status)
+            return
+        self.returncode = LOST_STATUS
+        warnings.warn(
+            f"another part of the program reaped process {self.pid}; its exit status is lost "
+            f"(Linux 6.15 would keep it), returncode is {LOST_STATUS}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+    # ---- the namespace ----
+
+    @contextmanager
+    def _proc_dir(self) -> Iterator[int]:
+        if self._pidfd < 0:
+            raise closed_error("process")
+        proc_dir = open_proc_dir_of(self.pid, self._pidfd)
+        try:
+            yield proc_dir
+        finally:
+            os.close(proc_dir)
+
+    def namespace(self, kind: str = "user") -> Namespace:
+        """A namespace of the process, as a new object that the caller closes.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`), or for kinds
+                other than user: it has ended.
+            PermissionError: the process changed its ids or executed a program that
+                this one may not inspect (`EACCES`, see `ptrace(2)`).
+        """
+        return Namespace.of(self, kind)
+
+    def namespace_path(self, kind: str = "user") -> str:
+        """`/proc/PID/ns/…` for tools that take a path. Good while the process is not reaped.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        kind = NamespaceKind(kind)
+        with self._proc_dir():
+            return f"/proc/{self.pid}/ns/{kind}"
+
+    @property
+    def uid_map(self) -> IdMap:
+        """The user id map as the kernel has it, seen from the calling process; empty when unwritten.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        return self._read_map("uid_map")
+
+    @property
+    def gid_map(self) -> IdMap:
+        """The group id map; as `uid_map`."""
+        return self._read_map("gid_map")
+
+    def _read_map(self, name: str) -> IdMap:
+        with self._proc_dir() as proc_dir:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+            with open(fd, encoding="ascii") as file:
+                return IdMap.from_kernel(file.read())
+
+    def write_uid_map(self, uid_map: IdMapLike) -> None:
+        """Write the user id map that was left out at creation. It can be written once.
+
+        Raises:
+            IdMapError, IdMapPermissionError: before the kernel is asked.
+            UsernsError: step `uid_map`: `EPERM` (written already), `EACCES` (the
+                process changed its ids or executed an unreadable program).
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        caller = Caller.now()
+        uids = checked_map("uid_map", uid_map, caller.uid)
+        refuse_unless_permitted("uid_map", uids, caller)
+        with self._proc_dir() as proc_dir:
+            write_map(proc_dir, "uid_map", uids.to_kernel())
+        self._maps = self._maps._replace(uid_map=uids)
+
+    def write_gid_map(self, gid_map: IdMapLike) -> None:
+        """Write the group id map that was left out at creation, once. Where the caller lacks
+        `CAP_SETGID` and `setgroups` was left to us, `"deny"` is written first.
+
+        Raises:
+            As `write_uid_map`, with step `gid_map`.
+        """
+        caller = Caller.now()
+        gids = checked_map("gid_map", gid_map, caller.gid)
+        setgroups = self._maps.setgroups or needed_setgroups(caller)
+        refuse_unless_permitted("gid_map", gids, caller, setgroups)
+        with self._proc_dir() as proc_dir:
+            if setgroups != self._maps.setgroups:
+                write_map(proc_dir, "setgroups", setgroups or "")
+                self._maps = self._maps._replace(setgroups=setgroups)
+            write_map(proc_dir, "gid_map", gids.to_kernel())
+        self._maps = self._maps._replace(gid_map=gids)
+
+    def write_setgroups(self, value: str) -> None:
+        """Write `/proc/PID/setgroups`: `"deny"` for good, before the group id map.
+
+        Raises:
+            ValueError: neither `"allow"` nor `"deny"`.
+            UsernsError: step `setgroups`: `EPERM` (the group id map is written, or
+                it was denied already).
+        """
+        if value not in ("allow", "deny"):
+            raise ValueError(f'setgroups must be "allow" or "deny", not {value!r}')
+        with self._proc_dir() as proc_dir:
+            write_map(proc_dir, "setgroups", value)
+        self._maps = self._maps._replace(setgroups=value)
+
+    # ---- how it presents itself ----
+
+    def __repr__(self) -> str:
+        what = "holder" if getattr(self, "args", None) is None else repr(self.args)
+        return f"<{type(self).__name__} {what}: {self._state()}>"
+
+    def _state(self) -> str:
+        if not getattr(self, "_child_created", False):
+            return "not started"
+        if self.returncode is None:
+            return f"pid {self.pid}, detached" if self._detached else f"pid {self.pid}, running when last looked at"
+        if self.returncode >= 0:
+            return f"pid {self.pid}, exited with status {self.returncode}"
+        try:
+            name = signal.Signals(-self.returncode).name
+        except ValueError:
+            name = f"signal {-self.returncode}"
+        return f"pid {self.pid}, killed by {name}"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+_ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
+_LONGEST_POLL = 86_400.0
+
+
+def _returncode(result: os.waitid_result) -> int:
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("ascii")
+
+
+def _close_quietly(pipe: Any) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass  # buffered input for a process that is gone
+
+
+def _death_signal(pdeathsig: int | None) -> int:
+    if pdeathsig is None:
+        return 0
+    if pdeathsig not in signal.valid_signals():
+        raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
+    return int(pdeathsig)
+
+
+def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    preexec_fn = popen_options.get("preexec_fn")
+    if preexec_fn is None and len(popen_args) > _PREEXEC_FN_POSITION:
+        preexec_fn = popen_args[_PREEXEC_FN_POSITION]
+    if preexec_fn is not None:
+        raise ValueError(
+            "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
+            "Most of its uses have a parameter: cwd, umask, user, group, start_new_session, process_group, pdeathsig"
+        )
+
+
+def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    given = [name for name, value in popen_options.items() if value is not None]
+    if given or popen_args:
+        what = f"{given[0]}= has" if given else "positional parameters have"
+        raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")

@@ -1,0 +1,75 @@
+"""The ancestor's own call, and thin wrappers of system calls that `os` lacks.
+
+The wrappers do what the system call does and raise `OSError` with its errno.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import _core
+from ._plan import Plan
+
+__all__ = ["fork_userns", "mount_setattr", "move_mount", "open_tree", "setns", "umount2"]
+
+
+def fork_userns() -> tuple[int, int]:
+    """A parked child in a new user namespace: `(pid, pidfd)`, the pidfd the caller's to close.
+
+    The call that containerd had as `ForkUserns`. The child is a holder (see
+    `UsernsProcess`): it runs a tiny program of ours, ends when the calling
+    process ends, however that happens, and can be killed and reaped through the
+    pidfd: `signal.pidfd_send_signal(pidfd, SIGKILL)`, `os.waitid(os.P_PIDFD, …)`.
+    Its maps are unwritten: they are the caller's to write, to
+    `/proc/PID/setgroups`, `uid_map` and `gid_map`, with one `write(2)` each.
+
+    Unlike the ancestor it does not copy the caller's memory, and holds none of
+    its descriptors.
+
+    Raises:
+        UsernsError: as `create_userns`, at the steps `prepare` and `clone`.
+
+    Linux 5.4. See `clone(2)`.
+    """
+    return Plan(is_holder=True, death_signal=signal.SIGKILL).start()
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """`setns(2)`: the calling thread enters the namespace; *nstype* 0: of any kind."""
+    _core.setns(fd, nstype)
+
+
+def open_tree(dirfd: int, path: str | bytes | os.PathLike[str], flags: int) -> int:
+    """`open_tree(2)`, Linux 5.2: a descriptor of a mount, or with `OPEN_TREE_CLONE` of a detached copy."""
+    return _core.open_tree(dirfd, os.fsencode(path), flags)
+
+
+def mount_setattr(
+    dirfd: int,
+    path: str | bytes | os.PathLike[str],
+    flags: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> None:
+    """`mount_setattr(2)`, Linux 5.12."""
+    _core.mount_setattr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
+
+
+def move_mount(
+    from_dirfd: int,
+    from_path: str | bytes | os.PathLike[str],
+    to_dirfd: int,
+    to_path: str | bytes | os.PathLike[str],
+    flags: int,
+) -> None:
+    """`move_mount(2)`, Linux 5.2."""
+    _core.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
+
+
+def umount2(target: str | bytes | os.PathLike[str], flags: int = 0) -> None:
+    """`umount2(2)`."""
+    _core.umount2(os.fsencode(target), flags)
