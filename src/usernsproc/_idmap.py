@@ -81,10 +81,11 @@ class IdMap(Sequence[IdRange]):
             or their text is longer than the kernel takes (one page less a byte).
     """
 
-    __slots__ = ("_ranges", "_text")
+    __slots__ = ("_hash", "_ranges", "_text")
 
     def __init__(self, ranges: Iterable[IdRange | tuple[int, int, int]] = ()) -> None:
         self._ranges = tuple(_as_range(item) for item in ranges)
+        self._hash = hash(self._ranges)
         if len(self._ranges) > MAX_RANGES:
             raise IdMapError(
                 f"{len(self._ranges)} ranges: the kernel takes at most {MAX_RANGES}; "
@@ -170,7 +171,7 @@ class IdMap(Sequence[IdRange]):
         return self._ranges == other._ranges if isinstance(other, IdMap) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((IdMap, self._ranges))
+        return self._hash
 
     def __str__(self) -> str:
         return ",".join(map(str, self._ranges))

@@ -4,8 +4,9 @@ whether the kernel will take them (`new_idmap_permitted()` in its source)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from errno import EPERM
+from functools import lru_cache
 from typing import NamedTuple
 
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
@@ -43,15 +44,7 @@ class Maps(NamedTuple):
             gid_map = uid_map
         elif uid_map is None and isinstance(gid_map, str) and gid_map in PRESETS:
             uid_map = gid_map
-        uids = None if uid_map is None else checked_map("uid_map", uid_map, caller.uid)
-        gids = None if gid_map is None else checked_map("gid_map", gid_map, caller.gid)
-        if gids is not None:
-            setgroups = setgroups or needed_setgroups(caller)
-        if uids is not None:
-            refuse_unless_permitted("uid_map", uids, caller)
-        if gids is not None:
-            refuse_unless_permitted("gid_map", gids, caller, setgroups)
-        return cls(uids, gids, setgroups)
+        return _permitted(_hashable(uid_map), _hashable(gid_map), setgroups, caller)
 
     @property
     def uid_text(self) -> str | None:
@@ -60,6 +53,28 @@ class Maps(NamedTuple):
     @property
     def gid_text(self) -> str | None:
         return self.gid_map.to_kernel() if self.gid_map is not None else None
+
+
+def _hashable(value: IdMapLike | None) -> IdMapLike | None:
+    """Ranges may come as a list, or from an iterator."""
+    if value is None or isinstance(value, (str, bytes, IdMap)) or not isinstance(value, Iterable):
+        return value
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+
+
+@lru_cache(maxsize=64)
+def _permitted(
+    uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, caller: Caller
+) -> Maps:
+    """Depends on its arguments alone, and programs ask again and again for the same."""
+    uids = None if uid_map is None else checked_map("uid_map", uid_map, caller.uid)
+    gids = None if gid_map is None else checked_map("gid_map", gid_map, caller.gid)
+    if uids is not None:
+        refuse_unless_permitted("uid_map", uids, caller)
+    if gids is not None:
+        setgroups = setgroups or needed_setgroups(caller)
+        refuse_unless_permitted("gid_map", gids, caller, setgroups)
+    return Maps(uids, gids, setgroups)
 
 
 def needed_setgroups(caller: Caller) -> str | None:

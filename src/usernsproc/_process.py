@@ -528,7 +528,7 @@ def _close_quietly(pipe: Any) -> None:
 def _death_signal(pdeathsig: int | None) -> int:
     if pdeathsig is None:
         return 0
-    if pdeathsig not in signal.valid_signals():
+    if not 1 <= pdeathsig < signal.NSIG:
         raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
     return int(pdeathsig)
 

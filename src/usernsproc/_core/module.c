@@ -11,7 +11,6 @@
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -334,14 +333,15 @@ static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 	return length < 0 ? raise_failure(module, &failure) : PyBytes_FromStringAndSize(buffer, length);
 }
 
-/* The initial user namespace has a fixed inode number (PROC_USER_INIT_INO). */
-#define INITIAL_USERNS 0xeffffffdu
-
+/* The initial user namespace has a fixed inode number (PROC_USER_INIT_INO). All
+ * threads of a process share one user namespace. */
 static int in_initial_userns(void)
 {
-	struct stat own;
+	static const char initial[] = "user:[4026531837]";
+	char own[sizeof(initial)];
+	ssize_t length = readlink("/proc/self/ns/user", own, sizeof(own));
 
-	return stat("/proc/thread-self/ns/user", &own) < 0 || own.st_ino == INITIAL_USERNS;
+	return length < 0 || (length == sizeof(initial) - 1 && memcmp(own, initial, (size_t)length) == 0);
 }
 
 PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, in_initial_userns)\n\n"
