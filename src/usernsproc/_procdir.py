@@ -56,12 +56,26 @@ def open_proc_dir(process: ProcessLike) -> int:
     pid_by_pidfd = _pid_in_fdinfo(process)
     if pid_by_pidfd is None:
         return _open_by_pid(process)
-    if pid_by_pidfd != process and os.path.exists(f"/proc/{process}"):
+    if pid_by_pidfd != process and _is_program(process):
         raise ValueError(
             f"{process} is both a pid and an open pidfd here, of different processes: "
             "pass the pidfd as an object with fileno(), or the pid as os.pidfd_open(pid)"
         )
     return open_proc_dir_of(pid_of(process), process)
+
+
+_PF_KTHREAD = 0x00200000
+
+
+def _is_program(pid: int) -> bool:
+    """Whether there is such a process, other than a kernel thread: nobody asks for the
+    namespaces of these, and on a host they have the low pids, which descriptors have too."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            flags = int(file.read().rpartition(")")[2].split()[6])
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not flags & _PF_KTHREAD
 
 
 def _open_by_pid(pid: int) -> int:

@@ -1,0 +1,108 @@
+"""What every test gets: proof that it left nothing behind, and where it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+IS_ROOT = os.geteuid() == 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if IS_ROOT:
+        return
+    kept = [item for item in items if not item.get_closest_marker("root")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def descriptors() -> dict[str, str]:
+    """The open descriptors of this process, and what they refer to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # the one that lists
+    return found
+
+
+def children() -> set[str]:
+    """Pids of children of any thread, zombies included."""
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # a thread that has just ended
+    return found
+
+
+def state() -> dict[str, object]:
+    return {
+        "descriptors": descriptors(),
+        "children": children(),
+        "threads": set(os.listdir("/proc/self/task")),
+        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        "dumpable": os.stat("/proc/self/environ").st_uid == os.geteuid(),
+    }
+
+
+def state_again(before: dict[str, object]) -> dict[str, object]:
+    """A keeper thread ends by itself, just after its child: give it a moment."""
+    end = time.monotonic() + 2
+    while (after := state()) != before and time.monotonic() < end:
+        time.sleep(0.005)
+    return after
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    before = state()
+    yield
+    assert state_again(before) == before
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., str]:
+    """Run a Python program in a process of its own; gives what it printed.
+
+    For what changes the runner's own namespaces, limits or signals. The program
+    has failed when it ends with anything but 0.
+    """
+
+    def run(source: str, *args: str, timeout: float = 120) -> str:
+        path = tmp_path / "script.py"
+        path.write_text("from __future__ import annotations\n" + textwrap.dedent(source))
+        result = subprocess.run(
+            [sys.executable, "-X", "faulthandler", str(path), *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    return run
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What is skipped has not been tested."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,307 @@
+"""A user namespace as a descriptor, and namespaces as objects."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from usernsproc import IdMap, IdMapError, Namespace, NamespaceKind, UsernsError, UsernsProcess, create_userns
+
+TEN = "0:100000:10,10:200000:5"
+OWN_UID, OWN_GID = os.geteuid(), os.getegid()
+
+Script = Callable[..., str]
+
+
+def test_the_root_preset_maps_the_own_ids_to_0() -> None:
+    with create_userns("root", "root") as userns:
+        assert userns.uid_map == IdMap([(0, OWN_UID, 1)])
+        assert userns.gid_map == IdMap([(0, OWN_GID, 1)])
+
+
+def test_the_current_preset_keeps_the_own_ids() -> None:
+    with create_userns("current", "current") as userns:
+        assert userns.uid_map == IdMap([(OWN_UID, OWN_UID, 1)])
+        assert userns.gid_map == IdMap([(OWN_GID, OWN_GID, 1)])
+
+
+@pytest.mark.root
+def test_maps_of_several_ranges_are_read_back_from_the_descriptor_alone() -> None:
+    with create_userns(TEN, "0:5:1") as userns:
+        assert str(userns.uid_map) == TEN
+        assert str(userns.gid_map) == "0:5:1"
+
+
+@pytest.mark.root
+def test_a_map_of_340_ranges_comes_back_whole() -> None:
+    ranges = [(i, i, 1) for i in range(340)]
+    with create_userns(ranges, "root") as userns:
+        assert userns.uid_map == IdMap(ranges)
+
+
+def test_it_has_a_kind_an_identity_and_an_owner() -> None:
+    with create_userns("root", "root") as userns:
+        assert userns.kind is NamespaceKind.USER
+        assert (userns.device, userns.inode) == tuple(os.stat(userns.path))[2:0:-1]
+        assert userns.owner_uid == OWN_UID
+        with userns.parent() as parent, userns.owner() as owner, Namespace.current() as current:
+            assert parent == owner == current
+            assert hash(parent) == hash(current)
+            assert userns != current
+
+
+def test_its_path_can_be_opened_and_is_the_same_namespace() -> None:
+    with create_userns("root", "root") as userns, Namespace.open(userns.path) as again:
+        assert again == userns
+        assert again.fileno() != userns.fileno()
+
+
+def test_each_one_is_a_namespace_of_its_own() -> None:
+    with create_userns("root", "root") as one, create_userns("root", "root") as other:
+        assert one != other
+        assert one != "no namespace"
+
+
+def test_the_namespace_stays_usable_without_any_process(script: Script) -> None:
+    """setns in a helper; reading the maps back from the descriptor alone."""
+    printed = script("""
+        import os
+        from usernsproc import create_userns
+        userns = create_userns("root", "root")
+        assert str(userns.uid_map) == f"0:{os.geteuid()}:1"
+        userns.enter()
+        print(os.geteuid(), open("/proc/self/uid_map").read().split()[0::2])
+    """)
+    assert printed == "0 ['0', '1']\n"
+
+
+def test_a_bind_mounted_namespace_file_can_be_opened(script: Script) -> None:
+    """Also when no process is left, in a mount namespace of the test's own."""
+    script("""
+        import ctypes, os, tempfile
+        from usernsproc import Namespace, create_userns
+        libc = ctypes.CDLL(None, use_errno=True)
+        def must(result):
+            assert result == 0, os.strerror(ctypes.get_errno())
+        if os.geteuid():
+            with create_userns("root", "root") as mine:
+                mine.enter()
+        must(libc.unshare(0x20000))
+        must(libc.mount(None, b"/", None, 0x4000 | 1 << 18, None))
+        fd, path = tempfile.mkstemp()
+        with create_userns("root", "root") as userns:
+            must(libc.mount(userns.path.encode(), path.encode(), None, 0x1000, None))
+            inode = userns.inode
+        with Namespace.open(path) as pinned:
+            assert pinned.inode == inode
+            assert str(pinned.uid_map) == f"0:{os.geteuid()}:1"
+        must(libc.umount2(path.encode(), 0))
+        os.unlink(path)
+    """)
+
+
+@pytest.mark.parametrize("kind", NamespaceKind)
+def test_the_current_namespaces_of_all_eight_kinds(kind: NamespaceKind) -> None:
+    with Namespace.current(kind) as namespace, Namespace.of(os.getpid(), str(kind)) as by_pid:
+        assert namespace.kind is kind
+        assert namespace == by_pid
+        assert f"{kind}:[{namespace.inode}]" == os.readlink(f"/proc/self/ns/{kind}")
+
+
+def test_of_takes_a_process_a_pidfd_and_a_pid() -> None:
+    with UsernsProcess(uid_map="root") as holder:
+        pidfd = os.pidfd_open(holder.pid)
+        with (
+            Namespace.of(holder) as by_process,
+            Namespace.of(pidfd) as by_pidfd,
+            Namespace.of(holder.pid) as by_pid,
+            holder.namespace() as own,
+        ):
+            assert by_process == by_pidfd == by_pid == own
+        os.close(pidfd)
+
+
+def test_a_number_that_is_two_processes_is_refused(script: Script) -> None:
+    """Rather than to guess whether it is a pid or a descriptor. 1 is both here."""
+    script("""
+        import os
+        from usernsproc import Namespace, UsernsProcess
+        with UsernsProcess(uid_map="root") as holder:
+            os.dup2(holder.pidfd, 1)
+            try:
+                Namespace.of(1)
+            except ValueError as error:
+                assert "both a pid and an open pidfd" in str(error)
+            else:
+                raise AssertionError("it was guessed")
+    """)
+
+
+def test_a_file_that_is_no_namespace_is_refused() -> None:
+    with pytest.raises(UsernsError, match="ioctl") as caught:
+        Namespace.open("/etc/passwd")
+    assert caught.value.step == "open_ns"
+
+
+def test_a_missing_file_is_a_file_not_found_error() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        Namespace.open("/nonexistent")
+    assert caught.value.filename == "/nonexistent"
+
+
+def test_a_process_that_is_gone_is_a_process_lookup_error() -> None:
+    with UsernsProcess(uid_map="root") as holder:
+        holder.kill()
+        holder.wait()
+        with pytest.raises(ProcessLookupError):
+            Namespace.of(holder)
+        with pytest.raises(ProcessLookupError):
+            Namespace.of(holder.pid)
+
+
+def test_an_unknown_kind_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="mount"):
+        Namespace.current("mount")
+
+
+def test_detach_hands_the_descriptor_over() -> None:
+    userns = create_userns("root", "root")
+    fd = userns.detach()
+    assert userns.closed
+    os.close(fd)
+
+
+def test_close_again_has_no_effect_and_use_after_is_a_value_error() -> None:
+    userns = create_userns("root", "root")
+    userns.close()
+    userns.close()
+    for use in (userns.fileno, userns.detach, userns.parent, userns.enter, userns.__enter__):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    assert repr(userns) == "<Namespace closed>"
+
+
+def test_dropping_one_unclosed_warns_and_closes() -> None:
+    with pytest.warns(ResourceWarning, match="unclosed <Namespace user"):
+        create_userns("root", "root")
+
+
+def test_it_cannot_be_pickled() -> None:
+    with create_userns("root", "root") as userns, pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(userns)
+
+
+def test_the_owner_of_another_kind_is_its_user_namespace() -> None:
+    with Namespace.current("net") as net, pytest.raises(UsernsError) as caught:
+        assert net.owner_uid
+    assert "owner()" in caught.value.__notes__[0]
+
+
+def test_a_kind_without_hierarchy_has_no_parent() -> None:
+    with Namespace.current("net") as net, pytest.raises(UsernsError) as caught:
+        net.parent()
+    assert caught.value.errno == 22
+
+
+def test_what_is_above_is_out_of_sight(script: Script) -> None:
+    script("""
+        from usernsproc import Namespace, create_userns
+        with create_userns("root", "root") as userns:
+            userns.enter()
+        with Namespace.current() as current:
+            try:
+                current.parent()
+            except PermissionError as error:
+                assert "visible" in error.__notes__[0]
+            else:
+                raise AssertionError("the parent is visible")
+    """)
+
+
+def test_a_user_namespace_is_not_entered_by_a_threaded_program() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with create_userns("root", "root") as userns, pytest.raises(UsernsError) as caught:
+            userns.enter()
+    finally:
+        done.set()
+        thread.join()
+    assert caught.value.errno == 22
+    assert caught.value.step == "setns"
+    assert caught.value.cause == "threads"
+
+
+def test_the_own_user_namespace_is_not_entered_again() -> None:
+    with Namespace.current() as current, pytest.raises(UsernsError) as caught:
+        current.enter()
+    assert caught.value.cause == "already-there"
+
+
+@pytest.mark.root
+def test_enter_moves_the_calling_thread_alone() -> None:
+    with UsernsProcess(["unshare", "--uts", "sleep", "60"], uid_map="root") as process:
+        before = os.readlink("/proc/self/ns/uts")
+        while os.readlink(f"/proc/{process.pid}/ns/uts") == before:
+            pass
+        seen: list[str] = []
+
+        def enter() -> None:
+            with process.namespace("uts") as uts:
+                uts.enter()
+            seen.append(os.readlink("/proc/thread-self/ns/uts"))
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert seen == [os.readlink(f"/proc/{process.pid}/ns/uts")]
+        assert os.readlink("/proc/self/ns/uts") == before
+        process.kill()
+
+
+def test_a_bad_map_is_refused_by_name() -> None:
+    with pytest.raises(IdMapError, match="gid_map: range '0:0'") as caught:
+        create_userns("root", "0:0")
+    assert caught.value.step == "gid_map"
+
+
+@pytest.mark.parametrize("empty", ["", [], IdMap()])
+def test_an_empty_map_is_refused(empty: object) -> None:
+    with pytest.raises(IdMapError, match="no ranges"):
+        create_userns(empty, "root")  # type: ignore[arg-type]
+
+
+def test_setgroups_is_what_was_asked_for() -> None:
+    with pytest.raises(ValueError, match='"allow", "deny"'):
+        create_userns("root", "root", setgroups="maybe")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("asked", "found"), [(None, "allow"), ("allow", "allow"), ("deny", "deny")])
+def test_setgroups_for_root(asked: str | None, found: str, script: Script) -> None:
+    printed = script(f"""
+        from usernsproc import create_userns
+        with create_userns("root", "root", setgroups={asked!r}) as userns:
+            userns.enter()
+        print(open("/proc/self/setgroups").read())
+    """)
+    assert printed.strip() == found
+
+
+def test_setgroups_for_an_ordinary_user(script: Script) -> None:
+    if OWN_UID == 0:
+        return  # test_setgroups_for_root
+    printed = script("""
+        from usernsproc import create_userns
+        with create_userns("root", "root") as userns:
+            userns.enter()
+        print(open("/proc/self/setgroups").read())
+    """)
+    assert printed.strip() == "deny"
+    with pytest.raises(PermissionError, match="setgroups must be"):
+        create_userns("root", "root", setgroups="allow")
