@@ -69,11 +69,17 @@ def state_again(before: dict[str, object]) -> dict[str, object]:
     return after
 
 
+def assert_unchanged(before: dict[str, object]) -> None:
+    after = state_again(before)
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert not changed, f"left behind (before, after): {changed}"
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     before = state()
     yield
-    assert state_again(before) == before
+    assert_unchanged(before)
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ found.
 from __future__ import annotations
 
 import argparse
+import grp
 import os
+import pwd
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ._errors import UsernsError
 from ._process import UsernsProcess
@@ -82,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
         command,
         uid_map=options.uid_map or options.map,
         gid_map=options.gid_map or options.map,
-        user=_id(options.user),
-        group=_id(options.group),
+        user=_id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
+        group=_id(options.group, lambda name: grp.getgrnam(name).gr_gid),
         restore_signals=True,
     )
     with process:
@@ -106,8 +108,15 @@ def _forward_signals(process: UsernsProcess[bytes], handled: Sequence[int]) -> N
             process.send_signal(info.si_signo)
 
 
-def _id(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+def _id(text: str | None, number_of: Callable[[str], int]) -> int | None:
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return number_of(text)
+    except KeyError:
+        raise ValueError(f"{text}: no such name on this system") from None
 
 
 def _complain(error: Exception) -> None:

@@ -67,7 +67,8 @@ def idmapped_mount(
             cannot, or a map of the namespace is unwritten), `EPERM` (no
             `CAP_SYS_ADMIN` over the file system, *source* is an idmapped mount
             already, or the namespace is the initial one), `EBADF`, `ENOSYS` (before
-            Linux 5.12); `move_mount`: `ENOENT`, `ENOTDIR`.
+            Linux 5.12); `move_mount`: `ENOENT`, `EINVAL` (of source and target,
+            only one is a directory).
 
     Linux 5.12. See `mount_setattr(2)`.
     """
@@ -75,7 +76,7 @@ def idmapped_mount(
         tree = _open_tree(source)
         try:
             _set_attributes(tree, source, userns_fd, read_only)
-            _attach(tree, target)
+            _attach(tree, source, target)
             return Mount(target, _mount_id(tree))
         finally:
             os.close(tree)
@@ -203,11 +204,14 @@ def _cause_of_einval(userns_fd: int) -> tuple[str, str]:
     return "no-idmap-support", "Likely: the file system does not support idmapped mounts on this kernel."
 
 
-def _attach(tree: int, target: Path) -> None:
+def _attach(tree: int, source: Path, target: Path) -> None:
     try:
         _core.move_mount(tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
     except OSError as error:
-        raise userns_error("move_mount", error.errno or 0, os.fspath(target)) from None
+        cause = note = None
+        if error.errno == EINVAL and os.path.isdir(source) != os.path.isdir(target):
+            cause, note = "type-mismatch", "Of source and target, one is a directory and the other is not."
+        raise userns_error("move_mount", error.errno or 0, os.fspath(target), cause=cause, note=note) from None
 
 
 def _mount_id(fd: int) -> int:

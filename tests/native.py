@@ -1,0 +1,62 @@
+"""System calls that the tests make and Python lacks, by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+CLONE_NEWPID = 0x20000000
+
+PR_SET_DUMPABLE, PR_GET_DUMPABLE = 4, 3
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_SET_MODE_FILTER = 1
+NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "s390x": 348, "ppc64le": 358}[os.uname().machine]
+NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_RESTRICT_SELF = 444, 446
+LANDLOCK_ACCESS_FS_MAKE_DIR = 1 << 7
+
+
+def must(result: int) -> int:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return result
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    return must(libc.prctl(option, argument, 0, 0, 0))
+
+
+def unshare(flags: int) -> None:
+    must(libc.unshare(flags))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]  # noqa: RUF012
+
+
+def refuse_system_call(number: int, errno: int) -> None:
+    """From now on *number* fails with *errno* in the calling thread and what it starts."""
+    instructions = [
+        struct.pack("HBBI", 0x20, 0, 0, 0),  # load the number
+        struct.pack("HBBI", 0x15, 0, 1, number),  # equal? else skip one
+        struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno),  # SECCOMP_RET_ERRNO
+        struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+    ]
+    code = b"".join(instructions)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    program = _Program(len(instructions), code)
+    must(libc.syscall(NR_SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)))
+
+
+def forbid_making_directories() -> None:
+    """A Landlock domain for the calling thread and what it starts."""
+    handled = struct.pack("Q", LANDLOCK_ACCESS_FS_MAKE_DIR)
+    ruleset = must(libc.syscall(NR_LANDLOCK_CREATE_RULESET, handled, len(handled), 0))
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    must(libc.syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)

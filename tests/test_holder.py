@@ -1,0 +1,156 @@
+"""A tiny process that holds a namespace."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from usernsproc import PIPE, IdMap, IdMapError, TimeoutExpired, UsernsError, UsernsProcess, lowlevel
+
+OWN_UID, OWN_GID = os.geteuid(), os.getegid()
+
+Script = Callable[..., str]
+
+
+def test_a_holder_has_the_maps_and_lives_until_it_is_closed() -> None:
+    holder = UsernsProcess(uid_map="root", gid_map="current")
+    assert holder.args is None
+    assert holder.poll() is None
+    assert holder.uid_map == IdMap([(0, OWN_UID, 1)])
+    assert holder.gid_map == IdMap([(OWN_GID, OWN_GID, 1)])
+    assert repr(holder) == f"<UsernsProcess holder: pid {holder.pid}, running when last looked at>"
+    holder.close()
+    assert holder.returncode == -signal.SIGKILL
+
+
+def test_leaving_the_block_ends_it() -> None:
+    with UsernsProcess(uid_map="root") as holder:
+        pass
+    assert holder.returncode == -signal.SIGKILL
+
+
+def test_an_exception_in_the_block_ends_it_too() -> None:
+    with pytest.raises(KeyboardInterrupt), UsernsProcess(uid_map="root") as holder:
+        raise KeyboardInterrupt
+    assert holder.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_signals_end_it(sig: int) -> None:
+    """Also when the creating thread has them blocked, or the program ignores them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        holder = UsernsProcess(uid_map="root")
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    with holder:
+        with pytest.raises(TimeoutExpired):
+            holder.wait(timeout=0.01)
+        holder.send_signal(sig)
+        assert holder.wait() == -sig
+
+
+def test_tools_find_the_namespace_by_path() -> None:
+    with UsernsProcess(uid_map="root") as holder, holder.namespace() as userns:
+        assert holder.namespace_path() == f"/proc/{holder.pid}/ns/user"
+        assert os.stat(holder.namespace_path()).st_ino == userns.inode
+
+
+def test_maps_that_were_left_out_are_written_later() -> None:
+    with UsernsProcess() as holder:
+        assert holder.uid_map == holder.gid_map == IdMap()
+        holder.write_uid_map("root")
+        holder.write_gid_map("current")
+        assert str(holder.uid_map) == f"0:{OWN_UID}:1"
+        assert str(holder.gid_map) == f"{OWN_GID}:{OWN_GID}:1"
+
+
+def test_a_map_is_written_once() -> None:
+    with UsernsProcess(uid_map="root") as holder:
+        for write, step in ((holder.write_uid_map, "uid_map"), (holder.write_gid_map, "gid_map")):
+            with pytest.raises(PermissionError) as caught:
+                write("root")
+            assert isinstance(caught.value, UsernsError)
+            assert caught.value.step in (step, "setgroups")
+
+
+def test_a_bad_map_is_refused_before_it_is_written() -> None:
+    with UsernsProcess() as holder:
+        with pytest.raises(IdMapError, match="uid_map"):
+            holder.write_uid_map("0:-1:1")
+        with pytest.raises(IdMapError, match="gid_map"):
+            holder.write_gid_map("0:0:1:1")
+        holder.write_uid_map("root")
+
+
+def test_setgroups_is_denied_on_request() -> None:
+    with UsernsProcess() as holder:
+        holder.write_setgroups("deny")
+        holder.write_gid_map("root")
+        with open(f"/proc/{holder.pid}/setgroups") as file:
+            assert file.read() == "deny\n"
+        with pytest.raises(PermissionError) as caught:
+            holder.write_setgroups("allow")
+        assert isinstance(caught.value, UsernsError)
+        assert caught.value.step == "setgroups"
+        with pytest.raises(ValueError, match="setgroups"):
+            holder.write_setgroups("maybe")
+
+
+@pytest.mark.parametrize(
+    "options", [{"stdin": PIPE}, {"env": {}}, {"cwd": "/"}, {"user": 0}, {"shell": True}, {"close_fds": False}]
+)
+def test_parameters_of_a_program_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a holder"):
+        UsernsProcess(uid_map="root", **options)
+
+
+def test_it_ends_with_the_creating_process(script: Script) -> None:
+    """Killed, with no chance to clean up. Without a death signal it stays."""
+    script("""
+        import os, select, signal
+        from usernsproc import UsernsProcess
+
+        def created_by_one_that_is_killed(**options):
+            reader, writer = os.pipe()
+            creator = os.fork()
+            if creator == 0:
+                holder = UsernsProcess(uid_map="root", **options)
+                os.write(writer, b"%d\\n" % holder.pid)
+                signal.pause()
+            pidfd = os.pidfd_open(int(os.read(reader, 100)))
+            os.kill(creator, signal.SIGKILL)
+            os.waitpid(creator, 0)
+            os.close(reader), os.close(writer)
+            return pidfd
+
+        pidfd = created_by_one_that_is_killed()
+        assert select.select([pidfd], [], [], 60)[0], "it lives on"
+        pidfd = created_by_one_that_is_killed(pdeathsig=None)
+        assert not select.select([pidfd], [], [], 0.2)[0], "it is gone"
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    """)
+
+
+def test_fork_userns_is_the_ancestors_call() -> None:
+    """A parked child; its maps are the caller's to write."""
+    pid, pidfd = lowlevel.fork_userns()
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {OWN_UID} 1"), ("gid_map", f"0 {OWN_GID} 1")):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(text)
+        with open(f"/proc/{pid}/uid_map") as file:
+            assert file.read().split() == ["0", str(OWN_UID), "1"]
+        assert os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+    assert result is not None
+    assert (result.si_pid, result.si_status) == (pid, signal.SIGKILL)
