@@ -94,7 +94,9 @@ def test_signals_are_forwarded(sig: signal.Signals) -> None:
 
 def test_what_the_terminal_sends_arrives_once() -> None:
     """Ctrl-C goes to the whole process group; forwarding it too would double it."""
-    shell = "n=0; trap 'n=$((n+1))' INT; echo ready; i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done; echo n=$n"
+    shell = (
+        "n=0; trap 'n=$((n+1))' INT; echo ready; i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done; echo n=$n"
+    )
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(RUN[0], [*RUN, "--map", "root", "sh", "-c", shell])

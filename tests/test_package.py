@@ -56,7 +56,13 @@ def test_import_brings_no_module_that_subprocess_would_not() -> None:
 
 @pytest.mark.parametrize(
     ("errno", "builtin"),
-    [(1, PermissionError), (13, PermissionError), (2, FileNotFoundError), (3, ProcessLookupError), (11, BlockingIOError)],
+    [
+        (1, PermissionError),
+        (13, PermissionError),
+        (2, FileNotFoundError),
+        (3, ProcessLookupError),
+        (11, BlockingIOError),
+    ],
 )
 def test_an_error_is_the_builtin_subclass_too(errno: int, builtin: type[OSError]) -> None:
     error = userns_error("clone", errno, "file")
@@ -77,7 +83,12 @@ def test_errors_can_be_pickled() -> None:
     error = userns_error("exec", 2, "program")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
-    assert (again.args, again.filename, again.step, again.cause) == (error.args, error.filename, error.step, error.cause)
+    assert (again.args, again.filename, again.step, again.cause) == (
+        error.args,
+        error.filename,
+        error.step,
+        error.cause,
+    )
 
 
 def test_a_forbidden_map_is_both_kinds_of_error() -> None:

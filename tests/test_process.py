@@ -164,9 +164,7 @@ def test_pipes_in_and_out() -> None:
 
 
 def test_text_and_merged_errors() -> None:
-    process = UsernsProcess(
-        "echo out; echo err >&2", shell=True, stdout=PIPE, stderr=STDOUT, text=True, uid_map="root"
-    )
+    process = UsernsProcess("echo out; echo err >&2", shell=True, stdout=PIPE, stderr=STDOUT, text=True, uid_map="root")
     assert process.communicate() == ("out\nerr\n", None)
 
 
@@ -514,11 +512,14 @@ def test_it_is_a_popen() -> None:
 
 
 def test_the_namespace_of_a_running_command() -> None:
-    with UsernsProcess(["cat"], stdin=PIPE, uid_map="root") as process:
-        with process.namespace() as userns, process.namespace("net") as net:
-            assert userns.inode == os.stat(process.namespace_path()).st_ino
-            assert net.inode == os.stat("/proc/self/ns/net").st_ino
-            assert str(userns.uid_map) == f"0:{OWN_UID}:1"
+    with (
+        UsernsProcess(["cat"], stdin=PIPE, uid_map="root") as process,
+        process.namespace() as userns,
+        process.namespace("net") as net,
+    ):
+        assert userns.inode == os.stat(process.namespace_path()).st_ino
+        assert net.inode == os.stat("/proc/self/ns/net").st_ino
+        assert str(userns.uid_map) == f"0:{OWN_UID}:1"
 
 
 # ---- errors from the child ----

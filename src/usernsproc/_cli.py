@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     early: list[int] = []
     handled = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]
     for signum in handled:
-        signal.signal(signum, lambda received, frame: early.append(received))
+        signal.signal(signum, lambda received, _: early.append(received))
     process = UsernsProcess(
         command,
         uid_map=options.uid_map or options.map,
@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     with process:
         # From here on the sender matters, which only sigwaitinfo() tells.
         signal.pthread_sigmask(signal.SIG_BLOCK, [*handled, signal.SIGCHLD])
-        for signum in early:
-            process.send_signal(signum)
+        for received in early:
+            process.send_signal(received)
         _forward_signals(process, handled)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 

@@ -19,7 +19,7 @@ class Command(NamedTuple):
     def of(cls, args: Any, executable: Any, shell: bool) -> Command:
         if isinstance(args, os.PathLike) and shell:
             raise TypeError("path-like args is not allowed when shell is true")
-        words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+        words: list[Any] = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
         if shell:
             words = [executable or SHELL, "-c", *words]
             executable = executable or SHELL
@@ -41,7 +41,7 @@ def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
     """`NAME=value` for each variable; `None`: the current environment."""
     if env is None:
         return None
-    pairs = []
+    pairs: list[bytes] = []
     for name, value in env.items():
         key = os.fsencode(name)
         if b"=" in key:

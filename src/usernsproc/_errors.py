@@ -57,7 +57,7 @@ class UsernsError(OSError):
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""
 
-    def __new__(cls, *args: Any, step: str | None = None, cause: str | None = None) -> Self:
+    def __new__(cls, *args: Any, step: str | None = None, cause: str | None = None) -> Self:  # noqa: ARG004
         if cls is UsernsError and args:
             cls = _subclasses.get(args[0], cls)  # type: ignore[assignment]
         return super().__new__(cls, *args)
@@ -213,5 +213,3 @@ def userns_error(
 def closed_error(what: str) -> ValueError:
     """For an operation on an object whose descriptor is gone, as files have it."""
     return ValueError(f"operation on a closed {what}")
-
-

@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from operator import index
-from typing import TYPE_CHECKING, Union, overload
+from typing import TYPE_CHECKING, Union, cast, overload
 
 from ._errors import IdMapError
 
@@ -70,7 +71,7 @@ class IdRange:
         return iter((self.inside, self.outside, self.count))
 
 
-class IdMap(Sequence[IdRange]):
+class IdMap:
     """An immutable sequence of ranges, in the order given.
 
     Compared by value, hashable, picklable. `id in map` asks for an *inside* id,
@@ -147,6 +148,9 @@ class IdMap(Sequence[IdRange]):
         """
         return type(self)(piece for r in self._ranges for piece in _through(r, parent))
 
+    # An id is looked for with `in`, but what the sequence holds are ranges: type
+    # checkers would take that for a mistake in a subclass of Sequence[IdRange].
+
     @overload
     def __getitem__(self, index: int) -> IdRange: ...
     @overload
@@ -161,6 +165,17 @@ class IdMap(Sequence[IdRange]):
 
     def __iter__(self) -> Iterator[IdRange]:
         return iter(self._ranges)
+
+    def __reversed__(self) -> Iterator[IdRange]:
+        return reversed(self._ranges)
+
+    def index(self, item: IdRange, *limits: int) -> int:
+        """The position of a range, as of `tuple.index`."""
+        return self._ranges.index(item, *limits)
+
+    def count(self, item: IdRange) -> int:
+        """1 if the range is in the map, else 0."""
+        return self._ranges.count(item)
 
     def __contains__(self, item: object) -> bool:
         if isinstance(item, int):
@@ -183,7 +198,9 @@ class IdMap(Sequence[IdRange]):
         return type(self), (self._ranges,)
 
 
-IdMapLike: TypeAlias = Union[IdMap, str, Iterable[Union[IdRange, "tuple[int, int, int]"]]]
+Sequence.register(IdMap)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+IdMapLike: TypeAlias = IdMap | str | Iterable[Union[IdRange, "tuple[int, int, int]"]]
 """What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
 name of a preset (`"root"`, `"current"`)."""
 
@@ -201,13 +218,17 @@ def as_id_map(value: IdMapLike, own_id: int) -> IdMap:
         id_map = value
     elif isinstance(value, str):
         id_map = _preset(value, own_id) if value in PRESETS else _parsed(value)
-    elif isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
-        id_map = IdMap(value)
     else:
-        raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
+        id_map = IdMap(_as_ranges(value))
     if not id_map:
         raise IdMapError("the map has no ranges; the kernel refuses an empty one")
     return id_map
+
+
+def _as_ranges(value: object) -> Iterable[IdRange]:
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
+    return map(_as_range, cast("Iterable[object]", value))
 
 
 def _preset(name: str, own_id: int) -> IdMap:
@@ -221,12 +242,12 @@ def _parsed(text: str) -> IdMap:
     return IdMap.parse(text)
 
 
-def _as_range(item: IdRange | tuple[int, int, int]) -> IdRange:
+def _as_range(item: object) -> IdRange:
     if isinstance(item, IdRange):
         return item
-    if isinstance(item, str) or not isinstance(item, Iterable):
+    if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
         raise TypeError(f"a range is an IdRange or three numbers, not {item!r}")
-    fields = tuple(item)
+    fields = tuple(cast("Iterable[int]", item))
     if len(fields) != 3:
         raise IdMapError(f"range {item!r}: three numbers are needed (inside, outside, count)")
     return IdRange(*fields)
@@ -256,7 +277,7 @@ def _parse_kernel_line(line: str) -> IdRange:
 
 def _refuse_overlap(ranges: tuple[IdRange, ...], side: str) -> None:
     ordered = sorted(ranges, key=lambda r: int(getattr(r, side)))
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         first = getattr(after, side)
         if first < getattr(before, side) + before.count:
             raise IdMapError(f"ranges {before} and {after} overlap {side} at id {first}")
@@ -272,7 +293,7 @@ def _range_at(ranges: tuple[IdRange, ...], offset: int) -> IdRange:
 
 
 def _through(r: IdRange, parent: IdMap) -> Iterator[IdRange]:
-    pieces = []
+    pieces: list[IdRange] = []
     for p in parent:
         first = max(r.outside, p.inside)
         end = min(r.outside + r.count, p.inside + p.count)

@@ -4,10 +4,10 @@ whether the kernel will take them (`new_idmap_permitted()` in its source)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from errno import EPERM
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import IdMapError, IdMapPermissionError, userns_error
@@ -55,17 +55,17 @@ class Maps(NamedTuple):
         return self.gid_map.to_kernel() if self.gid_map is not None else None
 
 
-def _hashable(value: IdMapLike | None) -> IdMapLike | None:
+def _hashable(value: object) -> Hashable:
     """Ranges may come as a list, or from an iterator."""
-    if value is None or isinstance(value, (str, bytes, IdMap)) or not isinstance(value, Iterable):
+    if value is None or isinstance(value, (str, bytes, int, IdRange, IdMap)):
         return value
-    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if isinstance(value, Iterable):
+        return tuple(map(_hashable, cast("Iterable[object]", value)))
+    raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
 
 
 @lru_cache(maxsize=64)
-def _permitted(
-    uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, caller: Caller
-) -> Maps:
+def _permitted(uid_map: Any, gid_map: Any, setgroups: str | None, caller: Caller) -> Maps:
     """Depends on its arguments alone, and programs ask again and again for the same."""
     uids = None if uid_map is None else checked_map("uid_map", uid_map, caller.uid)
     gids = None if gid_map is None else checked_map("gid_map", gid_map, caller.gid)
@@ -92,40 +92,56 @@ def checked_map(step: str, value: IdMapLike, own_id: int) -> IdMap:
         raise named from None
 
 
+class Objection(NamedTuple):
+    """A range that the kernel would not take from this caller, and why."""
+
+    id_range: IdRange
+    cause: str
+    reason: str
+
+
 def refuse_unless_permitted(step: str, id_map: IdMap, caller: Caller, setgroups: str | None = None) -> None:
     """Raise what the kernel's EPERM for this map would mean, if it is to be expected."""
-    for id_range, cause, reason in _objections(step, id_map, caller, setgroups):
-        error = IdMapPermissionError(
-            EPERM, f"{os.strerror(EPERM)}: {step} range {id_range}: {reason}", step=step, cause=cause
+    for objection in _objections(step, id_map, caller, setgroups):
+        raise IdMapPermissionError(
+            EPERM,
+            f"{os.strerror(EPERM)}: {step} range {objection.id_range}: {objection.reason}",
+            step=step,
+            cause=objection.cause,
         )
-        raise error
 
 
-def _objections(
-    step: str, id_map: IdMap, caller: Caller, setgroups: str | None
-) -> Iterator[tuple[IdRange, str, str]]:
-    name, own_id, capability, own_map = (
-        ("user", caller.uid, CAP_SETUID, caller.uid_map)
-        if step == "uid_map"
-        else ("group", caller.gid, CAP_SETGID, caller.gid_map)
-    )
+def _objections(step: str, id_map: IdMap, caller: Caller, setgroups: str | None) -> Iterator[Objection]:
+    if step == "uid_map":
+        name, own_id, capability, own_map = "UID", caller.uid, CAP_SETUID, caller.uid_map
+        yield from _outside_root(id_map, caller)
+    else:
+        name, own_id, capability, own_map = "GID", caller.gid, CAP_SETGID, caller.gid_map
+    yield from _not_mapped(id_map, own_map)
+    if not caller.has(capability):
+        yield from _not_the_own_id(id_map, own_id, name)
+        if step == "gid_map" and setgroups != "deny":
+            yield Objection(id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"')
+
+
+def _outside_root(id_map: IdMap, caller: Caller) -> Iterator[Objection]:
     for r in id_map:
-        if not any(p.inside <= r.outside and r.outside + r.count <= p.inside + p.count for p in own_map):
-            yield r, "not-mapped-in-parent", (
-                f"its outside ids are not mapped, or not in one piece, in this process' own user namespace ({own_map})"
-            )
-        if step == "uid_map" and r.outside == 0 and not caller.has(CAP_SETFCAP):
-            yield r, "no-cap-setfcap", "mapping outside id 0 needs CAP_SETFCAP (Linux 5.12)"
-    if caller.has(capability):
-        return
+        if r.outside == 0 and not caller.has(CAP_SETFCAP):
+            yield Objection(r, "no-cap-setfcap", "mapping outside id 0 needs CAP_SETFCAP (Linux 5.12)")
+
+
+def _not_mapped(id_map: IdMap, own_map: IdMap) -> Iterator[Objection]:
+    for r in id_map:
+        if not any(own.inside <= r.outside and r.outside + r.count <= own.inside + own.count for own in own_map):
+            reason = f"its outside ids are not mapped, or not in one piece, in this process' own namespace ({own_map})"
+            yield Objection(r, "not-mapped-in-parent", reason)
+
+
+def _not_the_own_id(id_map: IdMap, own_id: int, name: str) -> Iterator[Objection]:
     for r in id_map:
         if len(id_map) > 1 or r.count > 1 or r.outside != own_id:
-            yield r, f"no-cap-set{step[:3]}", (
-                f"without CAP_SET{step[:3].upper()} only the own {name} id {own_id} can be mapped, "
-                "alone and with count 1"
-            )
-    if step == "gid_map" and setgroups != "deny":
-        yield id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"'
+            reason = f"without CAP_SET{name} only the own id {own_id} can be mapped, alone and with count 1"
+            yield Objection(r, f"no-cap-set{name.lower()}", reason)
 
 
 def write_map(proc_dir: int, step: str, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EINVAL, ENOSYS, EPERM
 from typing import TYPE_CHECKING, NoReturn
@@ -38,9 +38,7 @@ UsernsLike: TypeAlias = "Namespace | HasFileno | int | Path | tuple[IdMapLike, I
 file, or a pair of maps."""
 
 
-def idmapped_mount(
-    source: Path, target: Path, userns: UsernsLike, *, read_only: bool | None = None
-) -> Mount:
+def idmapped_mount(source: Path, target: Path, userns: UsernsLike, *, read_only: bool | None = None) -> Mount:
     """Mount *source* on *target* with its owners shifted by a user namespace's maps.
 
     What belongs to id *i* on disk is shown as the id that `i` has outside: with
@@ -142,7 +140,7 @@ class Mount:
 
 
 @contextmanager
-def _borrowed(userns: UsernsLike) -> Iterator[int]:
+def _borrowed(userns: UsernsLike) -> Generator[int]:
     """A descriptor of the user namespace, valid in the block."""
     if isinstance(userns, int):
         yield userns
@@ -181,9 +179,12 @@ def _set_attributes(tree: int, source: Path, userns_fd: int, read_only: bool | N
 def _not_idmapped(errno: int, source: Path, userns_fd: int) -> OSError:
     cause = note = None
     if errno == EPERM:
-        cause, note = "idmap-refused", (
-            "Likely one of: the source is an idmapped mount already; the namespace is the initial one; "
-            "CAP_SYS_ADMIN over the file system (in the user namespace that mounted it) is missing."
+        cause, note = (
+            "idmap-refused",
+            (
+                "Likely one of: the source is an idmapped mount already; the namespace is the initial one; "
+                "CAP_SYS_ADMIN over the file system (in the user namespace that mounted it) is missing."
+            ),
         )
     elif errno == EINVAL:
         cause, note = _cause_of_einval(userns_fd)

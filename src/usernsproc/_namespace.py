@@ -268,8 +268,10 @@ class Namespace:
             PermissionError: the parent is out of this process' sight (`EPERM`).
             UsernsError: the kind has no hierarchy (`EINVAL`).
         """
-        return self._related(_core.NS_GET_PARENT, "only user and pid namespaces have parents, and only one's own "
-                             "namespace and those below are visible")
+        return self._related(
+            _core.NS_GET_PARENT,
+            "only user and pid namespaces have parents, and only one's own namespace and those below are visible",
+        )
 
     def _related(self, request: int, reason: str) -> Namespace:
         try:
@@ -338,9 +340,12 @@ class Namespace:
                 if current == self:
                     cause, note = "already-there", f"The calling thread is in this {kind} namespace already."
             if note is None and kind in ("user", "mnt", "time") and len(os.listdir("/proc/self/task")) > 1:
-                cause, note = "threads", (
-                    f"A process with several threads cannot enter a {kind} namespace. "
-                    "Start a command in it, or do it in a child process."
+                cause, note = (
+                    "threads",
+                    (
+                        f"A process with several threads cannot enter a {kind} namespace. "
+                        "Start a command in it, or do it in a child process."
+                    ),
                 )
         return userns_error("setns", error.errno or 0, cause=cause, note=note)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import IO, Any, TypedDict, Union
+from typing import IO, Any, TypedDict
 
 from typing_extensions import TypeAlias
 
 from ._idmap import IdMapLike
 
-File: TypeAlias = Union[None, int, IO[Any]]
+File: TypeAlias = int | IO[Any] | None
 
 
 class ProcessOptions(TypedDict, total=False):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from errno import ESRCH
-from typing import Protocol, Union
+from typing import TYPE_CHECKING, Protocol
 
 from ._errors import userns_error
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
 
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-ProcessLike = Union[HasFileno, int]
+ProcessLike: TypeAlias = HasFileno | int
 """A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
 
 

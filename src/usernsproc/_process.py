@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, AnyStr, NoReturn
+from typing import TYPE_CHECKING, Any, AnyStr, NoReturn, cast
 
 from . import _core
 from ._caller import Caller
@@ -24,7 +24,7 @@ from ._plan import Plan
 from ._procdir import open_proc_dir_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import TracebackType
     from typing import Literal, overload
 
@@ -87,6 +87,9 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
 
     _pidfd = -1
     _detached = False
+    _is_holder = False
+    _child_created = False
+    args: Any
 
     if TYPE_CHECKING:
 
@@ -153,10 +156,11 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         _refuse_preexec_fn(popen_args, popen_options)
         if args is None:
             _refuse_for_holder(popen_args, popen_options)
+        self._is_holder = args is None
         self._death_signal = _death_signal(pdeathsig)
         self._caller = Caller.now()
         self._maps = Maps.wanted(uid_map, gid_map, setgroups, self._caller)
-        super().__init__(args, *popen_args, **popen_options)
+        super().__init__(cast("Any", args), *popen_args, **popen_options)
 
     # ---- starting; called by Popen.__init__ ----
 
@@ -187,7 +191,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         process_group: int,
     ) -> None:
         plan = Plan(
-            is_holder=args is None,
+            is_holder=self._is_holder,
             death_signal=self._death_signal,
             setgroups=_encoded(self._maps.setgroups),
             uid_map=_encoded(self._maps.uid_text),
@@ -269,7 +273,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
         if self._pidfd < 0:
             return
-        if self.args is None:
+        if self._is_holder:
             self.close()
             return
         super().__exit__(exc_type, value, traceback)
@@ -279,7 +283,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     def __del__(self, *ignored: Any) -> None:
         # A running child stays in subprocess._active, which reaps it later: as in Popen.
         if self._pidfd >= 0:
-            super().__del__()  # type: ignore[misc]
+            super().__del__()
             if self.returncode is not None:
                 self._close_pidfd()
 
@@ -385,7 +389,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     # ---- the namespace ----
 
     @contextmanager
-    def _proc_dir(self) -> Iterator[int]:
+    def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
             raise closed_error("process")
         proc_dir = open_proc_dir_of(self.pid, self._pidfd)
@@ -486,11 +490,11 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     # ---- how it presents itself ----
 
     def __repr__(self) -> str:
-        what = "holder" if getattr(self, "args", None) is None else repr(self.args)
+        what = "holder" if self._is_holder else repr(self.args)
         return f"<{type(self).__name__} {what}: {self._state()}>"
 
     def _state(self) -> str:
-        if not getattr(self, "_child_created", False):
+        if not self._child_created:
             return "not started"
         if self.returncode is None:
             return f"pid {self.pid}, detached" if self._detached else f"pid {self.pid}, running when last looked at"

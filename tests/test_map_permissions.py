@@ -1,0 +1,349 @@
+"""What a caller may write, decided without the kernel: made-up callers, no privileges.
+
+That the kernel decides likewise is shown in `test_idmap_kernel.py`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from errno import EPERM
+from typing import Any
+
+import pytest
+
+from usernsproc import IdMap, IdMapError, IdRange, UsernsError
+from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
+from usernsproc._errors import IdMapPermissionError
+from usernsproc._idmap import IDENTITY
+from usernsproc._mapwriter import Maps
+
+UID, GID = 1000, 2000
+SETUID, SETGID, SETFCAP = 1 << CAP_SETUID, 1 << CAP_SETGID, 1 << CAP_SETFCAP
+EVERY_CAPABILITY = (1 << 41) - 1
+
+ROOT = Caller(0, 0, EVERY_CAPABILITY, IDENTITY, IDENTITY)
+ORDINARY = Caller(UID, GID, 0, IDENTITY, IDENTITY)
+NESTED_UIDS = IdMap.parse("0:100000:1000,1000:300000:50,5000:400000:50")
+NESTED_GIDS = IdMap.parse("0:100000:10")
+NESTED_ROOT = Caller(0, 0, EVERY_CAPABILITY, NESTED_UIDS, NESTED_GIDS)
+
+
+def without(capability: int, caller: Caller = ROOT) -> Caller:
+    return caller._replace(capabilities=caller.capabilities & ~capability)
+
+
+def with_only(capability: int, caller: Caller = ORDINARY) -> Caller:
+    return caller._replace(capabilities=capability)
+
+
+def wanted(caller: Caller, *, uid_map: Any = None, gid_map: Any = None, setgroups: str | None = None) -> Maps:
+    return Maps.wanted(uid_map, gid_map, setgroups, caller)
+
+
+def refusal(caller: Caller, **maps: Any) -> IdMapPermissionError:
+    with pytest.raises(IdMapPermissionError) as caught:
+        wanted(caller, **maps)
+    return caught.value
+
+
+# ---- root ----
+
+
+@pytest.mark.parametrize(
+    "text", ["0:0:4294967295", "0:100000:65536", "0:0:1,1:100000:65535", "4294967294:0:1", "5:7:1"]
+)
+@pytest.mark.parametrize("file", ["uid_map", "gid_map"])
+def test_root_in_the_initial_namespace_may_map_everything(file: str, text: str) -> None:
+    assert str(getattr(wanted(ROOT, **{file: text}), file)) == text
+
+
+# ---- without CAP_SETUID, CAP_SETGID ----
+
+FOREIGN_UIDS = ["0:1001:1", "0:1000:2", "0:999:2", "0:1:1", "0:2000:1", "0:100000:65536"]
+FOREIGN_GIDS = ["0:2001:1", "0:2000:2", "0:1999:2", "0:0:1", "0:1000:1", "0:100000:65536"]
+CAPABLE_OF_ALL_BUT_SETUID = with_only(EVERY_CAPABILITY & ~SETUID)
+CAPABLE_OF_ALL_BUT_SETGID = with_only(EVERY_CAPABILITY & ~SETGID)
+
+
+@pytest.mark.parametrize("caller", [ORDINARY, CAPABLE_OF_ALL_BUT_SETUID, CAPABLE_OF_ALL_BUT_SETGID, ROOT])
+@pytest.mark.parametrize("inside", [0, 1, UID, GID, 2**32 - 2])
+def test_everybody_may_map_the_own_ids_alone(caller: Caller, inside: int) -> None:
+    uids, gids = [(inside, caller.uid, 1)], [(inside, caller.gid, 1)]
+    maps = wanted(caller, uid_map=uids, gid_map=gids)
+    assert (maps.uid_map, maps.gid_map) == (IdMap(uids), IdMap(gids))
+
+
+@pytest.mark.parametrize("caller", [ORDINARY, with_only(SETGID | SETFCAP), CAPABLE_OF_ALL_BUT_SETUID])
+@pytest.mark.parametrize("text", FOREIGN_UIDS)
+def test_mapping_other_user_ids_takes_cap_setuid(caller: Caller, text: str) -> None:
+    error = refusal(caller, uid_map=text)
+    assert error.cause == "no-cap-setuid"
+    assert f"range {text}:" in str(error)
+    assert wanted(with_only(SETUID), uid_map=text).uid_map == IdMap.parse(text)
+
+
+@pytest.mark.parametrize("caller", [ORDINARY, with_only(SETUID | SETFCAP), CAPABLE_OF_ALL_BUT_SETGID])
+@pytest.mark.parametrize("text", FOREIGN_GIDS)
+@pytest.mark.parametrize("setgroups", [None, "deny", "allow"])
+def test_mapping_other_group_ids_takes_cap_setgid(caller: Caller, text: str, setgroups: str | None) -> None:
+    error = refusal(caller, gid_map=text, setgroups=setgroups)
+    assert error.cause == "no-cap-setgid"
+    assert f"range {text}:" in str(error)
+    assert wanted(with_only(SETGID), gid_map=text, setgroups=setgroups).gid_map == IdMap.parse(text)
+
+
+@pytest.mark.parametrize("text", ["0:1000:1,1:1001:1", "1:1001:1,0:1000:1"])
+def test_the_own_id_among_others_takes_the_capability_too(text: str) -> None:
+    assert refusal(ORDINARY, uid_map=text).cause == "no-cap-setuid"
+    assert refusal(ORDINARY._replace(gid=UID), gid_map=text).cause == "no-cap-setgid"
+
+
+def test_a_refusal_without_the_capability_tells_the_own_id() -> None:
+    assert f"own user id {UID}" in str(refusal(ORDINARY, uid_map="0:5:1"))
+    assert f"own group id {GID}" in str(refusal(ORDINARY, gid_map="0:5:1"))
+
+
+def test_the_capability_for_users_does_not_help_with_groups_nor_the_other_way_round() -> None:
+    assert wanted(with_only(SETUID), uid_map="0:5:9").uid_map == IdMap.parse("0:5:9")
+    assert refusal(with_only(SETUID), gid_map="0:5:9").cause == "no-cap-setgid"
+    assert wanted(with_only(SETGID), gid_map="0:5:9").gid_map == IdMap.parse("0:5:9")
+    assert refusal(with_only(SETGID), uid_map="0:5:9").cause == "no-cap-setuid"
+
+
+# ---- outside id 0 ----
+
+
+@pytest.mark.parametrize("text", ["0:0:1", "5:0:1", "0:0:65536", "5:100000:9,0:0:1"])
+def test_mapping_outside_root_takes_cap_setfcap_even_of_root(text: str) -> None:
+    error = refusal(without(SETFCAP), uid_map=text)
+    assert error.cause == "no-cap-setfcap"
+    assert f"range {text.split(',')[-1]}:" in str(error)
+
+
+def test_cap_setfcap_is_needed_for_nothing_but_outside_user_0() -> None:
+    maps = wanted(without(SETFCAP), uid_map="0:1:65535", gid_map="0:0:65536")
+    assert maps == Maps(IdMap.parse("0:1:65535"), IdMap.parse("0:0:65536"), None)
+
+
+def test_root_of_a_nested_namespace_needs_it_for_its_own_0() -> None:
+    """Outside ids are those of the caller's namespace, whatever they are further out."""
+    assert refusal(without(SETFCAP, NESTED_ROOT), uid_map="7:0:1").cause == "no-cap-setfcap"
+    assert wanted(NESTED_ROOT, uid_map="7:0:1").uid_map == IdMap.parse("7:0:1")
+
+
+# ---- the caller's own namespace ----
+
+
+@pytest.mark.parametrize(
+    "text", ["0:0:1000", "0:999:1", "0:1000:50", "0:5000:50", "0:5049:1", "0:0:1000,1000:1000:50,1050:5000:50"]
+)
+def test_what_the_own_namespace_maps_in_one_piece_may_be_mapped_on(text: str) -> None:
+    assert wanted(NESTED_ROOT, uid_map=text).uid_map == IdMap.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0:1050:1",
+        "0:4999:1",
+        "0:4999:2",
+        "0:5049:2",
+        "0:100000:1",
+        "0:0:4294967295",
+        "0:999:2",
+        "0:0:1050",
+        "0:900:5000",
+    ],
+    ids=["after", "before", "into", "out of", "outer ids", "all", "across a seam", "two adjacent", "over a hole"],
+)
+def test_what_the_own_namespace_does_not_map_in_one_piece_is_refused(text: str) -> None:
+    error = refusal(NESTED_ROOT, uid_map=text)
+    assert error.cause == "not-mapped-in-parent"
+    assert f"range {text}:" in str(error)
+    assert str(NESTED_UIDS) in str(error)
+
+
+def test_the_range_at_fault_is_named_among_others() -> None:
+    message = str(refusal(NESTED_ROOT, uid_map="0:0:5,77:1049:2,100:5000:3"))
+    assert "range 77:1049:2:" in message
+
+
+def test_user_ids_are_looked_up_in_the_user_map_and_group_ids_in_the_group_map() -> None:
+    assert wanted(NESTED_ROOT, uid_map="0:10:1").uid_map == IdMap.parse("0:10:1")
+    error = refusal(NESTED_ROOT, gid_map="0:10:1")
+    assert (error.cause, error.step) == ("not-mapped-in-parent", "gid_map")
+    assert wanted(NESTED_ROOT, gid_map="0:9:1").gid_map == IdMap.parse("0:9:1")
+
+
+def test_nothing_can_be_mapped_where_the_own_namespace_maps_nothing() -> None:
+    unmapped = NESTED_ROOT._replace(uid=65534, gid=65534, uid_map=IdMap(), gid_map=IdMap())
+    assert refusal(unmapped, uid_map="0:65534:1").cause == "not-mapped-in-parent"
+    assert refusal(unmapped, gid_map="0:65534:1").cause == "not-mapped-in-parent"
+
+
+# ---- setgroups ----
+
+OWN_GROUP = [(0, GID, 1)]
+
+
+@pytest.mark.parametrize(
+    ("caller", "asked", "gid_map", "written"),
+    [
+        (with_only(SETGID), None, OWN_GROUP, None),
+        (with_only(SETGID), "allow", OWN_GROUP, "allow"),
+        (with_only(SETGID), "deny", OWN_GROUP, "deny"),
+        (ORDINARY, None, OWN_GROUP, "deny"),
+        (ORDINARY, "deny", OWN_GROUP, "deny"),
+        (without(SETGID), None, "root", "deny"),
+        (ORDINARY, None, None, None),
+        (ORDINARY, "deny", None, "deny"),
+        (ORDINARY, "allow", None, "allow"),
+        (with_only(SETGID), None, None, None),
+        (with_only(SETGID), "allow", None, "allow"),
+    ],
+)
+def test_setgroups_is_denied_exactly_where_the_group_map_demands_it_or_it_is_asked_for(
+    caller: Caller, asked: str | None, gid_map: Any, written: str | None
+) -> None:
+    assert wanted(caller, uid_map=[(0, caller.uid, 1)], gid_map=gid_map, setgroups=asked).setgroups == written
+
+
+@pytest.mark.parametrize("caller", [ORDINARY, CAPABLE_OF_ALL_BUT_SETGID])
+def test_setgroups_cannot_stay_allowed_without_cap_setgid(caller: Caller) -> None:
+    error = refusal(caller, gid_map=OWN_GROUP, setgroups="allow")
+    assert (error.cause, error.step) == ("setgroups-allowed", "gid_map")
+    assert f"range 0:{GID}:1:" in str(error)
+
+
+def test_cap_setuid_does_not_matter_to_setgroups() -> None:
+    assert wanted(CAPABLE_OF_ALL_BUT_SETUID, gid_map=OWN_GROUP, setgroups="allow").setgroups == "allow"
+
+
+@pytest.mark.parametrize("setgroups", ["", "Deny", "deny\n", "yes", b"deny", True, 0])
+def test_another_word_for_setgroups_is_a_value_error_that_repeats_it(setgroups: Any) -> None:
+    with pytest.raises(ValueError, match="setgroups") as caught:
+        wanted(ROOT, uid_map="root", setgroups=setgroups)
+    assert repr(setgroups) in str(caught.value)
+    assert not isinstance(caught.value, IdMapError)
+
+
+# ---- presets ----
+
+
+def test_a_preset_takes_the_own_effective_ids() -> None:
+    assert wanted(ORDINARY, uid_map="root", gid_map="root") == Maps(IdMap([(0, UID, 1)]), IdMap([(0, GID, 1)]), "deny")
+    assert wanted(ORDINARY, uid_map="current", gid_map="root") == Maps(
+        IdMap([(UID, UID, 1)]), IdMap([(0, GID, 1)]), "deny"
+    )
+
+
+@pytest.mark.parametrize("preset", ["root", "current"])
+@pytest.mark.parametrize("given", ["uid_map", "gid_map"])
+def test_one_preset_stands_for_both_maps(preset: str, given: str) -> None:
+    assert wanted(ORDINARY, **{given: preset}) == wanted(ORDINARY, uid_map=preset, gid_map=preset)
+
+
+@pytest.mark.parametrize("map_like", ["0:1000:1", [(0, 1000, 1)], IdMap.parse("0:1000:1")])
+@pytest.mark.parametrize(("given", "other"), [("uid_map", "gid_map"), ("gid_map", "uid_map")])
+def test_a_map_that_is_no_preset_leaves_the_other_unwritten(map_like: Any, given: str, other: str) -> None:
+    maps = wanted(ROOT, **{given: map_like})
+    assert getattr(maps, given) == IdMap.parse("0:1000:1")
+    assert getattr(maps, other) is None
+
+
+def test_no_map_is_no_text_and_a_map_is_its_kernel_text() -> None:
+    assert wanted(ROOT) == Maps(None, None, None)
+    assert (wanted(ROOT).uid_text, wanted(ROOT).gid_text) == (None, None)
+    maps = wanted(ROOT, uid_map="0:5:1,1:6:2", gid_map="0:7:1")
+    assert (maps.uid_text, maps.gid_text) == ("0 5 1\n1 6 2\n", "0 7 1\n")
+
+
+# ---- malformed maps ----
+
+
+@pytest.mark.parametrize("step", ["uid_map", "gid_map"])
+@pytest.mark.parametrize("malformed", ["0:4294967296:1", "0:1:0", "0:1:1,0:2:1", "0:1", [(0, 1, 0)], [(1, 2)], "", []])
+def test_a_malformed_map_is_refused_with_the_file_it_was_meant_for(step: str, malformed: Any) -> None:
+    with pytest.raises(IdMapError, match=f"^{step}: ") as caught:
+        wanted(ROOT, **{step: malformed})
+    assert caught.value.step == step
+    assert not isinstance(caught.value, OSError)
+
+
+def test_a_malformed_map_is_malformed_to_whoever_may_not_write_it_either() -> None:
+    with pytest.raises(IdMapError, match="overlap") as caught:
+        wanted(ORDINARY, uid_map="0:1:1,0:2:1")
+    assert not isinstance(caught.value, IdMapPermissionError)
+
+
+@pytest.mark.parametrize("step", ["uid_map", "gid_map"])
+@pytest.mark.parametrize("value", [5, 1.5, b"0:1:1", [b"abc"], [None], [("0", "1", "1")], object()])
+def test_what_is_no_map_is_a_type_error(step: str, value: Any) -> None:
+    with pytest.raises(TypeError):
+        wanted(ROOT, **{step: value})
+
+
+@pytest.mark.parametrize("imprecise", [1.0, 1 + 0j])
+def test_a_float_is_a_type_error_also_after_the_int_that_equals_it(imprecise: Any) -> None:
+    wanted(ROOT, uid_map=[(0, 100000, 1)])
+    with pytest.raises(TypeError):
+        wanted(ROOT, uid_map=[(0, 100000, imprecise)])
+
+
+@pytest.mark.parametrize("step", ["uid_map", "gid_map"])
+def test_iterators_and_lists_of_lists_are_accepted(step: str) -> None:
+    ranges = [[0, 5, 1], [1, 7, 1]]
+    expected = IdMap.parse("0:5:1,1:7:1")
+    assert getattr(wanted(ROOT, **{step: ranges}), step) == expected
+    assert getattr(wanted(ROOT, **{step: (IdRange(*r) for r in ranges)}), step) == expected
+
+
+def test_a_list_that_has_changed_is_read_again() -> None:
+    ranges = [(0, 5, 1)]
+    assert wanted(ROOT, uid_map=ranges).uid_map == IdMap(ranges)
+    ranges.append((1, 7, 1))
+    assert wanted(ROOT, uid_map=ranges).uid_map == IdMap(ranges)
+
+
+def test_the_same_map_is_judged_anew_for_another_caller() -> None:
+    for _ in range(2):
+        assert wanted(ROOT, uid_map="0:5:1").uid_map == IdMap.parse("0:5:1")
+        assert refusal(ORDINARY, uid_map="0:5:1").cause == "no-cap-setuid"
+        assert refusal(NESTED_ROOT, uid_map="0:1050:1").cause == "not-mapped-in-parent"
+        assert wanted(ROOT, uid_map="0:1050:1").uid_map == IdMap.parse("0:1050:1")
+
+
+# ---- the exception ----
+
+REFUSED = [
+    (ORDINARY, "uid_map", {"uid_map": "0:5:2"}, "0:5:2", "no-cap-setuid"),
+    (ORDINARY, "gid_map", {"gid_map": "0:5:2"}, "0:5:2", "no-cap-setgid"),
+    (without(SETFCAP), "uid_map", {"uid_map": "0:0:2"}, "0:0:2", "no-cap-setfcap"),
+    (NESTED_ROOT, "uid_map", {"uid_map": "0:0:5,5:2000:2"}, "5:2000:2", "not-mapped-in-parent"),
+    (ORDINARY, "gid_map", {"gid_map": "0:2000:1", "setgroups": "allow"}, "0:2000:1", "setgroups-allowed"),
+]
+
+
+@pytest.mark.parametrize(("caller", "step", "maps", "named", "cause"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_a_refusal_is_every_exception_that_a_caller_may_expect(
+    caller: Caller, step: str, maps: dict[str, Any], named: str, cause: str
+) -> None:
+    error = refusal(caller, **maps)
+    for expected in (IdMapPermissionError, UsernsError, PermissionError, OSError, IdMapError, ValueError):
+        assert isinstance(error, expected)
+    assert (error.errno, error.step, error.cause, error.filename) == (EPERM, step, cause, None)
+    assert f"{step} range {named}:" in str(error)
+
+
+@pytest.mark.parametrize(("caller", "step", "maps", "named", "cause"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_a_refusal_survives_pickling(caller: Caller, step: str, maps: dict[str, Any], named: str, cause: str) -> None:
+    error = refusal(caller, **maps)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (again.errno, str(again), again.step, again.cause) == (EPERM, str(error), step, cause)
+
+
+def test_a_refused_map_is_refused_again_with_an_error_of_its_own() -> None:
+    first, second = refusal(ORDINARY, uid_map="0:5:2"), refusal(ORDINARY, uid_map="0:5:2")
+    assert first is not second
+    assert str(first) == str(second)
