@@ -19,7 +19,7 @@
 
 #define STACK 0x10000
 
-static int park(void *unused)
+static __attribute__((noreturn)) int park(void *unused)
 {
 	(void)unused;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

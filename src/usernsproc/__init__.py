@@ -16,8 +16,8 @@ from subprocess import (
 )
 
 from . import lowlevel
-from ._errors import IdMapError, UsernsError
-from ._idmap import IdMap, IdRange
+from ._errors import IdMapError, IdMapPermissionError, UsernsError
+from ._idmap import IdMap, IdMapLike, IdRange
 from ._mount import Mount, idmapped_mount
 from ._namespace import Namespace, NamespaceKind, create_userns
 from ._process import UsernsProcess
@@ -30,6 +30,8 @@ __all__ = [
     "CompletedProcess",
     "IdMap",
     "IdMapError",
+    "IdMapLike",
+    "IdMapPermissionError",
     "IdRange",
     "Mount",
     "Namespace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from . import _core
@@ -23,15 +24,17 @@ class Caller(NamedTuple):
 
     @classmethod
     def now(cls) -> Caller:
-        uid, gid, capabilities, in_initial_userns = _core.caller()
-        if in_initial_userns:
-            return cls(uid, gid, capabilities, IDENTITY, IDENTITY)
-        return cls(uid, gid, capabilities, _own_map("uid_map"), _own_map("gid_map"))
+        return _caller(*_core.caller())
 
     def has(self, capability: int) -> bool:
         return bool(self.capabilities >> capability & 1)
 
 
-def _own_map(name: str) -> IdMap:
-    with open(f"/proc/thread-self/{name}", encoding="ascii") as file:
-        return IdMap.from_kernel(file.read())
+@lru_cache(maxsize=8)
+def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None) -> Caller:
+    """A program asks for each namespace it makes, and mostly is as it was."""
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map))
+
+
+def _own_map(text: str | None) -> IdMap:
+    return IDENTITY if text is None else IdMap.from_kernel(text)

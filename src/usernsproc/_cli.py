@@ -14,6 +14,7 @@ import pwd
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 from ._errors import UsernsError
 from ._process import UsernsProcess
@@ -53,6 +54,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
+    parser.add_argument("--version", action="version", version=metadata.version("usernsproc"))
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "run",
@@ -129,8 +131,9 @@ def _in_words(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-    step = f"{error.step}: " if isinstance(error, UsernsError) and not where else ""
-    return f"{where or step}{error.strerror}"
+    if not where and isinstance(error, UsernsError) and not isinstance(error, ValueError):
+        where = f"{error.step}: "
+    return f"{where}{error.strerror}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ._errors import userns_error
+
 SHELL = "/bin/sh"
 
 
@@ -51,7 +53,18 @@ def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
 
 
 def descriptors_to_keep(pass_fds: Iterable[int]) -> tuple[int, ...]:
+    """Ascending, each once.
+
+    Raises:
+        ValueError: a negative number.
+        OSError: a descriptor that is not open (`EBADF`).
+    """
     fds = tuple(sorted({int(fd) for fd in pass_fds}))
-    if fds and fds[0] < 0:
-        raise ValueError(f"bad value(s) in pass_fds: {fds[0]} is not a descriptor")
+    for fd in fds:
+        if fd < 0:
+            raise ValueError(f"bad value(s) in pass_fds: {fd} is not a descriptor")
+        try:
+            os.get_inheritable(fd)
+        except OSError as error:
+            raise userns_error("stdio", error.errno or 0, note=f"pass_fds: {fd} is no open descriptor.") from None
     return fds

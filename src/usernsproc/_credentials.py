@@ -42,7 +42,9 @@ class Credentials(NamedTuple):
         for group in groups or ():
             _refuse_unmapped(group, "extra_groups", maps.gid_map)
         if groups is not None and maps.setgroups == "deny":
-            if asked_for_groups or os.getgroups():
+            if asked_for_groups:
+                raise ValueError('extra_groups cannot be set: setgroups is "deny" in this user namespace')
+            if os.getgroups():
                 raise ValueError(
                     'setgroups is "deny" in this user namespace: the command would keep the supplementary '
                     f"groups of the calling process, {os.getgroups()}"

@@ -202,11 +202,12 @@ def userns_error(
     cause: str | None = None,
     note: str | None = None,
 ) -> UsernsError:
-    """The exception for a failed step, with the likely cause of the table."""
-    known_cause, known_note = _CAUSES.get((step, errno), (None, None))
-    error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause or known_cause)
-    if note or known_note:
-        error.add_note(note or known_note or "")
+    """The exception for a failed step; with the likely cause of the table where none is given."""
+    if cause is None and note is None:
+        cause, note = _CAUSES.get((step, errno), (None, None))
+    error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
+    if note is not None:
+        error.add_note(note)
     return error
 
 

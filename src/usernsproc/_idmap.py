@@ -52,7 +52,10 @@ class IdRange:
 
     def __post_init__(self) -> None:
         for name in ("inside", "outside", "count"):
-            object.__setattr__(self, name, index(getattr(self, name)))
+            number = index(getattr(self, name))
+            object.__setattr__(self, name, number)
+            if number.bit_length() > 128:  # int and str have a limit, and take their time
+                raise IdMapError(f"a range whose {name} has {number.bit_length()} bits: ids have 32")
         if self.count < 1:
             raise IdMapError(f"range {self}: the count must be at least 1")
         for name in ("inside", "outside"):
@@ -109,13 +112,15 @@ class IdMap:
             IdMapError: anything else: signs, hexadecimal, blanks, NUL bytes, a
                 missing or a fourth field.
         """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a map's text is a string, not {type(text).__name__}")
         return cls(_parse_range(part) for part in text.split(",")) if text else cls()
 
     @classmethod
     def from_kernel(cls, text: str | bytes) -> Self:
         """From the text of `/proc/PID/uid_map` or `gid_map`; an unwritten map is empty."""
         if isinstance(text, bytes):
-            text = text.decode("ascii")
+            text = text.decode("ascii", errors="backslashreplace")
         return cls(_parse_kernel_line(line) for line in text.splitlines())
 
     def to_kernel(self) -> str:
@@ -245,7 +250,7 @@ def _parsed(text: str) -> IdMap:
 def _as_range(item: object) -> IdRange:
     if isinstance(item, IdRange):
         return item
-    if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
+    if isinstance(item, (str, bytes, bytearray)) or not isinstance(item, Iterable):
         raise TypeError(f"a range is an IdRange or three numbers, not {item!r}")
     fields = tuple(cast("Iterable[int]", item))
     if len(fields) != 3:
@@ -265,7 +270,7 @@ def _parse_number(field: str, where: str) -> int:
         raise IdMapError(f"range {where!r}: {field!r} is not a decimal number")
     if len(field.lstrip("0")) > 10:  # before int(), which has a limit and takes its time
         raise IdMapError(f"range {where!r}: {field[:20]!r}… is far beyond the highest id, {NO_ID - 1}")
-    return int(field)
+    return int(field.lstrip("0") or "0")
 
 
 def _parse_kernel_line(line: str) -> IdRange:

@@ -4,10 +4,10 @@ whether the kernel will take them (`new_idmap_permitted()` in its source)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterator
 from errno import EPERM
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import IdMapError, IdMapPermissionError, userns_error
@@ -44,7 +44,11 @@ class Maps(NamedTuple):
             gid_map = uid_map
         elif uid_map is None and isinstance(gid_map, str) and gid_map in PRESETS:
             uid_map = gid_map
-        return _permitted(_hashable(uid_map), _hashable(gid_map), setgroups, caller)
+        if not (uid_map is None or isinstance(uid_map, str)):
+            uid_map = checked_map("uid_map", uid_map, caller.uid)
+        if not (gid_map is None or isinstance(gid_map, str)):
+            gid_map = checked_map("gid_map", gid_map, caller.gid)
+        return _permitted(uid_map, gid_map, setgroups, caller)
 
     @property
     def uid_text(self) -> str | None:
@@ -55,17 +59,8 @@ class Maps(NamedTuple):
         return self.gid_map.to_kernel() if self.gid_map is not None else None
 
 
-def _hashable(value: object) -> Hashable:
-    """Ranges may come as a list, or from an iterator."""
-    if value is None or isinstance(value, (str, bytes, int, IdRange, IdMap)):
-        return value
-    if isinstance(value, Iterable):
-        return tuple(map(_hashable, cast("Iterable[object]", value)))
-    raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
-
-
 @lru_cache(maxsize=64)
-def _permitted(uid_map: Any, gid_map: Any, setgroups: str | None, caller: Caller) -> Maps:
+def _permitted(uid_map: IdMap | str | None, gid_map: IdMap | str | None, setgroups: str | None, caller: Caller) -> Maps:
     """Depends on its arguments alone, and programs ask again and again for the same."""
     uids = None if uid_map is None else checked_map("uid_map", uid_map, caller.uid)
     gids = None if gid_map is None else checked_map("gid_map", gid_map, caller.gid)
@@ -154,6 +149,16 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno == EPERM and step != "setgroups" and _is_written(proc_dir, step):
+            raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.") from None
         raise userns_error(step, error.errno or 0) from None
     if written != len(data):
         raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")
+
+
+def _is_written(proc_dir: int, step: str) -> bool:
+    fd = os.open(step, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+    try:
+        return bool(os.read(fd, 1))
+    finally:
+        os.close(fd)

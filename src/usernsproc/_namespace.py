@@ -353,5 +353,14 @@ class Namespace:
 def _open_at(proc_dir: int, kind: NamespaceKind) -> int:
     try:
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+    except PermissionError as error:
+        raise userns_error(
+            "open_ns",
+            error.errno or 0,
+            f"ns/{kind}",
+            cause="ptrace-denied",
+            note="This process may not inspect that one (the ptrace access check of proc(5)): it belongs to "
+            "somebody else, changed its ids, or runs a program that is not readable.",
+        ) from None
     except OSError as error:
         raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None

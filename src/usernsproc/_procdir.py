@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from errno import ESRCH
+from errno import ENOENT, ESRCH
 from typing import TYPE_CHECKING, Protocol
 
-from ._errors import userns_error
+from ._errors import UsernsError, userns_error
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
@@ -32,8 +32,13 @@ def pid_of(pidfd: int) -> int:
     if pid is None:
         raise ValueError(f"descriptor {pidfd} is not a pidfd")
     if pid <= 0:
-        raise userns_error("open_proc", ESRCH)
+        raise _gone(None)
     return pid
+
+
+def _gone(pid: int | None) -> UsernsError:
+    filename = None if pid is None else f"/proc/{pid}"
+    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="The process has been reaped.")
 
 
 def _pid_in_fdinfo(fd: int) -> int | None:
@@ -84,6 +89,8 @@ def _is_program(pid: int) -> bool:
 def _open_by_pid(pid: int) -> int:
     try:
         pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise _gone(pid) from None
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
     try:
@@ -102,17 +109,18 @@ def open_proc_dir_of(pid: int, pidfd: int) -> int:
         proc_dir = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         # gone, or hidden, or no /proc at all
-        errno = ESRCH if os.path.exists("/proc/self") else 2
-        raise userns_error("open_proc", errno, f"/proc/{pid}") from None
+        if os.path.exists("/proc/self"):
+            raise _gone(pid) from None
+        raise userns_error("open_proc", ENOENT, f"/proc/{pid}") from None
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
     try:
         signal.pidfd_send_signal(pidfd, 0)
     except PermissionError:
         pass  # somebody else's, but there
-    except OSError as error:
+    except ProcessLookupError:
         os.close(proc_dir)
-        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+        raise _gone(pid) from None
     except BaseException:
         os.close(proc_dir)
         raise

@@ -460,7 +460,9 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         `CAP_SETGID` and `setgroups` was left to us, `"deny"` is written first.
 
         Raises:
-            As `write_uid_map`, with step `gid_map`.
+            IdMapError, IdMapPermissionError: before the kernel is asked.
+            UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
+            ProcessLookupError: the process has been reaped (`ESRCH`).
         """
         caller = Caller.now()
         gids = checked_map("gid_map", gid_map, caller.gid)

@@ -196,7 +196,7 @@ static void set_up_descriptors(struct child *child)
 			first++;
 	for (int i = 0; i < plan->keep_count; i++)
 		must(child, STEP_stdio, RAW3(fcntl, plan->keep[i], F_SETFD, 0));
-	if (child->report >= 0) { /* the launcher sets close-on-exec again */
+	if (child->changes_ids) { /* the launcher sets close-on-exec again */
 		must(child, STEP_stdio, RAW3(fcntl, child->report, F_SETFD, 0));
 		if (child->death.parent_pidfd >= 0)
 			must(child, STEP_stdio, RAW3(fcntl, child->death.parent_pidfd, F_SETFD, 0));
@@ -257,7 +257,7 @@ void spawned_child(void *argument)
 		must(child, STEP_setpgid, RAW2(setpgid, 0, plan->process_group));
 	if (child->changes_ids)
 		keep_setid_over_exec(child);
-	if (child->report < 0 && child->death.signal != SIGKILL)
+	if (!child->changes_ids && child->death.signal != SIGKILL)
 		die_with_parent(&child->death, child->death.signal);
 
 	if (plan->is_alone)

@@ -20,8 +20,8 @@ struct child {
 	/* A program of ours to execute in place of the command, or -1. */
 	int image;
 	char *const *image_argv, *const *image_envp;
-	int report;	  /* a launcher's only: inherited by the image */
-	int changes_ids;  /* likewise: it will need CAP_SETUID and CAP_SETGID */
+	int report;	 /* what the image says that it is ready or has failed with */
+	int changes_ids; /* the image is a launcher: inherits `report`, needs CAP_SETUID and CAP_SETGID */
 
 	/* Words that parent and child wait on with futex(2). */
 	int32_t go;  /* set by the parent: maps are written, go on */

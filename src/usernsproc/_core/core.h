@@ -71,7 +71,7 @@ int create_userns(const struct maps *maps, struct failure *failure);
 enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
 
 struct holder_parameters {
-	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process */
+	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process, else it is closed */
 	char name[16];
 };
 

@@ -39,7 +39,9 @@ RAW_INLINE const void *parameters(void)
 	return (const void *)address;
 }
 
-/* Park until killed, or until the creating process has ended. */
+/* Park until killed, or until the creating process has ended. Closing fd 1 says
+ * that all is as it will stay: our memory is left early in an exec, before the
+ * kernel has settled who may inspect the new one. */
 PROGRAM(holder)
 {
 	const struct holder_parameters *own = parameters();
@@ -49,6 +51,9 @@ PROGRAM(holder)
 	no_core.rlim_cur = no_core.rlim_max = 0;
 	RAW4(prlimit64, 0, RLIMIT_CORE, &no_core, 0);
 	RAW2(prctl, PR_SET_NAME, own->name);
+	if (!own->has_lifeline)
+		RAW1(close, 0);
+	RAW1(close, 1);
 	while (own->has_lifeline) {
 		lifeline.fd = 0;
 		lifeline.events = POLLIN;

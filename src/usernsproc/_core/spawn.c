@@ -232,11 +232,17 @@ static int run_command(const struct plan *plan, struct child *child, int report_
 
 /* A holder's maps are written when it already runs alone: nobody who enters
  * the namespace meets our memory, and inside root does not own its program. */
-static int run_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
-		      struct failure *failure)
+static int run_holder(const struct plan *plan, struct child *child, int report_read,
+		      struct spawned *spawned, struct failure *failure)
 {
+	char nothing;
+
 	if (release(child, spawned, failure) < 0)
 		return -1;
+	close(child->report); /* the holder closes its copy when it is ready */
+	child->report = -1;
+	while (read(report_read, &nothing, 1) < 0 && errno == EINTR)
+		;
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);
 	return prepare_command(plan, spawned, failure);
@@ -245,7 +251,7 @@ static int run_holder(const struct plan *plan, struct child *child, struct spawn
 static int run_born(const struct plan *plan, struct child *child, int report_read,
 		    struct spawned *spawned, struct failure *failure)
 {
-	int result = plan->is_alone ? run_holder(plan, child, spawned, failure)
+	int result = plan->is_alone ? run_holder(plan, child, report_read, spawned, failure)
 				     : run_command(plan, child, report_read, spawned, failure);
 
 	if (result < 0) {
@@ -335,8 +341,9 @@ static int prepare_holder(struct plan *plan, struct child *child, struct spawned
 	plan->cwd = "/";
 	plan->close_fds = plan->start_new_session = 1;
 	plan->keep_count = 0;
-	plan->stdio[0] = plan->death_signal ? child->death.parent_pidfd : -1;
-	plan->stdio[1] = plan->stdio[2] = -1;
+	plan->stdio[0] = child->death.parent_pidfd;
+	plan->stdio[1] = child->report;
+	plan->stdio[2] = -1;
 	child->death.signal = 0; /* it looks after itself */
 	child->image_argv = holder_argv;
 	child->image_envp = no_environment;
@@ -393,14 +400,16 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd < 0)
 		goto out;
-	if (plan.is_alone) {
-		if (prepare_holder(&plan, child, spawned, failure) < 0)
-			goto out;
-	} else if (changes_ids(&plan)) {
+	if (plan.is_alone || changes_ids(&plan)) {
 		if (open_report(report, failure) < 0)
 			goto out;
 		child->report = report[1];
 		report[1] = -1; /* the child's from here on */
+	}
+	if (plan.is_alone) {
+		if (prepare_holder(&plan, child, spawned, failure) < 0)
+			goto out;
+	} else if (changes_ids(&plan)) {
 		if (prepare_launcher(&plan, child, current_signal_mask(), spawned, failure) < 0)
 			goto out;
 	}

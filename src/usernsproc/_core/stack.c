@@ -1,4 +1,5 @@
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,12 +13,43 @@ static size_t page_size(void)
 	return (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Some are kept for the next child: mapping, touching and unmapping memory costs
+ * several times what the rest of a call does, the more so with many threads.
+ * Each slot is exchanged as a whole: no lock that a fork could find taken. */
+#define SPARES 8
+static struct child *spares[SPARES];
+
+static struct child *take_spare(void)
+{
+	struct child *child;
+
+	for (int i = 0; i < SPARES; i++) {
+		if (!__atomic_load_n(&spares[i], __ATOMIC_RELAXED))
+			continue;
+		child = __atomic_exchange_n(&spares[i], NULL, __ATOMIC_ACQUIRE);
+		if (child)
+			return child;
+	}
+	return NULL;
+}
+
+static int keep_spare(struct child *child)
+{
+	for (int i = 0; i < SPARES; i++) {
+		struct child *empty = NULL;
+
+		if (__atomic_compare_exchange_n(&spares[i], &empty, child, 0, __ATOMIC_RELEASE,
+						__ATOMIC_RELAXED))
+			return 1;
+	}
+	return 0;
+}
+
 /* From below: a page that cannot be touched, the stack, the struct child. */
-struct child *allocate_child(void)
+static struct child *map_child(void)
 {
 	size_t guard = page_size();
 	char *memory = mmap(NULL, guard + STACK_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct child *child;
 
 	if (memory == MAP_FAILED)
 		return NULL;
@@ -25,17 +57,34 @@ struct child *allocate_child(void)
 		munmap(memory, guard + STACK_SIZE);
 		return NULL;
 	}
-	child = (struct child *)(memory + guard + STACK_SIZE - ((sizeof(struct child) + 63) & ~(size_t)63));
+	return (struct child *)(memory + guard + STACK_SIZE - ((sizeof(struct child) + 63) & ~(size_t)63));
+}
+
+static void unmap_child(struct child *child)
+{
+	size_t guard = page_size();
+	uintptr_t end = ((uintptr_t)child + sizeof(struct child) + guard - 1) & ~(uintptr_t)(guard - 1);
+
+	munmap((void *)(end - STACK_SIZE - guard), guard + STACK_SIZE);
+}
+
+struct child *allocate_child(void)
+{
+	struct child *child = take_spare();
+
+	if (!child)
+		child = map_child();
+	if (!child)
+		return NULL;
+	memset(child, 0, sizeof(*child));
 	child->image = child->report = child->death.parent_pidfd = -1;
 	return child;
 }
 
 void free_child(struct child *child)
 {
-	size_t guard = page_size();
-	uintptr_t end = ((uintptr_t)child + sizeof(struct child) + guard - 1) & ~(uintptr_t)(guard - 1);
-
-	munmap((void *)(end - STACK_SIZE - guard), guard + STACK_SIZE);
+	if (!keep_spare(child))
+		unmap_child(child);
 }
 
 uint64_t block_signals(void)

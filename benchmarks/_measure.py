@@ -1,0 +1,74 @@
+"""Side by side: things that are compared are run in turns, and ratios are given."""
+
+from __future__ import annotations
+
+import mmap
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MICROSECONDS = 1e6
+
+
+def median(function: Callable[[], object], count: int) -> float:
+    """Microseconds of one call, the median of *count*."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * MICROSECONDS
+
+
+def in_turns(rounds: int, **contestants: Callable[[], float]) -> dict[str, float]:
+    """Each contestant gives microseconds; run one after the other, several rounds, the medians."""
+    results: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            results[name].append(measure())
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def compiled(source: str) -> str:
+    """The path of a C program of this folder, freshly compiled."""
+    target = Path(tempfile.mkdtemp()) / Path(source).stem
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, HERE / source], check=True)
+    return str(target)
+
+
+def of_program(path: str, count: int) -> float:
+    """Microseconds that a C program of ours prints."""
+    return float(subprocess.check_output([path, str(count)]))
+
+
+@contextmanager
+def touched(gib: float) -> Iterator[None]:
+    """So much memory in 4-KiB pages that were all written to."""
+    size = int(gib * (1 << 30))
+    if not size:
+        yield
+        return
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for offset in range(0, size, mmap.PAGESIZE):
+        memory[offset] = 1
+    try:
+        yield
+    finally:
+        memory.close()
+
+
+def row(name: str, value: float, unit: float | None = None) -> None:
+    ratio = "" if unit is None else f"{value / unit:10.2f}"
+    print(f"{name:58}{value:10.0f}{ratio}", flush=True)
+
+
+def heading(title: str) -> None:
+    print(f"\n{title} (Linux {platform.release()}, CPython {platform.python_version()})")
+    print(f"{'':58}{'us':>10}{'ratio':>10}")

@@ -1,0 +1,78 @@
+"""What a command costs: against subprocess.Popen, in a big process, and in threads.
+
+python benchmarks/process.py
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from _measure import MICROSECONDS, heading, in_turns, median, row, touched
+
+from usernsproc import UsernsProcess
+
+COUNT, ROUNDS = 200, 9
+TRUE = ["/bin/true"]
+THREADS = 8
+
+
+def popen() -> None:
+    subprocess.Popen(TRUE).wait()
+
+
+def userns_root() -> None:
+    UsernsProcess(TRUE, uid_map="root").wait()
+
+
+def userns_shifted() -> None:
+    UsernsProcess(TRUE, uid_map="0:100000:65536", gid_map="0:100000:65536").wait()
+
+
+def holder() -> None:
+    UsernsProcess(uid_map="root").close()
+
+
+def unshare() -> None:
+    subprocess.Popen(["unshare", "--map-root-user", *TRUE]).wait()
+
+
+def against_popen(gib: float) -> None:
+    contestants: dict[str, Callable[[], None]] = {
+        "subprocess.Popen": popen,
+        'UsernsProcess(uid_map="root")': userns_root,
+        "a holder, made and closed": holder,
+        "subprocess.Popen of unshare(1)": unshare,
+    }
+    if os.geteuid() == 0:
+        contestants["UsernsProcess, 65 536 ids, ids changed"] = userns_shifted
+    with touched(gib):
+        result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})  # type: ignore[misc]
+    heading(f"/bin/true, {gib:g} GiB touched")
+    for name, value in result.items():
+        row(name, value, result["subprocess.Popen"])
+
+
+def throughput(function: Callable[[], None]) -> float:
+    """Microseconds a command, with eight threads."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(function) for _ in range(COUNT * 2)]:
+            future.result()
+    return (time.perf_counter() - start) / (COUNT * 2) * MICROSECONDS
+
+
+def in_threads() -> None:
+    result = in_turns(ROUNDS, popen=lambda: throughput(popen), ours=lambda: throughput(userns_root))
+    heading(f"/bin/true, {THREADS} threads, time a command")
+    row("subprocess.Popen", result["popen"])
+    row('UsernsProcess(uid_map="root")', result["ours"], result["popen"])
+
+
+if __name__ == "__main__":
+    for gib in (0, 2):
+        against_popen(gib)
+    in_threads()

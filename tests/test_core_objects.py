@@ -1,0 +1,64 @@
+"""The compiled core: what the child's code may refer to, and what is copied out of the library."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from usernsproc import _core
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "src" / "usernsproc" / "_core"
+OF_THE_LINKER = re.compile(r"__(start|stop)_usernsproc_\w+")
+PROGRAMS = ("holder", "launcher", "map_reader")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled as the project says."""
+    folder = tmp_path_factory.mktemp("objects")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (extension,) = project["tool"]["setuptools"]["ext-modules"]
+    macros = [f"-D{name}={value}" for name, value in extension["define-macros"]]
+    for name in ("child", "programs"):
+        subprocess.run(
+            ["cc", "-fPIC", *macros, *extension["extra-compile-args"], "-c", CORE / f"{name}.c", "-o", f"{name}.o"],
+            cwd=folder,
+            check=True,
+        )
+    return folder
+
+
+def tool(*command: str, folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("name", ["child", "programs"])
+def test_the_childs_code_calls_nothing_outside_of_its_file(name: str, objects: Path) -> None:
+    """No Python, no libc, nothing that a compiler put in (memset, a stack protector)."""
+    undefined = [line.split()[-1] for line in tool("nm", "-u", f"{name}.o", folder=objects).splitlines()]
+    assert [symbol for symbol in undefined if not OF_THE_LINKER.fullmatch(symbol)] == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_is_complete_in_its_section(program: str, objects: Path) -> None:
+    """Its bytes are copied as they are: a reference that a linker would have to resolve would be wrong."""
+    sections = tool("readelf", "-SW", "programs.o", folder=objects)
+    assert f" usernsproc_{program} " in sections
+    assert f".rela.usernsproc_{program} " not in sections
+
+
+def test_the_library_exports_its_init_function_alone() -> None:
+    """And what linkers make for the sections of the programs."""
+    listed = tool("nm", "-D", "--defined-only", str(_core.__file__), folder=ROOT).split()[2::3]
+    assert [symbol for symbol in listed if not OF_THE_LINKER.fullmatch(symbol)] == ["PyInit__core"]
+
+
+def test_the_library_has_no_memory_that_is_writable_and_executable() -> None:
+    segments = tool("readelf", "-lW", str(_core.__file__), folder=ROOT)
+    assert "GNU_STACK" in segments
+    assert not re.search(r"\bRWE\b", segments)
