@@ -50,7 +50,7 @@ def against_popen(gib: float) -> None:
     if os.geteuid() == 0:
         contestants["UsernsProcess, 65 536 ids, ids changed"] = userns_shifted
     with touched(gib):
-        result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})  # type: ignore[misc]
+        result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})
     heading(f"/bin/true, {gib:g} GiB touched")
     for name, value in result.items():
         row(name, value, result["subprocess.Popen"])

@@ -20,7 +20,7 @@ from usernsproc import DEVNULL, PIPE, STDOUT, IdMap, IdMapError, TimeoutExpired,
 
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
 FOREVER = ["sleep", "1000"]
-SHIFTED = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
+SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 
 Script = Callable[..., str]
 
@@ -160,12 +160,12 @@ def test_the_maps_are_read_back_from_the_kernel() -> None:
 
 def test_pipes_in_and_out() -> None:
     with UsernsProcess(["cat"], stdin=PIPE, stdout=PIPE, uid_map="root") as process:
-        assert process.communicate(b"through") == (b"through", None)
+        assert process.communicate(b"through")[0] == b"through"
 
 
 def test_text_and_merged_errors() -> None:
     process = UsernsProcess("echo out; echo err >&2", shell=True, stdout=PIPE, stderr=STDOUT, text=True, uid_map="root")
-    assert process.communicate() == ("out\nerr\n", None)
+    assert process.communicate()[0] == "out\nerr\n"
 
 
 def test_devnull() -> None:
@@ -188,7 +188,7 @@ def test_the_environment_is_inherited_as_it_is_now(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("options", [{}, pytest.param(SHIFTED, marks=pytest.mark.root)])
 def test_a_given_environment_is_the_whole_environment(options: dict[str, Any]) -> None:
     env = {"A": "1", b"B": b"\xff"}
-    output = UsernsProcess(["/usr/bin/env"], env=env, stdout=PIPE, **options).communicate()[0]  # type: ignore[misc]
+    output = UsernsProcess(["/usr/bin/env"], env=env, stdout=PIPE, **options).communicate()[0]
     assert output == b"A=1\nB=\xff\n"
 
 
@@ -383,7 +383,8 @@ def test_waitid_tells_of_stops_and_looks_without_reaping() -> None:
         assert process.returncode is None
         ended = process.waitid()
         assert ended is not None
-        assert (ended.si_code, process.returncode) == (os.CLD_KILLED, -signal.SIGKILL)
+        assert ended.si_code == os.CLD_KILLED
+        assert process.wait() == -signal.SIGKILL
         with pytest.raises(ChildProcessError):
             process.waitid()
 
@@ -571,4 +572,4 @@ def test_a_process_group_that_does_not_exist() -> None:
 def test_python_runs_in_it_as_ever() -> None:
     source = "import sys; print(sys.stdin.read()[::-1])"
     process = UsernsProcess([sys.executable, "-c", source], stdin=PIPE, stdout=PIPE, text=True, uid_map="root")
-    assert process.communicate("abc") == ("cba\n", None)
+    assert process.communicate("abc")[0] == "cba\n"

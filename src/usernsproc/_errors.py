@@ -181,15 +181,19 @@ _NOT_DUMPABLE = (
 )
 _CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map", "open_ns")})
 _CAUSES.update({(step, EMFILE): _CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
+_CAUSES["setgroups", EPERM] = (
+    "setgroups-denied",
+    "setgroups is denied already in this process' own user namespace, or the group id map was written before.",
+)
 _CAUSES.update(
     {
         (step, EPERM): (
             "map-refused",
-            "Likely: the map was written already, or this process lacks CAP_SETUID, CAP_SETGID or (for outside "
-            "id 0) CAP_SETFCAP, or a security module took its rights in the new user namespace "
+            "Likely: this process lacks CAP_SETUID, CAP_SETGID or (for outside id 0) CAP_SETFCAP, or a security "
+            "module took its rights in the new user namespace "
             "(kernel.apparmor_restrict_unprivileged_userns).",
         )
-        for step in ("setgroups", "uid_map", "gid_map")
+        for step in ("uid_map", "gid_map")
     }
 )
 

@@ -97,7 +97,9 @@ class IdMap:
             )
         _refuse_overlap(self._ranges, "inside")
         _refuse_overlap(self._ranges, "outside")
-        self._text = "".join(f"{r.inside} {r.outside} {r.count}\n" for r in self._ranges)
+        text = "".join(f"{r.inside} {r.outside} {r.count}\n" for r in self._ranges)
+        # The kernel does without the last newline, and one byte may decide.
+        self._text = text if len(text) <= MAX_TEXT else text.removesuffix("\n")
         if len(self._text) > MAX_TEXT:
             raise IdMapError(
                 f"the map's text has {len(self._text)} bytes, the kernel takes at most {MAX_TEXT}; "
@@ -124,7 +126,10 @@ class IdMap:
         return cls(_parse_kernel_line(line) for line in text.splitlines())
 
     def to_kernel(self) -> str:
-        """The text for `/proc/PID/uid_map` or `gid_map`: one line for each range."""
+        """The text for `/proc/PID/uid_map` or `gid_map`: one line for each range.
+
+        Where only that makes it fit, the last line is without its newline.
+        """
         return self._text
 
     def to_outside(self, id: int) -> int | None:
@@ -250,7 +255,7 @@ def _parsed(text: str) -> IdMap:
 def _as_range(item: object) -> IdRange:
     if isinstance(item, IdRange):
         return item
-    if isinstance(item, (str, bytes, bytearray)) or not isinstance(item, Iterable):
+    if isinstance(item, (str, bytes, bytearray, set, frozenset)) or not isinstance(item, Iterable):
         raise TypeError(f"a range is an IdRange or three numbers, not {item!r}")
     fields = tuple(cast("Iterable[int]", item))
     if len(fields) != 3:
@@ -261,16 +266,20 @@ def _as_range(item: object) -> IdRange:
 def _parse_range(text: str) -> IdRange:
     fields = text.split(":")
     if len(fields) != 3:
-        raise IdMapError(f"range {text!r}: three numbers are needed, inside:outside:count")
+        raise IdMapError(f"range {_shown(text)}: three numbers are needed, inside:outside:count")
     return IdRange(*(_parse_number(field, text) for field in fields))
 
 
 def _parse_number(field: str, where: str) -> int:
     if not _NUMBER.fullmatch(field):
-        raise IdMapError(f"range {where!r}: {field!r} is not a decimal number")
+        raise IdMapError(f"range {_shown(where)}: {_shown(field)} is not a decimal number")
     if len(field.lstrip("0")) > 10:  # before int(), which has a limit and takes its time
-        raise IdMapError(f"range {where!r}: {field[:20]!r}… is far beyond the highest id, {NO_ID - 1}")
+        raise IdMapError(f"range {_shown(where)}: {_shown(field)} is far beyond the highest id, {NO_ID - 1}")
     return int(field.lstrip("0") or "0")
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
 
 def _parse_kernel_line(line: str) -> IdRange:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import EPERM
-from functools import lru_cache
+from errno import ENOSYS, EPERM
+from functools import cache, lru_cache
 from typing import NamedTuple
 
+from . import _core
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import IdMapError, IdMapPermissionError, userns_error
 from ._idmap import PRESETS, IdMap, IdMapLike, IdRange, as_id_map
@@ -119,9 +120,19 @@ def _objections(step: str, id_map: IdMap, caller: Caller, setgroups: str | None)
             yield Objection(id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"')
 
 
+@cache
+def _setfcap_is_needed() -> bool:
+    """The rule came with Linux 5.12, as did `mount_setattr(2)`."""
+    try:
+        _core.mount_setattr(-1, b"", 0, 0, 0, 0, 0)
+    except OSError as error:
+        return error.errno != ENOSYS
+    return True
+
+
 def _outside_root(id_map: IdMap, caller: Caller) -> Iterator[Objection]:
     for r in id_map:
-        if r.outside == 0 and not caller.has(CAP_SETFCAP):
+        if r.outside == 0 and not caller.has(CAP_SETFCAP) and _setfcap_is_needed():
             yield Objection(r, "no-cap-setfcap", "mapping outside id 0 needs CAP_SETFCAP (Linux 5.12)")
 
 

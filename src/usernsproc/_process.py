@@ -263,6 +263,9 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
             self.kill()
             self.wait()
             self._close_pidfd()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe is not None:
                 _close_quietly(pipe)
@@ -271,9 +274,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         self, exc_type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
-        if self._pidfd < 0:
-            return
-        if self._is_holder:
+        if self._is_holder or self._pidfd < 0:
             self.close()
             return
         super().__exit__(exc_type, value, traceback)
@@ -492,7 +493,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     # ---- how it presents itself ----
 
     def __repr__(self) -> str:
-        what = "holder" if self._is_holder else repr(self.args)
+        what = "holder" if self._is_holder else repr(getattr(self, "args", None))
         return f"<{type(self).__name__} {what}: {self._state()}>"
 
     def _state(self) -> str:
