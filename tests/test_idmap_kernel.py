@@ -133,7 +133,7 @@ class RandomMaps:
         return ranges
 
     def as_long_a_text_as_there_may_be(self) -> list[Triple]:
-        length = mmap.PAGESIZE + self.rng.choice((-2, -1, -1, -1, 0, 0, 0, 1))
+        length = mmap.PAGESIZE + self.rng.choice((-2, -1, -1, 0, 0, 0, 1, 1, 1, 2))
         return ranges_with_text_of(length, self.rng.sample(self.low_ids, MOST_RANGES))
 
 
@@ -156,6 +156,11 @@ def ranges_with_text_of(length: int, outside_ids: Iterable[int]) -> list[Triple]
 def kernel_text(triples: list[Triple]) -> str:
     """Not by `IdMap`, which is what is under test."""
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in triples)
+
+
+def shortest(text: str) -> str:
+    """The kernel does without the last newline, where that makes a text fit."""
+    return text if len(text) < mmap.PAGESIZE else text.removesuffix("\n")
 
 
 # ---- the two verdicts ----
@@ -197,7 +202,7 @@ def setgroups_to_try(ours: int, asked: str | None, needed: str | None) -> tuple[
 
 
 def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Caller) -> int:
-    text = kernel_text(triples)
+    text = shortest(kernel_text(triples))
     ours, needed = our_verdict(step, triples, asked, caller)
     for setgroups in setgroups_to_try(ours, asked, needed):
         kernels, shown = kernel_verdict(step, text, setgroups)
@@ -371,7 +376,7 @@ def test_the_kernel_ignores_what_follows_a_nul_and_we_refuse_it() -> None:
 
 @pytest.mark.root
 def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
-    """A text of 4095 bytes without the final newline: written as we write it, it would have one more."""
+    """Also a text of 4095 bytes that ends without a newline."""
     triples = ranges_with_text_of(mmap.PAGESIZE, range(1000))
     userns = _core.create_userns(None, kernel_text(triples).removesuffix("\n"), None)
     try:
