@@ -21,6 +21,7 @@ from ._idmap import IdMap, IdMapLike, IdRange
 from ._mount import Mount, idmapped_mount
 from ._namespace import Namespace, NamespaceKind, create_userns
 from ._process import UsernsProcess
+from ._run import call, check_call, check_output, run
 
 __all__ = [
     "DEVNULL",
@@ -40,9 +41,13 @@ __all__ = [
     "TimeoutExpired",
     "UsernsError",
     "UsernsProcess",
+    "call",
+    "check_call",
+    "check_output",
     "create_userns",
     "idmapped_mount",
     "lowlevel",
+    "run",
 ]
 
 __version__ = "0.1.0"

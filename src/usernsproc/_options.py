@@ -38,3 +38,11 @@ class ProcessOptions(TypedDict, total=False):
     gid_map: IdMapLike | None
     setgroups: str | None
     pdeathsig: int | None
+
+
+class RunOptions(ProcessOptions, total=False):
+    """What `run` takes in addition."""
+
+    capture_output: bool
+    timeout: float | None
+    check: bool
