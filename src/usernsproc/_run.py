@@ -95,21 +95,11 @@ def run(
         ValueError: *input* with *stdin*, *capture_output* with *stdout* or
             *stderr*; and what `UsernsProcess` raises.
     """
-    _refuse_holder(args)
-    if input is not None:
-        if options.get("stdin") is not None:
-            raise ValueError("stdin and input arguments may not both be used.")
-        options["stdin"] = PIPE
     if capture_output:
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options["stdout"] = options["stderr"] = PIPE
-    with UsernsProcess[Any](args, *popen_args, **options) as process:
-        stdout, stderr = _communicate(process, input, timeout)
-    result = CompletedProcess(process.args, process.returncode, stdout, stderr)
-    if check:
-        result.check_returncode()
-    return result
+    return _run(args, popen_args, {**options, "input": input}, timeout=timeout, check=check)
 
 
 def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[ProcessOptions]) -> int:
@@ -211,8 +201,24 @@ def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **op
         # As subprocess has it: no input is an empty one here.
         text = any(options.get(name) for name in ("text", "encoding", "errors", "universal_newlines"))
         options["input"] = "" if text else b""
-    result: CompletedProcess[Any] = run(args, *popen_args, stdout=PIPE, timeout=timeout, check=True, **options)
-    return result.stdout
+    return _run(args, popen_args, {**options, "stdout": PIPE}, timeout=timeout, check=True).stdout
+
+
+def _run(
+    args: Any, popen_args: tuple[Any, ...], options: dict[str, Any], *, timeout: float | None, check: bool
+) -> CompletedProcess[Any]:
+    _refuse_holder(args)
+    input = options.pop("input", None)
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = PIPE
+    with UsernsProcess[Any](args, *popen_args, **options) as process:
+        stdout, stderr = _communicate(process, input, timeout)
+    result = CompletedProcess(process.args, process.returncode, stdout, stderr)
+    if check:
+        result.check_returncode()
+    return result
 
 
 def _communicate(process: UsernsProcess[Any], input: Any, timeout: float | None) -> tuple[Any, Any]:
