@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ._errors import userns_error
 
 SHELL = "/bin/sh"
+_LARGEST_INT = 2**31 - 1
 
 
 class Command(NamedTuple):
@@ -24,7 +25,6 @@ class Command(NamedTuple):
         words: list[Any] = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
         if shell:
             words = [executable or SHELL, "-c", *words]
-            executable = executable or SHELL
         return cls(words, words[0] if executable is None else executable)
 
     @property
@@ -52,16 +52,16 @@ def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
     return tuple(pairs)
 
 
-def descriptors_to_keep(pass_fds: Iterable[int]) -> tuple[int, ...]:
+def descriptors_to_keep(pass_fds: Iterable[int] | None) -> tuple[int, ...]:
     """Ascending, each once.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: a number that cannot be a descriptor.
         OSError: a descriptor that is not open (`EBADF`).
     """
-    fds = tuple(sorted({int(fd) for fd in pass_fds}))
+    fds = tuple(sorted({int(fd) for fd in pass_fds or ()}))
     for fd in fds:
-        if fd < 0:
+        if not 0 <= fd <= _LARGEST_INT:
             raise ValueError(f"bad value(s) in pass_fds: {fd} is not a descriptor")
         try:
             os.get_inheritable(fd)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from errno import EPERM
 from typing import NamedTuple
 
 from ._caller import Caller
+from ._errors import CredentialsError
 from ._idmap import IdMap
 from ._mapwriter import Maps
+
+_LARGEST_ID = 2**32 - 1
 
 
 class Credentials(NamedTuple):
@@ -28,8 +32,13 @@ class Credentials(NamedTuple):
         create no file. With no map at all it runs unmapped, as asked.
 
         Raises:
-            ValueError: an id is not mapped, or supplementary groups cannot be set.
+            CredentialsError: an id is not mapped, or supplementary groups are asked
+                for and cannot be set.
+            OverflowError: a number that is no id; ValueError among supplementary
+                groups, as `Popen` has it.
+            ValueError: nothing was asked for, and no id that would do is mapped.
         """
+        _refuse_what_is_no_id(uid, gid, groups)
         asked_for_groups = groups is not None
         if gid is None and _is_left_out(caller.gid, maps.gid_map):
             gid = _inside_root(caller.gid, maps.gid_map, "group")
@@ -43,7 +52,9 @@ class Credentials(NamedTuple):
             _refuse_unmapped(group, "extra_groups", maps.gid_map)
         if groups is not None and maps.setgroups == "deny":
             if asked_for_groups:
-                raise ValueError('extra_groups cannot be set: setgroups is "deny" in this user namespace')
+                raise _refusal(
+                    'extra_groups cannot be set: setgroups is "deny" in this user namespace', "setgroups-denied"
+                )
             if os.getgroups():
                 raise ValueError(
                     'setgroups is "deny" in this user namespace: the command would keep the supplementary '
@@ -68,6 +79,23 @@ def _inside_root(own_id: int, id_map: IdMap | None, name: str) -> int:
 
 def _refuse_unmapped(value: int, name: str, id_map: IdMap | None) -> None:
     if id_map is None:
-        raise ValueError(f"{name}={value}: no id is mapped in the new user namespace; give a map")
+        raise _refusal(f"{name}={value}: no id is mapped in the new user namespace; give a map", "id-not-mapped")
     if value not in id_map:
-        raise ValueError(f"{name}={value} is not mapped by {id_map}")
+        raise _refusal(f"{name}={value} is not mapped by {id_map}", "id-not-mapped")
+
+
+def _refusal(reason: str, cause: str) -> CredentialsError:
+    return CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step="setid", cause=cause)
+
+
+def _refuse_what_is_no_id(uid: int | None, gid: int | None, groups: Sequence[int] | None) -> None:
+    for name, value in (("user", uid), ("group", gid)):
+        if value is not None and value > _LARGEST_ID:
+            raise OverflowError(f"{name}={value}: an id has 32 bits")
+    if groups is None:
+        return
+    if len(groups) > os.sysconf("SC_NGROUPS_MAX"):
+        raise ValueError(f"too many extra_groups: {len(groups)}")
+    for group in groups:
+        if group > _LARGEST_ID:
+            raise ValueError(f"extra_groups: {group}: an id has 32 bits")

@@ -10,6 +10,7 @@ OSError
 ValueError
  └─ IdMapError                an id map is at fault, and which range of it
 IdMapPermissionError          both: the kernel would answer EPERM to this map from this caller
+CredentialsError              a UsernsPermissionError and a ValueError: ids that a command cannot take
 ```
 """
 
@@ -118,6 +119,14 @@ class IdMapPermissionError(UsernsPermissionError, IdMapError):
     """A map that is well-formed, but that this caller may not write.
 
     Its `errno` is `EPERM`, the kernel's own answer to it.
+    """
+
+
+class CredentialsError(UsernsPermissionError, ValueError):
+    """Ids inside that the command cannot take, as the maps are.
+
+    Its `errno` is `EPERM`, as when `Popen` may not take an id: code that expects a
+    `PermissionError` there need not know of maps.
     """
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import IO, Any, TypedDict
 
 from typing_extensions import TypeAlias
 
+from ._cgroup import CgroupLike
 from ._idmap import IdMapLike
 
 File: TypeAlias = int | IO[Any] | None
 
 
-class ProcessOptions(TypedDict, total=False):
-    """Popen's own, less those that decide on text or bytes, and ours."""
+class CommandOptions(TypedDict, total=False):
+    """Popen's own, less those that `usernsproc.aio` decides, and ours."""
 
-    bufsize: int
     executable: Any
-    stdin: File
-    stdout: File
-    stderr: File
     close_fds: bool
-    shell: bool
     cwd: Any
     env: Mapping[Any, Any] | None
     restore_signals: bool
@@ -37,7 +33,22 @@ class ProcessOptions(TypedDict, total=False):
     uid_map: IdMapLike | None
     gid_map: IdMapLike | None
     setgroups: str | None
+    namespaces: Iterable[str]
+    on_created: Callable[[Any], object] | None
     pdeathsig: int | None
+    no_new_privs: bool
+    ambient_caps: Iterable[str | int]
+    cgroup: CgroupLike | None
+
+
+class ProcessOptions(CommandOptions, total=False):
+    """All but those that decide on text or bytes."""
+
+    bufsize: int
+    stdin: File
+    stdout: File
+    stderr: File
+    shell: bool
 
 
 class RunOptions(ProcessOptions, total=False):

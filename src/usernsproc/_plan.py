@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from . import _core
 from ._errors import userns_error
 
+CLONE_NEWUSER = 0x10000000
+
 
 @dataclass(slots=True)
 class Plan:
     """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional."""
 
     is_holder: bool = False
+    namespaces: int = CLONE_NEWUSER
 
     setgroups: bytes | None = None
     uid_map: bytes | None = None
@@ -43,6 +46,11 @@ class Plan:
     gid: int = -1
     set_groups: bool = False
     groups: tuple[int, ...] = ()
+
+    ambient_caps: int = 0
+    """A bit for each capability."""
+    no_new_privs: bool = False
+    cgroup: int = -1
 
     death_signal: int = 0
     """0: none."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -14,8 +16,11 @@ from typing import TYPE_CHECKING, Any, AnyStr, NoReturn, cast
 
 from . import _core
 from ._caller import Caller
+from ._capabilities import capability_mask
+from ._cgroup import opened_cgroup
 from ._command import Command, descriptors_to_keep, environment
 from ._credentials import Credentials
+from ._encoding import name_default_encoding
 from ._errors import closed_error
 from ._idmap import IdMap, IdMapLike
 from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
@@ -24,18 +29,31 @@ from ._plan import Plan
 from ._procdir import open_proc_dir_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
     from types import TracebackType
     from typing import Literal, overload
 
     from typing_extensions import Unpack
 
+    from ._cgroup import CgroupLike
     from ._options import ProcessOptions
 
 __all__ = ["UsernsProcess"]
 
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 LOST_STATUS = 255
+_WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
+
+
+class _DelSafe:
+    """For what `__del__` calls: when the interpreter ends, modules may be empty already."""
+
+    waitid = staticmethod(os.waitid)
+    close = staticmethod(os.close)
+    P_PIDFD = os.P_PIDFD
+    WEXITED = os.WEXITED | _WALL
+    WNOHANG = os.WNOHANG
+    CLD_EXITED = os.CLD_EXITED
 
 
 class UsernsProcess(subprocess.Popen[AnyStr]):
@@ -58,6 +76,19 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
             command becomes inside 0.
         group: likewise; the command then has no supplementary groups.
         extra_groups: ids **inside**.
+        namespaces: further kinds to make together with the user namespace, and owned
+            by it: `("mnt", "net", …)`, see `NamespaceKind`. With `"pid"`, the command
+            is pid 1 of its pid namespace.
+        on_created: called with this object while the child exists, is mapped, and
+            has not yet run the command: the place to move a network interface in, or
+            to register the pidfd. An exception in it kills and reaps the child, and
+            propagates. Other threads can start processes meanwhile.
+        no_new_privs: `prctl(PR_SET_NO_NEW_PRIVS)`.
+        ambient_caps: capabilities, by name or number, that the command keeps although
+            it is not inside 0.
+        cgroup: the directory of a cgroup (version 2) to start in, as a path or a
+            descriptor. The child is placed there when it is made (`clone3`,
+            Linux 5.7), else before the command runs.
         pdeathsig: the signal the command gets when the creating **process** ends,
             also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
             may end: in place of it a native thread keeps the command. The kernel
@@ -87,6 +118,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
 
     _pidfd = -1
     _detached = False
+    _creating_thread = 0
     _is_holder = False
     _child_created = False
     args: Any
@@ -150,17 +182,38 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         uid_map: IdMapLike | None = None,
         gid_map: IdMapLike | None = None,
         setgroups: str | None = None,
+        namespaces: Iterable[str] = (),
+        on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
         pdeathsig: int | None = signal.SIGKILL,
+        no_new_privs: bool = False,
+        ambient_caps: Iterable[str | int] = (),
+        cgroup: CgroupLike | None = None,
         **popen_options: Any,
     ) -> None:
         _refuse_preexec_fn(popen_args, popen_options)
         if args is None:
-            _refuse_for_holder(popen_args, popen_options)
+            _refuse_for_holder(super().__init__, popen_args, popen_options)
+        if sys.flags.warn_default_encoding:
+            name_default_encoding(popen_args, popen_options)
         self._is_holder = args is None
-        self._death_signal = _death_signal(pdeathsig)
+        self._pidfd_lock = threading.RLock()
+        self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         self._caller = Caller.now()
         self._maps = Maps.wanted(uid_map, gid_map, setgroups, self._caller)
-        super().__init__(cast("Any", args), *popen_args, **popen_options)
+        self._plan = Plan(
+            is_holder=self._is_holder,
+            namespaces=_clone_flags(namespaces),
+            setgroups=_encoded(self._maps.setgroups),
+            uid_map=_encoded(self._maps.uid_text),
+            gid_map=_encoded(self._maps.gid_text),
+            ambient_caps=capability_mask(ambient_caps),
+            no_new_privs=bool(no_new_privs),
+            death_signal=_death_signal(pdeathsig),
+        )
+        if self._is_holder and self._plan.ambient_caps:
+            raise ValueError("a holder (no args) runs no program: ambient_caps= has no meaning for it")
+        with opened_cgroup(cgroup) as self._plan.cgroup:
+            super().__init__(cast("Any", args), *popen_args, **popen_options)
 
     # ---- starting; called by Popen.__init__ ----
 
@@ -190,17 +243,10 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         start_new_session: bool,
         process_group: int,
     ) -> None:
-        plan = Plan(
-            is_holder=self._is_holder,
-            death_signal=self._death_signal,
-            setgroups=_encoded(self._maps.setgroups),
-            uid_map=_encoded(self._maps.uid_text),
-            gid_map=_encoded(self._maps.gid_text),
-        )
         if args is None:
-            self.pid, self._pidfd = plan.start()
-            self._child_created = True
+            self._start({})
             return
+        plan = self._plan
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
         plan.argv = command.argv
@@ -215,8 +261,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         plan.process_group = process_group
         plan.umask = umask
         self._take_credentials(plan, uid, gid, gids)
-        self.pid, self._pidfd = plan.start({"exec": command.executable, "chdir": cwd})
-        self._child_created = True
+        self._start({"exec": command.executable, "chdir": cwd})
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
@@ -227,6 +272,32 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
             plan.gid = credentials.gid
         if credentials.groups is not None:
             plan.set_groups, plan.groups = True, credentials.groups
+
+    def _start(self, filenames: dict[str, Any]) -> None:
+        if self._on_created is None:
+            self.pid, self._pidfd = self._plan.start(filenames)
+        else:
+            try:
+                _, pidfd = self._plan.start(filenames, self._show_created)
+            except BaseException:
+                self._child_created = False
+                self._close_pidfd()
+                raise
+            os.close(pidfd)  # on_created has seen a copy, and may have registered it
+        self._child_created = True
+
+    def _show_created(self, pid: int, pidfd: int) -> None:
+        """Called by the core while the child waits. What the user does with the pidfd, even
+        closing it, must not disturb the core: it gets one of its own."""
+        assert self._on_created is not None
+        self.pid = pid
+        self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 0)
+        self._child_created = True
+        self._creating_thread = threading.get_ident()
+        try:
+            self._on_created(self)
+        finally:
+            self._creating_thread = 0
 
     # ---- the pidfd ----
 
@@ -252,15 +323,19 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         self._detached = True
         return pidfd
 
-    def _close_pidfd(self, _close: Any = os.close) -> None:
-        if self._pidfd >= 0:
-            pidfd, self._pidfd = self._pidfd, -1
-            _close(pidfd)
+    def _close_pidfd(self, _safe: type[_DelSafe] = _DelSafe) -> None:
+        # Not while another thread, a watchdog perhaps, signals through it: its
+        # number could be that of another child the next moment.
+        with self._pidfd_lock:
+            if self._pidfd >= 0:
+                pidfd, self._pidfd = self._pidfd, -1
+                _safe.close(pidfd)
 
     def close(self) -> None:
         """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
         if self._pidfd >= 0:
             self.kill()
+            self._creating_thread = 0  # it ends, whether it was started or not
             self.wait()
             self._close_pidfd()
         self._close_pipes()
@@ -300,11 +375,12 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
             PermissionError: the process runs a set-user-ID program (`EPERM`).
         """
         self.poll()
-        if self.returncode is None:
-            try:
-                signal.pidfd_send_signal(self.pidfd, sig)
-            except ProcessLookupError:
-                pass  # ended, and reaped by somebody else, in this moment
+        with self._pidfd_lock:
+            if self.returncode is None:
+                try:
+                    signal.pidfd_send_signal(self.pidfd, sig)
+                except ProcessLookupError:
+                    pass  # ended, and reaped by somebody else, in this moment
 
     # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
 
@@ -316,18 +392,21 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         Raises:
             ChildProcessError: it has been reaped (`ECHILD`).
         """
-        result = os.waitid(os.P_PIDFD, self.pidfd, options)
+        result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
         if result is not None and result.si_code in _ENDED and not options & os.WNOWAIT:
-            self.returncode = _returncode(result)
+            self._set_returncode(result)
         return result
 
-    def _internal_poll(self, _deadstate: int | None = None, *ignored: Any) -> int | None:
+    def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
+        self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status
+
+    def _internal_poll(self, _deadstate: int | None = None, _safe: type[_DelSafe] = _DelSafe) -> int | None:
         if self.returncode is None and not self._detached:
             if not self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
                 return None  # another thread is waiting: nothing is known yet
             try:
                 if self.returncode is None:
-                    self._reap(os.WNOHANG)
+                    self._reap(_safe.WNOHANG)
             except OSError:
                 if _deadstate is None:
                     raise
@@ -339,6 +418,8 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         return self.returncode
 
     def _wait(self, timeout: float | None) -> int:
+        if self._creating_thread == threading.get_ident() and self.returncode is None and timeout is None:
+            raise RuntimeError("the command runs only after on_created has returned: waiting for it would never end")
         if timeout is not None and self.returncode is None:
             self._wait_readable(timeout)
         while self.returncode is None:
@@ -350,24 +431,27 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     def _wait_readable(self, timeout: float) -> None:
         """Sleep on the pidfd, without the lock; `Popen` looks again and again."""
         poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
         end = time.monotonic() + timeout
+        with self._pidfd_lock:
+            if self.returncode is not None:
+                return  # another thread waited, and may have closed the pidfd
+            poller.register(self.pidfd, select.POLLIN)
         while True:
             remaining = end - time.monotonic()
-            if poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000):
+            if poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000) or self.returncode is not None:
                 return
             if remaining <= 0:
                 raise subprocess.TimeoutExpired(self.args, timeout)
 
-    def _reap(self, flags: int) -> None:
+    def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
         """Set `returncode`, or leave it when the process still runs. The lock is held."""
         try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | flags)
+            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | flags)
         except ChildProcessError:
             self._reap_lost(flags)
         else:
             if result is not None:
-                self.returncode = _returncode(result)
+                self._set_returncode(result)
 
     def _reap_lost(self, flags: int) -> None:
         """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
@@ -517,10 +601,6 @@ _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _LONGEST_POLL = 86_400.0
 
 
-def _returncode(result: os.waitid_result) -> int:
-    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-
 def _encoded(text: str | None) -> bytes | None:
     return None if text is None else text.encode("ascii")
 
@@ -530,6 +610,15 @@ def _close_quietly(pipe: Any) -> None:
         pipe.close()
     except OSError:
         pass  # buffered input for a process that is gone
+
+
+def _clone_flags(namespaces: Iterable[str]) -> int:
+    if isinstance(namespaces, str):
+        raise TypeError(f"namespaces are several kinds, not one string: ({namespaces!r},)")
+    flags = NamespaceKind.USER.flag
+    for kind in namespaces:
+        flags |= NamespaceKind(kind).flag
+    return flags
 
 
 def _death_signal(pdeathsig: int | None) -> int:
@@ -551,8 +640,13 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         )
 
 
-def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+def _refuse_for_holder(
+    popen_init: Callable[..., None], popen_args: tuple[Any, ...], popen_options: dict[str, Any]
+) -> None:
     given = [name for name, value in popen_options.items() if value is not None]
     if given or popen_args:
+        import inspect  # slow to load, and hardly ever needed
+
+        inspect.signature(popen_init).bind(None, *popen_args, **popen_options)  # no such parameter: TypeError
         what = f"{given[0]}= has" if given else "positional parameters have"
         raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")

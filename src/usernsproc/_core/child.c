@@ -113,7 +113,7 @@ static void set_up_stdio(struct child *child)
 	for (int to = 0; to < 3; to++) {
 		if (sources[to] == to) /* dup3() refuses; all it lacks is inheritance */
 			must(child, STEP_stdio, RAW3(fcntl, to, F_SETFD, 0));
-		else if (sources[to] >= 0)
+		else if (sources[to] != -1) /* another negative number is refused here */
 			must(child, STEP_stdio, RAW3(dup3, sources[to], to, 0));
 	}
 }
@@ -221,16 +221,23 @@ static void wait_until_mapped(struct child *child)
 }
 
 /* An exec takes the capabilities from whoever is not inside 0, and the calling
- * process' own id often is not mapped at all. Ambient ones stay. */
-static void keep_setid_over_exec(struct child *child)
+ * process' own id often is not mapped at all. All of them: under no_new_privs the
+ * command could get none that the launcher lacks. */
+static void keep_capabilities_for_launcher(struct child *child)
 {
-	struct capabilities capabilities;
+	struct capabilities own;
 
-	get_capabilities(&capabilities);
-	capabilities.low.inheritable |= CAPABILITIES_SETID;
-	must(child, STEP_setid, set_capabilities(&capabilities));
-	must(child, STEP_setid, RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETGID, 0, 0));
-	must(child, STEP_setid, RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0));
+	must(child, STEP_capabilities, get_capabilities(&own));
+	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));
+}
+
+static void take_privileges(struct child *child)
+{
+	const struct privileges *privileges = &child->plan->privileges;
+
+	if (privileges->ambient)
+		must(child, STEP_capabilities, keep_over_exec(privileges->ambient));
+	must(child, STEP_no_new_privs, refuse_new_privileges(privileges));
 }
 
 void spawned_child(void *argument)
@@ -255,10 +262,13 @@ void spawned_child(void *argument)
 		must(child, STEP_setsid, RAW0(setsid));
 	if (plan->process_group >= 0)
 		must(child, STEP_setpgid, RAW2(setpgid, 0, plan->process_group));
-	if (child->changes_ids)
-		keep_setid_over_exec(child);
-	if (!child->changes_ids && child->death.signal != SIGKILL)
-		die_with_parent(&child->death, child->death.signal);
+	if (child->changes_ids) {
+		keep_capabilities_for_launcher(child);
+	} else {
+		take_privileges(child);
+		if (child->death.signal != SIGKILL)
+			die_with_parent(&child->death, child->death.signal);
+	}
 
 	if (plan->is_alone)
 		set_signal_mask(0);

@@ -29,12 +29,15 @@
 	X(gid_map)              \
 	X(open_ns)              \
 	X(setns)                \
+	X(cgroup)               \
 	X(on_created)           \
 	X(stdio)                \
 	X(chdir)                \
 	X(setsid)               \
 	X(setpgid)              \
 	X(setid)                \
+	X(capabilities)         \
+	X(no_new_privs)         \
 	X(exec)                 \
 	X(read_map)
 
@@ -93,9 +96,16 @@ struct command {
 	char *const *argv, *const *envp, *const *candidates;
 };
 
+/* What the command may do. */
+struct privileges {
+	uint64_t ambient; /* capabilities to keep over exec, a bit for each */
+	int32_t no_new_privs;
+};
+
 struct launcher_parameters {
 	struct command command;
 	struct credentials credentials;
+	struct privileges privileges;
 	struct parent_death death;
 	uint64_t signal_mask;
 	int32_t report; /* write end of a pipe; closed by exec */
@@ -125,6 +135,8 @@ struct plan {
 	int close_fds, restore_signals, start_new_session;
 	int umask, process_group; /* -1: leave */
 	struct credentials credentials;
+	struct privileges privileges;
+	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
 	int death_signal; /* sent when the creating process ends; 0: none */
 	/* Called while the child exists, is mapped and has not gone on; may be
 	 * NULL. Non-zero: give up. */
@@ -136,6 +148,7 @@ struct spawned {
 	pid_t pid;
 	int pidfd;
 	int image_on_disk;
+	int in_cgroup; /* not only asked for: placed by clone */
 };
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);

@@ -55,8 +55,6 @@ struct capabilities {
 	struct __user_cap_data_struct low, high;
 };
 
-#define CAPABILITIES_SETID (1u << CAP_SETUID | 1u << CAP_SETGID)
-
 RAW_INLINE long get_capabilities(struct capabilities *capabilities)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -67,6 +65,37 @@ RAW_INLINE long set_capabilities(const struct capabilities *capabilities)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 	return RAW2(capset, &header, capabilities);
+}
+
+RAW_INLINE uint64_t permitted(const struct capabilities *capabilities)
+{
+	return (uint64_t)capabilities->high.permitted << 32 | capabilities->low.permitted;
+}
+
+/* Let exactly these capabilities survive an exec, by whomever: ambient ones. */
+RAW_INLINE long keep_over_exec(uint64_t wanted)
+{
+	struct capabilities own;
+	long result = get_capabilities(&own);
+
+	if (result < 0)
+		return result;
+	own.low.inheritable = (uint32_t)wanted;
+	own.high.inheritable = (uint32_t)(wanted >> 32);
+	own.low.effective = own.low.permitted;
+	own.high.effective = own.high.permitted;
+	result = set_capabilities(&own);
+	if (result == 0)
+		result = RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	for (int capability = 0; result == 0 && capability < 64; capability++)
+		if (wanted >> capability & 1)
+			result = RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+	return result;
+}
+
+RAW_INLINE long refuse_new_privileges(const struct privileges *privileges)
+{
+	return privileges->no_new_privs ? RAW5(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) : 0;
 }
 
 /* Execute the first candidate that exists, as execvp(3) does. Returns the

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <string.h>
@@ -58,6 +59,10 @@ static int get_int(PyObject *plan, const char *name, int *value)
 
 	if (get_long(plan, name, &wide) < 0)
 		return -1;
+	if (wide < INT_MIN || wide > INT_MAX) {
+		PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", name);
+		return -1;
+	}
 	*value = (int)wide;
 	return 0;
 }
@@ -181,7 +186,8 @@ static int get_id(PyObject *plan, const char *name, int32_t *set, uint32_t *id)
 
 static int get_numbers_of_plan(PyObject *object, struct plan *plan)
 {
-	int set_groups;
+	int set_groups, no_new_privs;
+	long namespaces, ambient;
 
 	if (get_int(object, "is_holder", &plan->is_alone) < 0 ||
 	    get_int(object, "stdin", &plan->stdio[0]) < 0 ||
@@ -194,11 +200,17 @@ static int get_numbers_of_plan(PyObject *object, struct plan *plan)
 	    get_int(object, "process_group", &plan->process_group) < 0 ||
 	    get_int(object, "death_signal", &plan->death_signal) < 0 ||
 	    get_int(object, "set_groups", &set_groups) < 0 ||
+	    get_int(object, "no_new_privs", &no_new_privs) < 0 ||
+	    get_int(object, "cgroup", &plan->cgroup) < 0 ||
+	    get_long(object, "namespaces", &namespaces) < 0 ||
+	    get_long(object, "ambient_caps", &ambient) < 0 ||
 	    get_id(object, "uid", &plan->credentials.set_uid, &plan->credentials.uid) < 0 ||
 	    get_id(object, "gid", &plan->credentials.set_gid, &plan->credentials.gid) < 0)
 		return -1;
 	plan->credentials.set_groups = set_groups;
-	plan->namespaces = CLONE_NEWUSER;
+	plan->privileges.no_new_privs = no_new_privs;
+	plan->privileges.ambient = (uint64_t)ambient;
+	plan->namespaces = (unsigned long)namespaces;
 	return 0;
 }
 

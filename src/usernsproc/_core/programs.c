@@ -89,18 +89,6 @@ RAW_INLINE long take_ids(const struct credentials *ids)
 	return result;
 }
 
-/* Undo keep_setid_over_exec() of child.c. */
-RAW_INLINE long forget_ambient_capabilities(void)
-{
-	struct capabilities capabilities;
-	long result = RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-
-	if (result == 0)
-		result = get_capabilities(&capabilities);
-	capabilities.low.inheritable &= ~CAPABILITIES_SETID;
-	return result < 0 ? result : set_capabilities(&capabilities);
-}
-
 /* Take the ids, then execute the command. */
 PROGRAM(launcher)
 {
@@ -110,11 +98,17 @@ PROGRAM(launcher)
 	RAW3(fcntl, own->report, F_SETFD, FD_CLOEXEC);
 	if (own->death.parent_pidfd >= 0)
 		RAW3(fcntl, own->death.parent_pidfd, F_SETFD, FD_CLOEXEC);
+	if (own->privileges.ambient) /* only kept by this when inside 0 becomes another */
+		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	result = take_ids(&own->credentials);
-	if (result == 0)
-		result = forget_ambient_capabilities();
 	if (result < 0)
 		tell(own->report, STEP_setid, result);
+	result = keep_over_exec(own->privileges.ambient); /* and no others */
+	if (result < 0)
+		tell(own->report, STEP_capabilities, result);
+	result = refuse_new_privileges(&own->privileges);
+	if (result < 0)
+		tell(own->report, STEP_no_new_privs, result);
 	/* After the ids: changing them clears it. */
 	die_with_parent(&own->death, own->death.signal);
 	tell(own->report, STEP_none, 0);

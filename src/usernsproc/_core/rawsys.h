@@ -5,8 +5,10 @@
  * would write the parent's errno. Everything here returns the kernel's own
  * answer, a negative errno on failure, and touches no memory of its own.
  *
- * raw_clone() starts `function(argument)` on the given stack in the child and
- * returns the pid in the parent. The order of clone's arguments differs:
+ * raw_clone() and raw_clone3() start `function(argument)` on the given stack in
+ * the child and return the pid in the parent. What differs between architectures
+ * is RAW_FRAME, the bytes on top of the stack in which a C function expects its
+ * caller's frame, and the order of clone's arguments:
  *
  *   x86-64                    flags, stack, pidfd, tid, tls
  *   aarch64 riscv64 ppc64le   flags, stack, pidfd, tls, tid
@@ -30,6 +32,9 @@
 #endif
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434
+#endif
+#ifndef __NR_clone3
+#define __NR_clone3 435
 #endif
 #ifndef __NR_close_range
 #define __NR_close_range 436
@@ -56,15 +61,14 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return result;
 }
 
-RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
-			  child_function *function, void *argument)
+#define RAW_FRAME 0
+#define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, tid, 0
+
+RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 {
-	void **stack = (void **)stack_top - 2;
-	register int *r10 __asm__("r10") = tid;
-	register long r8 __asm__("r8") = 0;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
 	long result;
-	stack[0] = (void *)function;
-	stack[1] = argument;
 	__asm__ volatile("syscall\n\t"
 			 "test %%rax, %%rax\n\t"
 			 "jnz 1f\n\t"
@@ -75,7 +79,7 @@ RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int 
 			 "ud2\n"
 			 "1:"
 			 : "=a"(result)
-			 : "a"((long)__NR_clone), "D"(flags), "S"(stack), "d"(pidfd), "r"(r10), "r"(r8)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
 			 : "rcx", "r11", "memory");
 	return result;
 }
@@ -97,18 +101,17 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return x0;
 }
 
-RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
-			  child_function *function, void *argument)
+#define RAW_FRAME 0
+#define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid
+
+RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 {
-	void **stack = (void **)stack_top - 2;
-	register long x8 __asm__("x8") = __NR_clone;
-	register long x0 __asm__("x0") = (long)flags;
-	register void **x1 __asm__("x1") = stack;
-	register int *x2 __asm__("x2") = pidfd;
-	register long x3 __asm__("x3") = 0;
-	register int *x4 __asm__("x4") = tid;
-	stack[0] = (void *)function;
-	stack[1] = argument;
+	register long x8 __asm__("x8") = nr;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
 	__asm__ volatile("svc #0\n\t"
 			 "cbnz x0, 1f\n\t"
 			 "mov x29, #0\n\t"
@@ -140,18 +143,17 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return a0;
 }
 
-RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
-			  child_function *function, void *argument)
+#define RAW_FRAME 0
+#define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid
+
+RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 {
-	void **stack = (void **)stack_top - 2;
-	register long a7 __asm__("a7") = __NR_clone;
-	register long a0 __asm__("a0") = (long)flags;
-	register void **a1 __asm__("a1") = stack;
-	register int *a2 __asm__("a2") = pidfd;
-	register long a3 __asm__("a3") = 0;
-	register int *a4 __asm__("a4") = tid;
-	stack[0] = (void *)function;
-	stack[1] = argument;
+	register long a7 __asm__("a7") = nr;
+	register long a0 __asm__("a0") = a;
+	register long a1 __asm__("a1") = b;
+	register long a2 __asm__("a2") = c;
+	register long a3 __asm__("a3") = d;
+	register long a4 __asm__("a4") = e;
 	__asm__ volatile("ecall\n\t"
 			 "bnez a0, 1f\n\t"
 			 "li s0, 0\n\t"
@@ -184,20 +186,19 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return r2;
 }
 
-RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
-			  child_function *function, void *argument)
+/* The callee saves its registers in 160 bytes above its stack pointer. */
+#define RAW_FRAME 160
+#define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) stack, flags, pidfd, tid, 0
+
+RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 {
-	/* The callee saves its registers in 160 bytes above its stack pointer. */
-	void **stack = (void **)(stack_top - 160 - 2 * sizeof(void *));
-	register long r1 __asm__("r1") = __NR_clone;
-	register void **r2 __asm__("r2") = stack;
-	register long r3 __asm__("r3") = (long)flags;
-	register int *r4 __asm__("r4") = pidfd;
-	register int *r5 __asm__("r5") = tid;
-	register long r6 __asm__("r6") = 0;
+	register long r1 __asm__("r1") = nr;
+	register long r2 __asm__("r2") = a;
+	register long r3 __asm__("r3") = b;
+	register long r4 __asm__("r4") = c;
+	register long r5 __asm__("r5") = d;
+	register long r6 __asm__("r6") = e;
 	long result;
-	stack[20] = (void *)function;
-	stack[21] = argument;
 	__asm__ volatile("svc 0\n\t"
 			 "ltgr %%r2, %%r2\n\t"
 			 "jnz 1f\n\t"
@@ -233,20 +234,18 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return r3;
 }
 
-RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
-			  child_function *function, void *argument)
+/* A callee saves CR and LR in its caller's frame: a header of 32 bytes. */
+#define RAW_FRAME 32
+#define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid
+
+RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 {
-	/* A callee saves CR and LR in its caller's frame: 32 bytes of header. */
-	void **stack = (void **)(stack_top - 48);
-	register long r0 __asm__("r0") = __NR_clone;
-	register long r3 __asm__("r3") = (long)flags;
-	register void **r4 __asm__("r4") = stack;
-	register int *r5 __asm__("r5") = pidfd;
-	register long r6 __asm__("r6") = 0;
-	register int *r7 __asm__("r7") = tid;
-	stack[0] = 0;
-	stack[4] = (void *)function;
-	stack[5] = argument;
+	register long r0 __asm__("r0") = nr;
+	register long r3 __asm__("r3") = a;
+	register long r4 __asm__("r4") = b;
+	register long r5 __asm__("r5") = c;
+	register long r6 __asm__("r6") = d;
+	register long r7 __asm__("r7") = e;
 	__asm__ volatile("sc\n\t"
 			 "bns+ 2f\n\t"
 			 "neg 3, 3\n\t"
@@ -268,6 +267,53 @@ RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int 
 #else
 #error "usernsproc: no raw system calls for this architecture (x86-64, aarch64, riscv64, s390x, ppc64le)"
 #endif
+
+/* What the child finds above RAW_FRAME, by raw_start(). */
+struct raw_start_frame {
+	char frame[RAW_FRAME];
+	child_function *function;
+	void *argument;
+};
+
+RAW_INLINE struct raw_start_frame *raw_frame(char *stack_top, child_function *function, void *argument)
+{
+	struct raw_start_frame *frame = (struct raw_start_frame *)stack_top - 1;
+
+	if (RAW_FRAME)
+		*(uintptr_t *)frame = 0; /* no frame before this one */
+	frame->function = function;
+	frame->argument = argument;
+	return frame;
+}
+
+#define RAW_START(nr, ...) RAW_START_(nr, __VA_ARGS__)
+#define RAW_START_(nr, a, b, c, d, e) raw_start(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+
+RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int *tid,
+			  child_function *function, void *argument)
+{
+	struct raw_start_frame *stack = raw_frame(stack_top, function, argument);
+
+	return RAW_START(__NR_clone, RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid));
+}
+
+/* struct clone_args of Linux 5.7; size 0 of it where a later field is not set. */
+struct raw_clone_args {
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+	uint64_t set_tid, set_tid_size, cgroup;
+};
+
+/* The caller fills all but the stack, of which *stack_bottom* may be any address
+ * below stack_top: the kernel only adds the two. */
+RAW_INLINE long raw_clone3(struct raw_clone_args *args, char *stack_bottom, char *stack_top,
+			   child_function *function, void *argument)
+{
+	struct raw_start_frame *stack = raw_frame(stack_top, function, argument);
+
+	args->stack = (uintptr_t)stack_bottom;
+	args->stack_size = (uintptr_t)stack - (uintptr_t)stack_bottom;
+	return RAW_START(__NR_clone3, args, sizeof(*args), 0, 0, 0);
+}
 
 #define RAW0(name) raw_syscall(__NR_##name, 0, 0, 0, 0, 0)
 #define RAW1(name, a) raw_syscall(__NR_##name, (long)(a), 0, 0, 0, 0)

@@ -7,7 +7,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,6 +17,12 @@
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
+#endif
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
 #endif
 #ifndef __WALL
 #define __WALL 0x40000000
@@ -33,18 +39,53 @@
 struct birth {
 	struct child *child;
 	unsigned long namespaces;
-	long pid; /* or -errno */
+	int cgroup;
+	int in_cgroup; /* it was placed there already */
+	long pid;      /* or -errno */
 	int pidfd;
 	int has_keeper;
 	pthread_t keeper;
 	sem_t done;
 };
 
+#define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
+
+/* Only clone3(2) can place a child in a cgroup, and make a time namespace, whose
+ * flag is part of the exit signal in clone(2). */
+static long clone_by_clone3(struct birth *birth)
+{
+	struct raw_clone_args arguments = {
+		.flags = CLONE_FLAGS | birth->namespaces,
+		.pidfd = (uintptr_t)&birth->pidfd,
+		.child_tid = (uintptr_t)&birth->child->tid,
+	};
+
+	if (birth->cgroup >= 0) {
+		arguments.flags |= CLONE_INTO_CGROUP;
+		arguments.cgroup = (uint64_t)birth->cgroup;
+	}
+	return raw_clone3(&arguments, stack_bottom_of(birth->child), stack_of(birth->child), spawned_child,
+			  birth->child);
+}
+
+static long clone_by_clone(struct birth *birth)
+{
+	return raw_clone(birth->namespaces | CLONE_FLAGS, stack_of(birth->child), &birth->pidfd,
+			 &birth->child->tid, spawned_child, birth->child);
+}
+
+/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they
+ * cannot see. Whatever the reason was, where clone(2) will do it says more. */
 static void clone_child(struct birth *birth)
 {
-	birth->pid = raw_clone(birth->namespaces | CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID,
-			       stack_of(birth->child), &birth->pidfd, &birth->child->tid, spawned_child,
-			       birth->child);
+	if (birth->cgroup >= 0 || birth->namespaces & CLONE_NEWTIME) {
+		birth->pid = clone_by_clone3(birth);
+		if (birth->pid >= 0)
+			birth->in_cgroup = birth->cgroup >= 0;
+		if (birth->pid >= 0 || birth->namespaces & CLONE_NEWTIME)
+			return;
+	}
+	birth->pid = clone_by_clone(birth);
 }
 
 /* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child
@@ -169,14 +210,34 @@ static int map(const struct plan *plan, const struct spawned *spawned, struct fa
 	return result;
 }
 
-static int prepare_command(const struct plan *plan, const struct spawned *spawned,
-			   struct failure *failure)
+/* Before the child goes on, so that nothing of the command runs outside. */
+static int move_to_cgroup(int cgroup, pid_t pid, struct failure *failure)
+{
+	char text[16];
+	int fd = openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC), error = 0;
+
+	if (fd < 0)
+		return fail(failure, STEP_cgroup, errno);
+	snprintf(text, sizeof(text), "%d", (int)pid);
+	if (write(fd, text, strlen(text)) < 0)
+		error = errno;
+	close(fd);
+	return error ? fail(failure, STEP_cgroup, error) : 0;
+}
+
+/* While the child waits: maps, cgroup, and whatever the caller wants to do. */
+static int prepare_child(const struct plan *plan, const struct spawned *spawned, struct failure *failure)
 {
 	if (map(plan, spawned, failure) < 0)
 		return -1;
-	if (plan->between && plan->between(plan->between_context, spawned->pid, spawned->pidfd))
+	if (plan->cgroup >= 0 && !spawned->in_cgroup &&
+	    move_to_cgroup(plan->cgroup, spawned->pid, failure) < 0)
+		return -1;
+	if (!plan->between)
+		return 0;
+	if (plan->between(plan->between_context, spawned->pid, spawned->pidfd))
 		return fail(failure, STEP_on_created, 0);
-	return 0;
+	return has_ended(spawned->pidfd) ? fail(failure, STEP_on_created, ESRCH) : 0;
 }
 
 /* Until the child no longer shares our memory. */
@@ -215,13 +276,19 @@ static int read_report(int report, struct failure *failure)
 		}
 		executing = 1;
 	}
-	return executing ? 0 : fail(failure, STEP_setid, ESRCH);
+	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
 }
 
 static int run_command(const struct plan *plan, struct child *child, int report_read,
 		       struct spawned *spawned, struct failure *failure)
 {
-	if (prepare_command(plan, spawned, failure) < 0 || release(child, spawned, failure) < 0)
+	if (prepare_child(plan, spawned, failure) < 0) {
+		/* It may have given up before its maps were written: that is why, then. */
+		if (has_ended(spawned->pidfd) && child->failure.step != STEP_none)
+			*failure = child->failure;
+		return -1;
+	}
+	if (release(child, spawned, failure) < 0)
 		return -1;
 	if (report_read < 0)
 		return 0;
@@ -245,7 +312,7 @@ static int run_holder(const struct plan *plan, struct child *child, int report_r
 		;
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);
-	return prepare_command(plan, spawned, failure);
+	return prepare_child(plan, spawned, failure);
 }
 
 static int run_born(const struct plan *plan, struct child *child, int report_read,
@@ -266,7 +333,8 @@ static int run_born(const struct plan *plan, struct child *child, int report_rea
 static int run_child(const struct plan *plan, struct child *child, int report_read,
 		     struct spawned *spawned, struct failure *failure)
 {
-	struct birth birth = {.child = child, .namespaces = plan->namespaces, .pidfd = -1};
+	struct birth birth = {
+		.child = child, .namespaces = plan->namespaces, .cgroup = plan->cgroup, .pidfd = -1};
 	uint64_t mask = block_signals();
 	int result;
 
@@ -282,6 +350,7 @@ static int run_child(const struct plan *plan, struct child *child, int report_re
 	} else {
 		spawned->pid = (pid_t)birth.pid;
 		spawned->pidfd = birth.pidfd;
+		spawned->in_cgroup = birth.in_cgroup;
 		result = run_born(plan, child, report_read, spawned, failure);
 	}
 	let_go_of_keeper(&birth, result == 0);
@@ -358,6 +427,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, uint64
 	struct launcher_parameters parameters = {
 		.command = plan->command,
 		.credentials = plan->credentials,
+		.privileges = plan->privileges,
 		.death = child->death,
 		.signal_mask = mask,
 		.report = child->report,
@@ -461,8 +531,8 @@ static int start_map_reader(struct child *child, int userns, int *from, struct f
 {
 	static const struct map_reader_parameters parameters = {"/proc/self/uid_map", "/proc/self/gid_map"};
 	struct plan plan = {.stdio = {userns, -1, -1}, .umask = -1, .process_group = -1, .close_fds = 1,
-			    .is_alone = 1, .death_signal = SIGKILL};
-	struct birth birth = {.child = child, .pidfd = -1};
+			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
+	struct birth birth = {.child = child, .cgroup = -1, .pidfd = -1};
 	int report[2] = {-1, -1}, on_disk = 0;
 	uint64_t mask;
 

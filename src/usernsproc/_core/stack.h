@@ -4,6 +4,9 @@
 
 #include "child.h"
 
+/* What a child may use of its stack; more is mapped. */
+#define STACK_USED 0x8000
+
 /* NULL: no memory, see errno. The child comes zeroed, its descriptors -1. */
 struct child *allocate_child(void);
 /* Only when the child has left this memory. */
@@ -13,6 +16,12 @@ void free_child(struct child *child);
 static inline char *stack_of(struct child *child)
 {
 	return (char *)((uintptr_t)child & ~(uintptr_t)15);
+}
+
+/* Any address below. */
+static inline char *stack_bottom_of(struct child *child)
+{
+	return stack_of(child) - STACK_USED;
 }
 
 /* Block every signal; gives the mask to restore. */
