@@ -1,0 +1,194 @@
+"""Signals to a program that starts processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Script = Callable[..., str]
+
+
+WAYS = ['uid_map="root"', 'uid_map="root", user=0, group=0']
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_no_signal_is_lost_while_the_program_spawns(options: str, script: Script) -> None:
+    """Thousands of queued signals: each writes a byte to the wakeup descriptor, once."""
+    script(f"""
+        import os, signal, subprocess, sys, time
+        from usernsproc import UsernsProcess, create_userns
+        SIGNALS = 5_000
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer)
+        signal.signal(signal.SIGRTMIN, lambda *_: None)
+        sender = subprocess.Popen([sys.executable, "-c", '''if 1:
+            import os, signal, sys, time
+            for number in range(int(sys.argv[2])):
+                os.kill(int(sys.argv[1]), signal.SIGRTMIN)
+                if number % 20 == 0:
+                    time.sleep(0.001)
+        ''', str(os.getpid()), str(SIGNALS)])
+        received = spawned = 0
+        end = time.monotonic() + 60
+        while sender.poll() is None or received < SIGNALS:
+            assert UsernsProcess(["true"], {options}).wait() == 0
+            create_userns("root", "root").close()
+            spawned += 1
+            try:
+                received += len(os.read(reader, 65536))
+            except BlockingIOError:
+                pass
+            assert time.monotonic() < end, (received, spawned)
+        assert (received, sender.returncode) == (SIGNALS, 0)
+        assert spawned > 50
+    """)
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_no_handler_runs_in_a_child(options: str, script: Script) -> None:
+    """A handler that ran in shared memory would be seen by the parent, to which nothing was sent.
+    The signals are sent while the child waits, and delivered when its mask is restored."""
+    script(f"""
+        import os, signal
+        from usernsproc import UsernsProcess
+        ran = []
+        harmless = [signal.SIGURG, signal.SIGWINCH, signal.SIGCONT]  # by default ignored
+        for signum in harmless:
+            signal.signal(signum, lambda signum, frame: ran.append(signum))
+
+        def send(process):
+            for signum in harmless:
+                os.kill(process.pid, signum)
+
+        for _ in range(200):
+            assert UsernsProcess(["true"], on_created=send, {options}).wait() == 0
+        assert not ran, ran
+    """)
+
+
+def test_wait_goes_on_after_a_signal(script: Script) -> None:
+    script("""
+        import os, signal, time
+        from usernsproc import UsernsProcess
+        seen = []
+        signal.signal(signal.SIGALRM, lambda *_: seen.append(time.monotonic()))
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        start = time.monotonic()
+        with UsernsProcess(["sleep", "0.3"]) as process:
+            assert process.wait(timeout=60) == 0
+        with UsernsProcess(["sleep", "0.3"]) as process:
+            assert process.wait() == 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert time.monotonic() - start >= 0.6
+        assert len(seen) > 5
+    """)
+
+
+@pytest.mark.parametrize("how", ["process.wait()", "process.communicate()", "process.wait(timeout=60)"])
+def test_ctrl_c_to_the_process_group_behaves_as_with_popen(how: str, script: Script) -> None:
+    """Both get it; `wait` gives the child a moment and raises, and the child is reaped."""
+    for cls in ("subprocess.Popen", "UsernsProcess"):
+        printed = script(f"""
+            import os, signal, subprocess, sys, threading
+            from usernsproc import UsernsProcess
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            process = {cls}("trap 'echo child; exit 5' INT; echo ready >&2; while :; do sleep 0.01; done",
+                            shell=True, stderr=subprocess.PIPE)
+            process.stderr.readline()
+            threading.Timer(0.05, lambda: os.killpg(0, signal.SIGINT)).start()
+            try:
+                {how}
+            except KeyboardInterrupt:
+                print("parent", process.wait(), flush=True)
+            process.stderr.close()
+        """)
+        assert sorted(printed.split("\n")) == ["", "child", "parent 5"], cls
+
+
+def test_interpreter_exit_with_live_ones_neither_hangs_nor_prints_noise(script: Script) -> None:
+    """As with Popen: the interpreter goes, and they go with it."""
+    import subprocess
+    import sys
+
+    source = (
+        "import threading\n"
+        "from usernsproc import UsernsProcess\n"
+        "kept = [UsernsProcess(['sleep', '1000'], uid_map='root'), UsernsProcess(uid_map='root')]\n"
+        "thread = threading.Thread(target=lambda: kept.append(UsernsProcess(['sleep', '1000'])))\n"
+        "thread.start(); thread.join()\n"
+        "print(*(process.pid for process in kept))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stderr) == (0, "")
+    import os
+    import time
+
+    end = time.monotonic() + 10
+    while alive := [pid for pid in result.stdout.split() if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_works_beside_it(method: str, script: Script) -> None:
+    script(f"""
+        import multiprocessing, os
+        from usernsproc import PIPE, UsernsProcess, create_userns, run
+
+        def work(number):
+            with create_userns("root", "root") as userns:
+                assert userns.owner_uid == os.geteuid()
+            return run(["sh", "-c", f"exit {{number}}"], uid_map="root").returncode
+
+        if __name__ == "__main__":
+            with UsernsProcess(["cat"], stdin=PIPE, uid_map="root") as process, UsernsProcess(uid_map="root") as holder:
+                with multiprocessing.get_context("{method}").Pool(4) as pool:
+                    assert pool.map(work, range(20)) == list(range(20))
+                assert process.poll() is None
+                assert holder.poll() is None
+    """)
+
+
+def test_a_forked_copy_starts_its_own_and_leaves_ours_alone(script: Script) -> None:
+    script("""
+        import os
+        from usernsproc import PIPE, UsernsProcess, run
+        process, holder = UsernsProcess(["cat"], stdin=PIPE, uid_map="root"), UsernsProcess(uid_map="root")
+        copy = os.fork()
+        if copy == 0:
+            status = run(["true"], uid_map="root").returncode
+            del process, holder  # neither kills nor waits
+            os._exit(10 + status)
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 10
+        assert process.poll() is None
+        assert holder.poll() is None
+        process.communicate()
+        assert process.returncode == 0
+        holder.close()
+    """)
+
+
+def test_it_works_in_subinterpreters(script: Script) -> None:
+    script("""
+        import sys
+        if sys.version_info >= (3, 13):
+            import _interpreters as interpreters
+            make = lambda: interpreters.create()
+        else:
+            import _xxsubinterpreters as interpreters
+            make = lambda: interpreters.create()
+        source = '''if 1:
+            from usernsproc import create_userns, UsernsProcess
+            from usernsproc import _core
+            with create_userns("root", "root") as userns:
+                assert str(userns.uid_map).startswith("0:")
+            assert UsernsProcess(["true"], uid_map="root").wait() == 0
+        '''
+        for _ in range(3):
+            interpreter = make()
+            failed = interpreters.run_string(interpreter, source)
+            assert not failed, failed
+            interpreters.destroy(interpreter)
+    """)
