@@ -107,7 +107,7 @@ def test_ctrl_c_to_the_process_group_behaves_as_with_popen(how: str, script: Scr
         assert sorted(printed.split("\n")) == ["", "child", "parent 5"], cls
 
 
-def test_interpreter_exit_with_live_ones_neither_hangs_nor_prints_noise(script: Script) -> None:
+def test_interpreter_exit_with_live_ones_neither_hangs_nor_prints_noise() -> None:
     """As with Popen: the interpreter goes, and they go with it."""
     import subprocess
     import sys

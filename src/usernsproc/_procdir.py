@@ -48,7 +48,8 @@ def _pid_in_fdinfo(fd: int) -> int | None:
                 if line.startswith("Pid:"):
                     return int(line[4:])
     except FileNotFoundError:
-        pass
+        if not os.path.exists("/proc/self"):
+            raise userns_error("open_proc", ENOENT, f"/proc/self/fdinfo/{fd}") from None
     return None
 
 

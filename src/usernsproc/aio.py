@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._options import CommandOptions, File
+    from ._pipes import Data
 
 __all__ = ["Process", "create_subprocess_exec", "create_subprocess_shell"]
 
@@ -117,10 +118,10 @@ def _refuse_what_asyncio_refuses(options: Any, limit: int, *, shell: bool) -> No
 
 
 async def _start(args: Any, limit: int, options: dict[str, Any]) -> Process:
+    loop = asyncio.get_running_loop()
     # Others get their turn, and a cancellation is told here, where nothing exists yet.
     # Nothing below waits, so that between clone and return there is no such place.
     await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
     protocol = _Protocol(limit, loop)
     with ExitStack() as on_failure:
         process = cast("UsernsProcess[bytes]", UsernsProcess(args, bufsize=0, **options))
@@ -148,6 +149,12 @@ class Process(subprocess.Process):
         process keeps open, or that nobody reads, does not delay it.
         """
         return await self._transport.wait()
+
+    async def communicate(self, input: Data | None = None) -> tuple[bytes, bytes]:
+        """As in asyncio. Without *input*, too, stdin is closed: as in `Popen`, and in asyncio from Python 3.12 on."""
+        if input is None and self.stdin is not None:
+            input = b""
+        return await super().communicate(input)
 
     @property
     def pidfd(self) -> int:
@@ -309,6 +316,9 @@ class _Transport(asyncio.SubprocessTransport):
     def close(self) -> None:
         """Close the pipes, kill the process; the loop reaps it."""
         if self._closing:
+            return
+        if self._loop.is_closed():
+            self.abandon()
             return
         self._closing = True
         for pipe in self._pipes.values():

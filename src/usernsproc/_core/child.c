@@ -27,7 +27,7 @@
 static void give_up(struct child *child, enum step step, long result)
 {
 	child->failure.error = (int32_t)-result;
-	child->failure.step = step;
+	__atomic_store_n(&child->failure.step, step, __ATOMIC_RELEASE);
 	leave(255);
 }
 
@@ -154,7 +154,8 @@ static void close_listed(unsigned first, unsigned last)
 
 static void close_between(unsigned first, unsigned last)
 {
-	if (first <= last && RAW3(close_range, first, last, 0) == -ENOSYS)
+	/* Whatever the reason: a filter may say EPERM. */
+	if (first <= last && RAW3(close_range, first, last, 0) < 0)
 		close_listed(first, last);
 }
 
@@ -249,6 +250,7 @@ void spawned_child(void *argument)
 	/* While it waits for the parent it must not outlive it, whatever is
 	 * wanted later. */
 	die_with_parent(&child->death, SIGKILL);
+	RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);
 	set_up_signals(plan, executes_image);
 	set_up_descriptors(child);
 	wait_until_mapped(child);

@@ -20,8 +20,8 @@ struct child {
 	/* A program of ours to execute in place of the command, or -1. */
 	int image;
 	char *const *image_argv, *const *image_envp;
-	int report;	 /* what the image says that it is ready or has failed with */
-	int changes_ids; /* the image is a launcher: inherits `report`, needs CAP_SETUID and CAP_SETGID */
+	int changes_ids; /* that is a launcher: it inherits `report` and all capabilities */
+	int report;	 /* the end of a pipe by which it tells what failed */
 
 	/* Words that parent and child wait on with futex(2). */
 	int32_t go;  /* set by the parent: maps are written, go on */

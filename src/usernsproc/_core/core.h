@@ -3,9 +3,12 @@
  *   module.c      the only file that sees Python.h: converts, calls, translates failures
  *   transient.c   a child that exists while one call runs: makes a namespace
  *   spawn.c       the parent's side of a command or a holder
+ *   birth.c       clone for these, and the thread that keeps a child
+ *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory
  *   programs.c    code that is copied into tiny programs of ours, and runs alone
  *   image.c       makes such a program, as a sealed memfd
+ *   stack.c       memory for a child that shares ours; signal masks
  *   procfs.c      /proc/PID as a directory, maps, liveness
  *   rawsys.h      system calls without libc
  *
@@ -60,7 +63,7 @@ int fail(struct failure *failure, enum step step, int error);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended(int pidfd);
-void kill_and_reap(int pidfd);
+void kill_and_reap(pid_t pid, int pidfd);
 long pidfd_exit_status(int pidfd);
 
 /* transient.c */
@@ -72,6 +75,11 @@ int create_userns(const struct maps *maps, struct failure *failure);
 #define PROGRAM_PARAMETERS (PROGRAM_BASE + 0x100)
 
 enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
+
+/* What a child is called until it executes its program. No program can give it
+ * that name, for execve(2) names a process after the last part of a path. */
+#define NAME_BEFORE_EXEC "usernsproc/exec"
+#define NAME_OF_HOLDER "usernsproc-hold"
 
 struct holder_parameters {
 	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process, else it is closed */
@@ -109,6 +117,7 @@ struct launcher_parameters {
 	struct parent_death death;
 	uint64_t signal_mask;
 	int32_t report; /* write end of a pipe; closed by exec */
+	char name[16];	/* NAME_BEFORE_EXEC */
 };
 
 struct map_reader_parameters {
@@ -153,8 +162,7 @@ struct spawned {
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
 
-/* The maps of a user namespace, from its descriptor alone: uid_map, a NUL,
- * gid_map. Returns the length. */
+/* map_reader.c: uid_map, a NUL, gid_map. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
 
 #endif

@@ -82,11 +82,14 @@ int write_maps(int proc_dir, const struct maps *maps, struct failure *failure)
 }
 
 /* __WALL: a child with exit signal 0 is a "clone child", invisible without it. */
-void kill_and_reap(int pidfd)
+void kill_and_reap(pid_t pid, int pidfd)
 {
 	siginfo_t info;
+	long result = RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
 
-	RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+	/* Refused by a filter? What has not been reaped still has its pid. */
+	if (result < 0 && result != -ESRCH)
+		kill(pid, SIGKILL);
 	while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
 		;
 }

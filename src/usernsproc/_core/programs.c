@@ -39,9 +39,8 @@ RAW_INLINE const void *parameters(void)
 	return (const void *)address;
 }
 
-/* Park until killed, or until the creating process has ended. Closing fd 1 says
- * that all is as it will stay: our memory is left early in an exec, before the
- * kernel has settled who may inspect the new one. */
+/* Park until killed, or until the creating process has ended. The name is set
+ * last: it says that all is as it will stay. */
 PROGRAM(holder)
 {
 	const struct holder_parameters *own = parameters();
@@ -50,10 +49,9 @@ PROGRAM(holder)
 
 	no_core.rlim_cur = no_core.rlim_max = 0;
 	RAW4(prlimit64, 0, RLIMIT_CORE, &no_core, 0);
-	RAW2(prctl, PR_SET_NAME, own->name);
 	if (!own->has_lifeline)
 		RAW1(close, 0);
-	RAW1(close, 1);
+	RAW2(prctl, PR_SET_NAME, own->name);
 	while (own->has_lifeline) {
 		lifeline.fd = 0;
 		lifeline.events = POLLIN;
@@ -95,9 +93,11 @@ PROGRAM(launcher)
 	const struct launcher_parameters *own = parameters();
 	long result;
 
-	RAW3(fcntl, own->report, F_SETFD, FD_CLOEXEC);
-	if (own->death.parent_pidfd >= 0)
-		RAW3(fcntl, own->death.parent_pidfd, F_SETFD, FD_CLOEXEC);
+	result = RAW3(fcntl, own->report, F_SETFD, FD_CLOEXEC);
+	if (result == 0 && own->death.parent_pidfd >= 0)
+		result = RAW3(fcntl, own->death.parent_pidfd, F_SETFD, FD_CLOEXEC);
+	if (result < 0)
+		tell(own->report, STEP_stdio, result);
 	if (own->privileges.ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	result = take_ids(&own->credentials);
@@ -111,10 +111,19 @@ PROGRAM(launcher)
 		tell(own->report, STEP_no_new_privs, result);
 	/* After the ids: changing them clears it. */
 	die_with_parent(&own->death, own->death.signal);
+	RAW2(prctl, PR_SET_NAME, own->name);
 	tell(own->report, STEP_none, 0);
 	set_signal_mask(own->signal_mask);
 	tell(own->report, STEP_exec, -execute(&own->command));
 	leave(255);
+}
+
+RAW_INLINE void put(int to, const void *data, long size)
+{
+	long result = RAW3(write, to, data, size);
+
+	if (result < 0)
+		tell(to, STEP_read_map, result);
 }
 
 RAW_INLINE void copy_file(const char *path, int to)
@@ -125,16 +134,20 @@ RAW_INLINE void copy_file(const char *path, int to)
 	if (from < 0)
 		tell(to, STEP_read_map, from);
 	while ((length = RAW3(read, from, buffer, sizeof(buffer))) > 0)
-		RAW3(write, to, buffer, length);
+		put(to, buffer, length);
+	if (length < 0)
+		tell(to, STEP_read_map, length);
 	RAW1(close, from);
 }
 
-/* Enter the user namespace on fd 0 and write its maps to fd 1. Whoever is root
+/* Enter the user namespace on fd 0 and write its maps to fd 1, and last whether
+ * that has worked. Whoever is root
  * in there may not look at us: this memory belongs to the outer namespace and
  * is made non-dumpable before we enter. */
 PROGRAM(map_reader)
 {
 	const struct map_reader_parameters *own = parameters();
+	const struct failure none = {STEP_none, 0};
 	char separator = 0;
 	long result;
 
@@ -142,10 +155,10 @@ PROGRAM(map_reader)
 	result = RAW2(setns, 0, CLONE_NEWUSER);
 	if (result < 0)
 		tell(1, STEP_setns, result);
-	tell(1, STEP_none, 0);
 	copy_file(own->uid_map, 1);
-	RAW3(write, 1, &separator, 1);
+	put(1, &separator, 1);
 	copy_file(own->gid_map, 1);
+	put(1, &none, sizeof(none));
 	leave(0);
 }
 

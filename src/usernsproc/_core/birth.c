@@ -1,0 +1,244 @@
+/* See birth.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "birth.h"
+
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x1000
+#endif
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+#ifndef __WALL
+#define __WALL 0x40000000
+#endif
+#ifndef __WNOTHREAD
+#define __WNOTHREAD 0x20000000
+#endif
+
+#define LIVENESS_CHECK_NANOSECONDS 200000000
+
+#define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
+
+/* Only clone3(2) can place a child in a cgroup, and make a time namespace, whose
+ * flag is part of the exit signal in clone(2). */
+static long clone_by_clone3(struct birth *birth)
+{
+	struct raw_clone_args arguments = {
+		.flags = CLONE_FLAGS | birth->namespaces,
+		.pidfd = (uintptr_t)&birth->pidfd,
+		.child_tid = (uintptr_t)&birth->child->tid,
+	};
+
+	if (birth->cgroup >= 0) {
+		arguments.flags |= CLONE_INTO_CGROUP;
+		arguments.cgroup = (uint64_t)birth->cgroup;
+	}
+	return raw_clone3(&arguments, stack_bottom_of(birth->child), stack_of(birth->child), spawned_child,
+			  birth->child);
+}
+
+static long clone_by_clone(struct birth *birth)
+{
+	return raw_clone(birth->namespaces | CLONE_FLAGS, stack_of(birth->child), &birth->pidfd,
+			 &birth->child->tid, spawned_child, birth->child);
+}
+
+/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they
+ * cannot see. Whatever the reason was, where clone(2) will do it says more. */
+void clone_child(struct birth *birth)
+{
+	if (birth->cgroup >= 0 || birth->namespaces & CLONE_NEWTIME) {
+		birth->pid = clone_by_clone3(birth);
+		if (birth->pid >= 0)
+			birth->in_cgroup = birth->cgroup >= 0;
+		if (birth->pid >= 0 || birth->namespaces & CLONE_NEWTIME)
+			return;
+	}
+	birth->pid = clone_by_clone(birth);
+}
+
+/* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child
+ * that is to live as long as the process is made by a thread that lives as long
+ * as the child. It is made by the calling thread and so has its affinity,
+ * namespaces, seccomp filter and credentials; it sleeps until its only child
+ * can be reaped, and leaves the reaping to others.
+ *
+ * A pthread and no bare clone: libc's setuid() has to find it.
+ */
+static void *keep(void *argument)
+{
+	struct birth *birth = argument;
+	sigset_t all;
+	siginfo_t info;
+	long pid;
+
+	clone_child(birth);
+	pid = birth->pid;
+	/* All but the signals that libc itself needs to reach every thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	sem_post(&birth->done); /* `birth` may be gone from here on */
+	if (pid < 0)
+		return NULL;
+	while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
+		;
+	return NULL;
+}
+
+static int start_keeper(struct birth *birth)
+{
+	pthread_attr_t attributes;
+	int error = pthread_attr_init(&attributes);
+
+	if (error)
+		return error;
+	/* Ample; where libc wants more (much static TLS), its own default. */
+	pthread_attr_setstacksize(&attributes, 0x20000);
+	error = pthread_create(&birth->keeper, &attributes, keep, birth);
+	if (error == EINVAL)
+		error = pthread_create(&birth->keeper, NULL, keep, birth);
+	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+void clone_in_keeper(struct birth *birth)
+{
+	int error;
+
+	sem_init(&birth->done, 0, 0);
+	error = start_keeper(birth);
+	if (error) {
+		birth->pid = -error;
+	} else {
+		birth->has_keeper = 1;
+		while (sem_wait(&birth->done) < 0)
+			;
+	}
+	sem_destroy(&birth->done);
+}
+
+/* Without a child it ends at once: wait, so that a failed call leaves no
+ * thread. With one it ends by itself. */
+void let_go_of_keeper(struct birth *birth, int has_child)
+{
+	if (!birth->has_keeper)
+		return;
+	if (has_child)
+		pthread_detach(birth->keeper);
+	else
+		pthread_join(birth->keeper, NULL);
+}
+
+int is_main_thread(void)
+{
+	return RAW0(gettid) == getpid();
+}
+
+/* The kernel clears the word and wakes us when the child leaves this memory, by
+ * exec or by its end. Kernels before 5.16 do not after a core dump, hence the
+ * look at the pidfd now and then. */
+void wait_until_memory_is_left(struct child *child, int pidfd)
+{
+	struct {
+		int64_t seconds, nanoseconds;
+	} limit = {0, LIVENESS_CHECK_NANOSECONDS};
+	int32_t tid;
+
+	while ((tid = __atomic_load_n(&child->tid, __ATOMIC_ACQUIRE)) != 0) {
+		if (RAW4(futex, &child->tid, FUTEX_WAIT, tid, &limit) == -ETIMEDOUT && has_ended(pidfd))
+			return;
+	}
+}
+
+/* The word is cleared, and we are woken, early in an exec: the kernel then has
+ * still to give the child its own memory and to close descriptors. The name of the
+ * process comes after that. No pipe that exec closes would do: a fork in another
+ * thread of the program could copy its other end, and keep it open for ever. */
+int is_named(pid_t pid, const char *name)
+{
+	char path[32], text[32];
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	length = read(fd, text, sizeof(text) - 1);
+	if (length <= 0)
+		length = length < 0 ? -errno : -ESRCH;
+	close(fd);
+	if (length < 0)
+		return (int)length;
+	text[length - 1] = 0; /* a newline */
+	return strcmp(text, name) == 0;
+}
+
+/* The rest of an exec takes microseconds, unless the child does not get a
+ * processor. A name may also have been refused, by a seccomp filter. */
+#define LOOKS 2000
+
+int wait_while(int answer, pid_t pid, int pidfd, const char *name)
+{
+	const struct timespec shortly = {.tv_nsec = 50000};
+	int now;
+
+	for (int look = 0; look < LOOKS; look++) {
+		now = is_named(pid, name);
+		if (now != answer || has_ended(pidfd))
+			break;
+		nanosleep(&shortly, NULL);
+	}
+	return now;
+}
+
+/* A pidfd of this process, for who has to know whether it lives. */
+int open_self(struct failure *failure)
+{
+	long self = RAW2(pidfd_open, getpid(), 0), above;
+
+	if (self < 0)
+		return fail(failure, STEP_prepare, (int)-self);
+	if (self > 2)
+		return (int)self;
+	above = RAW3(fcntl, self, F_DUPFD_CLOEXEC, 3);
+	RAW1(close, self);
+	return above < 0 ? fail(failure, STEP_prepare, (int)-above) : (int)above;
+}
+
+int open_report(int report[2], struct failure *failure)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fail(failure, STEP_prepare, errno);
+	report[0] = fcntl(ends[0], F_DUPFD_CLOEXEC, 3);
+	report[1] = report[0] < 0 ? -1 : fcntl(ends[1], F_DUPFD_CLOEXEC, 3);
+	if (report[1] < 0) {
+		fail(failure, STEP_prepare, errno);
+		close_if_open(report[0]);
+		report[0] = -1;
+	}
+	close(ends[0]);
+	close(ends[1]);
+	return report[1] < 0 ? -1 : 0;
+}
+
+void close_if_open(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}

@@ -1,0 +1,122 @@
+/* The maps of a user namespace, from its descriptor alone. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "birth.h"
+
+static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
+static char *const no_environment[] = {NULL};
+
+/* All that it has written, also when a fork in another thread has copied the other
+ * end of the pipe, so that there is no end of file. */
+static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
+{
+	struct pollfd ends[2] = {{.fd = from, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
+	size_t length = 0;
+
+	while (length < size) {
+		ssize_t part;
+
+		ends[0].revents = ends[1].revents = 0;
+		poll(ends, 2, -1);
+		if (!(ends[0].revents & POLLIN)) {
+			if (ends[0].revents || ends[1].revents)
+				break;
+			continue;
+		}
+		part = read(from, buffer + length, size - length);
+		if (part < 0 && errno != EINTR)
+			return -1;
+		if (part == 0)
+			break;
+		if (part > 0)
+			length += (size_t)part;
+	}
+	return (ssize_t)length;
+}
+
+/* Two maps, and then whether that is all. */
+static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, struct failure *failure)
+{
+	ssize_t length = read_until_ended(from, pidfd, buffer, size);
+	struct failure told;
+
+	if (length < (ssize_t)sizeof(told))
+		return fail(failure, STEP_read_map, length < 0 ? errno : ESRCH);
+	length -= (ssize_t)sizeof(told);
+	memcpy(&told, buffer + length, sizeof(told));
+	if (told.step == STEP_none)
+		return length;
+	if (told.step < 0 || told.step >= STEP_COUNT) /* it was cut off */
+		return fail(failure, STEP_read_map, ESRCH);
+	*failure = told;
+	return -1;
+}
+
+/* A program of ours enters the namespace and tells. Not a child in our memory:
+ * whoever is root in there could look into it. */
+static pid_t start_map_reader(struct child *child, int userns, int *from, int *pidfd,
+			      struct failure *failure)
+{
+	static const struct map_reader_parameters parameters = {"/proc/self/uid_map", "/proc/self/gid_map"};
+	struct plan plan = {.stdio = {userns, -1, -1}, .umask = -1, .process_group = -1, .close_fds = 1,
+			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
+	struct birth birth = {.child = child, .cgroup = -1, .pid = -1, .pidfd = -1};
+	int report[2] = {-1, -1}, on_disk = 0;
+	uint64_t mask;
+
+	if (open_report(report, failure) < 0)
+		return -1;
+	*from = report[0];
+	plan.stdio[1] = report[1];
+	child->plan = &plan;
+	child->image = make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), &on_disk, failure);
+	child->image_argv = map_reader_argv;
+	child->image_envp = no_environment;
+	child->tid = child->go = 1;
+	if (child->image >= 0) {
+		mask = block_signals();
+		clone_child(&birth);
+		restore_signals(mask);
+		if (birth.pid < 0)
+			fail(failure, STEP_clone, (int)-birth.pid);
+		else
+			wait_until_memory_is_left(child, birth.pidfd);
+	}
+	close(report[1]);
+	close_if_open(child->image);
+	*pidfd = birth.pidfd;
+	return (pid_t)birth.pid;
+}
+
+ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure)
+{
+	struct child *child = allocate_child();
+	ssize_t length = -1;
+	int from = -1, pidfd;
+	pid_t pid;
+
+	if (!child)
+		return fail(failure, STEP_prepare, errno);
+	child->death.parent = (int32_t)getpid();
+	child->death.signal = SIGKILL;
+	child->death.parent_pidfd = open_self(failure);
+	if (child->death.parent_pidfd >= 0) {
+		pid = start_map_reader(child, userns, &from, &pidfd, failure);
+		if (pid > 0) {
+			if (child->failure.step != STEP_none)
+				*failure = child->failure;
+			else
+				length = read_told_maps(from, pidfd, buffer, size, failure);
+			kill_and_reap(pid, pidfd);
+			close(pidfd);
+		}
+		close_if_open(from);
+		close(child->death.parent_pidfd);
+	}
+	free_child(child);
+	return length;
+}
