@@ -190,6 +190,7 @@ int is_named(pid_t pid, const char *name)
 /* The rest of an exec takes microseconds, unless the child does not get a
  * processor. A name may also have been refused, by a seccomp filter. */
 #define LOOKS 2000
+#define LOOKS_WITHOUT_SLEEP 50
 
 int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 {
@@ -200,7 +201,10 @@ int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 		now = is_named(pid, name);
 		if (now != answer || has_ended(pidfd))
 			break;
-		nanosleep(&shortly, NULL);
+		if (look < LOOKS_WITHOUT_SLEEP)
+			sched_yield();
+		else
+			nanosleep(&shortly, NULL);
 	}
 	return now;
 }
