@@ -406,3 +406,42 @@ def test_an_unprivileged_daemon_that_was_root_makes_a_second_process(script: Scr
             assert UsernsProcess(["true"], uid_map="root", user=0, group=0).wait() == 0
             assert native.prctl(native.PR_GET_DUMPABLE) == 1
     """)
+
+
+def test_sixteen_threads_with_500_commands_each(script: Script) -> None:
+    """Right output each, no zombie, and no descriptor of a sibling: with close_fds, and without,
+    where close-on-exec alone has to do."""
+    script(
+        """
+        import os, threading
+        from conftest import assert_unchanged, state
+        from usernsproc import PIPE, UsernsProcess
+
+        COMMAND = ["sh", "-c", "cat; echo /proc/self/fd/*"]
+        LISTED = b" ".join(b"/proc/self/fd/%d" % fd for fd in range(4))  # and what lists them
+        failures = []
+
+        def work(number):
+            for i in range(500):
+                word = b"%d-%d " % (number, i)
+                process = UsernsProcess(COMMAND, stdin=PIPE, stdout=PIPE, close_fds=i % 2 == 0, uid_map="root")
+                output = process.communicate(word)[0]
+                if output != word + LISTED + b"\\n" or process.returncode:
+                    failures.append((word, output, process.returncode))
+
+        for fd in range(3, 20):  # those of the test runner
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass
+        before = state()
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures, (len(failures), failures[:5])
+        assert_unchanged(before)
+        """,
+        timeout=300,
+    )

@@ -12,11 +12,10 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from operator import index
-from typing import TYPE_CHECKING, Union, cast, overload
+from typing import TYPE_CHECKING, NoReturn, Union, cast, overload
 
 from ._errors import IdMapError
 
@@ -37,29 +36,30 @@ MAX_TEXT = mmap.PAGESIZE - 1
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
 class IdRange:
     """`count` ids: from `inside` in the namespace, from `outside` in its parent.
+
+    A frozen value: compared and ordered as the three numbers, hashable, and it can
+    be unpacked into them.
 
     Raises:
         IdMapError: an id that is not in 0 … 4294967294, a count below 1, or a
             range that runs over the end.
     """
 
-    inside: int
-    outside: int
-    count: int
+    __slots__ = ("_numbers",)
+    __match_args__ = ("inside", "outside", "count")
 
-    def __post_init__(self) -> None:
-        for name in ("inside", "outside", "count"):
-            number = index(getattr(self, name))
-            object.__setattr__(self, name, number)
+    _numbers: tuple[int, int, int]
+
+    def __init__(self, inside: int, outside: int, count: int) -> None:
+        object.__setattr__(self, "_numbers", (index(inside), index(outside), index(count)))
+        for name, number in zip(self.__match_args__, self._numbers, strict=True):
             if number.bit_length() > 128:  # int and str have a limit, and take their time
                 raise IdMapError(f"a range whose {name} has {number.bit_length()} bits: ids have 32")
         if self.count < 1:
             raise IdMapError(f"range {self}: the count must be at least 1")
-        for name in ("inside", "outside"):
-            first = getattr(self, name)
+        for name, first in (("inside", self.inside), ("outside", self.outside)):
             if not 0 <= first < NO_ID:
                 raise IdMapError(f"range {self}: the {name} id {first} is not in 0 … {NO_ID - 1}")
             if first + self.count > NO_ID:
@@ -67,11 +67,50 @@ class IdRange:
                     f"range {self}: the last {name} id would be {first + self.count - 1}; {NO_ID - 1} is the highest"
                 )
 
+    @property
+    def inside(self) -> int:
+        """The first id in the namespace."""
+        return self._numbers[0]
+
+    @property
+    def outside(self) -> int:
+        """The first id in the parent namespace."""
+        return self._numbers[1]
+
+    @property
+    def count(self) -> int:
+        """How many ids."""
+        return self._numbers[2]
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"cannot set {name}: a range is a value")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"cannot delete {name}: a range is a value")
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return self._numbers == other._numbers if isinstance(other, IdRange) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        return self._numbers < other._numbers if isinstance(other, IdRange) else NotImplemented
+
+    def __le__(self, other: object) -> bool:
+        return self._numbers <= other._numbers if isinstance(other, IdRange) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._numbers)
+
     def __str__(self) -> str:
         return f"{self.inside}:{self.outside}:{self.count}"
 
-    def __iter__(self) -> Iterator[int]:
-        return iter((self.inside, self.outside, self.count))
+    def __repr__(self) -> str:
+        return f"IdRange(inside={self.inside}, outside={self.outside}, count={self.count})"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, int, int]]:
+        return type(self), self._numbers
 
 
 class IdMap:

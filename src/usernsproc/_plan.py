@@ -6,7 +6,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from . import _core
 from ._errors import userns_error
@@ -14,9 +14,11 @@ from ._errors import userns_error
 CLONE_NEWUSER = 0x10000000
 
 
-@dataclass(slots=True)
 class Plan:
-    """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional."""
+    """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional.
+
+    No dataclass: importing that takes longer than all of this package.
+    """
 
     is_holder: bool = False
     namespaces: int = CLONE_NEWUSER
@@ -54,6 +56,15 @@ class Plan:
 
     death_signal: int = 0
     """0: none."""
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not hasattr(Plan, name):
+            raise AttributeError(f"a plan has no {name}")
+        super().__setattr__(name, value)
 
     def start(
         self,

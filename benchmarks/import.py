@@ -1,0 +1,29 @@
+"""What the import costs, over that of subprocess.
+
+    python benchmarks/import.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from _measure import heading, in_turns, row
+
+ROUNDS = 40
+
+
+def start(statement: str) -> float:
+    """Microseconds of the import in a fresh interpreter."""
+    source = f"import time; start = time.perf_counter(); {statement}; print((time.perf_counter() - start) * 1e6)"
+    return float(subprocess.check_output([sys.executable, "-c", source]))
+
+
+if __name__ == "__main__":
+    result = in_turns(
+        ROUNDS, subprocess=lambda: start("import subprocess"), usernsproc=lambda: start("import usernsproc")
+    )
+    heading("import")
+    row("import subprocess", result["subprocess"])
+    row("import usernsproc", result["usernsproc"], result["subprocess"])
+    row("more than subprocess", result["usernsproc"] - result["subprocess"])
