@@ -305,3 +305,28 @@ def test_setgroups_for_an_ordinary_user(script: Script) -> None:
     assert printed.strip() == "deny"
     with pytest.raises(PermissionError, match="setgroups must be"):
         create_userns("root", "root", setgroups="allow")
+
+
+def test_a_proc_of_another_pid_namespace_leads_to_no_stranger(script: Script) -> None:
+    """There the numbers are those of other processes: the pidfd tells which one is meant."""
+    script("""
+        import os
+        import native
+        from usernsproc import Namespace, UsernsProcess, create_userns, run
+        if os.geteuid():
+            with create_userns("root", "root") as userns:
+                userns.enter()
+        native.unshare(native.CLONE_NEWPID)
+        child = os.fork()
+        if child == 0:
+            assert os.getpid() == 1 and os.readlink("/proc/self") != "1"
+            own = f"0:{os.geteuid()}:1"
+            with create_userns("root", "root") as userns:
+                assert str(userns.uid_map) == own
+            assert run(["cat", "/proc/self/uid_map"], uid_map="root", capture_output=True).stdout.split()[0] == b"0"
+            with UsernsProcess(uid_map="root") as holder:
+                assert str(holder.uid_map) == own
+                assert os.stat(holder.namespace_path()).st_ino == Namespace.of(holder).inode
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """)

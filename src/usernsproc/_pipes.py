@@ -9,6 +9,7 @@ and there is nothing to cancel.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from typing import IO, TypeAlias
@@ -36,25 +37,30 @@ class ReadPipe(asyncio.ReadTransport):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self._closed else f'fd={self._fd}'}>"
 
-    def _read(self) -> bool:
-        """Whether there was something, and there may be more."""
+    def _read(self) -> int:
+        """Gives the number of bytes; 0: there is nothing now, or it has come to its end."""
         try:
             data = os.read(self._fd, _MOST_AT_ONCE)
         except (BlockingIOError, InterruptedError):
-            return False
+            return 0
         except OSError as error:
             self._close(error)
-            return False
-        if not data:
+            return 0
+        if data:
+            self._received(data)
+        else:
             self._close(None)
-            return False
-        self._received(data)
-        return True
+        return len(data)
 
-    def read_what_is_there(self) -> None:
-        """Up to the end of the file, if all writers are gone. The reader pauses us when it has enough."""
-        while self.is_reading() and self._read():
-            pass
+    def read_what_is_left(self) -> None:
+        """Read up to the end, for the process has ended: also what a slow reader, who paused us,
+        did not want to have yet. It is no more than a pipe holds; where there is more,
+        another process still writes."""
+        if self._closed:
+            return
+        left = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)
+        while left >= 0 and (count := self._read()):
+            left -= count
 
     def is_reading(self) -> bool:
         return not self._closed and not self._paused

@@ -22,10 +22,10 @@ ProcessLike: TypeAlias = HasFileno | int
 
 
 def pid_of(pidfd: int) -> int:
-    """The pid of a pidfd's process, in this process' pid namespace.
+    """The pid of a pidfd's process, in the pid namespace that `/proc` was mounted for.
 
     Raises:
-        ProcessLookupError: it has been reaped (`ESRCH`), or is not in this pid namespace.
+        ProcessLookupError: it has been reaped (`ESRCH`), or is not to be seen in `/proc`.
         ValueError: the descriptor is no pidfd.
     """
     pid = _pid_in_fdinfo(pidfd)
@@ -61,7 +61,7 @@ def open_proc_dir(process: ProcessLike) -> int:
     """
     if not isinstance(process, int):
         pidfd = process.fileno()
-        return open_proc_dir_of(pid_of(pidfd), pidfd)
+        return open_proc_dir_of(pidfd)
     pid_by_pidfd = _pid_in_fdinfo(process)
     if pid_by_pidfd is None:
         return _open_by_pid(process)
@@ -70,7 +70,7 @@ def open_proc_dir(process: ProcessLike) -> int:
             f"{process} is both a pid and an open pidfd here, of different processes: "
             "pass the pidfd as an object with fileno(), or the pid as os.pidfd_open(pid)"
         )
-    return open_proc_dir_of(pid_of(process), process)
+    return open_proc_dir_of(process)
 
 
 _PF_KTHREAD = 0x00200000
@@ -95,17 +95,18 @@ def _open_by_pid(pid: int) -> int:
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
     try:
-        return open_proc_dir_of(pid, pidfd)
+        return open_proc_dir_of(pidfd)
     finally:
         os.close(pidfd)
 
 
-def open_proc_dir_of(pid: int, pidfd: int) -> int:
+def open_proc_dir_of(pidfd: int) -> int:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
     The check comes after the open: a process that still answers has not lost its
     pid, so the directory that was opened before is its own.
     """
+    pid = pid_of(pidfd)
     try:
         proc_dir = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from ._idmap import IdMap, IdMapLike
 from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
 from ._namespace import Namespace, NamespaceKind
 from ._plan import Plan
-from ._procdir import open_proc_dir_of
+from ._procdir import open_proc_dir_of, pid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -477,7 +477,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
             raise closed_error("process")
-        proc_dir = open_proc_dir_of(self.pid, self._pidfd)
+        proc_dir = open_proc_dir_of(self._pidfd)
         try:
             yield proc_dir
         finally:
@@ -502,7 +502,7 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         """
         kind = NamespaceKind(kind)
         with self._proc_dir():
-            return f"/proc/{self.pid}/ns/{kind}"
+            return f"/proc/{pid_of(self._pidfd)}/ns/{kind}"
 
     @property
     def uid_map(self) -> IdMap:

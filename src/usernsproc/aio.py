@@ -62,7 +62,8 @@ async def create_subprocess_exec(
     * It cannot be cancelled half-way. A cancelled call has started nothing; one that
       returns has left nothing to be done.
     * `wait` returns when the process has ended, even if another process still holds
-      its pipes. What it wrote has been read by then, as far as *limit* allows.
+      its pipes. What it wrote itself has been read by then, *limit* or not, and its
+      descriptors are closed: after `kill` and `wait` nothing is left.
     * Signals go through the pidfd; see `UsernsProcess` for more of that kind.
 
     As in asyncio the process is started in the loop's thread, which takes about a
@@ -272,7 +273,7 @@ class _Transport(asyncio.SubprocessTransport):
         self._unwatch()
         for pipe in self._pipes.values():
             if isinstance(pipe, ReadPipe):
-                pipe.read_what_is_there()
+                pipe.read_what_is_left()
         self._tell(self._protocol.process_exited)
         for waiter in self._waiters:
             if not waiter.done():

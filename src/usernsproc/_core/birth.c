@@ -167,13 +167,13 @@ void wait_until_memory_is_left(struct child *child, int pidfd)
  * still to give the child its own memory and to close descriptors. The name of the
  * process comes after that. No pipe that exec closes would do: a fork in another
  * thread of the program could copy its other end, and keep it open for ever. */
-int is_named(pid_t pid, const char *name)
+int is_named(pid_t pid, int pidfd, const char *name)
 {
 	char path[32], text[32];
 	ssize_t length;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid_in_proc(pid, pidfd));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -198,7 +198,7 @@ int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 	int now;
 
 	for (int look = 0; look < LOOKS; look++) {
-		now = is_named(pid, name);
+		now = is_named(pid, pidfd, name);
 		if (now != answer || has_ended(pidfd))
 			break;
 		if (look < LOOKS_WITHOUT_SLEEP)

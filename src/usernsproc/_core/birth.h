@@ -30,7 +30,7 @@ int is_main_thread(void);
 void wait_until_memory_is_left(struct child *child, int pidfd);
 
 /* Whether a process has this name now: 1 or 0, -errno where /proc does not tell. */
-int is_named(pid_t pid, const char *name);
+int is_named(pid_t pid, int pidfd, const char *name);
 
 /* Wait until that is no longer the answer, or the process has ended, but not for
  * longer than a moment; gives the last answer. */

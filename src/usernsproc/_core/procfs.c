@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -35,6 +36,31 @@ int has_ended(int pidfd)
 	return poll(&process, 1, 0) != 0;
 }
 
+/* What /proc calls the process: its pid, unless /proc was mounted for another pid
+ * namespace than the caller's, where that number is a stranger's. There the pidfd's
+ * own file tells. -1: it is not to be seen there. */
+pid_t pid_in_proc(pid_t pid, int pidfd)
+{
+	char path[48], text[512], *line;
+	ssize_t length = readlink("/proc/self", text, sizeof(text) - 1);
+	int fd;
+
+	if (length <= 0)
+		return pid; /* no /proc: the next step says so */
+	text[length] = 0;
+	if (atoi(text) == getpid())
+		return pid;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[length > 0 ? length : 0] = 0;
+	line = strstr(text, "\nPid:");
+	return line ? (pid_t)atoi(line + 5) : -1;
+}
+
 /* Only valid while the caller alone can reap the child, or with the check that
  * it has not ended: what has not ended has not lost its pid. */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
@@ -42,7 +68,7 @@ int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
 	char path[32];
 	int directory;
 
-	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid_in_proc(pid, pidfd));
 	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0)
 		return fail(failure, STEP_open_proc, errno);

@@ -114,7 +114,7 @@ static int read_report(int report, const struct spawned *spawned, struct failure
 				return -1;
 			}
 			executing = 1;
-		} else if (is_ready(&ends[1]) || (executing && is_named(spawned->pid, NAME_BEFORE_EXEC) == 0)) {
+		} else if (is_ready(&ends[1]) || (executing && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0)) {
 			break;
 		}
 	}
