@@ -223,7 +223,8 @@ static void wait_until_mapped(struct child *child)
 
 /* An exec takes the capabilities from whoever is not inside 0, and the calling
  * process' own id often is not mapped at all. All of them: under no_new_privs the
- * command could get none that the launcher lacks. */
+ * command could get none that the launcher lacks, and where it does get one by its
+ * exec, the kernel takes that for a privileged program and drops the death signal. */
 static void keep_capabilities_for_launcher(struct child *child)
 {
 	struct capabilities own;
@@ -239,6 +240,15 @@ static void take_privileges(struct child *child)
 	if (privileges->ambient)
 		must(child, STEP_capabilities, keep_over_exec(privileges->ambient));
 	must(child, STEP_no_new_privs, refuse_new_privileges(privileges));
+}
+
+static void execute_image(struct child *child)
+{
+	long result = RAW5(execveat, child->image, "", child->image_argv, child->image_envp, AT_EMPTY_PATH);
+
+	if (result == -ENOENT) /* a security module (TOMOYO) that wants a path, and no /dev/fd */
+		result = RAW3(execve, child->image_path, child->image_argv, child->image_envp);
+	give_up(child, STEP_prepare, result);
 }
 
 void spawned_child(void *argument)
@@ -275,8 +285,7 @@ void spawned_child(void *argument)
 	if (plan->is_alone)
 		set_signal_mask(0);
 	if (executes_image)
-		give_up(child, STEP_prepare,
-			RAW5(execveat, child->image, "", child->image_argv, child->image_envp, AT_EMPTY_PATH));
+		execute_image(child);
 	__atomic_store_n(&child->state, CHILD_EXECUTING, __ATOMIC_RELEASE);
 	set_signal_mask(child->signal_mask);
 	give_up(child, STEP_exec, -execute(&plan->command));

@@ -20,6 +20,7 @@ struct child {
 	/* A program of ours to execute in place of the command, or -1. */
 	int image;
 	char *const *image_argv, *const *image_envp;
+	char image_path[32]; /* the same as /proc/self/fd/N */
 	int changes_ids; /* that is a launcher: it inherits `report` and all capabilities */
 	int report;	 /* the end of a pipe by which it tells what failed */
 

@@ -8,7 +8,6 @@
 #include "birth.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
-static char *const no_environment[] = {NULL};
 
 /* All that it has written, also when a fork in another thread has copied the other
  * end of the pipe, so that there is no end of file. */
@@ -73,9 +72,8 @@ static pid_t start_map_reader(struct child *child, int userns, int *from, int *p
 	*from = report[0];
 	plan.stdio[1] = report[1];
 	child->plan = &plan;
-	child->image = make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), &on_disk, failure);
-	child->image_argv = map_reader_argv;
-	child->image_envp = no_environment;
+	set_image(child, make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), &on_disk, failure),
+		  map_reader_argv);
 	child->tid = child->go = 1;
 	if (child->image >= 0) {
 		mask = block_signals();

@@ -128,6 +128,16 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 
 #elif defined(__riscv) && __riscv_xlen == 64
 
+/* A system call loses the vector registers. */
+#ifdef __riscv_vector
+#define RAW_CLOBBERED                                                                             \
+	"memory", "vl", "vtype", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", \
+		"v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", \
+		"v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31"
+#else
+#define RAW_CLOBBERED "memory"
+#endif
+
 RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 {
 	register long a7 __asm__("a7") = nr;
@@ -139,7 +149,7 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	__asm__ volatile("ecall"
 			 : "+r"(a0)
 			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4)
-			 : "memory");
+			 : RAW_CLOBBERED);
 	return a0;
 }
 
@@ -165,7 +175,7 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 			 "1:"
 			 : "+r"(a0)
 			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4)
-			 : "memory");
+			 : RAW_CLOBBERED);
 	return a0;
 }
 

@@ -212,7 +212,6 @@ static int changes_ids(const struct plan *plan)
 
 static char *const holder_argv[] = {"usernsproc-holder", NULL};
 static char *const launcher_argv[] = {"usernsproc-launcher", NULL};
-static char *const no_environment[] = {NULL};
 
 /* Nothing of the parent's but a descriptor to know its end by. */
 static int prepare_holder(struct plan *plan, struct child *child, struct spawned *spawned,
@@ -226,10 +225,9 @@ static int prepare_holder(struct plan *plan, struct child *child, struct spawned
 	plan->stdio[0] = child->death.parent_pidfd;
 	plan->stdio[1] = plan->stdio[2] = -1;
 	child->death.signal = 0; /* it looks after itself */
-	child->image_argv = holder_argv;
-	child->image_envp = no_environment;
-	child->image =
-		make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), &spawned->image_on_disk, failure);
+	set_image(child,
+		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), &spawned->image_on_disk, failure),
+		  holder_argv);
 	return child->image < 0 ? -1 : 0;
 }
 
@@ -247,9 +245,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, uint64
 	};
 
 	child->changes_ids = 1;
-	child->image_argv = launcher_argv;
-	child->image_envp = no_environment;
-	child->image = make_launcher_image(&parameters, &spawned->image_on_disk, failure);
+	set_image(child, make_launcher_image(&parameters, &spawned->image_on_disk, failure), launcher_argv);
 	return child->image < 0 ? -1 : 0;
 }
 

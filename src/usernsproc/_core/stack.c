@@ -1,4 +1,5 @@
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -85,6 +86,16 @@ void free_child(struct child *child)
 {
 	if (!keep_spare(child))
 		unmap_child(child);
+}
+
+void set_image(struct child *child, int image, char *const *argv)
+{
+	static char *const no_environment[] = {NULL};
+
+	child->image = image;
+	child->image_argv = argv;
+	child->image_envp = no_environment;
+	snprintf(child->image_path, sizeof(child->image_path), "/proc/self/fd/%d", image);
 }
 
 uint64_t block_signals(void)

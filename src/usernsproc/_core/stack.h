@@ -24,6 +24,9 @@ static inline char *stack_bottom_of(struct child *child)
 	return stack_of(child) - STACK_USED;
 }
 
+/* What the child is to execute: a program of ours, that has no environment. */
+void set_image(struct child *child, int image, char *const *argv);
+
 /* Block every signal; gives the mask to restore. */
 uint64_t block_signals(void);
 void restore_signals(uint64_t mask);

@@ -1,0 +1,670 @@
+/* /init of a machine that has a kernel and this program, nothing else: runs the
+ * core on it and tells what came of it, one line per check.
+ *
+ * Linked statically from the core's own files (all but module.c), see `run`. It
+ * is also the command that it starts: with arguments it is "report", which
+ * tells how it finds itself, or "park".
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/nsfs.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "core.h"
+#include "rawsys.h"
+
+#define REPORT_STATUS 42
+
+/* What a command can see of how it was started. */
+static int report(int argc, char **argv)
+{
+	static const char *const states[] = {"SigBlk", "SigIgn", "CapInh", "CapAmb", "NoNewPrivs"};
+	gid_t groups[8];
+	int count = getgroups(8, groups);
+	char directory[64];
+
+	printf("argv");
+	for (int i = 0; i < argc; i++)
+		printf(" %s", argv[i]);
+	printf("; env");
+	for (char **variable = environ; *variable; variable++)
+		printf(" %s", *variable);
+	printf("; uid_map %s", contents("/proc/self/uid_map"));
+	printf("; gid_map %s", contents("/proc/self/gid_map"));
+	printf("; ids %d %d %d %d", (int)getuid(), (int)geteuid(), (int)getgid(), (int)getegid());
+	printf("; groups");
+	for (int i = 0; i < count; i++)
+		printf(" %d", (int)groups[i]);
+	printf("; fds %s", names_in("/proc/self/fd"));
+	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		printf("; %s %llx", states[i],
+		       strtoull(status(contents("/proc/self/status"), states[i]), NULL, 16));
+	printf("; in %s", getcwd(directory, sizeof(directory)));
+	printf("; cgroup %s", contents("/proc/self/cgroup"));
+	return REPORT_STATUS;
+}
+
+/* ---- what is asked for ---- */
+
+static char *report_argv[] = {"usernsproc-test", "report", "two words", "", NULL};
+static char *park_argv[] = {"usernsproc-test", "park", NULL};
+static char *environment[] = {"A=1", "B=x y", NULL};
+static char *candidates[] = {"/nowhere/init", "/init", NULL};
+static char *missing[] = {"/nowhere/init", "/tmp/init", NULL};
+static int kept[] = {7};
+
+static const struct maps own_ids = {.uid_map = "0 0 1000\n", .gid_map = "0 0 1000\n"};
+static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
+					    .gid_map = "0 200000 65536\n"};
+
+static struct plan plan_for(char **argv)
+{
+	struct plan plan = {
+		.namespaces = CLONE_NEWUSER,
+		.maps = own_ids,
+		.command = {argv, environment, candidates},
+		.cwd = "/tmp",
+		.stdio = {-1, -1, -1},
+		.keep = kept,
+		.keep_count = 1,
+		.close_fds = 1,
+		.restore_signals = 1,
+		.umask = -1,
+		.process_group = -1,
+		.cgroup = -1,
+		.death_signal = SIGKILL,
+	};
+
+	return plan;
+}
+
+/* By way of the launcher: ids that the caller does not have. */
+static struct plan plan_as(uint32_t id, char **argv)
+{
+	static const uint32_t groups[] = {5, 60};
+	struct plan plan = plan_for(argv);
+
+	plan.maps = subordinate_ids;
+	plan.credentials = (struct credentials){.set_uid = 1, .set_gid = 1, .set_groups = 1, .uid = id,
+						.gid = id, .group_count = 2, .groups = groups};
+	return plan;
+}
+
+static struct plan plan_for_holder(void)
+{
+	struct plan plan = plan_for(NULL);
+
+	plan.is_alone = 1;
+	plan.maps = subordinate_ids;
+	return plan;
+}
+
+#define REPORT(maps, ids, states, cgroup)                                                         \
+	"argv usernsproc-test report two words ; env A=1 B=x y; " maps "; ids " ids               \
+	"; fds 0 1 2 7; SigBlk 800; SigIgn 200; " states "; in /tmp; cgroup 0::/" cgroup
+#define MAPS_OWN "uid_map 0 0 1000; gid_map 0 0 1000"
+#define MAPS_SUBORDINATE "uid_map 0 100000 65536; gid_map 0 200000 65536"
+#define IDS_OWN "0 0 0 0; groups"
+#define IDS(id) id " " id " " id " " id "; groups 5 60"
+#define UNPRIVILEGED "CapInh 0; CapAmb 0; NoNewPrivs 0"
+#define REPORT_OWN REPORT(MAPS_OWN, IDS_OWN, UNPRIVILEGED, "")
+#define REPORT_AS(id) REPORT(MAPS_SUBORDINATE, IDS(id), UNPRIVILEGED, "")
+
+/* In both halves of what capset() takes: CAP_NET_RAW, CAP_BPF. */
+#define AMBIENT (1ull << 13 | 1ull << 39)
+#define PRIVILEGED "CapInh 8000002000; CapAmb 8000002000; NoNewPrivs 1"
+
+/* PIDFD_GET_INFO has it from 6.15 on. */
+static int keeps_exit_status(void)
+{
+	struct utsname system;
+	int major = 0, minor = 0;
+
+	uname(&system);
+	sscanf(system.release, "%d.%d", &major, &minor);
+	return major > 6 || (major == 6 && minor >= 15);
+}
+
+static void check_status(int pidfd, const char *subject)
+{
+	siginfo_t info = {0};
+
+	check(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) == 0 && info.si_code == CLD_EXITED &&
+		      info.si_status == REPORT_STATUS,
+	      subject, "exit status");
+	if (keeps_exit_status())
+		check(pidfd_exit_status(pidfd) == REPORT_STATUS << 8, subject, "exit status afterwards");
+	else
+		check(pidfd_exit_status(pidfd) == -1, subject, "exit status not kept by this kernel");
+}
+
+static void read_report(int from, char *text, size_t size)
+{
+	size_t length = 0;
+	ssize_t part;
+
+	while ((part = read(from, text + length, size - 1 - length)) > 0)
+		length += (size_t)part;
+	text[length] = 0;
+}
+
+/* A descriptor to be kept, others that could be inherited, and a pipe that may not. */
+static void check_report(struct plan plan, const char *wanted, const char *subject)
+{
+	struct failure failure = {0};
+	struct spawned spawned;
+	char text[1024];
+	int output[2], outcome;
+
+	if (pipe2(output, O_CLOEXEC) < 0 || dup2(0, kept[0]) < 0 || dup2(0, 6) < 0 || dup2(0, 100) < 0)
+		exit(1);
+	plan.stdio[1] = output[1];
+	forget_old_code();
+	outcome = spawn(&plan, &spawned, &failure);
+	close(output[1]);
+	if (check_outcome(outcome, &failure, STEP_none, 0, subject)) {
+		read_report(output[0], text, sizeof(text));
+		check_text(text, wanted, subject, "what it sees");
+		check_status(spawned.pidfd, subject);
+		close(spawned.pidfd);
+	}
+	close(output[0]);
+	close(kept[0]);
+	close(6);
+	close(100);
+}
+
+/* ---- namespaces ---- */
+
+static volatile sig_atomic_t told_of_children;
+
+static void count_sigchld(int signal)
+{
+	told_of_children += signal == SIGCHLD;
+}
+
+static void check_maps(int userns)
+{
+	static const char subject[] = "read_maps of a namespace without processes";
+	struct failure failure = {0};
+	char maps[512] = "", *gid_map;
+	ssize_t length;
+
+	forget_old_code();
+	length = read_maps(userns, maps, sizeof(maps) - 1, &failure);
+	gid_map = maps + strlen(maps) + 1;
+	if (!check_outcome(length, &failure, STEP_none, 0, subject))
+		return;
+	check(length == gid_map + strlen(gid_map) - maps, subject, "its length");
+	check_text(squeeze(maps), "0 100000 65536", subject, "uid map");
+	check_text(squeeze(gid_map), "0 200000 65536", subject, "gid map");
+}
+
+static void namespaces(void)
+{
+	static const struct maps wrong = {.uid_map = "0 0 0\n"};
+	struct failure failure = {0};
+	struct traces before, with_one;
+	char maps[8];
+	int userns;
+
+	look(&before);
+	check_outcome(create_userns(&wrong, &failure), &failure, STEP_uid_map, EINVAL,
+		      "create_userns with a wrong map");
+	check_nothing_left(&before, "create_userns with a wrong map");
+
+	signal(SIGCHLD, count_sigchld);
+	userns = create_userns(&subordinate_ids, &failure);
+	check_outcome(userns, &failure, STEP_none, 0, "create_userns");
+	check(told_of_children == 0, "create_userns", "no SIGCHLD was sent");
+	check(ioctl(userns, NS_GET_NSTYPE) == CLONE_NEWUSER, "create_userns", "a user namespace");
+	check(fcntl(userns, F_GETFD) == FD_CLOEXEC, "create_userns", "closed on exec");
+	look(&with_one);
+	check_nothing_left(&with_one, "create_userns");
+	check_maps(userns);
+	check_nothing_left(&with_one, "read_maps");
+	close(userns);
+	check_nothing_left(&before, "a closed namespace");
+
+	forget_old_code();
+	check_outcome(read_maps(0, maps, sizeof(maps), &failure), &failure, STEP_setns, EINVAL,
+		      "read_maps of no namespace");
+	check_nothing_left(&before, "read_maps of no namespace");
+}
+
+/* ---- commands ---- */
+
+static void commands(void)
+{
+	struct plan in_pid_namespace = plan_for(report_argv), in_time_namespace = plan_for(report_argv);
+	struct traces before;
+
+	in_pid_namespace.namespaces |= CLONE_NEWPID;
+	in_time_namespace.namespaces |= CLONE_NEWTIME; /* by clone3() */
+	look(&before);
+	check_report(plan_for(report_argv), REPORT_OWN, "a command");
+	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root");
+	check_report(plan_as(33, report_argv), REPORT_AS("33"), "a command as 33");
+	check_report(in_pid_namespace, REPORT_OWN, "a command in a pid namespace of its own");
+	check_report(in_time_namespace, REPORT_OWN, "a command in a time namespace of its own");
+	check_nothing_left(&before, "commands");
+}
+
+static void privileged_commands(void)
+{
+	struct plan plan = plan_for(report_argv), plan_as_other = plan_as(33, report_argv);
+
+	plan.privileges.ambient = plan_as_other.privileges.ambient = AMBIENT;
+	plan.privileges.no_new_privs = plan_as_other.privileges.no_new_privs = 1;
+	check_report(plan, REPORT(MAPS_OWN, IDS_OWN, PRIVILEGED, ""), "a command with capabilities");
+	check_report(plan_as_other, REPORT(MAPS_SUBORDINATE, IDS("33"), PRIVILEGED, ""),
+		     "a command as 33 with capabilities");
+}
+
+/* By clone3(). */
+static void commands_in_cgroup(void)
+{
+	struct plan plan = plan_for(report_argv), plan_as_root = plan_as(0, report_argv);
+	struct failure failure = {0};
+	struct spawned spawned;
+
+	plan.cgroup = plan_as_root.cgroup = open("/cgroup/test", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	check_report(plan, REPORT(MAPS_OWN, IDS_OWN, UNPRIVILEGED, "test"), "a command in a cgroup");
+	check_report(plan_as_root, REPORT(MAPS_SUBORDINATE, IDS("0"), UNPRIVILEGED, "test"),
+		     "a command as root in a cgroup");
+	close(plan.cgroup);
+	plan.keep_count = 0;
+	forget_old_code();
+	plan.cgroup = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	check_outcome(spawn(&plan, &spawned, &failure), &failure, STEP_cgroup, ENOENT,
+		      "a command in what is no cgroup");
+	close(plan.cgroup);
+}
+
+static int give_up(void *context, pid_t pid, int pidfd)
+{
+	return context == NULL && pid > 0 && pidfd >= 0;
+}
+
+static void failing_commands(void)
+{
+	const struct {
+		const char *subject;
+		struct plan plan;
+		char **candidates;
+		const char *cwd;
+		int (*between)(void *, pid_t, int);
+		enum step step;
+		int error;
+	} cases[] = {
+		{"a missing command", plan_for(park_argv), missing, "/", NULL, STEP_exec, ENOENT},
+		{"a missing command as root", plan_as(0, park_argv), missing, "/", NULL, STEP_exec, ENOENT},
+		{"no such folder", plan_for(park_argv), candidates, "/nowhere", NULL, STEP_chdir, ENOENT},
+		{"no such folder as root", plan_as(0, park_argv), candidates, "/nowhere", NULL, STEP_chdir,
+		 ENOENT},
+		{"an id that is not mapped", plan_as(70000, park_argv), candidates, "/", NULL, STEP_setid,
+		 EINVAL},
+		{"given up in between", plan_for(park_argv), candidates, "/", give_up, STEP_on_created, 0},
+	};
+	struct traces before;
+
+	dup2(0, kept[0]);
+	look(&before);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct plan plan = cases[i].plan;
+		struct failure failure = {0};
+		struct spawned spawned;
+
+		plan.command.candidates = cases[i].candidates;
+		plan.cwd = cases[i].cwd;
+		plan.between = cases[i].between;
+		forget_old_code();
+		check_outcome(spawn(&plan, &spawned, &failure), &failure, cases[i].step, cases[i].error,
+			      cases[i].subject);
+		check_nothing_left(&before, cases[i].subject);
+	}
+}
+
+/* ---- holders ---- */
+
+static void check_descriptor(pid_t pid)
+{
+	char path[64], target[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	check_text(names_in(path), "0", "a holder", "one descriptor");
+	strcat(path, "/0");
+	check(readlink(path, target, sizeof(target) - 1) > 0 && strstr(target, "pidfd"), "a holder",
+	      "a pidfd");
+}
+
+static void holders(void)
+{
+	struct plan plan = plan_for_holder();
+	struct failure failure = {0};
+	struct spawned spawned;
+	struct traces before;
+	siginfo_t info = {0};
+	pid_t pid;
+
+	forget_old_code();
+	look(&before);
+	if (!check_outcome(spawn(&plan, &spawned, &failure), &failure, STEP_none, 0, "a holder"))
+		return;
+	pid = spawned.pid;
+	check(!ends_within(spawned.pidfd, SURVIVAL_MILLISECONDS), "a holder", "lives");
+	check_text(status(contents_of(pid, "status"), "State"), "S", "a holder", "sleeps");
+	check_text(contents_of(pid, "comm"), "usernsproc-hold", "a holder", "name");
+	check_text(contents_of(pid, "uid_map"), "0 100000 65536", "a holder", "uid map");
+	check_text(contents_of(pid, "gid_map"), "0 200000 65536", "a holder", "gid map");
+	check_text(contents_of(pid, "environ"), "", "a holder", "no environment");
+	check_text(status(contents_of(pid, "status"), "SigBlk"), "0000000000000000", "a holder",
+		   "no signal blocked");
+	check_text(status(contents_of(pid, "status"), "SigIgn"), "0000000000000000", "a holder",
+		   "no signal ignored");
+	check_descriptor(pid);
+	RAW4(pidfd_send_signal, spawned.pidfd, SIGTERM, 0, 0);
+	check(ends_within(spawned.pidfd, PATIENCE_MILLISECONDS) &&
+		      waitid(P_PIDFD, (id_t)spawned.pidfd, &info, WEXITED | __WALL) == 0 &&
+		      info.si_code == CLD_KILLED && info.si_status == SIGTERM,
+	      "a holder", "ends by SIGTERM");
+	close(spawned.pidfd);
+	check_nothing_left(&before, "a holder");
+}
+
+/* ---- whose end is whose ---- */
+
+/* A process that starts one child and tells its pid. */
+struct creator {
+	struct plan plan;
+	enum place { MAIN_THREAD, THREAD, OUT_OF_SIGHT } place;
+	int tell;
+	struct spawned spawned;
+};
+
+static int tell_pid(void *context, pid_t pid, int pidfd)
+{
+	struct creator *creator = context;
+
+	return write(creator->tell, &pid, sizeof(pid)) != sizeof(pid) || pidfd < 0;
+}
+
+static int tell_pid_and_park(void *context, pid_t pid, int pidfd)
+{
+	int result = tell_pid(context, pid, pidfd);
+
+	while (result == 0)
+		pause();
+	return result;
+}
+
+static void *create(void *argument)
+{
+	struct creator *creator = argument;
+	struct failure failure = {0};
+
+	creator->plan.between_context = creator;
+	forget_old_code();
+	check_outcome(spawn(&creator->plan, &creator->spawned, &failure), &failure, STEP_none, 0,
+		      "the creating process");
+	return NULL;
+}
+
+static void be_creator(struct creator *creator)
+{
+	pthread_t thread;
+
+	if (creator->place == OUT_OF_SIGHT && unshare(CLONE_NEWPID) < 0)
+		exit(1);
+	if (creator->place != THREAD)
+		create(creator);
+	else if (pthread_create(&thread, NULL, create, creator) || pthread_join(thread, NULL))
+		exit(1);
+	tell_pid(creator, creator->spawned.pid, creator->spawned.pidfd);
+	for (;;)
+		pause();
+}
+
+/* The thread that makes it, if that is not the main one, has ended by the time
+ * that we hear of the child. */
+static void check_end(struct plan plan, enum place place, int ends, const char *subject)
+{
+	struct creator creator = {.plan = plan, .place = place};
+	int pipes[2], pidfd = -1;
+	pid_t process, child;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0 || dup2(0, kept[0]) < 0)
+		exit(1);
+	creator.tell = pipes[1];
+	process = fork();
+	if (process == 0)
+		be_creator(&creator);
+	close(pipes[1]);
+	if (read(pipes[0], &child, sizeof(child)) == sizeof(child))
+		pidfd = (int)RAW2(pidfd_open, child, 0);
+	close(pipes[0]);
+	check(pidfd >= 0 && !ends_within(pidfd, SURVIVAL_MILLISECONDS), subject, "lives");
+	kill(process, SIGKILL);
+	waitpid(process, NULL, 0);
+	if (ends)
+		check(ends_within(pidfd, PATIENCE_MILLISECONDS), subject, "ends with the creating process");
+	else
+		check(!ends_within(pidfd, SURVIVAL_MILLISECONDS), subject, "outlives the creating process");
+	RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+	close(pidfd);
+}
+
+static void ends(void)
+{
+	struct plan detached = plan_for(park_argv), waiting = plan_for(park_argv);
+
+	detached.death_signal = 0;
+	waiting.death_signal = 0;
+	waiting.between = tell_pid_and_park;
+	check_end(plan_for_holder(), MAIN_THREAD, 1, "a holder");
+	check_end(plan_for_holder(), THREAD, 1, "a holder of an ended thread");
+	check_end(plan_for_holder(), OUT_OF_SIGHT, 1, "a holder in another pid namespace");
+	check_end(plan_for(park_argv), MAIN_THREAD, 1, "a command");
+	check_end(plan_for(park_argv), THREAD, 1, "a command of an ended thread");
+	check_end(plan_for(park_argv), OUT_OF_SIGHT, 1, "a command in another pid namespace");
+	check_end(plan_as(0, park_argv), MAIN_THREAD, 1, "a command as root");
+	check_end(plan_as(0, park_argv), THREAD, 1, "a command as root of an ended thread");
+	check_end(plan_as(0, park_argv), OUT_OF_SIGHT, 1, "a command as root in another pid namespace");
+	check_end(plan_as(33, park_argv), THREAD, 1, "a command as 33 of an ended thread");
+	check_end(detached, THREAD, 0, "a command without a death signal");
+	check_end(waiting, MAIN_THREAD, 1, "a command that may not go on yet");
+}
+
+static void *report_from_thread(void *subject)
+{
+	check_report(plan_as(0, report_argv), REPORT_AS("0"), subject);
+	return NULL;
+}
+
+/* A command's keeper ends with it, though nobody waits for the keeper. */
+static void threads(void)
+{
+	struct traces before, now;
+	pthread_t thread;
+	int patience = PATIENCE_MILLISECONDS;
+
+	look(&before);
+	if (pthread_create(&thread, NULL, report_from_thread, "a command of a thread"))
+		exit(1);
+	pthread_join(thread, NULL);
+	for (look(&now); patience > 0 && strcmp(now.threads, before.threads); patience -= 10) {
+		poll(NULL, 0, 10);
+		look(&now);
+	}
+	check_nothing_left(&before, "a command of a thread");
+}
+
+/* ---- unusual callers ---- */
+
+/* To every child of one that did unshare(CLONE_NEWPID) getppid() is 0. The
+ * first child is process 1 there, and the last: so one for each of these. */
+static void command_out_of_sight(void)
+{
+	check_report(plan_for(report_argv), REPORT_OWN, "a command in another pid namespace");
+}
+
+static void root_command_out_of_sight(void)
+{
+	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root in another pid namespace");
+}
+
+static void namespace_out_of_sight(void)
+{
+	struct failure failure = {0};
+
+	check_outcome(create_userns(&own_ids, &failure), &failure, STEP_none, 0,
+		      "create_userns in another pid namespace");
+}
+
+static void take_away(unsigned nr)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
+
+	check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 && syscall(nr, 0, 0, 0) < 0 &&
+		      errno == ENOSYS,
+	      "a system call", "taken away");
+}
+
+/* As on a kernel before 5.9. */
+static void without_close_range(void)
+{
+	take_away(__NR_close_range);
+	check_report(plan_for(report_argv), REPORT_OWN, "a command without close_range");
+	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root without close_range");
+	holders();
+}
+
+/* As container engines do. */
+static void without_clone3(void)
+{
+	take_away(__NR_clone3);
+	commands_in_cgroup();
+}
+
+/* ---- all of it ---- */
+
+/* In a process of its own, so that what it changes is gone afterwards. */
+static void in_process(void (*checks)(void), int unshared)
+{
+	int status = -1;
+	pid_t process = fork();
+
+	if (process == 0) {
+		if (unshare(unshared) < 0)
+			exit(1);
+		checks();
+		exit(0);
+	}
+	waitpid(process, &status, 0);
+	if (status)
+		check(0, "a part of the checks", WIFSIGNALED(status) ? "was killed" : "could not go on");
+}
+
+static void run_checks(void)
+{
+	sigset_t blocked;
+
+	/* A command is to find these as here, but SIGPIPE as it was before
+	 * Python ignored it. */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	signal(SIGUSR1, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, count_sigchld);
+
+	in_process(namespaces, 0);
+	in_process(commands, 0);
+	in_process(privileged_commands, 0);
+	in_process(commands_in_cgroup, 0);
+	in_process(failing_commands, 0);
+	in_process(holders, 0);
+	in_process(ends, 0);
+	in_process(threads, 0);
+	in_process(command_out_of_sight, CLONE_NEWPID);
+	in_process(root_command_out_of_sight, CLONE_NEWPID);
+	in_process(namespace_out_of_sight, CLONE_NEWPID);
+	in_process(without_close_range, 0);
+	in_process(without_clone3, 0);
+}
+
+static void make_system(void)
+{
+	mkdir("/proc", 0555);
+	mkdir("/tmp", 01777);
+	mkdir("/dev", 0755);
+	mkdir("/cgroup", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("cgroup", "/cgroup", "cgroup2", 0, NULL);
+	mkdir("/cgroup/test", 0755);
+	/* TOMOYO looks there for the name of what execveat() executes. */
+	symlink("/proc/self/fd", "/dev/fd");
+}
+
+/* Process 1 only adopts orphans: what the checks expect of children does not
+ * hold there, and its end would be a panic. */
+static void be_init(void)
+{
+	struct utsname system;
+	int checks_status = -1, status;
+	pid_t checks, ended;
+
+	make_system();
+	start_counting();
+	uname(&system);
+	printf("init on Linux %s %s, pages of %ld bytes\n", system.release, system.machine,
+	       sysconf(_SC_PAGESIZE));
+	fflush(stdout);
+	checks = fork();
+	if (checks == 0) {
+		run_checks();
+		exit(0);
+	}
+	while ((ended = waitpid(-1, &status, __WALL)) > 0) {
+		if (ended == checks)
+			checks_status = status;
+	}
+	if (checks_status)
+		check(0, "the checks", "ended before their time");
+	tell_result();
+	reboot(RB_POWER_OFF);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "report") == 0)
+		return report(argc, argv);
+	if (argc == 1 && getpid() == 1)
+		be_init();
+	for (;;)
+		pause();
+}
