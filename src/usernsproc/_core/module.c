@@ -588,8 +588,14 @@ static void module_free(void *module)
 	module_clear(module);
 }
 
+/* Slots of CPython 3.12, which 3.11 does not know and would refuse. */
+#define SLOT_MULTIPLE_INTERPRETERS 3
+#define PER_INTERPRETER_GIL_SUPPORTED ((void *)2)
+#define VERSION_3_12 0x030c0000
+
 static PyModuleDef_Slot slots[] = {
 	{Py_mod_exec, (void *)(uintptr_t)module_exec},
+	{0, NULL}, /* set in PyInit__core() */
 	{0, NULL},
 };
 
@@ -607,5 +613,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__core(void)
 {
+	if (Py_Version >= VERSION_3_12)
+		slots[1] = (PyModuleDef_Slot){SLOT_MULTIPLE_INTERPRETERS, PER_INTERPRETER_GIL_SUPPORTED};
 	return PyModuleDef_Init(&definition);
 }

@@ -28,12 +28,28 @@ int fail(struct failure *failure, enum step step, int error)
 	return -1;
 }
 
+static int ends_within(int pidfd, int milliseconds)
+{
+	struct pollfd process = {.fd = pidfd, .events = POLLIN};
+	int result;
+
+	do /* a signal interrupts even a look that does not wait */
+		result = poll(&process, 1, milliseconds);
+	while (result < 0 && errno == EINTR);
+	return result != 0;
+}
+
 /* A zombie answers signal 0, so only poll(2) tells whether it still runs. */
 int has_ended(int pidfd)
 {
-	struct pollfd process = {.fd = pidfd, .events = POLLIN};
+	return ends_within(pidfd, 0);
+}
 
-	return poll(&process, 1, 0) != 0;
+/* For telling why something failed: a process that was killed may take a moment
+ * to end, in which its files in /proc answer EACCES. */
+int is_ending(int pidfd)
+{
+	return ends_within(pidfd, 20);
 }
 
 /* What /proc calls the process: its pid, unless /proc was mounted for another pid

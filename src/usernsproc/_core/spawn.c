@@ -34,7 +34,7 @@ static int map(const struct plan *plan, const struct spawned *spawned, struct fa
 		return -1;
 	result = write_maps(proc_dir, &plan->maps, failure);
 	close(proc_dir);
-	if (result < 0 && has_ended(spawned->pidfd)) /* somebody killed it meanwhile */
+	if (result < 0 && is_ending(spawned->pidfd)) /* somebody killed it meanwhile */
 		failure->error = ESRCH;
 	return result;
 }

@@ -44,7 +44,7 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 	if (pid < 0)
 		return fail(failure, STEP_clone, (int)-pid);
 	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
-	if (userns < 0 && has_ended(pidfd)) /* somebody killed it: that is why */
+	if (userns < 0 && is_ending(pidfd)) /* somebody killed it: that is why */
 		failure->error = ESRCH;
 	kill_and_reap((pid_t)pid, pidfd);
 	close(pidfd);
