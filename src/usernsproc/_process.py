@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, AnyStr, NoReturn, cast
 
-from . import _core
 from ._caller import Caller
 from ._capabilities import capability_mask
 from ._cgroup import opened_cgroup
@@ -25,12 +21,12 @@ from ._errors import closed_error
 from ._idmap import IdMap, IdMapLike
 from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
 from ._namespace import Namespace, NamespaceKind
+from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
 from ._procdir import open_proc_dir_of, pid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from types import TracebackType
     from typing import Literal, overload
 
     from typing_extensions import Unpack
@@ -41,22 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["UsernsProcess"]
 
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
-LOST_STATUS = 255
-_WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
 
 
-class _DelSafe:
-    """For what `__del__` calls: when the interpreter ends, modules may be empty already."""
-
-    waitid = staticmethod(os.waitid)
-    close = staticmethod(os.close)
-    P_PIDFD = os.P_PIDFD
-    WEXITED = os.WEXITED | _WALL
-    WNOHANG = os.WNOHANG
-    CLD_EXITED = os.CLD_EXITED
-
-
-class UsernsProcess(subprocess.Popen[AnyStr]):
+class UsernsProcess(PidfdPopen[AnyStr]):
     """A command in a new user namespace; without *args*, a holder of one.
 
     Every parameter, attribute and method of `subprocess.Popen` keeps its name and
@@ -115,13 +98,6 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
 
     Linux 5.4. See `clone(2)`, `user_namespaces(7)`, `pidfd_open(2)`.
     """
-
-    _pidfd = -1
-    _detached = False
-    _creating_thread = 0
-    _is_holder = False
-    _child_created = False
-    args: Any
 
     if TYPE_CHECKING:
 
@@ -192,11 +168,10 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
     ) -> None:
         _refuse_preexec_fn(popen_args, popen_options)
         if args is None:
-            _refuse_for_holder(super().__init__, popen_args, popen_options)
+            _refuse_for_holder(popen_args, popen_options)
         if sys.flags.warn_default_encoding:
             name_default_encoding(popen_args, popen_options)
         self._is_holder = args is None
-        self._pidfd_lock = threading.RLock()
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         self._caller = Caller.now()
         self._maps = Maps.wanted(uid_map, gid_map, setgroups, self._caller)
@@ -298,178 +273,6 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
             self._on_created(self)
         finally:
             self._creating_thread = 0
-
-    # ---- the pidfd ----
-
-    @property
-    def pidfd(self) -> int:
-        """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
-        readable when the process has ended."""
-        if self._pidfd < 0:
-            raise closed_error("process")
-        return self._pidfd
-
-    def fileno(self) -> int:
-        """The same as `pidfd`, so that the object works with `select`, `selectors` and event loops."""
-        return self.pidfd
-
-    def detach_pidfd(self) -> int:
-        """Give up the pidfd: it is the caller's to close, and to signal and wait with.
-
-        This object can do neither any more; of `Popen`'s members only `pid`, `args`
-        and the pipes remain.
-        """
-        pidfd, self._pidfd = self.pidfd, -1
-        self._detached = True
-        return pidfd
-
-    def _close_pidfd(self, _safe: type[_DelSafe] = _DelSafe) -> None:
-        # Not while another thread, a watchdog perhaps, signals through it: its
-        # number could be that of another child the next moment.
-        with self._pidfd_lock:
-            if self._pidfd >= 0:
-                pidfd, self._pidfd = self._pidfd, -1
-                _safe.close(pidfd)
-
-    def close(self) -> None:
-        """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
-        if self._pidfd >= 0:
-            self.kill()
-            self._creating_thread = 0  # it ends, whether it was started or not
-            self.wait()
-            self._close_pidfd()
-        self._close_pipes()
-
-    def _close_pipes(self) -> None:
-        for pipe in (self.stdin, self.stdout, self.stderr):
-            if pipe is not None:
-                _close_quietly(pipe)
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
-        if self._is_holder or self._pidfd < 0:
-            self.close()
-            return
-        super().__exit__(exc_type, value, traceback)
-        if self.returncode is not None:
-            self._close_pidfd()
-
-    def __del__(self, *ignored: Any) -> None:
-        # A running child stays in subprocess._active, which reaps it later: as in Popen.
-        if self._pidfd >= 0:
-            super().__del__()
-            if self.returncode is not None:
-                self._close_pidfd()
-
-    # ---- signals ----
-
-    def send_signal(self, sig: int) -> None:
-        """Send *sig* with `pidfd_send_signal(2)`.
-
-        As `Popen.send_signal`, it does nothing when the process has ended. Unlike
-        it, it cannot reach a stranger that got the process' pid.
-
-        Raises:
-            PermissionError: the process runs a set-user-ID program (`EPERM`).
-        """
-        self.poll()
-        with self._pidfd_lock:
-            if self.returncode is None:
-                try:
-                    signal.pidfd_send_signal(self.pidfd, sig)
-                except ProcessLookupError:
-                    pass  # ended, and reaped by somebody else, in this moment
-
-    # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
-
-    def waitid(self, options: int = os.WEXITED) -> os.waitid_result | None:
-        """`waitid(P_PIDFD, …)`: unlike `wait` it tells of stops (`os.WSTOPPED`,
-        `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
-        reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
-
-        Raises:
-            ChildProcessError: it has been reaped (`ECHILD`).
-        """
-        result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
-        if result is not None and result.si_code in _ENDED and not options & os.WNOWAIT:
-            self._set_returncode(result)
-        return result
-
-    def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
-        self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status
-
-    def _internal_poll(self, _deadstate: int | None = None, _safe: type[_DelSafe] = _DelSafe) -> int | None:
-        if self.returncode is None and not self._detached:
-            if not self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
-                return None  # another thread is waiting: nothing is known yet
-            try:
-                if self.returncode is None:
-                    self._reap(_safe.WNOHANG)
-            except OSError:
-                if _deadstate is None:
-                    raise
-                self.returncode = _deadstate
-            finally:
-                self._waitpid_lock.release()  # type: ignore[attr-defined]
-            if _deadstate is not None and self.returncode is not None:
-                self._close_pidfd()  # called for a dropped object: the last chance
-        return self.returncode
-
-    def _wait(self, timeout: float | None) -> int:
-        if self._creating_thread == threading.get_ident() and self.returncode is None and timeout is None:
-            raise RuntimeError("the command runs only after on_created has returned: waiting for it would never end")
-        if timeout is not None and self.returncode is None:
-            self._wait_readable(timeout)
-        while self.returncode is None:
-            with self._waitpid_lock:  # type: ignore[attr-defined]
-                if self.returncode is None:
-                    self._reap(0)
-        return self.returncode
-
-    def _wait_readable(self, timeout: float) -> None:
-        """Sleep on the pidfd, without the lock; `Popen` looks again and again."""
-        poller = select.poll()
-        end = time.monotonic() + timeout
-        with self._pidfd_lock:
-            if self.returncode is not None:
-                return  # another thread waited, and may have closed the pidfd
-            poller.register(self.pidfd, select.POLLIN)
-        while True:
-            remaining = end - time.monotonic()
-            if poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000) or self.returncode is not None:
-                return
-            if remaining <= 0:
-                raise subprocess.TimeoutExpired(self.args, timeout)
-
-    def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
-        """Set `returncode`, or leave it when the process still runs. The lock is held."""
-        try:
-            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | flags)
-        except ChildProcessError:
-            self._reap_lost(flags)
-        else:
-            if result is not None:
-                self._set_returncode(result)
-
-    def _reap_lost(self, flags: int) -> None:
-        """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        if not poller.poll(0 if flags & os.WNOHANG else None):
-            return
-        status = _core.exit_status(self.pidfd)
-        if status >= 0:
-            self.returncode = os.waitstatus_to_exitcode(status)
-            return
-        self.returncode = LOST_STATUS
-        warnings.warn(
-            f"another part of the program reaped process {self.pid}; its exit status is lost "
-            f"(Linux 6.15 would keep it), returncode is {LOST_STATUS}",
-            RuntimeWarning,
-            stacklevel=5,
-        )
 
     # ---- the namespace ----
 
@@ -580,36 +383,12 @@ class UsernsProcess(subprocess.Popen[AnyStr]):
         what = "holder" if self._is_holder else repr(getattr(self, "args", None))
         return f"<{type(self).__name__} {what}: {self._state()}>"
 
-    def _state(self) -> str:
-        if not self._child_created:
-            return "not started"
-        if self.returncode is None:
-            return f"pid {self.pid}, detached" if self._detached else f"pid {self.pid}, running when last looked at"
-        if self.returncode >= 0:
-            return f"pid {self.pid}, exited with status {self.returncode}"
-        try:
-            name = signal.Signals(-self.returncode).name
-        except ValueError:
-            name = f"signal {-self.returncode}"
-        return f"pid {self.pid}, killed by {name}"
-
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
 
 
-_ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
-_LONGEST_POLL = 86_400.0
-
-
 def _encoded(text: str | None) -> bytes | None:
     return None if text is None else text.encode("ascii")
-
-
-def _close_quietly(pipe: Any) -> None:
-    try:
-        pipe.close()
-    except OSError:
-        pass  # buffered input for a process that is gone
 
 
 def _clone_flags(namespaces: Iterable[str]) -> int:
@@ -640,13 +419,12 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         )
 
 
-def _refuse_for_holder(
-    popen_init: Callable[..., None], popen_args: tuple[Any, ...], popen_options: dict[str, Any]
-) -> None:
+def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
     given = [name for name, value in popen_options.items() if value is not None]
     if given or popen_args:
         import inspect  # slow to load, and hardly ever needed
 
-        inspect.signature(popen_init).bind(None, *popen_args, **popen_options)  # no such parameter: TypeError
+        # No such parameter: TypeError.
+        inspect.signature(subprocess.Popen.__init__).bind(None, None, *popen_args, **popen_options)
         what = f"{given[0]}= has" if given else "positional parameters have"
         raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")
