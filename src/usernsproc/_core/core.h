@@ -1,6 +1,6 @@
 /* What the files of the core have in common.
  *
- *   module.c      the only file that sees Python.h: converts, calls, translates failures
+ *   module*.c     the only files that see Python.h: convert, call, translate failures
  *   transient.c   a child that exists while one call runs: makes a namespace
  *   spawn.c       the parent's side of a command or a holder
  *   birth.c       clone for these, and the thread that keeps a child

@@ -3,22 +3,15 @@
  *
  * Limited API of CPython 3.11.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "module.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/nsfs.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core.h"
 #include "inline.h"
-
-extern char **environ;
 
 struct module_state {
 	PyObject *failure;
@@ -38,218 +31,6 @@ static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 		Py_DECREF(arguments);
 	}
 	return NULL;
-}
-
-/* ---- attributes of a plan ---- */
-
-static int get_long(PyObject *plan, const char *name, long *value)
-{
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
-
-	if (!attribute)
-		return -1;
-	*value = PyLong_AsLong(attribute);
-	Py_DECREF(attribute);
-	return *value == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
-static int get_int(PyObject *plan, const char *name, int *value)
-{
-	long wide = 0;
-
-	if (get_long(plan, name, &wide) < 0)
-		return -1;
-	if (wide < INT_MIN || wide > INT_MAX) {
-		PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", name);
-		return -1;
-	}
-	*value = (int)wide;
-	return 0;
-}
-
-/* The plan keeps the bytes alive. */
-static int get_text(PyObject *plan, const char *name, const char **text)
-{
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
-	char *bytes = NULL;
-	int result = 0;
-
-	if (!attribute)
-		return -1;
-	if (attribute != Py_None) /* a NUL inside is a ValueError */
-		result = PyBytes_AsStringAndSize(attribute, &bytes, NULL);
-	Py_DECREF(attribute);
-	*text = bytes;
-	return result;
-}
-
-/* A NULL-terminated vector of the bytes in a tuple; PyMem_Free() it. */
-static char **vector_of(PyObject *tuple)
-{
-	Py_ssize_t length = PyTuple_Size(tuple);
-	char **vector;
-
-	if (length < 0)
-		return NULL;
-	vector = PyMem_Calloc((size_t)length + 1, sizeof(char *));
-	if (!vector) {
-		PyErr_NoMemory();
-		return NULL;
-	}
-	for (Py_ssize_t i = 0; i < length; i++) {
-		if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &vector[i], NULL) < 0) {
-			PyMem_Free(vector);
-			return NULL;
-		}
-	}
-	return vector;
-}
-
-static char **get_vector(PyObject *plan, const char *name)
-{
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
-	char **vector = attribute ? vector_of(attribute) : NULL;
-
-	Py_XDECREF(attribute);
-	return vector;
-}
-
-/* Another thread may change the environment as soon as we let go of the GIL,
- * and the child reads it in our memory: take a copy, in one block. */
-static char **copy_of_environ(void)
-{
-	size_t count = 0, size = 0, length;
-	char **copy, *text;
-
-	for (char **entry = environ; entry && *entry; entry++, count++)
-		size += strlen(*entry) + 1;
-	copy = PyMem_Malloc((count + 1) * sizeof(char *) + size);
-	if (!copy) {
-		PyErr_NoMemory();
-		return NULL;
-	}
-	text = (char *)(copy + count + 1);
-	for (size_t i = 0; i < count; i++, text += length) {
-		length = strlen(environ[i]) + 1;
-		copy[i] = memcpy(text, environ[i], length);
-	}
-	copy[count] = NULL;
-	return copy;
-}
-
-static char **get_environment(PyObject *plan)
-{
-	PyObject *attribute = PyObject_GetAttrString(plan, "envp");
-	char **vector = NULL;
-
-	if (attribute)
-		vector = attribute == Py_None ? copy_of_environ() : vector_of(attribute);
-	Py_XDECREF(attribute);
-	return vector;
-}
-
-/* The numbers in a tuple of ints from 0 to 2**32 - 1; PyMem_Free() them. */
-static uint32_t *get_numbers(PyObject *plan, const char *name, int *count)
-{
-	PyObject *tuple = PyObject_GetAttrString(plan, name);
-	Py_ssize_t length = tuple ? PyTuple_Size(tuple) : -1;
-	uint32_t *numbers = length < 0 ? NULL : PyMem_Calloc((size_t)length + 1, sizeof(uint32_t));
-
-	for (Py_ssize_t i = 0; numbers && i < length; i++) {
-		unsigned long number = PyLong_AsUnsignedLong(PyTuple_GetItem(tuple, i));
-
-		if (PyErr_Occurred()) {
-			PyMem_Free(numbers);
-			numbers = NULL;
-		} else {
-			numbers[i] = (uint32_t)number;
-		}
-	}
-	Py_XDECREF(tuple);
-	*count = (int)length;
-	if (!numbers && !PyErr_Occurred())
-		PyErr_NoMemory();
-	return numbers;
-}
-
-/* -1: leave the id alone */
-static int get_id(PyObject *plan, const char *name, int32_t *set, uint32_t *id)
-{
-	long value;
-
-	if (get_long(plan, name, &value) < 0)
-		return -1;
-	*set = value >= 0;
-	*id = (uint32_t)value;
-	return 0;
-}
-
-static int get_numbers_of_plan(PyObject *object, struct plan *plan)
-{
-	int set_groups, no_new_privs;
-	long namespaces, ambient;
-
-	if (get_int(object, "is_holder", &plan->is_alone) < 0 ||
-	    get_int(object, "stdin", &plan->stdio[0]) < 0 ||
-	    get_int(object, "stdout", &plan->stdio[1]) < 0 ||
-	    get_int(object, "stderr", &plan->stdio[2]) < 0 ||
-	    get_int(object, "close_fds", &plan->close_fds) < 0 ||
-	    get_int(object, "restore_signals", &plan->restore_signals) < 0 ||
-	    get_int(object, "start_new_session", &plan->start_new_session) < 0 ||
-	    get_int(object, "umask", &plan->umask) < 0 ||
-	    get_int(object, "process_group", &plan->process_group) < 0 ||
-	    get_int(object, "death_signal", &plan->death_signal) < 0 ||
-	    get_int(object, "set_groups", &set_groups) < 0 ||
-	    get_int(object, "no_new_privs", &no_new_privs) < 0 ||
-	    get_int(object, "cgroup", &plan->cgroup) < 0 ||
-	    get_long(object, "namespaces", &namespaces) < 0 ||
-	    get_long(object, "ambient_caps", &ambient) < 0 ||
-	    get_id(object, "uid", &plan->credentials.set_uid, &plan->credentials.uid) < 0 ||
-	    get_id(object, "gid", &plan->credentials.set_gid, &plan->credentials.gid) < 0)
-		return -1;
-	plan->credentials.set_groups = set_groups;
-	plan->privileges.no_new_privs = no_new_privs;
-	plan->privileges.ambient = (uint64_t)ambient;
-	plan->namespaces = (unsigned long)namespaces;
-	return 0;
-}
-
-static int get_texts_of_plan(PyObject *object, struct plan *plan)
-{
-	if (get_text(object, "setgroups", &plan->maps.setgroups) < 0 ||
-	    get_text(object, "uid_map", &plan->maps.uid_map) < 0 ||
-	    get_text(object, "gid_map", &plan->maps.gid_map) < 0 ||
-	    get_text(object, "cwd", &plan->cwd) < 0)
-		return -1;
-	return 0;
-}
-
-static int get_memory_of_plan(PyObject *object, struct plan *plan)
-{
-	int group_count;
-
-	plan->command.argv = get_vector(object, "argv");
-	if (plan->command.argv)
-		plan->command.candidates = get_vector(object, "candidates");
-	if (plan->command.candidates)
-		plan->command.envp = get_environment(object);
-	if (plan->command.envp)
-		plan->keep = (int *)get_numbers(object, "keep_fds", &plan->keep_count);
-	if (plan->keep)
-		plan->credentials.groups = get_numbers(object, "groups", &group_count);
-	if (!plan->credentials.groups)
-		return -1;
-	plan->credentials.group_count = (uint32_t)group_count;
-	return 0;
-}
-
-static void free_memory_of_plan(struct plan *plan)
-{
-	PyMem_Free((void *)plan->command.argv);
-	PyMem_Free((void *)plan->command.candidates);
-	PyMem_Free((void *)plan->command.envp);
-	PyMem_Free(plan->keep);
-	PyMem_Free((void *)plan->credentials.groups);
 }
 
 /* ---- functions ---- */
@@ -299,13 +80,11 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	PyObject *object, *between, *result = NULL;
 	struct plan plan;
 
-	memset(&plan, 0, sizeof(plan));
 	if (!PyArg_ParseTuple(arguments, "OO:spawn", &object, &between))
 		return NULL;
-	if (get_numbers_of_plan(object, &plan) == 0 && get_texts_of_plan(object, &plan) == 0 &&
-	    get_memory_of_plan(object, &plan) == 0)
+	if (get_plan(object, &plan) == 0)
 		result = spawn_plan(module, &plan, between);
-	free_memory_of_plan(&plan);
+	free_plan(&plan);
 	return result;
 }
 
@@ -423,113 +202,6 @@ static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
 	return PyLong_FromLong(status);
 }
 
-/* ---- thin system calls, as in os: OSError with the errno ---- */
-
-static PyObject *result_of(long result)
-{
-	return result < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(result);
-}
-
-PyDoc_STRVAR(setns_doc, "setns(fd, nstype)\n\nsetns(2) for the calling thread.");
-
-static PyObject *core_setns(PyObject *module, PyObject *arguments)
-{
-	int fd, nstype;
-	long result;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "ii:setns", &fd, &nstype))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_setns, fd, nstype);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-PyDoc_STRVAR(open_tree_doc, "open_tree(dirfd, path, flags) -> fd\n\nopen_tree(2), Linux 5.2.");
-
-static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
-{
-	const char *path;
-	unsigned flags;
-	long result;
-	int dirfd;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "iyI:open_tree", &dirfd, &path, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_open_tree, dirfd, path, flags);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-/* struct mount_attr of Linux 5.12, its first size */
-struct mount_attr_v0 {
-	uint64_t attr_set, attr_clr, propagation, userns_fd;
-};
-
-PyDoc_STRVAR(mount_setattr_doc,
-	     "mount_setattr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd)\n\n"
-	     "mount_setattr(2), Linux 5.12.");
-
-static PyObject *core_mount_setattr(PyObject *module, PyObject *arguments)
-{
-	unsigned long long set, clear, propagation, userns;
-	struct mount_attr_v0 attributes;
-	const char *path;
-	unsigned flags;
-	long result;
-	int dirfd;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "iyIKKKK:mount_setattr", &dirfd, &path, &flags, &set, &clear,
-			      &propagation, &userns))
-		return NULL;
-	attributes = (struct mount_attr_v0){set, clear, propagation, userns};
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_mount_setattr, dirfd, path, flags, &attributes, sizeof(attributes));
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_path, flags)\n\n"
-			     "move_mount(2), Linux 5.2.");
-
-static PyObject *core_move_mount(PyObject *module, PyObject *arguments)
-{
-	const char *from_path, *to_path;
-	int from_dirfd, to_dirfd;
-	unsigned flags;
-	long result;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "iyiyI:move_mount", &from_dirfd, &from_path, &to_dirfd, &to_path,
-			      &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_move_mount, from_dirfd, from_path, to_dirfd, to_path, flags);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-PyDoc_STRVAR(umount2_doc, "umount2(target, flags)\n\numount2(2).");
-
-static PyObject *core_umount2(PyObject *module, PyObject *arguments)
-{
-	const char *target;
-	long result;
-	int flags;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "yi:umount2", &target, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_umount2, target, flags);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
@@ -538,11 +210,6 @@ static PyMethodDef methods[] = {
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"caller", core_caller, METH_NOARGS, caller_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
-	{"setns", core_setns, METH_VARARGS, setns_doc},
-	{"open_tree", core_open_tree, METH_VARARGS, open_tree_doc},
-	{"mount_setattr", core_mount_setattr, METH_VARARGS, mount_setattr_doc},
-	{"move_mount", core_move_mount, METH_VARARGS, move_mount_doc},
-	{"umount2", core_umount2, METH_VARARGS, umount2_doc},
 	{NULL, NULL, 0, NULL},
 };
 
@@ -564,7 +231,7 @@ static int module_exec(PyObject *module)
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;
-	return add_constants(module);
+	return add_constants(module) < 0 ? -1 : add_system_calls(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
