@@ -86,12 +86,14 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
 
     def close(self) -> None:
         """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
-        if self._pidfd >= 0:
-            self.kill()
-            self._creating_thread = 0  # it ends, whether it was started or not
-            self.wait()
-            self._close_pidfd()
-        self._close_pipes()
+        try:
+            if self._pidfd >= 0:
+                self.kill()
+                self._creating_thread = 0  # it ends, whether it was started or not
+                self.wait()
+                self._close_pidfd()
+        finally:
+            self._close_pipes()
 
     def _close_pipes(self) -> None:
         for pipe in (self.stdin, self.stdout, self.stderr):
@@ -142,13 +144,34 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
         `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
         reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
 
+        When another part of the program has reaped the child, the kernel is asked for
+        its status (Linux 6.15); `si_uid` is then -1.
+
         Raises:
-            ChildProcessError: it has been reaped (`ECHILD`).
+            ChildProcessError: it has been reaped (`ECHILD`), by this object, or where
+                the kernel does not keep the status.
         """
-        result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
+        except ChildProcessError:
+            if self.returncode is not None or not options & os.WEXITED:
+                raise
+            result = self._kept_result()
+            if result is None:
+                raise
         if result is not None and result.si_code in _ENDED and not options & os.WNOWAIT:
             self._set_returncode(result)
         return result
+
+    def _kept_result(self) -> os.waitid_result | None:
+        status = _core.exit_status(self.pidfd)
+        if status < 0:
+            return None
+        if os.WIFEXITED(status):
+            code, value = os.CLD_EXITED, os.WEXITSTATUS(status)
+        else:
+            code, value = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status)
+        return os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code))
 
     def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
         self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status

@@ -1,0 +1,113 @@
+"""The exit status is exact: of every kind, and also when somebody else reaped first."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from usernsproc import UsernsProcess
+
+Script = Callable[..., str]
+Reap = Callable[[UsernsProcess[bytes]], None]
+
+NOT_TERMINATING = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
+STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+TERMINATING = sorted(set(signal.valid_signals()) - NOT_TERMINATING - STOPPING)
+DUMPING = [signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGXCPU]
+
+
+def by_us(process: UsernsProcess[bytes]) -> None:
+    pass
+
+
+def by_somebody_else(process: UsernsProcess[bytes]) -> None:
+    os.waitpid(process.pid, 0)
+
+
+each_reaper = pytest.mark.parametrize("reap", [by_us, by_somebody_else])
+
+
+@each_reaper
+def test_exits_from_0_to_255(reap: Reap) -> None:
+    for status in range(256):
+        with UsernsProcess(["sh", "-c", f"exit {status}"]) as process:
+            reap(process)
+            assert process.wait() == status
+
+
+@each_reaper
+@pytest.mark.parametrize("sig", TERMINATING)
+def test_each_terminating_signal(sig: int, reap: Reap) -> None:
+    with UsernsProcess(["sleep", "1000"]) as process:
+        process.send_signal(sig)
+        reap(process)
+        assert process.wait() == -sig
+
+
+@each_reaper
+@pytest.mark.parametrize("sig", DUMPING)
+def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_CORE)
+    for allowed, code in ((limit[1], os.CLD_DUMPED), (0, os.CLD_KILLED)):
+        resource.setrlimit(resource.RLIMIT_CORE, (allowed, limit[1]))
+        try:
+            with UsernsProcess(["sleep", "1000"], cwd=tmp_path, uid_map="root") as process:
+                process.send_signal(sig)
+                reap(process)
+                result = process.waitid()
+                assert result is not None
+                assert (result.si_pid, result.si_status, result.si_code) == (process.pid, sig, code)
+                assert process.wait() == -sig
+        finally:
+            resource.setrlimit(resource.RLIMIT_CORE, limit)
+
+
+def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
+    with UsernsProcess(["sh", "-c", "exit 9"]) as process:
+        by_somebody_else(process)
+        result = process.waitid(os.WEXITED | os.WNOHANG)
+        assert result is not None
+        assert (result.si_status, result.si_code, result.si_uid) == (9, os.CLD_EXITED, -1)
+        with pytest.raises(ChildProcessError):
+            process.waitid()
+
+
+def test_with_sigchld_ignored(script: Script) -> None:
+    """The kernel reaps by itself then."""
+    script("""
+        import signal
+        from usernsproc import UsernsProcess, call
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        for status in (0, 1, 77, 255):
+            assert call(["sh", "-c", f"exit {status}"], uid_map="root") == status
+        with UsernsProcess(["sleep", "1000"]) as process:
+            process.terminate()
+            assert process.wait(timeout=60) == -signal.SIGTERM
+    """)
+
+
+def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
+    script("""
+        import os, threading
+        from usernsproc import call
+        stop = threading.Event()
+
+        def reap():
+            while not stop.is_set():
+                try:
+                    os.waitpid(-1, 0)
+                except ChildProcessError:
+                    pass
+
+        thread = threading.Thread(target=reap)
+        thread.start()
+        for number in range(300):
+            assert call(["sh", "-c", f"exit {number % 256}"], uid_map="root") == number % 256
+        stop.set()
+        thread.join()
+    """)
