@@ -1,6 +1,6 @@
 """What the import costs, over that of subprocess.
 
-    python benchmarks/import.py
+python benchmarks/import.py
 """
 
 from __future__ import annotations
