@@ -64,7 +64,7 @@ pid_t pid_in_proc(pid_t pid, int pidfd);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended(int pidfd);
-int is_ending(int pidfd);
+void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
 long pidfd_exit_status(int pidfd);
 

@@ -45,11 +45,15 @@ int has_ended(int pidfd)
 	return ends_within(pidfd, 0);
 }
 
-/* For telling why something failed: a process that was killed may take a moment
- * to end, in which its files in /proc answer EACCES. */
-int is_ending(int pidfd)
+/* A child that was killed may take a moment to end, in which its files in /proc
+ * are root's, or gone. What the kernel refuses to a living one it refuses with
+ * other errors. */
+void blame_its_end(int pidfd, struct failure *failure)
 {
-	return ends_within(pidfd, 20);
+	int may_be_that = failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH;
+
+	if (may_be_that && ends_within(pidfd, 20))
+		failure->error = ESRCH;
 }
 
 /* What /proc calls the process: its pid, unless /proc was mounted for another pid

@@ -34,8 +34,8 @@ static int map(const struct plan *plan, const struct spawned *spawned, struct fa
 		return -1;
 	result = write_maps(proc_dir, &plan->maps, failure);
 	close(proc_dir);
-	if (result < 0 && is_ending(spawned->pidfd)) /* somebody killed it meanwhile */
-		failure->error = ESRCH;
+	if (result < 0)
+		blame_its_end(spawned->pidfd, failure);
 	return result;
 }
 

@@ -44,8 +44,8 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 	if (pid < 0)
 		return fail(failure, STEP_clone, (int)-pid);
 	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
-	if (userns < 0 && is_ending(pidfd)) /* somebody killed it: that is why */
-		failure->error = ESRCH;
+	if (userns < 0)
+		blame_its_end(pidfd, failure);
 	kill_and_reap((pid_t)pid, pidfd);
 	close(pidfd);
 	return userns;
