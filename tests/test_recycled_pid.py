@@ -130,8 +130,13 @@ def test_communicate_gives_the_output_and_does_not_wait_for_the_stranger() -> No
 
 @each_process
 def test_waitid_says_that_it_has_been_reaped(make: Make) -> None:
+    """The kernel still has the status, once."""
     process = make()
     with recycled(process.pid):
+        for options in (os.WEXITED | os.WNOWAIT, os.WEXITED | os.WNOHANG):
+            result = process.waitid(options)
+            assert result is not None
+            assert (result.si_pid, result.si_uid) == (process.pid, -1)
         for options in (os.WEXITED, os.WEXITED | os.WNOHANG, os.WEXITED | os.WNOWAIT):
             with pytest.raises(ChildProcessError):
                 process.waitid(options)

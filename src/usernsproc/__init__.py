@@ -16,7 +16,7 @@ from subprocess import (
 )
 
 from . import lowlevel
-from ._errors import IdMapError, IdMapPermissionError, UsernsError
+from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
 from ._idmap import IdMap, IdMapLike, IdRange
 from ._mount import Mount, idmapped_mount
 from ._namespace import Namespace, NamespaceKind, create_userns
@@ -29,6 +29,7 @@ __all__ = [
     "STDOUT",
     "CalledProcessError",
     "CompletedProcess",
+    "CredentialsError",
     "IdMap",
     "IdMapError",
     "IdMapLike",

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.step == "exec":
             return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         return FAILED
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         _complain(error)
         return FAILED
 
@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--map", metavar="MAP", help="both id maps; without any map no id is mapped")
     command.add_argument("--uid-map", metavar="MAP", help="the user id map")
     command.add_argument("--gid-map", metavar="MAP", help="the group id map")
-    command.add_argument("--user", metavar="ID", help="user id or name inside")
-    command.add_argument("--group", metavar="ID", help="group id or name inside")
+    command.add_argument("--user", metavar="ID", help="user id inside, or a name that is known outside")
+    command.add_argument("--group", metavar="ID", help="likewise the group")
     command.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
@@ -77,15 +77,15 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise ValueError("run: which command?")
+        raise ValueError("run: which command? Try 'usernsproc run --help'.")
     early: list[int] = []
     handled = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]
     for signum in handled:
         signal.signal(signum, lambda received, _: early.append(received))
     process = UsernsProcess(
         command,
-        uid_map=options.uid_map or options.map,
-        gid_map=options.gid_map or options.map,
+        uid_map=options.map if options.uid_map is None else options.uid_map,
+        gid_map=options.map if options.gid_map is None else options.gid_map,
         user=_id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
         group=_id(options.group, lambda name: grp.getgrnam(name).gr_gid),
         restore_signals=True,

@@ -28,8 +28,9 @@ class Credentials(NamedTuple):
     ) -> Credentials:
         """What was asked for, or inside 0 where the caller's own id would be unmapped.
 
-        Without that the command would run as the overflow id 65534 and could
-        create no file. With no map at all it runs unmapped, as asked.
+        Without that the command would be the overflow id 65534 inside, with the
+        caller's rights to files outside. With no map at all it runs unmapped, as
+        asked.
 
         Raises:
             CredentialsError: an id is not mapped, or supplementary groups are asked

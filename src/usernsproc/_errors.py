@@ -51,8 +51,8 @@ class UsernsError(OSError):
 
     step: str | None
     """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
-    `gid_map`, `open_ns`, `setns`, `on_created`, `stdio`, `chdir`, `setsid`,
-    `setpgid`, `setid`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
+    `gid_map`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
+    `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
     `move_mount`, `umount`, or `prepare` for what comes before all of them."""
 
     cause: str | None
@@ -177,6 +177,11 @@ _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Likely: programs may not be executed from memory (vm.memfd_noexec=2), and none of /dev/shm, /tmp, "
         "/var/tmp and /run allows it either.",
     ),
+    ("open_tree", EPERM): (
+        "no-mount-rights",
+        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
+        "in a mount namespace of its own.",
+    ),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
@@ -221,6 +226,8 @@ def userns_error(
     error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
     if note is not None:
         error.add_note(note)
+    elif filename is None:
+        error.add_note(f"It failed at the step {step}.")
     return error
 
 

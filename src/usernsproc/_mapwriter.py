@@ -108,16 +108,18 @@ def refuse_unless_permitted(step: str, id_map: IdMap, caller: Caller, setgroups:
 
 
 def _objections(step: str, id_map: IdMap, caller: Caller, setgroups: str | None) -> Iterator[Objection]:
+    """The first is raised: that which says most."""
     if step == "uid_map":
-        name, own_id, capability, own_map = "UID", caller.uid, CAP_SETUID, caller.uid_map
+        if not caller.has(CAP_SETUID):
+            yield from _not_the_own_id(id_map, caller.uid, "UID")
         yield from _outside_root(id_map, caller)
-    else:
-        name, own_id, capability, own_map = "GID", caller.gid, CAP_SETGID, caller.gid_map
-    yield from _not_mapped(id_map, own_map)
-    if not caller.has(capability):
-        yield from _not_the_own_id(id_map, own_id, name)
-        if step == "gid_map" and setgroups != "deny":
-            yield Objection(id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"')
+        yield from _not_mapped(id_map, caller.uid_map)
+        return
+    if not caller.has(CAP_SETGID):
+        yield from _not_the_own_id(id_map, caller.gid, "GID")
+    yield from _not_mapped(id_map, caller.gid_map)
+    if not caller.has(CAP_SETGID) and setgroups != "deny":
+        yield Objection(id_map[0], "setgroups-allowed", 'without CAP_SETGID setgroups must be "deny"')
 
 
 @cache

@@ -150,9 +150,13 @@ def _borrowed(userns: UsernsLike) -> Generator[int]:
         with Namespace.open(userns) as opened:
             yield opened.fileno()
     elif isinstance(userns, tuple):
+        if len(userns) != 2:
+            raise TypeError(f"a pair of maps is needed (uid, gid), not {len(userns)}")
         uid_map, gid_map = userns
         with create_userns(uid_map, gid_map) as made:
             yield made.fileno()
+    elif not hasattr(userns, "fileno"):
+        raise TypeError(f"userns is a Namespace, a process, a descriptor, a path or a pair of maps, not {userns!r}")
     else:
         with Namespace.of(userns) as found:
             yield found.fileno()

@@ -8,6 +8,7 @@ import sys
 import warnings
 from enum import StrEnum
 from errno import EINVAL, ENOTTY, EPERM, EUSERS
+from operator import index
 from typing import TYPE_CHECKING, NoReturn
 
 from . import _core
@@ -38,6 +39,10 @@ class NamespaceKind(StrEnum):
     UTS = "uts"
     CGROUP = "cgroup"
     TIME = "time"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no kind of namespace: {', '.join(cls)}")
 
     @property
     def flag(self) -> int:
@@ -88,6 +93,8 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
     Linux 5.4. See `user_namespaces(7)`, `clone(2)`.
     """
     maps = Maps.wanted(uid_map, gid_map, setgroups, Caller.now())
+    if maps.uid_map is None or maps.gid_map is None:
+        raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
     try:
         fd = _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text)
     except _core.Failure as failure:
@@ -108,7 +115,9 @@ class Namespace:
     __slots__ = ("__weakref__", "_fd", "_kind")
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        if isinstance(fd, (str, bytes, os.PathLike)):
+            raise TypeError("a Namespace takes over a descriptor; Namespace.open() takes a path")
+        self._fd = index(fd)
         self._kind: NamespaceKind | None = None
 
     @classmethod

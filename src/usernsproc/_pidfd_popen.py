@@ -151,6 +151,8 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
             ChildProcessError: it has been reaped (`ECHILD`), by this object, or where
                 the kernel does not keep the status.
         """
+        if not options & os.WNOHANG:
+            self._refuse_to_wait_while_creating()
         try:
             result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
         except ChildProcessError:
@@ -193,9 +195,19 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
                 self._close_pidfd()  # called for a dropped object: the last chance
         return self.returncode
 
-    def _wait(self, timeout: float | None) -> int:
-        if self._creating_thread == threading.get_ident() and self.returncode is None and timeout is None:
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """As `Popen.communicate`; in `on_created` it would never end, and is a `RuntimeError`."""
+        if timeout is None:
+            self._refuse_to_wait_while_creating()
+        return super().communicate(input, timeout)
+
+    def _refuse_to_wait_while_creating(self) -> None:
+        if self._creating_thread == threading.get_ident() and self.returncode is None:
             raise RuntimeError("the command runs only after on_created has returned: waiting for it would never end")
+
+    def _wait(self, timeout: float | None) -> int:
+        if timeout is None:
+            self._refuse_to_wait_while_creating()
         if timeout is not None and self.returncode is None:
             self._wait_readable(timeout)
         while self.returncode is None:

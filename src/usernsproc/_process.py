@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from operator import index
 from typing import TYPE_CHECKING, Any, AnyStr, NoReturn, cast
 
 from ._caller import Caller
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UsernsProcess"]
 
+_POPEN_INIT = subprocess.Popen.__init__
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 
 
@@ -403,7 +405,7 @@ def _clone_flags(namespaces: Iterable[str]) -> int:
 def _death_signal(pdeathsig: int | None) -> int:
     if pdeathsig is None:
         return 0
-    if not 1 <= pdeathsig < signal.NSIG:
+    if not 1 <= index(pdeathsig) < signal.NSIG:
         raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
     return int(pdeathsig)
 
@@ -425,6 +427,6 @@ def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         import inspect  # slow to load, and hardly ever needed
 
         # No such parameter: TypeError.
-        inspect.signature(subprocess.Popen.__init__).bind(None, None, *popen_args, **popen_options)
+        inspect.signature(_POPEN_INIT).bind(None, None, *popen_args, **popen_options)
         what = f"{given[0]}= has" if given else "positional parameters have"
         raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")
