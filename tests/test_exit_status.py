@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,3 +112,23 @@ def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
         stop.set()
         thread.join()
     """)
+
+
+def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kernel keeps no status for the one who comes second."""
+    monkeypatch.setattr("usernsproc._pidfd_popen._core.exit_status", lambda _: -1)
+
+    def look(process: UsernsProcess[bytes]) -> None:
+        try:
+            process.waitid()
+        except ChildProcessError:
+            pass  # the other one was first
+
+    for _ in range(100):
+        with UsernsProcess(["sh", "-c", "exit 7"]) as process:
+            threads = [threading.Thread(target=process.wait), threading.Thread(target=look, args=(process,))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert process.returncode == 7

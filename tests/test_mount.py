@@ -264,3 +264,41 @@ def test_an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own(script:
         subprocess.run(["umount", work], check=True)
         os.rmdir(work)
     """)
+
+
+@pytest.mark.root
+def test_at_the_limit_of_descriptors_nothing_is_mounted(mounting: Callable[[str], str]) -> None:
+    """Nor left mounted, when the call fails at the last moment."""
+    mounting("""
+        import resource
+        from pathlib import Path
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        mounts = Path("/proc/self/mountinfo").read_text()
+        failures = 0
+        for more in range(30):
+            highest = max(int(fd) for fd in descriptors())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
+            try:
+                mount = idmapped_mount(source, target, (MAP, MAP))
+            except OSError as error:
+                assert error.errno == errno.EMFILE, error
+                failures += 1
+                mount = None
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            if mount is not None:
+                mount.unmount()
+            assert Path("/proc/self/mountinfo").read_text() == mounts
+            if mount is not None:
+                break
+        assert failures > 1
+    """)
+
+
+@pytest.mark.root
+def test_a_target_that_is_a_symbolic_link_is_followed(mounting: Callable[[str], str]) -> None:
+    mounting("""
+        (work / "link").symlink_to(target)
+        with idmapped_mount(source, work / "link", (MAP, MAP)) as mount:
+            assert mount.target == str(target)
+            assert owners(target / "of-0") == (100000, 100000)
+    """)

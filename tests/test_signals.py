@@ -192,3 +192,46 @@ def test_it_works_in_subinterpreters(script: Script) -> None:
             assert not failed, failed
             interpreters.destroy(interpreter)
     """)
+
+
+@pytest.mark.parametrize("what", ['UsernsProcess(["sleep", "100"], uid_map="root")', 'UsernsProcess(uid_map="root")'])
+def test_an_exception_of_a_handler_loses_no_process(what: str, script: Script) -> None:
+    """Ctrl-C at any moment while one is made: it is ours, or gone. A few are in the hands of Popen's
+    own code, or of the statement that would have kept them; Popen loses some of these as well."""
+    script(f"""
+        import gc, os, signal, subprocess, sys, time, warnings
+        from usernsproc import UsernsProcess
+        warnings.simplefilter("ignore")
+        sys.unraisablehook = lambda *_: None
+        CALLS = 1_000
+
+        class Interrupt(Exception):
+            pass
+
+        def interrupt(*_):
+            raise Interrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(CALLS):
+            process = None
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.00002 * (number % 60))
+                process = {what}
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                pass
+            if process is not None:
+                process.close()
+            process = None
+        known = {{process.pid for process in subprocess._active}}
+        with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
+            children = set(map(int, file.read().split()))
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        assert len(children - known) <= CALLS // 100, len(children - known)
+        time.sleep(0.3)
+        gc.collect()
+        subprocess._cleanup()
+        assert len(os.listdir("/proc/self/fd")) - before <= CALLS // 100
+    """)

@@ -445,3 +445,30 @@ def test_sixteen_threads_with_500_commands_each(script: Script) -> None:
         """,
         timeout=300,
     )
+
+
+def test_commands_from_a_thread_while_another_changes_its_ids(script: Script) -> None:
+    """libc's setuid() reaches every thread by a signal, and holds a lock until all have answered."""
+    script("""
+        import os, threading, time
+        from usernsproc import run
+        stop = threading.Event()
+        started = []
+
+        def work():
+            while not stop.is_set():
+                assert run(["true"], uid_map="root").returncode == 0
+                started.append(1)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            os.setresuid(-1, -1, -1)
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        assert len(started) > 20
+    """)

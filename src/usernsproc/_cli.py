@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from typing import Any
 
 from ._errors import UsernsError
 from ._process import UsernsProcess
@@ -78,25 +79,34 @@ def run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise ValueError("run: which command? Try 'usernsproc run --help'.")
-    early: list[int] = []
+    # What is to be forwarded is blocked from before the command is there: only
+    # sigwaitinfo() tells who sent it.
     handled = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]
-    for signum in handled:
-        signal.signal(signum, lambda received, _: early.append(received))
-    process = UsernsProcess(
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*handled, signal.SIGCHLD])
+    process = _Command(
         command,
         uid_map=options.map if options.uid_map is None else options.uid_map,
         gid_map=options.map if options.gid_map is None else options.gid_map,
         user=_id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
         group=_id(options.group, lambda name: grp.getgrnam(name).gr_gid),
-        restore_signals=True,
+        signal_mask=sum(1 << signum - 1 for signum in before),
     )
     with process:
-        # From here on the sender matters, which only sigwaitinfo() tells.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [*handled, signal.SIGCHLD])
-        for received in early:
-            process.send_signal(received)
         _forward_signals(process, handled)
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+class _Command(UsernsProcess[bytes]):
+    """With a signal mask other than that of this program."""
+
+    def __init__(self, *args: Any, signal_mask: int, **options: Any) -> None:
+        self._signal_mask = signal_mask
+        super().__init__(*args, **options)
+
+    def _start(self, filenames: dict[str, Any]) -> None:
+        self._plan.signal_mask = self._signal_mask
+        super()._start(filenames)
 
 
 SI_KERNEL = 0x80

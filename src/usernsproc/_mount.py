@@ -25,7 +25,8 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_SYMLINKS = 0x10
 MOUNT_ATTR_RDONLY = 0x00000001
 MOUNT_ATTR_IDMAP = 0x00100000
 MS_PRIVATE = 1 << 18
@@ -74,8 +75,9 @@ def idmapped_mount(source: Path, target: Path, userns: UsernsLike, *, read_only:
         tree = _open_tree(source)
         try:
             _set_attributes(tree, source, userns_fd, read_only)
+            mount = Mount(target, _mount_id(tree))  # what can fail comes before it is to be seen
             _attach(tree, source, target)
-            return Mount(target, _mount_id(tree))
+            return mount
         finally:
             os.close(tree)
 
@@ -87,8 +89,8 @@ class Mount:
     """
 
     def __init__(self, target: Path, mount_id: int) -> None:
-        self.target = os.path.abspath(os.fsdecode(target))
-        """Where it is mounted, as an absolute path."""
+        self.target = os.path.realpath(os.fsdecode(target))
+        """Where it is mounted, as an absolute path without symbolic links."""
         self._mount_id = mount_id
         self._mounted = True
 
@@ -211,7 +213,7 @@ def _cause_of_einval(userns_fd: int) -> tuple[str, str]:
 
 def _attach(tree: int, source: Path, target: Path) -> None:
     try:
-        _core.move_mount(tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+        _core.move_mount(tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL and os.path.isdir(source) != os.path.isdir(target):

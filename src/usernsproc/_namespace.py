@@ -95,11 +95,15 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
     maps = Maps.wanted(uid_map, gid_map, setgroups, Caller.now())
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
+    userns = Namespace(-1)
     try:
-        fd = _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text)
+        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns)
     except _core.Failure as failure:
         raise userns_error(*failure.args) from None
-    return Namespace(fd)
+    except BaseException:  # of a signal handler: the descriptor may be there already
+        userns.close()
+        raise
+    return userns
 
 
 class Namespace:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LOST_STATUS = 255
+NOT_REAPED = -2
 _WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
 _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _LONGEST_POLL = 86_400.0
@@ -154,15 +155,20 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
         if not options & os.WNOHANG:
             self._refuse_to_wait_while_creating()
         try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
+            # Look first: reaping is done under the lock, as in wait().
+            result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL | os.WNOWAIT)
+            if result is not None and result.si_code not in _ENDED and not options & os.WNOWAIT:
+                return os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
         except ChildProcessError:
             if self.returncode is not None or not options & os.WEXITED:
                 raise
             result = self._kept_result()
             if result is None:
                 raise
-        if result is not None and result.si_code in _ENDED and not options & os.WNOWAIT:
-            self._set_returncode(result)
+        if result is not None and not options & os.WNOWAIT:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    self._reap(os.WNOHANG)
         return result
 
     def _kept_result(self) -> os.waitid_result | None:
@@ -226,10 +232,15 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
             poller.register(self.pidfd, select.POLLIN)
         while True:
             remaining = end - time.monotonic()
-            if poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000) or self.returncode is not None:
+            ended = poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000)
+            if ended:
+                self._internal_poll()
+            if self.returncode is not None:
                 return
             if remaining <= 0:
                 raise subprocess.TimeoutExpired(self.args, timeout)
+            if ended:  # a tracer, or another thread that waits, has to let go first
+                time.sleep(min(remaining, 0.01))
 
     def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
         """Set `returncode`, or leave it when the process still runs. The lock is held."""
@@ -248,6 +259,8 @@ class PidfdPopen(subprocess.Popen[AnyStr]):
         if not poller.poll(0 if flags & os.WNOHANG else None):
             return
         status = _core.exit_status(self.pidfd)
+        if status == NOT_REAPED and flags & os.WNOHANG:
+            return
         if status >= 0:
             self.returncode = os.waitstatus_to_exitcode(status)
             return

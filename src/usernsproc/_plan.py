@@ -54,8 +54,15 @@ class Plan:
     no_new_privs: bool = False
     cgroup: int = -1
 
+    signal_mask: int | None = None
+    """A bit for each signal that is blocked; `None`: as in the calling thread."""
+
     death_signal: int = 0
     """0: none."""
+
+    pid: int = 0
+    pidfd: int = -1
+    """What came of it: set by the core."""
 
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
@@ -70,8 +77,11 @@ class Plan:
         self,
         filenames: Mapping[str, object] | None = None,
         between: Callable[[int, int], object] | None = None,
-    ) -> tuple[int, int]:
-        """Start it; gives pid and pidfd.
+    ) -> None:
+        """Start it; `pid` and `pidfd` are set, and the caller's to take over.
+
+        A signal handler may raise at any moment: when this does, or before the
+        pidfd is taken over, `end` has to be called.
 
         Args:
             filenames: by step, the file to name in an error.
@@ -79,17 +89,24 @@ class Plan:
                 and has not gone on. An exception in it ends the child.
         """
         try:
-            pid, pidfd, image_on_disk = _core.spawn(self, between)
+            image_on_disk = _core.spawn(self, between)
         except _core.Failure as failure:
             step, errno = failure.args
             raise userns_error(step, errno, (filenames or {}).get(step)) from None
         if image_on_disk:
-            try:
-                _warn_of_image_on_disk()
-            except RuntimeWarning:
-                _end(pidfd)
-                raise
-        return pid, pidfd
+            _warn_of_image_on_disk()
+
+    def end(self) -> None:
+        """Kill and reap what was started and not taken over."""
+        if self.pidfd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # reaped by somebody else
+        pidfd, self.pidfd = self.pidfd, -1
+        os.close(pidfd)
 
 
 def _warn_of_image_on_disk() -> None:
@@ -99,12 +116,3 @@ def _warn_of_image_on_disk() -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def _end(pidfd: int) -> None:
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    try:
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    except ChildProcessError:
-        pass  # reaped by somebody else
-    os.close(pidfd)

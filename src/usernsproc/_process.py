@@ -251,17 +251,23 @@ class UsernsProcess(PidfdPopen[AnyStr]):
             plan.set_groups, plan.groups = True, credentials.groups
 
     def _start(self, filenames: dict[str, Any]) -> None:
-        if self._on_created is None:
-            self.pid, self._pidfd = self._plan.start(filenames)
-        else:
-            try:
-                _, pidfd = self._plan.start(filenames, self._show_created)
-            except BaseException:
-                self._child_created = False
-                self._close_pidfd()
-                raise
-            os.close(pidfd)  # on_created has seen a copy, and may have registered it
-        self._child_created = True
+        plan = self._plan
+        try:
+            plan.start(filenames, None if self._on_created is None else self._show_created)
+            self.pid = plan.pid
+            if self._on_created is None:
+                self._pidfd = plan.pidfd
+            else:
+                os.close(plan.pidfd)  # on_created has seen a copy, and may have registered it
+            self._child_created = True
+            plan.pidfd = -1
+        except BaseException:
+            self._child_created = False
+            if self._pidfd == plan.pidfd:
+                self._pidfd = -1
+            plan.end()
+            self._close_pidfd()
+            raise
 
     def _show_created(self, pid: int, pidfd: int) -> None:
         """Called by the core while the child waits. What the user does with the pidfd, even

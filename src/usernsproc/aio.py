@@ -271,10 +271,10 @@ class _Transport(asyncio.SubprocessTransport):
     def _ended(self, returncode: int) -> None:
         self._returncode = returncode
         self._unwatch()
+        self._tell(self._protocol.process_exited)  # before the last pipe is closed: then all is over
         for pipe in self._pipes.values():
             if isinstance(pipe, ReadPipe):
                 pipe.read_what_is_left()
-        self._tell(self._protocol.process_exited)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

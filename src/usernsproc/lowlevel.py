@@ -32,7 +32,13 @@ def fork_userns() -> tuple[int, int]:
 
     Linux 5.4. See `clone(2)`.
     """
-    return Plan(is_holder=True, death_signal=signal.SIGKILL).start()
+    plan = Plan(is_holder=True, death_signal=signal.SIGKILL)
+    try:
+        plan.start()
+        return plan.pid, plan.pidfd
+    except BaseException:
+        plan.end()
+        raise
 
 
 def setns(fd: int, nstype: int = 0) -> None:

@@ -85,6 +85,7 @@ static void *keep(void *argument)
 	siginfo_t info;
 	long pid;
 
+	block_signals();
 	clone_child(birth);
 	pid = birth->pid;
 	/* All but the signals that libc itself needs to reach every thread. */
@@ -116,8 +117,14 @@ static int start_keeper(struct birth *birth)
 
 void clone_in_keeper(struct birth *birth)
 {
+	sigset_t all;
 	int error;
 
+	/* The keeper inherits this. libc's own signals come through: a setuid() in
+	 * another thread holds a lock that pthread_create() takes until this thread
+	 * has answered. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	sem_init(&birth->done, 0, 0);
 	error = start_keeper(birth);
 	if (error) {

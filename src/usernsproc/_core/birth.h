@@ -20,7 +20,8 @@ struct birth {
 	sem_t done;
 };
 
-/* All signals have to be blocked. The result is in `birth`. */
+/* The result is in `birth`. For the first, all signals have to be blocked; the
+ * second blocks what has to be, and both leave the mask to be restored. */
 void clone_child(struct birth *birth);
 void clone_in_keeper(struct birth *birth);
 void let_go_of_keeper(struct birth *birth, int has_child);

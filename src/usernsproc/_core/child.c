@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "child.h"
 #include "inline.h"
@@ -133,8 +134,14 @@ static void close_listed(unsigned first, unsigned last)
 	_Alignas(8) char buffer[1024];
 	long directory = RAW4(openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), length;
 
-	if (directory < 0)
+	if (directory < 0) { /* no /proc */
+		struct rlimit limit;
+
+		if (RAW4(prlimit64, 0, RLIMIT_NOFILE, 0, &limit) == 0)
+			for (uint64_t fd = first; fd <= last && fd < limit.rlim_cur; fd++)
+				RAW1(close, fd);
 		return;
+	}
 	while ((length = RAW3(getdents64, directory, buffer, sizeof(buffer))) > 0) {
 		for (long at = 0; at < length;) {
 			struct directory_entry *entry = (struct directory_entry *)(buffer + at);

@@ -148,6 +148,7 @@ struct plan {
 	struct credentials credentials;
 	struct privileges privileges;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
+	const uint64_t *signal_mask; /* NULL: that of the calling thread */
 	int death_signal; /* sent when the creating process ends; 0: none */
 	/* Called while the child exists, is mapped and has not gone on; may be
 	 * NULL. Non-zero: give up. */

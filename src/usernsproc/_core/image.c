@@ -170,24 +170,40 @@ static int sealed_memfd(const char *image, size_t size)
 	return fd;
 }
 
+/* A fork in another thread may have copied the descriptor that writes, and what
+ * can be written cannot be executed. A lease is refused for the same reason. */
+static int has_writer(int fd)
+{
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+		return errno == EAGAIN;
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+	return 0;
+}
+
 /* A file without a name, for vm.memfd_noexec=2. Executable only through a
  * descriptor that cannot write. */
 static int unlinked_file_in(const char *directory, const char *image, size_t size)
 {
 	struct statvfs file_system;
 	char path[32];
-	int writable, fd = -1;
+	int writable, fd = -1, attempts = 20;
 
 	if (statvfs(directory, &file_system) < 0 || file_system.f_flag & ST_NOEXEC)
 		return -1;
-	writable = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
-	if (writable < 0)
-		return -1;
-	if (write_all(writable, image, size) == 0) {
+	do {
+		if (fd >= 0)
+			close(fd);
+		writable = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
+		if (writable < 0)
+			return -1;
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
-		fd = above_stdio(open(path, O_PATH | O_CLOEXEC));
-	}
-	close_keeping_errno(writable);
+		fd = above_stdio(open(path, O_RDONLY | O_CLOEXEC));
+		if (fd >= 0 && write_all(writable, image, size) < 0) {
+			close_keeping_errno(fd);
+			fd = -1;
+		}
+		close_keeping_errno(writable);
+	} while (fd >= 0 && has_writer(fd) && --attempts);
 	return fd;
 }
 

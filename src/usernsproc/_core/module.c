@@ -52,7 +52,19 @@ static int call_between(void *context, pid_t pid, int pidfd)
 	return result ? 0 : -1;
 }
 
-static PyObject *spawn_plan(PyObject *module, struct plan *plan, PyObject *between)
+/* A signal handler may raise as soon as we return, before any bytecode could store
+ * a result: so what must not get lost is kept in an object here, by no Python code. */
+static int keep(PyObject *object, const char *name, long value)
+{
+	PyObject *key = PyUnicode_InternFromString(name), *number = PyLong_FromLong(value);
+	int result = key && number ? PyObject_GenericSetAttr(object, key, number) : -1;
+
+	Py_XDECREF(key);
+	Py_XDECREF(number);
+	return result;
+}
+
+static PyObject *spawn_plan(PyObject *module, PyObject *object, struct plan *plan, PyObject *between)
 {
 	struct call call = {.between = between == Py_None ? NULL : between};
 	struct spawned spawned;
@@ -66,13 +78,18 @@ static PyObject *spawn_plan(PyObject *module, struct plan *plan, PyObject *betwe
 	call.thread = PyEval_SaveThread();
 	result = spawn(plan, &spawned, &failure);
 	PyEval_RestoreThread(call.thread);
-	if (result == 0)
-		return Py_BuildValue("(iii)", (int)spawned.pid, spawned.pidfd, spawned.image_on_disk);
-	return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
+	if (result < 0)
+		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
+	if (keep(object, "pidfd", spawned.pidfd) < 0 || keep(object, "pid", spawned.pid) < 0) {
+		kill_and_reap(spawned.pid, spawned.pidfd);
+		close(spawned.pidfd);
+		return NULL;
+	}
+	return PyBool_FromLong(spawned.image_on_disk);
 }
 
-PyDoc_STRVAR(spawn_doc, "spawn(plan, between) -> (pid, pidfd, image_on_disk)\n\n"
-			"Start what the plan says. between(pid, pidfd) is called while the child\n"
+PyDoc_STRVAR(spawn_doc, "spawn(plan, between) -> image_on_disk\n\n"
+			"Start what the plan says; sets its pid and pidfd. between(pid, pidfd) is called while the child\n"
 			"exists and is mapped, and has not yet run the command.");
 
 static PyObject *core_spawn(PyObject *module, PyObject *arguments)
@@ -83,27 +100,35 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	if (!PyArg_ParseTuple(arguments, "OO:spawn", &object, &between))
 		return NULL;
 	if (get_plan(object, &plan) == 0)
-		result = spawn_plan(module, &plan, between);
+		result = spawn_plan(module, object, &plan, between);
 	free_plan(&plan);
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map) -> fd\n\n"
-				"A user namespace with these maps (bytes, or None: unwritten).");
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, owner=None) -> fd\n\n"
+				"A user namespace with these maps (None: unwritten). The descriptor is\n"
+				"kept as owner._fd as well.");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
 	struct maps maps;
 	struct failure failure;
+	PyObject *owner = Py_None;
 	int userns;
 
-	if (!PyArg_ParseTuple(arguments, "zzz:create_userns", &maps.setgroups, &maps.uid_map,
-			      &maps.gid_map))
+	if (!PyArg_ParseTuple(arguments, "zzz|O:create_userns", &maps.setgroups, &maps.uid_map,
+			      &maps.gid_map, &owner))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	userns = create_userns(&maps, &failure);
 	Py_END_ALLOW_THREADS
-	return userns < 0 ? raise_failure(module, &failure) : PyLong_FromLong(userns);
+	if (userns < 0)
+		return raise_failure(module, &failure);
+	if (owner != Py_None && keep(owner, "_fd", userns) < 0) {
+		close(userns);
+		return NULL;
+	}
+	return PyLong_FromLong(userns);
 }
 
 PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"

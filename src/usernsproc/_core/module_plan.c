@@ -207,8 +207,27 @@ static int get_memory_of_plan(PyObject *object, struct plan *plan)
 	return 0;
 }
 
+/* None: that of the calling thread */
+static int get_signal_mask(PyObject *object, struct plan *plan)
+{
+	PyObject *attribute = PyObject_GetAttrString(object, "signal_mask");
+	uint64_t *mask = NULL;
+
+	if (attribute && attribute != Py_None) {
+		mask = PyMem_Malloc(sizeof(*mask));
+		if (mask)
+			*mask = PyLong_AsUnsignedLongLong(attribute);
+		else
+			PyErr_NoMemory();
+	}
+	Py_XDECREF(attribute);
+	plan->signal_mask = mask;
+	return PyErr_Occurred() ? -1 : 0;
+}
+
 void free_plan(struct plan *plan)
 {
+	PyMem_Free((void *)plan->signal_mask);
 	PyMem_Free((void *)plan->command.argv);
 	PyMem_Free((void *)plan->command.candidates);
 	PyMem_Free((void *)plan->command.envp);
@@ -219,7 +238,8 @@ void free_plan(struct plan *plan)
 int get_plan(PyObject *object, struct plan *plan)
 {
 	memset(plan, 0, sizeof(*plan));
-	if (get_numbers_of_plan(object, plan) < 0 || get_texts_of_plan(object, plan) < 0)
+	if (get_numbers_of_plan(object, plan) < 0 || get_texts_of_plan(object, plan) < 0 ||
+	    get_signal_mask(object, plan) < 0)
 		return -1;
 	return get_memory_of_plan(object, plan);
 }

@@ -36,7 +36,7 @@ static int ends_within(int pidfd, int milliseconds)
 	do /* a signal interrupts even a look that does not wait */
 		result = poll(&process, 1, milliseconds);
 	while (result < 0 && errno == EINTR);
-	return result != 0;
+	return result > 0;
 }
 
 /* A zombie answers signal 0, so only poll(2) tells whether it still runs. */
@@ -151,8 +151,8 @@ struct pidfd_info_v0 {
 #define PIDFD_INFO_EXIT_BIT (1u << 3)
 
 /* The wait status of a process that somebody else has reaped, -1 where the
- * kernel does not keep it (Linux < 6.15). It is there once POLLHUP is; the
- * reaper may still be on its way, so give it a moment. */
+ * kernel does not keep it (Linux < 6.15), -2 where nobody has reaped it. It is
+ * there once POLLHUP is; the reaper may still be on its way: give it a moment. */
 long pidfd_exit_status(int pidfd)
 {
 	struct pollfd reaped = {.fd = pidfd, .events = 0};
@@ -162,14 +162,19 @@ long pidfd_exit_status(int pidfd)
 	info.mask = PIDFD_INFO_EXIT_BIT;
 	if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) < 0 && errno != ESRCH)
 		return -1;
-	for (int attempt = 0; attempt < 50; attempt++) {
+	for (int attempt = 0; attempt < 5; attempt++) {
+		int known;
+
 		poll(&reaped, 1, 10);
 		memset(&info, 0, sizeof(info));
 		info.mask = PIDFD_INFO_EXIT_BIT;
-		if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) == 0 && info.mask & PIDFD_INFO_EXIT_BIT)
+		known = ioctl(pidfd, PIDFD_GET_INFO_V0, &info) == 0;
+		if (known && info.mask & PIDFD_INFO_EXIT_BIT)
 			return info.exit_code;
 		if (reaped.revents & POLLHUP)
-			break;
+			return -1;
+		if (known && attempt == 4)
+			return -2;
 	}
 	return -1;
 }

@@ -174,20 +174,30 @@ static int run_born(const struct plan *plan, struct child *child, int report_rea
 	return result;
 }
 
+static uint64_t current_signal_mask(void)
+{
+	uint64_t mask = 0;
+
+	RAW4(rt_sigprocmask, SIG_BLOCK, 0, &mask, sizeof(mask));
+	return mask;
+}
+
 static int run_child(const struct plan *plan, struct child *child, int report_read,
 		     struct spawned *spawned, struct failure *failure)
 {
 	struct birth birth = {
 		.child = child, .namespaces = plan->namespaces, .cgroup = plan->cgroup, .pidfd = -1};
-	uint64_t mask = block_signals();
+	uint64_t mask = current_signal_mask();
 	int result;
 
-	child->signal_mask = mask;
+	child->signal_mask = plan->signal_mask ? *plan->signal_mask : mask;
 	child->tid = 1;
-	if (needs_keeper(plan))
+	if (needs_keeper(plan)) {
 		clone_in_keeper(&birth);
-	else
+	} else {
+		block_signals();
 		clone_child(&birth);
+	}
 	restore_signals(mask);
 	if (birth.pid < 0) {
 		result = fail(failure, STEP_clone, (int)-birth.pid);
@@ -249,14 +259,6 @@ static int prepare_launcher(const struct plan *plan, struct child *child, uint64
 	return child->image < 0 ? -1 : 0;
 }
 
-static uint64_t current_signal_mask(void)
-{
-	uint64_t mask = 0;
-
-	RAW4(rt_sigprocmask, SIG_BLOCK, 0, &mask, sizeof(mask));
-	return mask;
-}
-
 int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
 {
 	struct plan plan = *given;
@@ -281,7 +283,9 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 			goto out;
 		child->report = report[1];
 		report[1] = -1; /* the child's from here on */
-		if (prepare_launcher(&plan, child, current_signal_mask(), spawned, failure) < 0)
+		uint64_t mask = plan.signal_mask ? *plan.signal_mask : current_signal_mask();
+
+		if (prepare_launcher(&plan, child, mask, spawned, failure) < 0)
 			goto out;
 	}
 	result = run_child(&plan, child, report[0], spawned, failure);
