@@ -21,9 +21,13 @@ def start(statement: str) -> float:
 
 if __name__ == "__main__":
     result = in_turns(
-        ROUNDS, subprocess=lambda: start("import subprocess"), usernsproc=lambda: start("import usernsproc")
+        ROUNDS,
+        subprocess=lambda: start("import subprocess"),
+        usernsproc=lambda: start("import usernsproc"),
+        process=lambda: start("from usernsproc import UsernsProcess"),
     )
     heading("import")
     row("import subprocess", result["subprocess"])
     row("import usernsproc", result["usernsproc"], result["subprocess"])
-    row("more than subprocess", result["usernsproc"] - result["subprocess"])
+    row("from usernsproc import UsernsProcess", result["process"], result["subprocess"])
+    row("import usernsproc, more than subprocess", result["usernsproc"] - result["subprocess"])

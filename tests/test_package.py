@@ -48,7 +48,8 @@ def test_the_core_is_one_library_for_all_versions_of_cpython() -> None:
 
 def test_import_brings_no_module_that_subprocess_would_not() -> None:
     """typing_extensions is for type checkers: at run time it is not loaded."""
-    source = "import sys, usernsproc; print('typing_extensions' in sys.modules, 'asyncio' in sys.modules)"
+    source = "import sys; from usernsproc import UsernsProcess, create_userns, run\n"
+    source += "print('typing_extensions' in sys.modules, 'asyncio' in sys.modules)"
     result = subprocess.run([sys.executable, "-S", "-c", source], capture_output=True, text=True)
     if result.returncode:  # without site, the package may not be found
         result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
@@ -102,3 +103,17 @@ def test_only_the_glue_sees_python() -> None:
     core = ROOT / "src" / "usernsproc" / "_core"
     seeing = [file.name for file in core.glob("*.[ch]") if re.search(r'<Python.h>|"module.h"', file.read_text())]
     assert sorted(seeing) == ["module.c", "module.h", "module_calls.c", "module_plan.c"]
+
+
+def test_a_name_is_loaded_when_it_is_asked_for() -> None:
+    """So that the import costs little, and a program only what it uses."""
+    source = (
+        "import sys, usernsproc\n"
+        "assert not [name for name in sys.modules if name.startswith('usernsproc.')]\n"
+        "assert set(usernsproc.__all__) <= set(dir(usernsproc))\n"
+        "from usernsproc import create_userns\n"
+        "assert 'usernsproc._process' not in sys.modules\n"
+        "assert usernsproc.lowlevel.fork_userns and usernsproc.run is usernsproc.run\n"
+        "assert not hasattr(usernsproc, 'nothing')\n"
+    )
+    subprocess.run([sys.executable, "-c", source], check=True)

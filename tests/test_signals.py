@@ -97,11 +97,13 @@ def test_ctrl_c_to_the_process_group_behaves_as_with_popen(how: str, script: Scr
             process = {cls}("trap 'echo child; exit 5' INT; echo ready >&2; while :; do sleep 0.01; done",
                             shell=True, stderr=subprocess.PIPE)
             process.stderr.readline()
-            threading.Timer(0.05, lambda: os.killpg(0, signal.SIGINT)).start()
+            # From outside: sent by a thread of ours, that thread might be the one to get it.
+            sender = subprocess.Popen(["sh", "-c", f"sleep 0.1; kill -INT -{{os.getpid()}}"], start_new_session=True)
             try:
                 {how}
             except KeyboardInterrupt:
                 print("parent", process.wait(), flush=True)
+            sender.wait()
             process.stderr.close()
         """)
         assert sorted(printed.split("\n")) == ["", "child", "parent 5"], cls

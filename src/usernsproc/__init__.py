@@ -5,6 +5,7 @@ new user namespace (`UsernsProcess` with arguments), and a tiny process that hol
 one (`UsernsProcess` without).
 """
 
+import importlib
 from subprocess import (
     DEVNULL,
     PIPE,
@@ -15,13 +16,15 @@ from subprocess import (
     TimeoutExpired,
 )
 
-from . import lowlevel
-from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
-from ._idmap import IdMap, IdMapLike, IdRange
-from ._mount import Mount, idmapped_mount
-from ._namespace import Namespace, NamespaceKind, create_userns
-from ._process import UsernsProcess
-from ._run import call, check_call, check_output, run
+TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
+if TYPE_CHECKING:
+    from . import lowlevel
+    from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
+    from ._idmap import IdMap, IdMapLike, IdRange
+    from ._mount import Mount, idmapped_mount
+    from ._namespace import Namespace, NamespaceKind, create_userns
+    from ._process import UsernsProcess
+    from ._run import call, check_call, check_output, run
 
 __all__ = [
     "DEVNULL",
@@ -52,3 +55,29 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# A program that makes namespaces need not load what runs commands, and the other
+# way round: a name is loaded with its module when it is first asked for (PEP 562).
+_MODULES = {
+    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "UsernsError"),
+    "_idmap": ("IdMap", "IdMapLike", "IdRange"),
+    "_mount": ("Mount", "idmapped_mount"),
+    "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
+    "_process": ("UsernsProcess",),
+    "_run": ("call", "check_call", "check_output", "run"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "lowlevel":
+        return importlib.import_module(".lowlevel", __name__)
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
