@@ -136,8 +136,11 @@ void kill_and_reap(pid_t pid, int pidfd)
 	/* Refused by a filter? What has not been reaped still has its pid. */
 	if (result < 0 && result != -ESRCH)
 		kill(pid, SIGKILL);
-	while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
-		;
+	do
+		result = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL);
+	while (result < 0 && errno == EINTR);
+	if (result < 0) /* not ours to reap; but it must not run on when its stack is used again */
+		ends_within(pidfd, -1);
 }
 
 /* struct pidfd_info of Linux 6.13, in its first size. */
