@@ -17,22 +17,10 @@ CredentialsError              a UsernsPermissionError and a ValueError: ids that
 from __future__ import annotations
 
 import os
-from errno import (
-    EACCES,
-    EAGAIN,
-    EEXIST,
-    EINTR,
-    EISDIR,
-    EMFILE,
-    ENFILE,
-    ENOENT,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    ESRCH,
-    EUSERS,
-)
+from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
 from typing import TYPE_CHECKING, Any
+
+from ._causes import CAUSES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -142,75 +130,6 @@ _subclasses: dict[int, type[UsernsError]] = {
     ENOTDIR: UsernsNotADirectoryError,
 }
 
-# The one table of causes: (step, errno) -> (cause, likely cause and the least
-# far-reaching remedy).
-_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
-    ("clone", ENOSPC): (
-        "max-user-namespaces",
-        "Likely: the limit user.max_user_namespaces of this or an outer user namespace is reached "
-        "(0 forbids them), or user namespaces are nested 33 deep. "
-        "Close namespaces that are no longer needed, or raise the limit with sysctl.",
-    ),
-    ("clone", EUSERS): (
-        "max-user-namespaces",
-        "Likely: user namespaces are nested too deep, or user.max_user_namespaces is reached.",
-    ),
-    ("clone", EPERM): (
-        "userns-refused",
-        "Likely one of: this process runs in a chroot; its own user or group id is not mapped in its "
-        "user namespace; kernel.unprivileged_userns_clone is 0; a seccomp profile (containers, systemd's "
-        "RestrictNamespaces=) refuses new user namespaces.",
-    ),
-    ("clone", EACCES): (
-        "userns-lsm",
-        "Likely: a security module (AppArmor, SELinux) refuses new user namespaces to this program.",
-    ),
-    ("clone", EAGAIN): (
-        "process-limit",
-        "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
-    ),
-    ("clone", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached: each child needs a pidfd."),
-    ("clone", ENFILE): ("open-files-limit", "The system-wide limit fs.file-max is reached."),
-    ("prepare", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("prepare", EACCES): (
-        "memfd-noexec",
-        "Likely: programs may not be executed from memory (vm.memfd_noexec=2), and none of /dev/shm, /tmp, "
-        "/var/tmp and /run allows it either.",
-    ),
-    ("open_tree", EPERM): (
-        "no-mount-rights",
-        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
-        "in a mount namespace of its own.",
-    ),
-    ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
-    ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
-    ("on_created", ESRCH): ("child-killed", "The child was killed from outside before it ran the program."),
-    ("open_ns", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-}
-_NOT_DUMPABLE = (
-    "not-dumpable",
-    "Likely: this process changed its user or group id without executing a program since, so it is not "
-    "dumpable, and the files of its children in /proc belong to root. prctl(PR_SET_DUMPABLE, 1) undoes that.",
-)
-_CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map", "open_ns")})
-_CAUSES.update({(step, EMFILE): _CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
-_CAUSES["setgroups", EPERM] = (
-    "setgroups-denied",
-    "setgroups is denied already in this process' own user namespace, or the group id map was written before.",
-)
-_CAUSES.update(
-    {
-        (step, EPERM): (
-            "map-refused",
-            "Likely: this process lacks CAP_SETUID, CAP_SETGID or (for outside id 0) CAP_SETFCAP, or a security "
-            "module took its rights in the new user namespace "
-            "(kernel.apparmor_restrict_unprivileged_userns).",
-        )
-        for step in ("uid_map", "gid_map")
-    }
-)
-
 
 def userns_error(
     step: str,
@@ -222,7 +141,7 @@ def userns_error(
 ) -> UsernsError:
     """The exception for a failed step; with the likely cause of the table where none is given."""
     if cause is None and note is None:
-        cause, note = _CAUSES.get((step, errno), (None, None))
+        cause, note = CAUSES.get((step, errno), (None, None))
     error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
     if note is not None:
         error.add_note(note)

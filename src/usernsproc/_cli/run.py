@@ -1,26 +1,15 @@
-"""The command line: `usernsproc run`.
-
-Exit status: the command's own; 128 + n when signal n ended it; 125 for an error
-of usernsproc itself, 126 when the command cannot be executed, 127 when it is not
-found.
-"""
+"""`usernsproc run`: a command in a new user namespace."""
 
 from __future__ import annotations
 
 import argparse
 import grp
-import os
 import pwd
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any
 
-from ._errors import UsernsError
-from ._process import UsernsProcess
-
-FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+from .._process import UsernsProcess
 
 FORWARDED = (
     signal.SIGHUP,
@@ -34,29 +23,8 @@ FORWARDED = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return run(options)
-    except UsernsError as error:
-        _complain(error)
-        if error.step == "exec":
-            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-        return FAILED
-    except (OSError, ValueError, OverflowError) as error:
-        _complain(error)
-        return FAILED
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(FAILED, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
-    parser.add_argument("--version", action="version", version=metadata.version("usernsproc"))
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def add_to(commands: Any) -> None:
+    """The parser of this command."""
     command = commands.add_parser(
         "run",
         help="run a command in a new user namespace",
@@ -72,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--user", metavar="ID", help="user id inside, or a name that is known outside")
     command.add_argument("--group", metavar="ID", help="likewise the group")
     command.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
+    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -129,22 +97,3 @@ def _id(text: str | None, number_of: Callable[[str], int]) -> int | None:
         return number_of(text)
     except KeyError:
         raise ValueError(f"{text}: no such name on this system") from None
-
-
-def _complain(error: Exception) -> None:
-    notes = getattr(error, "__notes__", ())
-    text = f"usernsproc: {_in_words(error)}\n" + "".join(f"usernsproc: {note}\n" for note in notes[:1])
-    sys.stderr.write(text)
-
-
-def _in_words(error: Exception) -> str:
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-    if not where and isinstance(error, UsernsError) and not isinstance(error, ValueError):
-        where = f"{error.step}: "
-    return f"{where}{error.strerror}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

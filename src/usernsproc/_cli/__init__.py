@@ -1,0 +1,67 @@
+"""The command line: one module for each command.
+
+Exit status: the command's own; 128 + n when signal n ended it; 125 for an error
+of usernsproc itself, 126 when the command cannot be executed, 127 when it is not
+found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from .._errors import UsernsError
+from . import run
+
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+COMMANDS = (run,)
+"""In the order of the help. Each has `add_to(commands)`, which makes its parser and
+sets `run`, called with the parsed options, as a default."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except UsernsError as error:
+        _complain(error)
+        if error.step == "exec":
+            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        return FAILED
+    except (OSError, ValueError, OverflowError) as error:
+        _complain(error)
+        return FAILED
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(FAILED, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
+    parser.add_argument("--version", action="version", version=metadata.version("usernsproc"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser
+
+
+def _complain(error: Exception) -> None:
+    notes = getattr(error, "__notes__", ())
+    text = f"usernsproc: {_in_words(error)}\n" + "".join(f"usernsproc: {note}\n" for note in notes[:1])
+    sys.stderr.write(text)
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    if not where and isinstance(error, UsernsError) and not isinstance(error, ValueError):
+        where = f"{error.step}: "
+    return f"{where}{error.strerror}"
