@@ -19,10 +19,12 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
+    from ._enter import Entered
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
     from ._idmap import IdMap, IdMapLike, IdRange
     from ._mount import Mount, idmapped_mount
     from ._namespace import Namespace, NamespaceKind, create_userns
+    from ._nslist import NamespaceInfo, NamespaceList
     from ._process import UsernsProcess
     from ._run import call, check_call, check_output, run
 
@@ -33,6 +35,7 @@ __all__ = [
     "CalledProcessError",
     "CompletedProcess",
     "CredentialsError",
+    "Entered",
     "IdMap",
     "IdMapError",
     "IdMapLike",
@@ -40,7 +43,9 @@ __all__ = [
     "IdRange",
     "Mount",
     "Namespace",
+    "NamespaceInfo",
     "NamespaceKind",
+    "NamespaceList",
     "SubprocessError",
     "TimeoutExpired",
     "UsernsError",
@@ -59,10 +64,12 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
+    "_enter": ("Entered",),
     "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "UsernsError"),
     "_idmap": ("IdMap", "IdMapLike", "IdRange"),
     "_mount": ("Mount", "idmapped_mount"),
     "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
+    "_nslist": ("NamespaceInfo", "NamespaceList"),
     "_process": ("UsernsProcess",),
     "_run": ("call", "check_call", "check_output", "run"),
 }

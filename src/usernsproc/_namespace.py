@@ -6,8 +6,7 @@ import fcntl
 import os
 import sys
 import warnings
-from enum import StrEnum
-from errno import EINVAL, ENOTTY, EPERM, EUSERS
+from errno import EINVAL, ENOTTY, EPERM
 from operator import index
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +15,7 @@ from ._caller import Caller
 from ._errors import closed_error, userns_error
 from ._idmap import IdMap, IdMapLike
 from ._mapwriter import Maps
+from ._nskind import KIND_OF_FLAG, NamespaceKind
 from ._procdir import open_proc_dir
 
 if TYPE_CHECKING:
@@ -23,44 +23,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._enter import Entered
+    from ._nslist import NamespaceList
     from ._procdir import ProcessLike
 
 __all__ = ["Namespace", "NamespaceKind", "create_userns"]
-
-
-class NamespaceKind(StrEnum):
-    """The eight kinds of namespaces (`namespaces(7)`); plain strings do as well."""
-
-    USER = "user"
-    MNT = "mnt"
-    PID = "pid"
-    NET = "net"
-    IPC = "ipc"
-    UTS = "uts"
-    CGROUP = "cgroup"
-    TIME = "time"
-
-    @classmethod
-    def _missing_(cls, value: object) -> NoReturn:
-        raise ValueError(f"{value!r} is no kind of namespace: {', '.join(cls)}")
-
-    @property
-    def flag(self) -> int:
-        """The `CLONE_NEW…` constant of the kind."""
-        return _FLAGS[self]
-
-
-_FLAGS = {
-    NamespaceKind.USER: 0x10000000,
-    NamespaceKind.MNT: 0x00020000,
-    NamespaceKind.PID: 0x20000000,
-    NamespaceKind.NET: 0x40000000,
-    NamespaceKind.IPC: 0x08000000,
-    NamespaceKind.UTS: 0x04000000,
-    NamespaceKind.CGROUP: 0x02000000,
-    NamespaceKind.TIME: 0x00000080,
-}
-_KINDS = {flag: kind for kind, flag in _FLAGS.items()}
 
 
 def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | None = None) -> Namespace:
@@ -141,9 +108,7 @@ class Namespace:
             fcntl.ioctl(fd, _core.NS_GET_NSTYPE)
         except OSError as error:
             os.close(fd)
-            raise userns_error(
-                "open_ns", error.errno or 0, os.fspath(path), note="The file is no namespace (ioctl_ns(2))."
-            ) from None
+            raise _no_namespace(error.errno or 0, os.fspath(path)) from None
         return cls(fd)
 
     @classmethod
@@ -210,9 +175,16 @@ class Namespace:
 
     @property
     def kind(self) -> NamespaceKind:
-        """Which of the eight kinds it is (`NS_GET_NSTYPE` of `ioctl_ns(2)`)."""
+        """Which of the eight kinds it is (`NS_GET_NSTYPE` of `ioctl_ns(2)`).
+
+        Raises:
+            UsernsError: the descriptor is no namespace (`ENOTTY`, step `open_ns`).
+        """
         if self._kind is None:
-            self._kind = _KINDS[fcntl.ioctl(self.fileno(), _core.NS_GET_NSTYPE)]
+            try:
+                self._kind = KIND_OF_FLAG[fcntl.ioctl(self.fileno(), _core.NS_GET_NSTYPE)]
+            except OSError as error:
+                raise _no_namespace(error.errno or 0) from None
         return self._kind
 
     @property
@@ -326,41 +298,115 @@ class Namespace:
             raise userns_error(*failure.args) from None
         return IdMap.from_kernel(uids), IdMap.from_kernel(gids)
 
-    def enter(self) -> None:
-        """Move the calling **thread** into the namespace, with `setns(2)`.
+    def enter(self) -> Entered:
+        """Move the calling **thread** into the namespace at once, with `setns(2)`.
 
-        There is no way back but to enter the previous one again, where that is
-        allowed. A pid or time namespace is entered by children made later.
+        What is returned can be thrown away, and is a way back otherwise: in
+        `with namespace.enter(): ...` the thread is in the namespace for the block,
+        and where it was before afterwards; see `Entered`.
+
+        Nothing else moves but the calling thread, and what it starts meanwhile.
+        A pid namespace is entered by children that are made later, not by the
+        thread itself. With a mount namespace, the root and the working directory
+        become the root of that namespace.
 
         Raises:
             PermissionError: `EPERM`: it takes `CAP_SYS_ADMIN` in the namespace's
-                owner, and in the own user namespace.
-            UsernsError: `EINVAL`, with the reason in a note: a user namespace
-                cannot be entered by a process with several threads, nor by one
-                that is in it already; a mount namespace not by a thread that
-                shares its root and working directory (`CLONE_FS`) with others.
+                owner, and in the own user namespace (`CAP_SYS_CHROOT`, too, for a
+                mount namespace).
+            UsernsError: `EINVAL`, `EUSERS`, with the reason in a note: a user or
+                time namespace cannot be entered by a process with several threads,
+                nor a user namespace by one that is in it already; a mount
+                namespace not by a thread that shares its root and working
+                directory (`CLONE_FS`) with others; a pid namespace only by who is
+                in it or above.
         """
-        kind = self.kind
-        try:
-            _core.setns(self.fileno(), kind.flag)
-        except OSError as error:
-            raise self._not_entered(error, kind) from None
+        from ._enter import enter
 
-    def _not_entered(self, error: OSError, kind: NamespaceKind) -> OSError:
-        cause = note = None
-        if error.errno in (EINVAL, EUSERS):
-            with Namespace.current(kind) as current:
-                if current == self:
-                    cause, note = "already-there", f"The calling thread is in this {kind} namespace already."
-            if note is None and kind in ("user", "mnt", "time") and len(os.listdir("/proc/self/task")) > 1:
-                cause, note = (
-                    "threads",
-                    (
-                        f"A process with several threads cannot enter a {kind} namespace. "
-                        "Start a command in it, or do it in a child process."
-                    ),
-                )
-        return userns_error("setns", error.errno or 0, cause=cause, note=note)
+        return enter(self)
+
+    def pin(self, path: str | bytes | os.PathLike[str]) -> None:
+        """Keep the namespace at a path, without any process or descriptor, until `unpin`.
+
+        The namespace is mounted on a file there, as `unshare(1)` and `ip netns` do
+        it, with `open_tree(OPEN_TREE_CLONE)` and `move_mount()`. The file is made,
+        if it is not there, and goes again when that fails: either the namespace is
+        pinned or nothing has changed. What takes a path of a namespace takes this
+        one: `Namespace.open`, `nsenter(1)`, `idmapped_mount`.
+
+        Args:
+            path: a name that does not exist, or an empty regular file. A symbolic
+                link is not followed.
+
+        Raises:
+            FileExistsError: at *path* there is a pin already (cause
+                `already-pinned`), or something that is no empty regular file (cause
+                `not-a-mount-point`); step `mount_point`.
+            FileNotFoundError, PermissionError: as `open(2)` does, where the file has
+                to be made; step `mount_point`.
+            PermissionError: step `open_tree`: a mount takes `CAP_SYS_ADMIN` in the
+                owner of the current mount namespace (`EPERM`). An ordinary user pins
+                in a mount namespace of its own.
+            UsernsError: of a mount namespace only: `open_tree` with `EINVAL` (it is
+                the current one, or older than that: cause `mount-loop`),
+                `move_mount` with `EINVAL` (the mount at *path* propagates to others:
+                cause `shared-mount`).
+
+        Linux 5.2. See `namespaces(7)`, `mount_namespaces(7)`.
+        """
+        from ._pin import pin
+
+        pin(self, path)
+
+    @staticmethod
+    def unpin(path: str | bytes | os.PathLike[str]) -> None:
+        """Undo `pin`: unmount the namespace at *path* and remove the file, if it is empty.
+
+        What is mounted there is looked at first, and only a namespace is unmounted,
+        and exactly the one that was looked at. The namespace ends, unless something
+        else holds it: a process, a descriptor (also one of this file), another pin,
+        a copy of the mount in another mount namespace.
+
+        Raises:
+            FileNotFoundError: there is no such file; step `mount_point`.
+            UsernsError: `EINVAL`: no namespace is pinned there (cause `not-pinned`,
+                step `mount_point`); or the mount came from a mount namespace with
+                more rights (step `umount`).
+            PermissionError: step `umount`: no `CAP_SYS_ADMIN` in the owner of the
+                current mount namespace (`EPERM`). Step `mount_point`: it is
+                unmounted, but the file could not be removed.
+
+        Linux 5.2. See `umount2(2)`.
+        """
+        from ._pin import unpin
+
+        unpin(path)
+
+    @staticmethod
+    def list(kind: str | None = None) -> NamespaceList:
+        """The namespaces that can be seen from here; see `NamespaceInfo` and `NamespaceList`.
+
+        Found in `/proc`: those of the threads of all processes, those that open
+        descriptors and bind mounts hold, and their parents and owners. Where the
+        kernel lists them itself (`listns(2)`, Linux 6.19), those that only something
+        else holds, such as a socket, are found too. No descriptor stays open.
+
+        It is no snapshot: what begins or ends meanwhile may be missed, or may be
+        gone.
+
+        Args:
+            kind: only namespaces of this kind.
+
+        Raises:
+            FileNotFoundError: `/proc` is not mounted; step `open_proc`.
+        """
+        from ._nslist import list_namespaces
+
+        return list_namespaces(None if kind is None else NamespaceKind(kind))
+
+
+def _no_namespace(errno: int, filename: object = None) -> OSError:
+    return userns_error("open_ns", errno, filename, note="It is no namespace (ioctl_ns(2)).")
 
 
 def _open_at(proc_dir: int, kind: NamespaceKind) -> int:

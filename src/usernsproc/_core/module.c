@@ -256,7 +256,9 @@ static int module_exec(PyObject *module)
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;
-	return add_constants(module) < 0 ? -1 : add_system_calls(module);
+	if (add_constants(module) < 0 || add_namespace_calls(module) < 0)
+		return -1;
+	return add_system_calls(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -15,4 +15,7 @@ void free_plan(struct plan *plan);
 /* module_calls.c: thin system calls */
 int add_system_calls(PyObject *module);
 
+/* module_namespaces.c: namespaces by their number */
+int add_namespace_calls(PyObject *module);
+
 #endif
