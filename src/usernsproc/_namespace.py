@@ -347,10 +347,9 @@ class Namespace:
             PermissionError: step `open_tree`: a mount takes `CAP_SYS_ADMIN` in the
                 owner of the current mount namespace (`EPERM`). An ordinary user pins
                 in a mount namespace of its own.
-            UsernsError: of a mount namespace only: `open_tree` with `EINVAL` (it is
-                the current one, or older than that: cause `mount-loop`),
-                `move_mount` with `EINVAL` (the mount at *path* propagates to others:
-                cause `shared-mount`).
+            UsernsError: of a mount namespace only, step `move_mount`: `ELOOP` (it is the
+                current one, or older than that: cause `mount-loop`), `EINVAL` (the
+                mount at *path* propagates to others: cause `shared-mount`).
 
         Linux 5.2. See `namespaces(7)`, `mount_namespaces(7)`.
         """

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from . import _core
 from ._errors import userns_error
-from ._nskind import NamespaceKind
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
@@ -78,9 +77,9 @@ class _MountPoint:
 
     def prepare(self) -> None:
         try:
-            # Without a bytecode between the file's making and the record of it, no
-            # signal handler can raise there.
-            self._made.extend(map(_make_file, (self._path,)))
+            # Without a bytecode between the making of the file and the record of it,
+            # no signal handler can raise there.
+            self._made.extend(map(os.open, (self._path,), (_MAKE,), (0,)))
         except FileExistsError:
             self._found.append(_open_point(self._path))
             self._refuse_unless_empty_file()
@@ -122,8 +121,7 @@ class _MountPoint:
             os.close(fd)
 
 
-def _make_file(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0)
+_MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _open_point(path: Path) -> int:
@@ -137,28 +135,29 @@ def _detached_mount(namespace: Namespace) -> int:
     try:
         return _core.open_tree(namespace.fileno(), b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     except OSError as error:
-        cause = note = None
-        if error.errno == EINVAL and namespace.kind is NamespaceKind.MNT:
-            cause, note = (
-                "mount-loop",
-                "A mount namespace cannot be pinned inside of itself, nor in one that is younger: "
-                "pin it from the mount namespace that it was made in.",
-            )
-        raise userns_error("open_tree", error.errno or 0, cause=cause, note=note) from None
+        raise userns_error("open_tree", error.errno or 0) from None
 
 
 def _attach(tree: int, point: _MountPoint, namespace: Namespace) -> None:
     try:
         _core.move_mount(tree, b"", point.fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     except OSError as error:
-        cause = note = None
-        if error.errno in (EINVAL, ELOOP) and namespace.kind is NamespaceKind.MNT:
-            cause, note = (
-                "shared-mount",
-                "A mount namespace cannot be pinned where mounts propagate to other mount namespaces, itself "
-                "among them. Pin it below a private mount: mount --bind DIR DIR; mount --make-private DIR.",
-            )
+        cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if namespace.kind == "mnt" else (None, None)
         raise userns_error("move_mount", error.errno or 0, os.fspath(point.path), cause=cause, note=note) from None
+
+
+_WHY_NOT_MNT = {
+    ELOOP: (
+        "mount-loop",
+        "A mount namespace cannot be pinned inside of itself, nor in one that is younger: "
+        "pin it from the mount namespace that it was made in.",
+    ),
+    EINVAL: (
+        "shared-mount",
+        "A mount namespace cannot be pinned where mounts propagate to other mount namespaces, itself "
+        "among them. Pin it below a private mount: mount --bind DIR DIR; mount --make-private DIR.",
+    ),
+}
 
 
 def _unmount(fd: int, path: Path) -> None:

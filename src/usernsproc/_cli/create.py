@@ -1,0 +1,85 @@
+"""`usernsproc create` and `usernsproc unpin`: namespaces that a path keeps."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from .._namespace import Namespace, NamespaceKind, create_userns
+from .._process import UsernsProcess
+
+# A pid namespace ends with its first process: a pin would keep what nobody can enter.
+FURTHER_KINDS = [kind for kind in NamespaceKind if kind not in (NamespaceKind.USER, NamespaceKind.PID)]
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def add_to(commands: Any) -> None:
+    """The parsers of these commands."""
+    create = commands.add_parser(
+        "create",
+        help="make namespaces that a path keeps",
+        description="Make a user namespace, and others that it owns, and keep each at a path, without any process. "
+        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or "
+        "'root' (own id is 0 inside) or 'current' (own id stays the same).",
+    )
+    create.add_argument("--pin", metavar="PATH", help="where to keep the user namespace")
+    for kind in FURTHER_KINDS:
+        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"make a {kind} namespace too, and keep it there")
+    create.add_argument("--map", metavar="MAP", help="both id maps")
+    create.add_argument("--uid-map", metavar="MAP", help="the user id map")
+    create.add_argument("--gid-map", metavar="MAP", help="the group id map")
+    create.add_argument("--setgroups", choices=("allow", "deny"), help="default: what the map needs")
+    create.set_defaults(run=run)
+    remove = commands.add_parser(
+        "unpin", help="give up namespaces that a path keeps", description="Unmount namespaces, and remove their files."
+    )
+    remove.add_argument("paths", metavar="PATH", nargs="+")
+    remove.set_defaults(run=run_unpin)
+
+
+def run(options: argparse.Namespace) -> int:
+    uid_map = options.map if options.uid_map is None else options.uid_map
+    gid_map = options.map if options.gid_map is None else options.gid_map
+    if uid_map is None or gid_map is None:
+        raise ValueError("create: both maps are needed: --map, or --uid-map and --gid-map")
+    further = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}
+    pins = {kind: path for kind, path in further.items() if path is not None}
+    if options.pin is None and not pins:
+        raise ValueError("create: where to keep it? --pin PATH")
+    maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups}
+    if options.pin is not None:
+        pins[NamespaceKind.USER] = options.pin
+    with ExitStack() as holding:
+        _pin_all(_made(pins, maps, holding), pins)
+    return 0
+
+
+def _made(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitStack) -> dict[NamespaceKind, Namespace]:
+    if set(kinds) == {NamespaceKind.USER}:
+        return {NamespaceKind.USER: holding.enter_context(create_userns(**maps))}
+    further = [str(kind) for kind in kinds if kind is not NamespaceKind.USER]
+    holder = holding.enter_context(UsernsProcess(namespaces=further, **maps))
+    return {kind: holding.enter_context(holder.namespace(kind)) for kind in kinds}
+
+
+def _pin_all(made: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, str]) -> None:
+    """All of them or none: a signal that would end this program has to wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        with ExitStack() as undo:
+            for kind, path in pins.items():
+                made[kind].pin(path)
+                undo.callback(Namespace.unpin, path)
+            undo.pop_all()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_unpin(options: argparse.Namespace) -> int:
+    for path in options.paths:
+        Namespace.unpin(path)
+    return 0

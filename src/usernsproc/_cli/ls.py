@@ -1,0 +1,143 @@
+"""`usernsproc ls`: the namespaces that can be seen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .._namespace import Namespace, NamespaceKind
+from .._nslist import NamespaceInfo, NamespaceList
+
+HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
+
+
+def add_to(commands: Any) -> None:
+    """The parser of this command."""
+    command = commands.add_parser(
+        "ls",
+        help="list namespaces",
+        description="List the namespaces that can be seen, also those that only an open descriptor or a bind mount "
+        "holds. OWNER is the inode of the user namespace that owns one; PID the lowest of its processes.",
+    )
+    command.add_argument(
+        "--kind", metavar="KIND", nargs="+", action="extend", choices=list(NamespaceKind), help=", ".join(NamespaceKind)
+    )
+    command.add_argument("--tree", action="store_true", help="as a tree of user namespaces and what they own")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.tree and options.json:
+        raise ValueError("ls: --tree or --json, not both: in the JSON, owner and parent make the tree")
+    found = Namespace.list()
+    kinds = [NamespaceKind(kind) for kind in options.kind or NamespaceKind]
+    if options.json:
+        _print(_as_json(found, kinds))
+    else:
+        lines = _tree(found, kinds) if options.tree else _table(info for info in found if info.kind in kinds)
+        _print("".join(f"{line}\n" for line in lines))
+        _tell_unseen(found)
+    return 0
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough (head). Python would fail once more when it ends.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+
+
+def _tell_unseen(found: NamespaceList) -> None:
+    if found.unseen_processes:
+        sys.stderr.write(f"usernsproc: processes that could not be looked into: {found.unseen_processes}\n")
+    if found.unseen_namespaces:
+        sys.stderr.write(f"usernsproc: namespaces that could not be opened: {found.unseen_namespaces}\n")
+
+
+def _as_json(found: NamespaceList, kinds: list[NamespaceKind]) -> str:
+    namespaces = [_as_object(info) for info in found if info.kind in kinds]
+    unseen = {"unseen_processes": found.unseen_processes, "unseen_namespaces": found.unseen_namespaces}
+    return json.dumps({"namespaces": namespaces, **unseen}, indent=2) + "\n"
+
+
+def _as_object(info: NamespaceInfo) -> dict[str, Any]:
+    fields = info._asdict()
+    del fields["routes"]
+    return fields
+
+
+def _table(infos: Iterable[NamespaceInfo]) -> Iterator[str]:
+    rows = [HEADER, *map(_row, infos)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(info: NamespaceInfo) -> tuple[str, ...]:
+    owner = "-" if info.owner is None else str(info.owner)
+    pid = str(info.pids[0]) if info.pids else "-"
+    return str(info.inode), info.kind, owner, str(len(info.pids)), pid, _what(info)
+
+
+def _what(info: NamespaceInfo) -> str:
+    """What is to be recognized by: its maps, its first command, where it is pinned."""
+    parts = []
+    if info.uid_map is not None:
+        same = info.gid_map in (None, info.uid_map)
+        parts.append(info.uid_map or "unmapped" if same else f"uid {info.uid_map} gid {info.gid_map}")
+    if info.pids:
+        parts.append(_command_of(info.pids[0]))
+    parts += map(_printable, info.pins)
+    return " ".join(parts)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"({_printable(file.read().rstrip())})"
+    except OSError:
+        return "(gone)"
+
+
+def _printable(text: str) -> str:
+    """A name can have anything in it, also what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _tree(found: NamespaceList, kinds: list[NamespaceKind]) -> Iterator[str]:
+    users = {info.inode for info in found if info.kind is NamespaceKind.USER}
+    below: dict[int | None, list[NamespaceInfo]] = {}
+    for info in sorted(found, key=lambda info: info.kind is NamespaceKind.USER):
+        if info.kind is NamespaceKind.USER or info.kind in kinds:
+            below.setdefault(info.owner if info.owner in users else None, []).append(info)
+    for top in below.get(None, ()):
+        yield _node(top)
+        yield from _branches(top, below, "")
+
+
+def _branches(parent: NamespaceInfo, below: dict[int | None, list[NamespaceInfo]], indent: str) -> Iterator[str]:
+    children = below.get(parent.inode, []) if parent.kind is NamespaceKind.USER else []
+    for child in children:
+        last = child is children[-1]
+        yield f"{indent}{'└─' if last else '├─'} {_node(child)}"
+        yield from _branches(child, below, f"{indent}{'   ' if last else '│  '}")
+
+
+def _node(info: NamespaceInfo) -> str:
+    count = len(info.pids)
+    facts = [f"{info.kind}:[{info.inode}]"]
+    if info.owner_uid is not None:
+        facts.append(f"owner {info.owner_uid}")
+    facts.append("1 process" if count == 1 else f"{count} processes")
+    if count:
+        facts.append(f"pid {info.pids[0]}")
+    return " ".join([*facts, _what(info)]).rstrip()
