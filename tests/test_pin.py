@@ -21,6 +21,9 @@ from usernsproc import _core
 if os.geteuid():
     with create_userns("root", "root") as mine:
         mine.enter()
+# Since Linux 6.18 each CPU numbers mount namespaces for itself, and one with a smaller number
+# counts as the older one.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 native.unshare(native.CLONE_NEWNS)
 native.must(native.libc.mount(None, b"/", None, native.MS_REC | native.MS_PRIVATE, None))
 folder = sys.argv[1]

@@ -150,7 +150,8 @@ _WHY_NOT_MNT = {
     ELOOP: (
         "mount-loop",
         "A mount namespace cannot be pinned inside of itself, nor in one that is younger: "
-        "pin it from the mount namespace that it was made in.",
+        "pin it from the mount namespace that it was made in. Since Linux 6.18 one that was made on "
+        "another CPU can seem to be older: make it again on the CPU that this one was made on.",
     ),
     EINVAL: (
         "shared-mount",

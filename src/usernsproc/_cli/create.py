@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from .._errors import UsernsError
 from .._namespace import Namespace, NamespaceKind, create_userns
 from .._process import UsernsProcess
 
@@ -53,9 +55,33 @@ def run(options: argparse.Namespace) -> int:
     maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups}
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
-    with ExitStack() as holding:
-        _pin_all(_made(pins, maps, holding), pins)
-    return 0
+    for _ in _on_one_cpu_after_the_other():
+        try:
+            with ExitStack() as holding:
+                _pin_all(_made(pins, maps, holding), pins)
+        except UsernsError as error:
+            if error.cause != "mount-loop":
+                raise
+            refused = error
+        else:
+            return 0
+    raise refused
+
+
+def _on_one_cpu_after_the_other() -> Iterator[None]:
+    """Wherever it may run, and then on each CPU.
+
+    Of two mount namespaces, Linux takes the one with the smaller number for the
+    older one. From 6.18 on, each CPU has numbers of its own to give out, so what
+    was just made can seem to be older than this program's.
+    """
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cpus in (allowed, *({cpu} for cpu in sorted(allowed))):
+            os.sched_setaffinity(0, cpus)
+            yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _made(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitStack) -> dict[NamespaceKind, Namespace]:

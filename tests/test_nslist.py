@@ -1,0 +1,462 @@
+"""Which namespaces there are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import usernsproc._nslist
+from usernsproc import (
+    Namespace,
+    NamespaceInfo,
+    NamespaceKind,
+    NamespaceList,
+    UsernsError,
+    UsernsProcess,
+    _core,
+    create_userns,
+)
+
+Script = Callable[..., str]
+OWN = f"0:{os.geteuid()}:1", f"0:{os.getegid()}:1"
+
+
+def info_of(namespace: Namespace, found: NamespaceList | None = None) -> NamespaceInfo:
+    infos = Namespace.list() if found is None else found
+    (info,) = [info for info in infos if (info.device, info.inode) == (namespace.device, namespace.inode)]
+    return info
+
+
+def is_listed(kind: str, inode: int) -> bool:
+    return any((info.kind, info.inode) == (kind, inode) for info in Namespace.list(kind))
+
+
+def test_the_own_namespaces_are_listed_with_this_process() -> None:
+    found = Namespace.list()
+    for kind in NamespaceKind:
+        with Namespace.current(kind) as current:
+            info = info_of(current, found)
+        assert info.kind is kind
+        assert os.getpid() in info.pids
+    assert [(i.kind, i.inode) for i in found] == sorted(
+        ((i.kind, i.inode) for i in found), key=lambda key: (list(NamespaceKind).index(key[0]), key[1])
+    )
+
+
+def test_a_kind_is_listed_alone() -> None:
+    assert {info.kind for info in Namespace.list("net")} == {"net"}
+    with pytest.raises(ValueError, match="no kind"):
+        Namespace.list("mount")
+
+
+def test_those_of_a_process_have_owner_parent_and_maps() -> None:
+    kinds = ("mnt", "net", "uts", "ipc", "cgroup", "pid", "time")
+    with UsernsProcess(uid_map="root", namespaces=kinds) as holder, Namespace.current() as own:
+        found = Namespace.list()
+        with holder.namespace() as userns:
+            info = info_of(userns, found)
+            assert info == NamespaceInfo(
+                kind=NamespaceKind.USER,
+                inode=userns.inode,
+                device=userns.device,
+                owner=own.inode,
+                owner_uid=os.geteuid(),
+                parent=own.inode,
+                pids=(holder.pid,),
+                pins=(),
+                uid_map=OWN[0],
+                gid_map=OWN[1],
+                routes=((f"/proc/{holder.pid}/task/{holder.pid}/ns/user",),),
+            )
+        for kind in kinds:
+            with holder.namespace(kind) as namespace, Namespace.current(kind) as current:
+                owned = info_of(namespace, found)
+                assert (owned.owner, owned.owner_uid, owned.uid_map) == (info.inode, None, None)
+                assert owned.pids == (holder.pid,)
+                assert owned.parent == (current.inode if kind == "pid" else None)
+
+
+def test_one_that_only_a_descriptor_holds_is_found_with_its_maps() -> None:
+    with create_userns("root", "root") as userns:
+        info = info_of(userns)
+        assert (info.pids, info.pins, info.uid_map, info.gid_map) == ((), (), *OWN)
+        with info.open() as again:
+            assert again == userns
+        with pytest.raises(AttributeError):
+            info.inode = 5  # type: ignore[misc]
+
+
+def test_one_that_has_ended_is_listed_no_more_and_does_not_open() -> None:
+    with create_userns("root", "root") as userns:
+        info = info_of(userns)
+    assert info not in Namespace.list()
+    with pytest.raises(FileNotFoundError, match=r"user:\[") as caught:
+        info.open()
+    assert isinstance(caught.value, UsernsError)
+    assert (caught.value.step, caught.value.cause) == ("open_ns", "namespace-gone")
+
+
+def test_no_descriptor_stays_open_and_the_values_can_be_pickled() -> None:
+    before = os.listdir("/proc/self/fd")
+    found = Namespace.list()
+    assert os.listdir("/proc/self/fd") == before
+    again = pickle.loads(pickle.dumps(found))
+    assert again == found
+    assert isinstance(again, NamespaceList)
+    assert again.unseen_processes == found.unseen_processes
+
+
+def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> None:
+    """The one in the middle has no process, no descriptor and no pin: only a child and a net namespace."""
+    nested = [sys.executable, "-c", NEST, "2"]
+    with (
+        UsernsProcess(nested, uid_map="root", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        Namespace.current() as own,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = {info.inode: info for info in Namespace.list("user")}
+        chain = [next(info for info in found.values() if process.pid in info.pids)]
+        while chain[-1].inode != own.inode:
+            chain.append(found[chain[-1].parent or 0])
+        assert len(chain) == 4
+        for info in chain[1:3]:
+            assert info.pids == ()
+        assert [info.uid_map for info in chain[:3]] == [OWN[0]] * 3
+        for info in chain:
+            with info.open() as namespace:
+                assert namespace.inode == info.inode
+        process.communicate()
+
+
+# Enters as many further user namespaces, one in the other, and waits.
+NEST = """
+import sys
+from usernsproc import create_userns
+for _ in range(int(sys.argv[1])):
+    with create_userns("root", "root") as deeper:
+        deeper.enter()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+def test_maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process(script: Script) -> None:
+    """Outside ids are the caller's, as in /proc/PID/uid_map, also when there is no process left."""
+    printed = script("""
+        import os
+        import native
+        from usernsproc import *
+        with UsernsProcess(uid_map="0:100000:1000", gid_map="0:200000:1000") as outer:
+            owner = os.stat(outer.namespace_path()).st_ino
+            ready, write = os.pipe()
+            stay, stop = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    with outer.namespace() as userns:
+                        userns.enter()
+                    os.setgroups([]), os.setgid(0), os.setuid(0)
+                    native.prctl(native.PR_SET_DUMPABLE, 1)
+                    inner = create_userns("5:10:20", "5:10:20")
+                    os.write(write, b"ready")
+                    os.close(stop)
+                    os.read(stay, 1)
+                finally:
+                    os._exit(1)
+            os.close(write)
+            assert os.read(ready, 5) == b"ready"
+            info = next(info for info in Namespace.list("user") if info.owner == owner)
+            print(info.pids, info.owner_uid, info.uid_map, info.gid_map)
+            with info.open() as inner:
+                print(inner.uid_map)
+            os.close(stop)
+            os.waitpid(child, 0)
+    """)
+    assert printed == "() 100000 5:100010:20 5:200010:20\n5:10:20\n"
+
+
+def test_an_unwritten_map_is_empty() -> None:
+    with UsernsProcess() as holder, holder.namespace() as userns:
+        info = info_of(userns)
+        assert (info.uid_map, info.gid_map) == ("", "")
+        holder.kill()
+        holder.wait()
+        info = info_of(userns)
+        assert (info.pids, info.uid_map, info.gid_map) == ((), "", "")
+
+
+def test_a_pin_is_told_by_its_path(script: Script, tmp_path: Path) -> None:
+    """In the own mount namespace by itself, in another one through a process that is there."""
+    script(
+        """
+        import os, sys
+        import native
+        from usernsproc import *
+        path = sys.argv[1] + "/a pin\\\\ with\\ttabs"
+        def info_of(inode):
+            return next(info for info in Namespace.list() if info.inode == inode)
+        program = "import sys; from usernsproc import *; create_userns('root', 'root').pin(sys.argv[1])\\n"
+        program += "import os; print(os.stat(sys.argv[1]).st_ino, flush=True); sys.stdin.read()"
+        command = [sys.executable, "-W", "ignore", "-c", program, path]
+        with UsernsProcess(command, uid_map="root", namespaces=["mnt"], stdin=PIPE, stdout=PIPE) as process:
+            info = info_of(int(process.stdout.readline()))
+            assert info.pids == () and info.pins == (f"/proc/{process.pid}/root{path}",), info
+            with info.open() as namespace:
+                assert namespace.inode == info.inode
+            process.stdin.close()
+        os.unlink(path)
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        native.unshare(native.CLONE_NEWNS)
+        with create_userns("root", "root") as userns:
+            userns.pin(path)
+            inode = userns.inode
+        info = info_of(inode)
+        assert (info.pids, info.pins, info.routes) == ((), (path,), ((path,),)), info
+        assert info.uid_map == "0:0:1"
+        with info.open() as namespace:
+            assert namespace.inode == inode
+        Namespace.unpin(path)
+        """,
+        str(tmp_path),
+    )
+
+
+def test_a_thread_in_another_namespace_counts_for_its_process(script: Script) -> None:
+    script("""
+        import os, threading
+        import native
+        from usernsproc import *
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        inside, done, seen = threading.Event(), threading.Event(), []
+        def visit():
+            native.unshare(native.CLONE_NEWNET)
+            seen.append(Namespace.current("net").detach())
+            inside.set()
+            done.wait()
+        thread = threading.Thread(target=visit)
+        thread.start()
+        inside.wait()
+        inode = os.fstat(seen[0]).st_ino
+        os.close(seen[0])
+        info = next(info for info in Namespace.list("net") if info.inode == inode)
+        assert info.pids == (os.getpid(),) and len(info.routes) == 1
+        done.set()
+        thread.join()
+    """)
+
+
+def test_one_that_waits_for_children_is_found(script: Script) -> None:
+    """unshare(CLONE_NEWTIME): nobody is in it yet, but it is there."""
+    script("""
+        import os
+        import native
+        from usernsproc import *
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        native.unshare(0x80)
+        inode = os.stat("/proc/self/ns/time_for_children").st_ino
+        info = next(info for info in Namespace.list("time") if info.inode == inode)
+        assert info.pids == ()
+    """)
+
+
+def test_processes_that_may_not_be_looked_into_are_counted(script: Script) -> None:
+    """By who has no rights over them: here a process that entered an own user namespace."""
+    script("""
+        import os
+        from usernsproc import *
+        with UsernsProcess(["sleep", "1000"], uid_map="root") as process, create_userns("root", "root") as mine:
+            seen = next(info for info in Namespace.list("user") if process.pid in info.pids)
+            before = Namespace.list()
+            child = os.fork()
+            if child == 0:
+                mine.enter()
+                found = Namespace.list()
+                assert found.unseen_processes > before.unseen_processes
+                assert not [info for info in found if process.pid in info.pids]
+                own = next(info for info in found if info.kind == "user" and os.getpid() in info.pids)
+                assert (own.parent, own.owner) == (None, None)
+                assert next(info for info in found if info.kind == "net" and os.getpid() in info.pids).owner is None
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            process.kill()
+    """)
+
+
+def test_processes_that_come_and_go_meanwhile_are_no_error() -> None:
+    """A shell that starts one process after the other, and lists all the time."""
+    forks = "while :; do (exit 0); (exit 0); done"
+    with subprocess.Popen(["sh", "-c", forks]) as busy:
+        for _ in range(20):
+            assert Namespace.list()
+        busy.kill()
+
+
+def test_two_hundred_that_descriptors_hold_are_all_there() -> None:
+    held = [create_userns("root", "root") for _ in range(200)]
+    inodes = {userns.inode for userns in held}
+    found = Namespace.list("user")
+    assert inodes <= {info.inode for info in found}
+    assert all(info.uid_map == OWN[0] for info in found if info.inode in inodes)
+    for userns in held:
+        userns.close()
+
+
+def test_without_proc_it_says_so(script: Script, tmp_path: Path) -> None:
+    script(
+        """
+        import os, sys
+        from usernsproc import *
+        Namespace.list()
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        os.chroot(sys.argv[1])
+        try:
+            Namespace.list()
+        except FileNotFoundError as error:
+            assert error.step == "open_proc" and "/proc" in error.__notes__[0]
+        else:
+            raise AssertionError("it listed")
+        """,
+        str(tmp_path),
+    )
+
+
+def test_what_another_mount_namespace_shows_is_looked_at_before_it_is_opened(tmp_path: Path) -> None:
+    """Its users can put anything in the place of a pin: opening a device, or a FIFO, could do harm."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Namespace.current() as current:
+        info = info_of(current)._replace(routes=((str(fifo),), ("/dev/null",), (str(tmp_path / "missing"),)))
+    with pytest.raises(FileNotFoundError):
+        info.open()  # and does not hang
+
+
+# ---- listns(2) of Linux 6.19; where the kernel has none, its part is played here ----
+
+
+def number_of(namespace: Namespace) -> int:
+    """NS_GET_ID, Linux 6.18."""
+    answer = bytearray(8)
+    request = 2 << 30 | 8 << 16 | 0xB7 << 8 | 13  # the encoding of x86-64 and aarch64
+    fcntl.ioctl(namespace.fileno(), request, answer)
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def test_a_namespace_is_opened_by_its_number() -> None:
+    """open_by_handle_at, Linux 6.18, with the number that the kernel never gives out again."""
+    with Namespace.current("net") as net:
+        try:
+            fd = _core.open_ns(number_of(net), net.kind.flag, net.inode)
+        except OSError as error:
+            # who is not root where the file system of namespaces is mounted has to be in it
+            assert (os.geteuid() != 0, type(error)) == (True, PermissionError)
+            return
+        with Namespace(fd) as again:
+            assert again == net
+
+
+@contextmanager
+def kernel_lists(namespaces: dict[int, Namespace], at_once: int = 2) -> Iterator[None]:
+    """As 6.19 does: *at_once* numbers above the one given, then none."""
+
+    def listns(after: int) -> list[int]:
+        return sorted(number for number in namespaces if number > after)[:at_once]
+
+    def open_ns(number: int, nstype: int, inode: int) -> int:
+        assert (nstype, inode) == (0, 0)
+        namespace = namespaces[number]
+        if namespace.closed:
+            raise OSError(116, "Stale file handle")
+        return os.dup(namespace.fileno())
+
+    class Core:
+        def __getattr__(self, name: str) -> object:
+            return {"listns": listns, "open_ns": open_ns}.get(name) or getattr(_core, name)
+
+    usernsproc._nslist._core, before = Core(), usernsproc._nslist._core  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        usernsproc._nslist._core = before
+
+
+def network_that_a_socket_holds() -> socket.socket:
+    """Nothing in /proc leads to it: a socket is no link to its namespace."""
+    source = """
+        import socket, sys
+        import native
+        from usernsproc import create_userns
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        native.unshare(native.CLONE_NEWNET)
+        channel = socket.socket(fileno=int(sys.argv[1]))
+        socket.send_fds(channel, [b"x"], [socket.socket().detach()])
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(source), str(theirs.fileno())]
+        subprocess.run(command, pass_fds=[theirs.fileno()], env=environment, check=True)
+        _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
+    return socket.socket(fileno=fd)
+
+
+@pytest.mark.root
+def test_what_only_the_kernel_lists_is_there_too() -> None:
+    """Here a network namespace that only a socket holds. Its owner comes with it."""
+    SIOCGSKNS = 0x894C  # noqa: N806
+    holding = network_that_a_socket_holds()
+    with holding:
+        with Namespace(fcntl.ioctl(holding, SIOCGSKNS)) as net:
+            inode = net.inode
+        assert not is_listed("net", inode)
+        with Namespace(fcntl.ioctl(holding, SIOCGSKNS)) as net, Namespace.current("net") as own:
+            numbers = {1 << 40: own, 1 << 41: net, 1 << 42: own}
+            listed = os.listdir("/proc/self/fd")
+            with kernel_lists(numbers):
+                found = Namespace.list()
+                info = next(i for i in found if (i.kind, i.inode) == ("net", inode))
+                assert info.routes[-1] == (1 << 41,)
+                owner = next(i for i in found if i.inode == info.owner)
+                assert (owner.kind, owner.uid_map, owner.pids) == ("user", OWN[0], ())
+                for one in (info._replace(routes=info.routes[-1:]), owner):
+                    with one.open() as namespace:
+                        assert namespace.inode == one.inode
+            assert os.listdir("/proc/self/fd") == listed
+            assert found.unseen_namespaces == 0
+
+
+def test_what_the_kernel_lists_and_does_not_open_is_counted() -> None:
+    with create_userns("root", "root") as one, create_userns("root", "root") as other:
+        pass
+    with kernel_lists({1 << 40: one, 1 << 41: other}):
+        assert Namespace.list().unseen_namespaces == 2
+
+
+@pytest.mark.parametrize("errno", [38, 2, 1])
+def test_where_the_kernel_does_not_list_proc_does(errno: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSYS before 6.19, EPERM of a seccomp profile, ENOENT after the last."""
+
+    def fail(_: int) -> list[int]:
+        raise OSError(errno, os.strerror(errno))
+
+    monkeypatch.setattr(_core, "listns", fail)
+    found = Namespace.list()
+    assert {info.kind for info in found} == set(NamespaceKind)
+    assert found.unseen_namespaces == 0
