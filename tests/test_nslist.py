@@ -9,13 +9,11 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import usernsproc._nslist
 from usernsproc import (
     Namespace,
     NamespaceInfo,
@@ -370,12 +368,11 @@ def test_a_namespace_is_opened_by_its_number() -> None:
             assert again == net
 
 
-@contextmanager
-def kernel_lists(namespaces: dict[int, Namespace], at_once: int = 2) -> Iterator[None]:
-    """As 6.19 does: *at_once* numbers above the one given, then none."""
+def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 6.19 does, two at a time: the numbers above the one given, none after the last."""
 
     def listns(after: int) -> list[int]:
-        return sorted(number for number in namespaces if number > after)[:at_once]
+        return sorted(number for number in namespaces if number > after)[:2]
 
     def open_ns(number: int, nstype: int, inode: int) -> int:
         assert (nstype, inode) == (0, 0)
@@ -384,15 +381,8 @@ def kernel_lists(namespaces: dict[int, Namespace], at_once: int = 2) -> Iterator
             raise OSError(116, "Stale file handle")
         return os.dup(namespace.fileno())
 
-    class Core:
-        def __getattr__(self, name: str) -> object:
-            return {"listns": listns, "open_ns": open_ns}.get(name) or getattr(_core, name)
-
-    usernsproc._nslist._core, before = Core(), usernsproc._nslist._core  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        usernsproc._nslist._core = before
+    monkeypatch.setattr(_core, "listns", listns)
+    monkeypatch.setattr(_core, "open_ns", open_ns)
 
 
 def network_that_a_socket_holds() -> socket.socket:
@@ -418,7 +408,7 @@ def network_that_a_socket_holds() -> socket.socket:
 
 
 @pytest.mark.root
-def test_what_only_the_kernel_lists_is_there_too() -> None:
+def test_what_only_the_kernel_lists_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here a network namespace that only a socket holds. Its owner comes with it."""
     SIOCGSKNS = 0x894C  # noqa: N806
     holding = network_that_a_socket_holds()
@@ -429,24 +419,24 @@ def test_what_only_the_kernel_lists_is_there_too() -> None:
         with Namespace(fcntl.ioctl(holding, SIOCGSKNS)) as net, Namespace.current("net") as own:
             numbers = {1 << 40: own, 1 << 41: net, 1 << 42: own}
             listed = os.listdir("/proc/self/fd")
-            with kernel_lists(numbers):
-                found = Namespace.list()
-                info = next(i for i in found if (i.kind, i.inode) == ("net", inode))
-                assert info.routes[-1] == (1 << 41,)
-                owner = next(i for i in found if i.inode == info.owner)
-                assert (owner.kind, owner.uid_map, owner.pids) == ("user", OWN[0], ())
-                for one in (info._replace(routes=info.routes[-1:]), owner):
-                    with one.open() as namespace:
-                        assert namespace.inode == one.inode
+            let_the_kernel_list(numbers, monkeypatch)
+            found = Namespace.list()
+            info = next(i for i in found if (i.kind, i.inode) == ("net", inode))
+            assert info.routes[-1] == (1 << 41,)
+            owner = next(i for i in found if i.inode == info.owner)
+            assert (owner.kind, owner.uid_map, owner.pids) == ("user", OWN[0], ())
+            for one in (info._replace(routes=info.routes[-1:]), owner):
+                with one.open() as namespace:
+                    assert namespace.inode == one.inode
             assert os.listdir("/proc/self/fd") == listed
             assert found.unseen_namespaces == 0
 
 
-def test_what_the_kernel_lists_and_does_not_open_is_counted() -> None:
+def test_what_the_kernel_lists_and_does_not_open_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     with create_userns("root", "root") as one, create_userns("root", "root") as other:
         pass
-    with kernel_lists({1 << 40: one, 1 << 41: other}):
-        assert Namespace.list().unseen_namespaces == 2
+    let_the_kernel_list({1 << 40: one, 1 << 41: other}, monkeypatch)
+    assert Namespace.list().unseen_namespaces == 2
 
 
 @pytest.mark.parametrize("errno", [38, 2, 1])

@@ -44,6 +44,10 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
         "in a mount namespace of its own.",
     ),
+    ("umount", EPERM): (
+        "no-mount-rights",
+        "Unmounting takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
+    ),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),

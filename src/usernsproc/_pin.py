@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EEXIST, EINVAL, ELOOP, EPERM
+from errno import EEXIST, EINVAL, ELOOP
 from typing import TYPE_CHECKING
 
 from . import _core
@@ -168,17 +168,13 @@ def _unmount(fd: int, path: Path) -> None:
         _core.umount2(f"/proc/thread-self/fd/{fd}".encode(), MNT_DETACH)
     except OSError as error:
         cause = note = None
-        if error.errno == EPERM:
-            cause, note = "no-mount-rights", _MOUNT_RIGHTS
-        elif error.errno == EINVAL:
+        if error.errno == EINVAL:
             cause, note = (
                 "locked-mount",
-                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): unpin it there.",
+                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): "
+                "unpin it there.",
             )
         raise userns_error("umount", error.errno or 0, os.fspath(path), cause=cause, note=note) from None
-
-
-_MOUNT_RIGHTS = "Unmounting takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace."
 
 
 def _remove_if_empty(path: Path, nsfs: int) -> None:

@@ -14,7 +14,9 @@ from .._namespace import Namespace, NamespaceKind, create_userns
 from .._process import UsernsProcess
 
 # A pid namespace ends with its first process: a pin would keep what nobody can enter.
-FURTHER_KINDS = [kind for kind in NamespaceKind if kind not in (NamespaceKind.USER, NamespaceKind.PID)]
+FURTHER_KINDS: list[NamespaceKind] = [
+    kind for kind in NamespaceKind if kind not in (NamespaceKind.USER, NamespaceKind.PID)
+]
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
@@ -48,13 +50,14 @@ def run(options: argparse.Namespace) -> int:
     gid_map = options.map if options.gid_map is None else options.gid_map
     if uid_map is None or gid_map is None:
         raise ValueError("create: both maps are needed: --map, or --uid-map and --gid-map")
-    further = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}
-    pins = {kind: path for kind, path in further.items() if path is not None}
+    further: dict[NamespaceKind, str | None] = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}
+    pins: dict[NamespaceKind, str] = {kind: path for kind, path in further.items() if path is not None}
     if options.pin is None and not pins:
         raise ValueError("create: where to keep it? --pin PATH")
     maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups}
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
+    refused: UsernsError | None = None
     for _ in _on_one_cpu_after_the_other():
         try:
             with ExitStack() as holding:
@@ -62,9 +65,10 @@ def run(options: argparse.Namespace) -> int:
         except UsernsError as error:
             if error.cause != "mount-loop":
                 raise
-            refused = error
+            refused = refused or error
         else:
             return 0
+    assert refused is not None
     raise refused
 
 

@@ -90,7 +90,7 @@ def _row(info: NamespaceInfo) -> tuple[str, ...]:
 
 def _what(info: NamespaceInfo) -> str:
     """What is to be recognized by: its maps, its first command, where it is pinned."""
-    parts = []
+    parts: list[str] = []
     if info.uid_map is not None:
         same = info.gid_map in (None, info.uid_map)
         parts.append(info.uid_map or "unmapped" if same else f"uid {info.uid_map} gid {info.gid_map}")
