@@ -17,7 +17,7 @@ Script = Callable[..., str]
 # Anybody becomes root of an own user namespace, and has one net and uts namespace in it to
 # come back to: the program's own ones belong to somebody else.
 START = """
-import errno, os, signal, sys, threading
+import errno, os, sys, threading, time
 import native
 from usernsproc import *
 with create_userns("root", "root") as mine:
@@ -300,6 +300,26 @@ def test_without_proc_it_is_entered_and_the_way_back_is_missing(inside: Inside) 
                     assert error.cause == "no-way-back" and "No such file" in error.__notes__[0]
                     os._exit(0)
                 assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
+def test_threads_that_were_started_meanwhile_are_in_the_way(inside: Inside) -> None:
+    """They share the thread's root and working directory; when they have ended it can leave."""
+    inside("""
+        before = link("mnt")
+        with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
+            entered, done = mnt.enter(), threading.Event()
+            thread = threading.Thread(target=done.wait)
+            thread.start()
+            error = refused(entered.leave)
+            assert (error.errno, error.step, error.cause) == (errno.EINVAL, "setns", "shared-fs")
+            assert "started meanwhile" in error.__notes__[0]
+            done.set()
+            thread.join()
+            while len(os.listdir("/proc/self/task")) > 1:
+                time.sleep(0.001)  # join() returns a little before the thread has ended
+            entered.leave()
+            assert link("mnt") == before
     """)
 
 

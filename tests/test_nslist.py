@@ -314,6 +314,31 @@ def test_two_hundred_that_descriptors_hold_are_all_there() -> None:
         userns.close()
 
 
+def test_where_descriptors_are_short_it_fails_and_nothing_is_left_out(script: Script) -> None:
+    """With one descriptor more each time: an error, until it is all there."""
+    script("""
+        import errno, os, resource
+        from usernsproc import *
+        with UsernsProcess(uid_map="0:0:1" if not os.geteuid() else "root", namespaces=["net"]) as holder:
+            held = create_userns("root", "root")
+            def look():
+                found = (i for i in Namespace.list() if i.inode == held.inode or holder.pid in i.pids)
+                return [(*i[:6], i.uid_map, i.gid_map) for i in found]
+            whole, errors = look(), 0
+            assert len(whole) == 9  # eight of the holder, and the one that is held
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest = max(map(int, os.listdir("/proc/self/fd")))
+            for limit in range(lowest, lowest + 12):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                try:
+                    assert look() == whole
+                except OSError as error:
+                    assert error.errno == errno.EMFILE, error
+                    errors += 1
+            assert 1 <= errors < 12, errors
+    """)
+
+
 def test_without_proc_it_says_so(script: Script, tmp_path: Path) -> None:
     script(
         """

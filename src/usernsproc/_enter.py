@@ -88,6 +88,9 @@ class Entered:
         Raises:
             PermissionError: there is no way back (`EPERM`, cause `no-way-back`, step
                 `setns`); the thread stays where it is.
+            UsernsError: threads that were started meanwhile are in the way (`EINVAL`,
+                `EUSERS`), of mount and time namespaces; or root or working directory
+                could not be restored (step `chroot`).
             RuntimeError: another thread has entered; each can only move itself.
         """
         if self._thread != get_ident():
@@ -103,7 +106,7 @@ class Entered:
         try:
             _core.setns(previous, self._kind.flag)
         except OSError as error:
-            raise self._no_way_back() if error.errno == EPERM else userns_error("setns", error.errno or 0) from None
+            raise self._not_left(error.errno or 0) from None
         if directories:
             root, cwd = directories
             try:
@@ -120,6 +123,18 @@ class Entered:
             pass  # there is an exception already
         finally:
             self.close()
+
+    def _not_left(self, errno: int) -> OSError:
+        if errno == EPERM:
+            return self._no_way_back()
+        cause = note = None
+        if errno in (EINVAL, EUSERS) and self._kind in (MNT, TIME):
+            cause = "shared-fs" if self._kind is MNT else "threads"
+            note = (
+                f"The thread stays in the {self._kind} namespace: threads that were started meanwhile are in the way "
+                "(setns(2)). End them before."
+            )
+        return userns_error("setns", errno, cause=cause, note=note)
 
     def _no_way_back(self) -> OSError:
         if self._kind is USER:
@@ -180,7 +195,10 @@ def _open(path: str, flags: int) -> int:
 
 
 def _not_entered(namespace: Namespace, errno: int) -> OSError:
-    cause, note = _why_not_entered(namespace, errno)
+    try:
+        cause, note = _why_not_entered(namespace, errno)
+    except OSError:
+        cause = note = None  # there is no /proc to look into
     return userns_error("setns", errno, cause=cause, note=note)
 
 

@@ -362,7 +362,8 @@ class Namespace:
         """Undo `pin`: unmount the namespace at *path* and remove the file, if it is empty.
 
         What is mounted there is looked at first, and only a namespace is unmounted,
-        and exactly the one that was looked at. The namespace ends, unless something
+        and exactly the one that was looked at (the topmost, where other tools have
+        stacked several). The namespace ends, unless something
         else holds it: a process, a descriptor (also one of this file), another pin,
         a copy of the mount in another mount namespace.
 
@@ -398,6 +399,8 @@ class Namespace:
 
         Raises:
             FileNotFoundError: `/proc` is not mounted; step `open_proc`.
+            OSError: descriptors, memory or processes are short (`EMFILE`, `ENFILE`,
+                `ENOMEM`, `EAGAIN`).
         """
         from ._nslist import list_namespaces
 

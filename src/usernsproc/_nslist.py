@@ -13,7 +13,7 @@ from ._errors import userns_error
 from ._idmap import IdMap
 from ._namespace import Namespace
 from ._nskind import KIND_OF_FLAG, NamespaceKind
-from ._nssurvey import Found, Route, Survey
+from ._nssurvey import SHORTAGE, Found, Route, Survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,7 +154,9 @@ def _kernel_list() -> Iterable[int]:
     while True:
         try:
             numbers = _core.listns(last)
-        except OSError:  # ENOSYS; ENOENT after the last
+        except OSError as error:  # ENOSYS; ENOENT after the last
+            if error.errno in SHORTAGE:
+                raise
             return
         if not numbers:
             return
@@ -167,7 +169,9 @@ def _add_listed_by_kernel(survey: Survey) -> int:
     for number in _kernel_list():
         try:
             fd = follow((number,))
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                raise
             unseen += 1
             continue
         try:
@@ -200,7 +204,9 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
     def relative(request: int, of_kind: NamespaceKind) -> int | None:
         try:
             related = fcntl.ioctl(fd, request)
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                raise
             return None  # out of sight
         try:
             inode = os.fstat(related).st_ino
@@ -232,8 +238,10 @@ def _open_any(routes: Iterable[Route]) -> int:
     for route in routes:
         try:
             return follow(route)
-        except OSError:
-            pass  # what was there has gone meanwhile, or may not be opened
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                raise
+            # else it has gone meanwhile, or may not be opened
     return -1
 
 
@@ -261,7 +269,12 @@ def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
             outer = [IdMap.parse(parent.uid_map or ""), IdMap.parse(parent.gid_map or "")]
             maps = [inner.compose(through) for inner, through in zip(maps, outer, strict=True)]
         found.uid_map, found.gid_map = map(str, maps)
-    except (_core.Failure, KeyError, ValueError):
-        pass  # no right to enter it; or a parent's maps are not to be seen
+    except _core.Failure as failure:
+        _, errno = failure.args
+        if errno in SHORTAGE:
+            raise userns_error(*failure.args) from None
+        # else there is no right to enter it
+    except (KeyError, ValueError):
+        pass  # a parent's maps are not to be seen
     finally:
         os.close(fd)

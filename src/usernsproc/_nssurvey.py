@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from errno import EACCES, EINVAL, EPERM
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from ._nskind import NamespaceKind
@@ -23,6 +23,11 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
 # Of these, children that are made later will be members.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
+
+
+# What has gone, or may not be seen, is left out of a list. What is missing for want of
+# descriptors, memory or processes must not be.
+SHORTAGE = frozenset({EMFILE, ENFILE, ENOMEM, EAGAIN})
 
 
 class Found:
@@ -144,5 +149,7 @@ def _map_text(path: str) -> str | None:
     try:
         with open(path, encoding="ascii") as file:
             return ",".join(":".join(line.split()) for line in file)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
         return None

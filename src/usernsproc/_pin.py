@@ -27,12 +27,13 @@ MNT_DETACH = 2
 
 def pin(namespace: Namespace, path: Path) -> None:
     """`Namespace.pin`."""
+    kind = namespace.kind
     tree = _detached_mount(namespace)
     try:
         point = _MountPoint(path, namespace.device)
         try:
             point.prepare()
-            _attach(tree, point, namespace)
+            _attach(tree, point, kind)
         except BaseException:
             point.undo(namespace.inode)
             raise
@@ -138,11 +139,11 @@ def _detached_mount(namespace: Namespace) -> int:
         raise userns_error("open_tree", error.errno or 0) from None
 
 
-def _attach(tree: int, point: _MountPoint, namespace: Namespace) -> None:
+def _attach(tree: int, point: _MountPoint, kind: str) -> None:
     try:
         _core.move_mount(tree, b"", point.fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     except OSError as error:
-        cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if namespace.kind == "mnt" else (None, None)
+        cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if kind == "mnt" else (None, None)
         raise userns_error("move_mount", error.errno or 0, os.fspath(point.path), cause=cause, note=note) from None
 
 
@@ -171,8 +172,7 @@ def _unmount(fd: int, path: Path) -> None:
         if error.errno == EINVAL:
             cause, note = (
                 "locked-mount",
-                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): "
-                "unpin it there.",
+                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): unpin it there.",
             )
         raise userns_error("umount", error.errno or 0, os.fspath(path), cause=cause, note=note) from None
 

@@ -23,8 +23,9 @@ def add_to(commands: Any) -> None:
         description="List the namespaces that can be seen, also those that only an open descriptor or a bind mount "
         "holds. OWNER is the inode of the user namespace that owns one; PID the lowest of its processes.",
     )
+    kinds = [kind.value for kind in NamespaceKind]
     command.add_argument(
-        "--kind", metavar="KIND", nargs="+", action="extend", choices=list(NamespaceKind), help=", ".join(NamespaceKind)
+        "--kind", metavar="KIND", nargs="+", action="extend", choices=kinds, help=f"only these: {', '.join(kinds)}"
     )
     command.add_argument("--tree", action="store_true", help="as a tree of user namespaces and what they own")
     command.add_argument("--json", action="store_true", help="for programs")
