@@ -187,6 +187,20 @@ def test_a_pin_that_fails_leaves_no_mount_and_no_file(made: str, call: str, fail
     """)
 
 
+@pytest.mark.parametrize(("number", "step"), [(428, "open_tree"), (429, "move_mount")])
+def test_a_pin_that_the_kernel_refuses_leaves_nothing(number: int, step: str, mounts: Mounts) -> None:
+    """By a seccomp profile, with an errno that has nothing to do with mounts."""
+    mounts(f"""
+        with create_userns("root", "root") as userns:
+            descriptors = os.listdir("/proc/self/fd")
+            native.refuse_system_call({number}, errno.EDOM)
+            error = refused(userns.pin, path)
+            assert (error.errno, error.step, error.cause) == (errno.EDOM, "{step}", None)
+            assert os.listdir("/proc/self/fd") == descriptors
+        nothing_left()
+    """)
+
+
 @pytest.mark.parametrize("made", ["", "open(path, 'w').close()"])
 def test_an_interrupt_just_after_the_mount_undoes_it(made: str, mounts: Mounts) -> None:
     mounts(f"""
