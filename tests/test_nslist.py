@@ -232,6 +232,40 @@ def test_a_pin_is_told_by_its_path(script: Script, tmp_path: Path) -> None:
     )
 
 
+def test_a_pin_that_two_roots_show_is_told_once(script: Script, tmp_path: Path) -> None:
+    """The own root, and that of a process in a chroot."""
+    script(
+        """
+        import os, sys, time
+        import native
+        from usernsproc import *
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        native.unshare(native.CLONE_NEWNS)
+        path = sys.argv[1] + "/pin"
+        with create_userns("root", "root") as userns:
+            userns.pin(path)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            os.chroot(sys.argv[1])
+            os.read(read, 1)
+            os._exit(0)
+        while os.stat(f"/proc/{child}/root/").st_ino != os.stat(sys.argv[1]).st_ino:
+            time.sleep(0.001)
+        inode = os.stat(path).st_ino
+        def pins():
+            return next(info.pins for info in Namespace.list() if info.inode == inode)
+        assert pins() == (path,)
+        os.close(write)
+        os.waitpid(child, 0)
+        Namespace.unpin(path)
+        """,
+        str(tmp_path),
+    )
+
+
 def test_a_thread_in_another_namespace_counts_for_its_process(script: Script) -> None:
     script("""
         import os, threading

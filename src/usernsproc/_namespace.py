@@ -389,7 +389,8 @@ class Namespace:
         Found in `/proc`: those of the threads of all processes, those that open
         descriptors and bind mounts hold, and their parents and owners. Where the
         kernel lists them itself (`listns(2)`, Linux 6.19), those that only something
-        else holds, such as a socket, are found too. No descriptor stays open.
+        else holds, such as a socket, or a mount in a mount namespace without any
+        process, are found too. No descriptor stays open.
 
         It is no snapshot: what begins or ends meanwhile may be missed, or may be
         gone.

@@ -176,8 +176,8 @@ def _add_listed_by_kernel(survey: Survey) -> int:
             continue
         try:
             kind = KIND_OF_FLAG.get(fcntl.ioctl(fd, _core.NS_GET_NSTYPE))
-            if kind is not None:  # a ninth one
-                survey.at(kind, os.fstat(fd).st_ino).routes.append((number,))
+            if kind is not None:  # else it is of a kind that came later
+                survey.at(kind, os.fstat(fd).st_ino).detours.append((number,))
         finally:
             os.close(fd)
     return unseen
@@ -213,7 +213,7 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
         finally:
             os.close(related)
         if (of_kind, inode) not in survey.found:
-            survey.at(of_kind, inode).routes += [(*route, request) for route in found.routes]
+            survey.at(of_kind, inode).detours += [(*route, request) for route in found.routes]
             new.append((of_kind, inode))
         return inode
 

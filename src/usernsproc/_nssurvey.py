@@ -33,7 +33,7 @@ SHORTAGE = frozenset({EMFILE, ENFILE, ENOMEM, EAGAIN})
 class Found:
     """What is known of one namespace."""
 
-    __slots__ = ("gid_map", "owner", "owner_uid", "parent", "pids", "pins", "routes", "uid_map")
+    __slots__ = ("detours", "gid_map", "links", "owner", "owner_uid", "parent", "pids", "pins", "uid_map")
 
     def __init__(self) -> None:
         self.owner: int | None = None
@@ -41,9 +41,19 @@ class Found:
         self.parent: int | None = None
         self.pids: set[int] = set()
         self.pins: list[str] = []
-        self.routes: list[Route] = []
+        self.links: list[str] = []
+        self.detours: list[Route] = []
         self.uid_map: str | None = None
         self.gid_map: str | None = None
+
+    @property
+    def routes(self) -> list[Route]:
+        """The ways to it, links of `/proc` first: the path of a pin can lead through a file system
+        that does not answer."""
+        return [*((link,) for link in self.links), *((path,) for path in self.pins[:ENOUGH]), *self.detours]
+
+
+ENOUGH = 4  # ways, that one of them is there when it is asked for
 
 
 class Survey:
@@ -53,7 +63,8 @@ class Survey:
         self.device = nsfs_device()
         self.found: dict[tuple[NamespaceKind, int], Found] = {}
         self.unseen: set[int] = set()
-        self._seen_mounts: set[tuple[int, int, int]] = set()
+        self._seen_roots: set[tuple[int, int, int]] = set()
+        self._seen_mounts: set[str] = set()
 
     def at(self, kind: NamespaceKind, inode: int) -> Found:
         return self.found.setdefault((kind, inode), Found())
@@ -94,42 +105,41 @@ class Survey:
 
     def _follow_link(self, path: str) -> Found | None:
         try:
-            link = os.readlink(path)
+            found = self._named(os.readlink(path))
         except (FileNotFoundError, ProcessLookupError):
             return None  # it has ended, or been closed; or there is no such kind on this kernel
-        return self._named(link, path)
+        if found is not None and len(found.links) < ENOUGH:
+            found.links.append(path)
+        return found
 
-    def _named(self, name: str, path: str) -> Found | None:
+    def _named(self, name: str) -> Found | None:
         match = _LINK.fullmatch(name)
         if match is None or match[1] not in _MEMBER_LINKS:
             return None  # an open file, a socket
-        found = self.at(NamespaceKind(match[1]), int(match[2]))
-        if len(found.routes) < MANY_ROUTES:
-            found.routes.append((path,))
-        return found
+        return self.at(NamespaceKind(match[1]), int(match[2]))
 
     def _look_at_mounts(self, base: str, prefix: str) -> None:
         """Once for each mount namespace, and each root in it: the paths begin there."""
         root = os.stat(f"{base}/root/")
         place = (os.stat(f"{base}/ns/mnt").st_ino, root.st_dev, root.st_ino)
-        if place not in self._seen_mounts:
-            self._seen_mounts.add(place)
-            for name, path in _pins(f"{base}/mountinfo"):
-                found = self._named(name, prefix + path)
-                if found is not None:
-                    found.pins.append(prefix + path)
+        if place in self._seen_roots:
+            return
+        self._seen_roots.add(place)
+        for mount, name, path in _pins(f"{base}/mountinfo"):
+            found = self._named(name)
+            if found is not None and mount not in self._seen_mounts:
+                self._seen_mounts.add(mount)
+                found.pins.append(prefix + path)
 
 
-MANY_ROUTES = 4  # enough that one of them is there when it is asked for
-
-
-def _pins(mountinfo: str) -> Iterator[tuple[str, str]]:
+def _pins(mountinfo: str) -> Iterator[tuple[str, str, str]]:
+    """The number, the namespace and the path of each mount of one."""
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             fields, _, after = line.partition(" - ")
             if after.startswith("nsfs "):
-                _, _, _, name, path, *_ = fields.split(" ")
-                yield name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
+                mount, _, _, name, path, *_ = fields.split(" ")
+                yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
 
 
 _PF_KTHREAD = 0x00200000
