@@ -22,6 +22,14 @@ class Plan:
 
     is_holder: bool = False
     namespaces: int = CLONE_NEWUSER
+    joins: tuple[int, ...] = ()
+    """What is entered first: descriptor, `CLONE_NEW…`, and so on. None of the descriptors is 0, 1 or 2."""
+    owner: int = -1
+    """The id outside that shall own the namespaces."""
+    propagation: int = 0
+    """Of a new mount namespace, `MS_…`; 0: leave it as it is."""
+    mount_proc: bool = False
+    init: bool = False
 
     setgroups: bytes | None = None
     uid_map: bytes | None = None
@@ -65,13 +73,7 @@ class Plan:
     """What came of it: set by the core."""
 
     def __init__(self, **values: Any) -> None:
-        for name, value in values.items():
-            setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not hasattr(Plan, name):
-            raise AttributeError(f"a plan has no {name}")
-        super().__setattr__(name, value)
+        self.__dict__.update(values)
 
     def start(
         self,
