@@ -6,10 +6,13 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._errors import userns_error
+
+if TYPE_CHECKING:
+    from ._mapwriter import Maps
 
 CLONE_NEWUSER = 0x10000000
 
@@ -75,6 +78,12 @@ class Plan:
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
 
+    def write(self, maps: Maps) -> None:
+        """The core writes them while the child waits."""
+        self.setgroups = _encoded(maps.setgroups)
+        self.uid_map = _encoded(maps.uid_text)
+        self.gid_map = _encoded(maps.gid_text)
+
     def start(
         self,
         filenames: Mapping[str, object] | None = None,
@@ -109,6 +118,10 @@ class Plan:
             pass  # reaped by somebody else
         pidfd, self.pidfd = self.pidfd, -1
         os.close(pidfd)
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("ascii")
 
 
 def _warn_of_image_on_disk() -> None:

@@ -154,6 +154,7 @@ struct report {
 
 struct launcher_parameters {
 	int32_t is_holder;  /* parks in the end */
+	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
 	int32_t is_init;    /* the command runs as its child */
 	int32_t report;	    /* a socket; closed by exec */
 	struct founding founding;
@@ -168,10 +169,12 @@ struct launcher_parameters {
 };
 
 struct map_reader_parameters {
-	char uid_map[24], gid_map[24];
+	char uid_map[24], gid_map[24], setgroups[24];
 };
 
-/* image.c: a descriptor of an executable program. *on_disk tells whether
+/* image.c: whether the caller can do without its children being dumpable. */
+int may_inspect_all(void);
+/* A descriptor of an executable program. *on_disk tells whether
  * memfds may not be executed here and an unlinked file had to do. */
 int make_image(enum program program, const void *parameters, size_t size, int *on_disk,
 	       struct failure *failure);
@@ -210,7 +213,7 @@ struct spawned {
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
 
-/* map_reader.c: uid_map, a NUL, gid_map. Returns the length. */
+/* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
 
 #endif

@@ -102,17 +102,20 @@ static char *build(enum program program, const void *parameters, size_t paramete
 	return image;
 }
 
+int may_inspect_all(void)
+{
+	struct capabilities own;
+
+	return geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE;
+}
+
 /* Not readable for anybody where the caller can live with a process it may
  * inspect by its CAP_SYS_PTRACE only: such a program's memory belongs to the
  * outer namespace (would_dump() in the kernel), so that inside root cannot
  * ptrace it. Others could no longer open their own child's files in /proc. */
 static mode_t image_mode(void)
 {
-	struct capabilities own;
-
-	if (geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE)
-		return 0111;
-	return 0755;
+	return may_inspect_all() ? 0111 : 0755;
 }
 
 static int write_all(int fd, const char *data, size_t size)

@@ -122,8 +122,12 @@ RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 RAW_INLINE void wait_for_maps(const struct launcher_parameters *own)
 {
 	char byte;
+	long length;
 
-	if (RAW3(read, own->report, &byte, 1) != 1)
+	do
+		length = RAW3(read, own->report, &byte, 1);
+	while (length == -EINTR);
+	if (length != 1)
 		leave(255);
 }
 
@@ -175,9 +179,28 @@ RAW_INLINE void close_all_from(unsigned first)
 			RAW1(close, fd);
 }
 
+RAW_INLINE void take_place_of(const struct launcher_parameters *own)
+{
+	enum step step;
+	long result = take_place(&own->place, &step);
+
+	need(own, step, result);
+}
+
+RAW_INLINE void take_session_of(const struct launcher_parameters *own)
+{
+	enum step step;
+	long result = take_session(&own->place, &step);
+
+	need(own, step, result);
+}
+
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
+	take_session_of(own);
 	close_all_from(1); /* 0 is its lifeline */
+	if (own->is_dumpable) /* there is nothing to be seen, any more */
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	set_signal_mask(0);
 	hold(&own->holder);
 }
@@ -270,22 +293,17 @@ RAW_INLINE void keep_private(const struct launcher_parameters *own)
 
 RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameters *own)
 {
-	enum step step;
-	long result;
-
 	keep_private(own);
 	found(own);
 	if (!own->is_holder)
 		wait_for_maps(own);
-	result = take_place(&own->place, &step);
-	need(own, step, result);
+	take_place_of(own);
 	if (own->is_holder)
 		be_holder(own);
 	become_unprivileged(own);
 	if (own->is_init)
 		put_init_above(own);
-	result = take_session(&own->place, &step);
-	need(own, step, result);
+	take_session_of(own);
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);

@@ -76,8 +76,8 @@ RAW_INLINE void copy_file(const char *path, int to)
 	RAW1(close, from);
 }
 
-/* Enter the user namespace on fd 0 and write its maps to fd 1, and last whether
- * that has worked. Whoever is root
+/* Enter the user namespace on fd 0 and write to fd 1 its maps, what it says of
+ * setgroups, and last whether that has worked. Whoever is root
  * in there may not look at us: this memory belongs to the outer namespace and
  * is made non-dumpable before we enter. */
 PROGRAM(map_reader)
@@ -94,6 +94,8 @@ PROGRAM(map_reader)
 	copy_file(own->uid_map, 1);
 	put(1, &separator, 1);
 	copy_file(own->gid_map, 1);
+	put(1, &separator, 1);
+	copy_file(own->setgroups, 1);
 	put(1, &none, sizeof(none));
 	leave(0);
 }

@@ -380,6 +380,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 {
 	struct launcher_parameters parameters = {
 		.is_holder = plan->is_alone,
+		.is_dumpable = !may_inspect_all(),
 		.is_init = plan->is_init,
 		.report = child->report,
 		.founding = plan->founding,
