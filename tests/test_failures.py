@@ -500,16 +500,17 @@ def alone_not_dumpable() -> None:
     warm_up()
     become_an_ordinary_user()
     native.prctl(native.PR_SET_DUMPABLE, 0)
-    holder = KINDS.pop("holder")
+    alone = [KINDS.pop("holder"), KINDS.pop("command with ids")]
     assert_all_fail(errno.EACCES, "setgroups", "not-dumpable", builtin=PermissionError)
-    with nothing_left():
-        assert failure(holder) is None
+    for kind in alone:
+        with nothing_left():
+            assert failure(kind) is None
 
 
 @pytest.mark.root
 def test_a_process_that_changed_its_ids_and_is_not_dumpable(alone: Alone) -> None:
-    """The files of its children in /proc are root's: told with the remedy. A holder has executed a program already
-    when its maps are written, so it works."""
+    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that
+    changes its ids, have executed a program already when their maps are written, so these work."""
     alone(alone_not_dumpable)
 
 

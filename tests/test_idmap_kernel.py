@@ -359,7 +359,7 @@ def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, r
         shown = _core.read_maps(userns).split(b"\0")
     finally:
         os.close(userns)
-    assert [str(IdMap.from_kernel(text)) for text in shown] == [read, read]
+    assert [str(IdMap.from_kernel(text)) for text in shown[:2]] == [read, read]
     with pytest.raises(IdMapError, match=written):
         IdMap.parse(written)
 

@@ -375,7 +375,8 @@ def test_a_mount_namespace_is_not_pinned_where_it_would_propagate_to_itself(moun
     """Other kinds can be."""
     mounts("""
         native.must(native.libc.mount(None, b"/", None, native.MS_REC | native.MS_SHARED, None))
-        with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
+        options = {"uid_map": "root", "namespaces": ["mnt"], "propagation": "unchanged"}
+        with UsernsProcess(**options) as holder, holder.namespace("mnt") as mnt:
             error = refused(mnt.pin, path)
             assert (error.errno, error.step, error.cause) == (errno.EINVAL, "move_mount", "shared-mount")
             assert error.filename == path and "make-private" in error.__notes__[0]

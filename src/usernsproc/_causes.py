@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EMFILE, ENFILE, ENOENT, ENOSPC, EPERM, ESRCH, EUSERS
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOSPC, EPERM, ESRCH, EUSERS
 
 # The one table of causes: (step, errno) -> (cause, likely cause and the least
 # far-reaching remedy).
@@ -48,6 +48,25 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "no-mount-rights",
         "Unmounting takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
     ),
+    ("setns", EPERM): (
+        "join-refused",
+        "Entering a namespace takes CAP_SYS_ADMIN in the user namespace that owns it, and in the own one or the one "
+        "that is entered first: an ordinary user joins a user namespace of its own together with what that owns.",
+    ),
+    ("setns", EINVAL): (
+        "join-impossible",
+        "Likely: a pid namespace that is not below the own one, or a user namespace that this process is in already.",
+    ),
+    ("mount_proc", EPERM): (
+        "proc-masked",
+        "Likely: parts of /proc are hidden here by other mounts, as in containers, and the kernel shows nobody in a "
+        "user namespace more of it than there was.",
+    ),
+    ("owner", EPERM): ("no-cap-setuid", "Becoming another user, who is to own the namespace, takes CAP_SETUID."),
+    ("init", EAGAIN): (
+        "process-limit",
+        "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
+    ),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
@@ -59,8 +78,13 @@ _NOT_DUMPABLE = (
     "Likely: this process changed its user or group id without executing a program since, so it is not "
     "dumpable, and the files of its children in /proc belong to root. prctl(PR_SET_DUMPABLE, 1) undoes that.",
 )
-CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map", "open_ns")})
+CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map")})
 CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
+CAUSES["open_ns", EACCES] = (
+    "ptrace-denied",
+    "This process may not inspect that one (the ptrace access check of proc(5)): it belongs to somebody else, "
+    "changed its ids, or runs a program that is not readable.",
+)
 CAUSES["setgroups", EPERM] = (
     "setgroups-denied",
     "setgroups is denied already in this process' own user namespace, or the group id map was written before.",

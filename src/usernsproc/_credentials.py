@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from errno import EPERM
-from typing import NamedTuple
+from operator import index
+from typing import TYPE_CHECKING, NamedTuple
 
-from ._caller import Caller
+from ._caller import CAP_SETUID, Caller
 from ._errors import CredentialsError
 from ._idmap import IdMap
 from ._mapwriter import Maps
+
+if TYPE_CHECKING:
+    from ._join import Joins
 
 _LARGEST_ID = 2**32 - 1
 
@@ -24,13 +28,20 @@ class Credentials(NamedTuple):
 
     @classmethod
     def wanted(
-        cls, uid: int | None, gid: int | None, groups: Sequence[int] | None, maps: Maps, caller: Caller
+        cls,
+        uid: int | None,
+        gid: int | None,
+        groups: Sequence[int] | None,
+        maps: Maps,
+        caller: Caller,
+        *,
+        owner: int | None = None,
     ) -> Credentials:
         """What was asked for, or inside 0 where the caller's own id would be unmapped.
 
         Without that the command would be the overflow id 65534 inside, with the
         caller's rights to files outside. With no map at all it runs unmapped, as
-        asked.
+        asked. When another *owner* has made the namespace, its id is never kept.
 
         Raises:
             CredentialsError: an id is not mapped, or supplementary groups are asked
@@ -46,6 +57,8 @@ class Credentials(NamedTuple):
             groups = groups or ()
         if uid is None and _is_left_out(caller.uid, maps.uid_map):
             uid = _inside_root(caller.uid, maps.uid_map, "user")
+        if uid is None and owner is not None:
+            uid = _own_id_inside(caller.uid, maps.uid_map)
         for value, name, id_map in ((uid, "user", maps.uid_map), (gid, "group", maps.gid_map)):
             if value is not None:
                 _refuse_unmapped(value, name, id_map)
@@ -63,6 +76,46 @@ class Credentials(NamedTuple):
                 )
             groups = None
         return cls(uid, gid, None if groups is None else tuple(groups))
+
+
+def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None:
+    """`None` where nothing is to be done: it is the caller.
+
+    Raises:
+        CredentialsError: there is no such id here, or this caller may not become it.
+        ValueError: no new user namespace is made; or a negative number.
+    """
+    if owner is None:
+        return None
+    owner = index(owner)
+    if joins.userns is not None:
+        raise ValueError("a user namespace is joined, and has its owner")
+    if owner < 0:
+        raise ValueError(f"owner={owner} is no id")
+    if owner not in caller.uid_map:
+        raise CredentialsError(
+            EPERM,
+            f"{os.strerror(EPERM)}: owner={owner} is no id of this process' own user namespace ({caller.uid_map})",
+            step="owner",
+            cause="id-not-mapped",
+        )
+    if owner == caller.uid:
+        return None
+    if not caller.has(CAP_SETUID):
+        raise CredentialsError(
+            EPERM,
+            f"{os.strerror(EPERM)}: owner={owner}: without CAP_SETUID only the own id {caller.uid} can own it",
+            step="owner",
+            cause="no-cap-setuid",
+        )
+    return owner
+
+
+def _own_id_inside(own_id: int, id_map: IdMap | None) -> int:
+    inside = None if id_map is None else id_map.to_inside(own_id)
+    if inside is None:
+        raise ValueError("with owner= the command needs a mapped id: give uid_map=, or it would keep the owner's")
+    return inside
 
 
 def _is_left_out(own_id: int, id_map: IdMap | None) -> bool:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from errno import EINVAL, ENOTTY, EPERM
 from operator import index
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import _core
 from ._caller import Caller
@@ -128,7 +128,7 @@ class Namespace:
         kind = NamespaceKind(kind)
         proc_dir = open_proc_dir(process)
         try:
-            return cls(_open_at(proc_dir, kind))
+            return cls(open_namespace_at(proc_dir, kind))
         finally:
             os.close(proc_dir)
 
@@ -280,23 +280,23 @@ class Namespace:
             PermissionError: no right to enter it (`EPERM`, step `setns`).
             UsernsError: it is not a user namespace (`EINVAL`, step `setns`).
         """
-        return self._read_maps()[0]
+        return self._read_maps().uid_map
 
     @property
     def gid_map(self) -> IdMap:
         """The group id map; as `uid_map`."""
-        return self._read_maps()[1]
+        return self._read_maps().gid_map
 
-    def _read_maps(self) -> tuple[IdMap, IdMap]:
+    def _read_maps(self) -> WrittenMaps:
         with Namespace.current() as current:
             if self == current:
                 caller = Caller.now()
-                return caller.uid_map, caller.gid_map
+                return WrittenMaps(caller.uid_map, caller.gid_map, _own_setgroups())
         try:
-            uids, gids = _core.read_maps(self.fileno()).split(b"\0")
+            uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
             raise userns_error(*failure.args) from None
-        return IdMap.from_kernel(uids), IdMap.from_kernel(gids)
+        return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
 
     def enter(self) -> Entered:
         """Move the calling **thread** into the namespace at once, with `setns(2)`.
@@ -412,17 +412,21 @@ def _no_namespace(errno: int, filename: object = None) -> OSError:
     return userns_error("open_ns", errno, filename, note="It is no namespace (ioctl_ns(2)).")
 
 
-def _open_at(proc_dir: int, kind: NamespaceKind) -> int:
+class WrittenMaps(NamedTuple):
+    """What the kernel says of a user namespace; an unwritten map is empty."""
+
+    uid_map: IdMap
+    gid_map: IdMap
+    setgroups: str
+
+
+def _own_setgroups() -> str:
+    with open("/proc/thread-self/setgroups", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     try:
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-    except PermissionError as error:
-        raise userns_error(
-            "open_ns",
-            error.errno or 0,
-            f"ns/{kind}",
-            cause="ptrace-denied",
-            note="This process may not inspect that one (the ptrace access check of proc(5)): it belongs to "
-            "somebody else, changed its ids, or runs a program that is not readable.",
-        ) from None
     except OSError as error:
         raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None

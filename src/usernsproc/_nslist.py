@@ -262,19 +262,16 @@ def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
     if fd < 0:
         return
     try:
-        maps = [IdMap.from_kernel(text) for text in _core.read_maps(fd).split(b"\0")]
-        if found.parent != own:
-            parent = survey.found[NamespaceKind.USER, found.parent or 0]
-            _need_maps(survey, found.parent or 0, parent, own)
-            outer = [IdMap.parse(parent.uid_map or ""), IdMap.parse(parent.gid_map or "")]
-            maps = [inner.compose(through) for inner, through in zip(maps, outer, strict=True)]
-        found.uid_map, found.gid_map = map(str, maps)
-    except _core.Failure as failure:
-        _, errno = failure.args
-        if errno in SHORTAGE:
-            raise userns_error(*failure.args) from None
-        # else there is no right to enter it
-    except (KeyError, ValueError):
-        pass  # a parent's maps are not to be seen
-    finally:
-        os.close(fd)
+        with Namespace(fd) as namespace:
+            maps = namespace._read_maps()[:2]
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return  # no right to enter it
+    if found.parent != own:
+        outer = survey.found.get((NamespaceKind.USER, found.parent or 0), Found())
+        _need_maps(survey, found.parent or 0, outer, own)
+        if not (outer.uid_map and outer.gid_map):
+            return  # those of its parent are not to be seen
+        maps = maps[0].compose(IdMap.parse(outer.uid_map)), maps[1].compose(IdMap.parse(outer.gid_map))
+    found.uid_map, found.gid_map = map(str, maps)

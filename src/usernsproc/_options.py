@@ -9,6 +9,7 @@ from typing_extensions import TypeAlias
 
 from ._cgroup import CgroupLike
 from ._idmap import IdMapLike
+from ._join import JoinLike
 
 File: TypeAlias = int | IO[Any] | None
 
@@ -34,6 +35,11 @@ class CommandOptions(TypedDict, total=False):
     gid_map: IdMapLike | None
     setgroups: str | None
     namespaces: Iterable[str]
+    propagation: str | None
+    mount_proc: bool
+    init: bool
+    join: JoinLike | Iterable[JoinLike]
+    owner: int | None
     on_created: Callable[[Any], object] | None
     pdeathsig: int | None
     no_new_privs: bool

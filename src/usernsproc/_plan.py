@@ -6,10 +6,13 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._errors import userns_error
+
+if TYPE_CHECKING:
+    from ._mapwriter import Maps
 
 CLONE_NEWUSER = 0x10000000
 
@@ -22,6 +25,14 @@ class Plan:
 
     is_holder: bool = False
     namespaces: int = CLONE_NEWUSER
+    joins: tuple[int, ...] = ()
+    """What is entered first: descriptor, `CLONE_NEW…`, and so on. None of the descriptors is 0, 1 or 2."""
+    owner: int = -1
+    """The id outside that shall own the namespaces."""
+    propagation: int = 0
+    """Of a new mount namespace, `MS_…`; 0: leave it as it is."""
+    mount_proc: bool = False
+    init: bool = False
 
     setgroups: bytes | None = None
     uid_map: bytes | None = None
@@ -65,13 +76,13 @@ class Plan:
     """What came of it: set by the core."""
 
     def __init__(self, **values: Any) -> None:
-        for name, value in values.items():
-            setattr(self, name, value)
+        self.__dict__.update(values)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if not hasattr(Plan, name):
-            raise AttributeError(f"a plan has no {name}")
-        super().__setattr__(name, value)
+    def write(self, maps: Maps) -> None:
+        """The core writes them while the child waits."""
+        self.setgroups = _encoded(maps.setgroups)
+        self.uid_map = _encoded(maps.uid_text)
+        self.gid_map = _encoded(maps.gid_text)
 
     def start(
         self,
@@ -107,6 +118,10 @@ class Plan:
             pass  # reaped by somebody else
         pidfd, self.pidfd = self.pidfd, -1
         os.close(pidfd)
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("ascii")
 
 
 def _warn_of_image_on_disk() -> None:

@@ -16,12 +16,14 @@ from ._caller import Caller
 from ._capabilities import capability_mask
 from ._cgroup import opened_cgroup
 from ._command import Command, descriptors_to_keep, environment
-from ._credentials import Credentials
+from ._credentials import Credentials, checked_owner
 from ._encoding import name_default_encoding
 from ._errors import closed_error
 from ._idmap import IdMap, IdMapLike
+from ._join import opened as opened_joins
 from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
 from ._namespace import Namespace, NamespaceKind
+from ._new_namespaces import NewNamespaces
 from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
 from ._procdir import open_proc_dir_of, pid_of
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._cgroup import CgroupLike
+    from ._join import JoinLike, Joins
     from ._options import ProcessOptions
 
 __all__ = ["UsernsProcess"]
@@ -63,7 +66,27 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         extra_groups: ids **inside**.
         namespaces: further kinds to make together with the user namespace, and owned
             by it: `("mnt", "net", …)`, see `NamespaceKind`. With `"pid"`, the command
-            is pid 1 of its pid namespace.
+            is pid 1 of its pid namespace; see `init`.
+        propagation: of all mounts of a new mount namespace, as in `unshare(1)`:
+            `"private"` (`None`), `"slave"`, `"shared"` or `"unchanged"`.
+        mount_proc: a fresh `/proc`, that shows the pid namespace which is new or
+            joined; in a new mount namespace, as `"mnt"` among *namespaces*.
+        init: pid 1 of the new pid namespace is a tiny process of ours that reaps
+            orphans, forwards signals to the command, and ends with it. It is what
+            `pid`, `pidfd` and the methods mean, and its exit status for signal *n* is
+            128 + *n*, as that of a shell: nobody is killed by a signal of the pid
+            namespace of which he is pid 1.
+        join: existing namespaces to enter first: `Namespace` objects, paths of
+            namespace files, or processes (an object with a pidfd, a pid), which stand
+            for each namespace that differs from the caller's; one of these, or
+            several. With a user namespace among them, no new one is made, and new
+            ones of other kinds belong to it; the caller's own is one to stay in.
+            Entered with `setns(2)`, by a program of ours that shares no memory with
+            this process and that root in there cannot inspect. With a mount
+            namespace, *args* and *cwd* are paths in there.
+        owner: the id **outside** that shall own the new user namespace and is charged
+            for it (`user.max_user_namespaces`). Another than the own one takes
+            `CAP_SETUID`.
         on_created: called with this object while the child exists, is mapped, and
             has not yet run the command: the place to move a network interface in, or
             to register the pidfd. An exception in it kills and reaps the child, and
@@ -161,6 +184,11 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         gid_map: IdMapLike | None = None,
         setgroups: str | None = None,
         namespaces: Iterable[str] = (),
+        propagation: str | None = None,
+        mount_proc: bool = False,
+        init: bool = False,
+        join: JoinLike | Iterable[JoinLike] = (),
+        owner: int | None = None,
         on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
         pdeathsig: int | None = signal.SIGKILL,
         no_new_privs: bool = False,
@@ -176,21 +204,37 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         self._caller = Caller.now()
-        self._maps = Maps.wanted(uid_map, gid_map, setgroups, self._caller)
-        self._plan = Plan(
-            is_holder=self._is_holder,
-            namespaces=_clone_flags(namespaces),
-            setgroups=_encoded(self._maps.setgroups),
-            uid_map=_encoded(self._maps.uid_text),
-            gid_map=_encoded(self._maps.gid_text),
-            ambient_caps=capability_mask(ambient_caps),
-            no_new_privs=bool(no_new_privs),
-            death_signal=_death_signal(pdeathsig),
-        )
-        if self._is_holder and self._plan.ambient_caps:
-            raise ValueError("a holder (no args) runs no program: ambient_caps= has no meaning for it")
-        with opened_cgroup(cgroup) as self._plan.cgroup:
+        with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
+            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
+            self._owner = checked_owner(owner, self._caller, joins)
+            self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
+            self._plan = Plan(
+                is_holder=self._is_holder,
+                joins=joins.for_core,
+                namespaces=new.flags,
+                propagation=new.propagation,
+                mount_proc=new.mount_proc,
+                init=new.init,
+                owner=-1 if self._owner is None else self._owner,
+                ambient_caps=capability_mask(ambient_caps),
+                no_new_privs=bool(no_new_privs),
+                cgroup=cgroup_fd,
+                death_signal=_death_signal(pdeathsig),
+            )
+            if joins.userns is None:
+                self._plan.write(self._maps)
+            if self._is_holder:
+                _refuse_what_a_command_has(self._plan)
             super().__init__(cast("Any", args), *popen_args, **popen_options)
+
+    def _wanted_maps(
+        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
+    ) -> Maps:
+        if joins.userns is None:
+            return Maps.wanted(uid_map, gid_map, setgroups, self._caller)
+        if uid_map is not None or gid_map is not None or setgroups is not None:
+            raise ValueError("a user namespace is joined, and has its maps: none can be written for the command")
+        return joins.maps(self._caller)
 
     # ---- starting; called by Popen.__init__ ----
 
@@ -242,7 +286,7 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
-        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller)
+        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner)
         if credentials.uid is not None:
             plan.uid = credentials.uid
         if credentials.gid is not None:
@@ -395,19 +439,6 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
 
 
-def _encoded(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("ascii")
-
-
-def _clone_flags(namespaces: Iterable[str]) -> int:
-    if isinstance(namespaces, str):
-        raise TypeError(f"namespaces are several kinds, not one string: ({namespaces!r},)")
-    flags = NamespaceKind.USER.flag
-    for kind in namespaces:
-        flags |= NamespaceKind(kind).flag
-    return flags
-
-
 def _death_signal(pdeathsig: int | None) -> int:
     if pdeathsig is None:
         return 0
@@ -425,6 +456,12 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
             "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
             "Most of its uses have a parameter: cwd, umask, user, group, start_new_session, process_group, pdeathsig"
         )
+
+
+def _refuse_what_a_command_has(plan: Plan) -> None:
+    for name in ("ambient_caps", "init"):
+        if getattr(plan, name):
+            raise ValueError(f"a holder (no args) runs no program: {name}= has no meaning for it")
 
 
 def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:

@@ -78,17 +78,15 @@ static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
 static struct plan plan_for(char **argv)
 {
 	struct plan plan = {
-		.namespaces = CLONE_NEWUSER,
+		.founding = {.namespaces = CLONE_NEWUSER},
 		.maps = own_ids,
 		.command = {argv, environment, candidates},
-		.cwd = "/tmp",
+		.place = {NAMES_OF_PLACE, .cwd = "/tmp", .umask = -1, .process_group = -1},
 		.stdio = {-1, -1, -1},
 		.keep = kept,
 		.keep_count = 1,
 		.close_fds = 1,
 		.restore_signals = 1,
-		.umask = -1,
-		.process_group = -1,
 		.cgroup = -1,
 		.death_signal = SIGKILL,
 	};
@@ -205,7 +203,7 @@ static void check_maps(int userns)
 {
 	static const char subject[] = "read_maps of a namespace without processes";
 	struct failure failure = {0};
-	char maps[512] = "", *gid_map;
+	char maps[512] = "", *gid_map, *setgroups;
 	ssize_t length;
 
 	forget_old_code();
@@ -213,7 +211,9 @@ static void check_maps(int userns)
 	gid_map = maps + strlen(maps) + 1;
 	if (!check_outcome(length, &failure, STEP_none, 0, subject))
 		return;
-	check(length == gid_map + strlen(gid_map) - maps, subject, "its length");
+	setgroups = gid_map + strlen(gid_map) + 1;
+	check(length == setgroups + strlen(setgroups) - maps, subject, "its length");
+	check_text(squeeze(setgroups), "allow", subject, "setgroups");
 	check_text(squeeze(maps), "0 100000 65536", subject, "uid map");
 	check_text(squeeze(gid_map), "0 200000 65536", subject, "gid map");
 }
@@ -257,8 +257,8 @@ static void commands(void)
 	struct plan in_pid_namespace = plan_for(report_argv), in_time_namespace = plan_for(report_argv);
 	struct traces before;
 
-	in_pid_namespace.namespaces |= CLONE_NEWPID;
-	in_time_namespace.namespaces |= CLONE_NEWTIME; /* by clone3() */
+	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
+	in_time_namespace.founding.namespaces |= CLONE_NEWTIME; /* by clone3() */
 	look(&before);
 	check_report(plan_for(report_argv), REPORT_OWN, "a command");
 	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root");
@@ -334,7 +334,7 @@ static void failing_commands(void)
 		struct spawned spawned;
 
 		plan.command.candidates = cases[i].candidates;
-		plan.cwd = cases[i].cwd;
+		plan.place.cwd = cases[i].cwd;
 		plan.between = cases[i].between;
 		forget_old_code();
 		check_outcome(spawn(&plan, &spawned, &failure), &failure, cases[i].step, cases[i].error,
@@ -395,7 +395,7 @@ static void holders(void)
 /* A process that starts one child and tells its pid. */
 struct creator {
 	struct plan plan;
-	enum place { MAIN_THREAD, THREAD, OUT_OF_SIGHT } place;
+	enum whence { MAIN_THREAD, THREAD, OUT_OF_SIGHT } place;
 	int tell;
 	struct spawned spawned;
 };
@@ -445,7 +445,7 @@ static void be_creator(struct creator *creator)
 
 /* The thread that makes it, if that is not the main one, has ended by the time
  * that we hear of the child. */
-static void check_end(struct plan plan, enum place place, int ends, const char *subject)
+static void check_end(struct plan plan, enum whence place, int ends, const char *subject)
 {
 	struct creator creator = {.plan = plan, .place = place};
 	int pipes[2], pidfd = -1;

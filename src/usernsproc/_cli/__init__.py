@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .._errors import UsernsError
-from . import create, ls, run
+from . import create, enter, ls, run
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run, create, ls)
+COMMANDS = (run, enter, create, ls)
 """In the order of the help. Each has `add_to(commands)`, which makes its parser and
 sets `run`, called with the parsed options, as a default."""
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -83,6 +84,7 @@ static void *keep(void *argument)
 	struct birth *birth = argument;
 	sigset_t all;
 	siginfo_t info;
+	int has_successor = birth->has_successor;
 	long pid;
 
 	block_signals();
@@ -94,6 +96,9 @@ static void *keep(void *argument)
 	sem_post(&birth->done); /* `birth` may be gone from here on */
 	if (pid < 0)
 		return NULL;
+	if (has_successor) /* it ends when the other is there */
+		while (waitid(P_PID, (id_t)pid, &info, WEXITED | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
+			;
 	while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
 		;
 	return NULL;
@@ -216,36 +221,55 @@ int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 	return now;
 }
 
+/* Out of the way of the child's 0, 1 and 2. */
+static int above_stdio(long fd)
+{
+	long above;
+
+	if (fd < 0 || fd > 2)
+		return (int)fd;
+	above = RAW3(fcntl, fd, F_DUPFD_CLOEXEC, 3);
+	RAW1(close, fd);
+	return (int)above;
+}
+
 /* A pidfd of this process, for who has to know whether it lives. */
 int open_self(struct failure *failure)
 {
-	long self = RAW2(pidfd_open, getpid(), 0), above;
+	int self = above_stdio(RAW2(pidfd_open, getpid(), 0));
 
-	if (self < 0)
-		return fail(failure, STEP_prepare, (int)-self);
-	if (self > 2)
-		return (int)self;
-	above = RAW3(fcntl, self, F_DUPFD_CLOEXEC, 3);
-	RAW1(close, self);
-	return above < 0 ? fail(failure, STEP_prepare, (int)-above) : (int)above;
+	return self < 0 ? fail(failure, STEP_prepare, -self) : self;
 }
 
+static int move_above_stdio(int ends[2], struct failure *failure)
+{
+	ends[0] = above_stdio(ends[0]);
+	ends[1] = above_stdio(ends[1]);
+	if (ends[0] >= 0 && ends[1] >= 0)
+		return 0;
+	fail(failure, STEP_prepare, -(ends[0] < 0 ? ends[0] : ends[1]));
+	close_if_open(ends[0]);
+	close_if_open(ends[1]);
+	return -1;
+}
+
+int open_pipe(int ends[2], struct failure *failure)
+{
+	return pipe2(ends, O_CLOEXEC) < 0 ? fail(failure, STEP_prepare, errno) : move_above_stdio(ends, failure);
+}
+
+/* A socket, and no pipe: it can carry a descriptor, and an answer. */
 int open_report(int report[2], struct failure *failure)
 {
 	int ends[2];
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return fail(failure, STEP_prepare, errno);
-	report[0] = fcntl(ends[0], F_DUPFD_CLOEXEC, 3);
-	report[1] = report[0] < 0 ? -1 : fcntl(ends[1], F_DUPFD_CLOEXEC, 3);
-	if (report[1] < 0) {
-		fail(failure, STEP_prepare, errno);
-		close_if_open(report[0]);
-		report[0] = -1;
-	}
-	close(ends[0]);
-	close(ends[1]);
-	return report[1] < 0 ? -1 : 0;
+	if (move_above_stdio(ends, failure) < 0)
+		return -1;
+	report[0] = ends[0];
+	report[1] = ends[1];
+	return 0;
 }
 
 void close_if_open(int fd)

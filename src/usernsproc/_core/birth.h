@@ -15,6 +15,7 @@ struct birth {
 	int in_cgroup; /* it was placed there already */
 	long pid;      /* or -errno */
 	int pidfd;
+	int has_successor; /* it makes another child of ours that goes on, and ends */
 	int has_keeper;
 	pthread_t keeper;
 	sem_t done;
@@ -40,6 +41,7 @@ int wait_while(int answer, pid_t pid, int pidfd, const char *name);
 /* Descriptors for children, none of them 0, 1 or 2. */
 int open_self(struct failure *failure);
 int open_report(int report[2], struct failure *failure);
+int open_pipe(int ends[2], struct failure *failure);
 void close_if_open(int fd);
 
 #endif

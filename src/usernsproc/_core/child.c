@@ -47,22 +47,6 @@ void transient_child(void *argument)
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-/* struct sigaction of the kernel begins with the handler on all of our
- * architectures; the rest is zero for SIG_DFL. */
-struct kernel_sigaction {
-	uintptr_t handler, rest[7];
-};
-
-static void reset_signal(long signal)
-{
-	struct kernel_sigaction action;
-
-	action.handler = (uintptr_t)SIG_DFL;
-	for (int i = 0; i < 7; i++)
-		((volatile uintptr_t *)action.rest)[i] = 0;
-	RAW4(rt_sigaction, signal, &action, 0, KERNEL_SIGSET_SIZE);
-}
-
 /* A handler of the parent's must not run here, in its memory. */
 static void reset_caught_signals(void)
 {
@@ -71,7 +55,7 @@ static void reset_caught_signals(void)
 
 		if (RAW4(rt_sigaction, signal, 0, &action, KERNEL_SIGSET_SIZE) == 0 &&
 		    action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN)
-			reset_signal(signal);
+			handle(signal, SIG_DFL);
 	}
 }
 
@@ -79,7 +63,8 @@ static void set_up_signals(const struct plan *plan, int executes_image)
 {
 	if (plan->is_alone) {
 		for (long signal = 1; signal <= SIGNALS; signal++)
-			reset_signal(signal);
+			handle(signal, SIG_DFL);
+		handle(SIGCHLD, SIG_IGN); /* a holder may be pid 1 of its namespace: no zombies */
 		return;
 	}
 	/* exec itself resets caught signals, and an image of ours keeps all
@@ -87,8 +72,8 @@ static void set_up_signals(const struct plan *plan, int executes_image)
 	if (!executes_image)
 		reset_caught_signals();
 	if (plan->restore_signals) { /* what the Python runtime ignores */
-		reset_signal(SIGPIPE);
-		reset_signal(SIGXFSZ);
+		handle(SIGPIPE, SIG_DFL);
+		handle(SIGXFSZ, SIG_DFL);
 	}
 }
 
@@ -166,20 +151,33 @@ static void close_between(unsigned first, unsigned last)
 		close_listed(first, last);
 }
 
-/* Close what lies in a gap between two kept descriptors, but not our own: at
- * most three, looked for one by one. */
+/* What is ours alone: three, and the namespaces to enter. */
+static int own_count(const struct child *child)
+{
+	return 3 + (int)child->plan->founding.join_count;
+}
+
+static int own_descriptor(const struct child *child, int i)
+{
+	if (i == 0)
+		return child->image;
+	if (i == 1)
+		return child->report;
+	return i == 2 ? child->death.parent_pidfd : child->plan->founding.joins[i - 3].fd;
+}
+
+/* Close what lies in a gap between two kept descriptors, but not our own: few,
+ * looked for one by one. */
 static void close_gap(const struct child *child, unsigned first, unsigned last)
 {
-	const int own[3] = {child->image, child->report, child->death.parent_pidfd};
-
 	while (first <= last) {
 		unsigned next = last;
 		int found = 0;
 
-		for (int i = 0; i < 3; i++) {
-			unsigned fd = (unsigned)own[i];
-			if (own[i] >= 0 && fd >= first && fd <= next) {
-				next = fd;
+		for (int i = 0; i < own_count(child); i++) {
+			int own = own_descriptor(child, i);
+			if (own >= 0 && (unsigned)own >= first && (unsigned)own <= next) {
+				next = (unsigned)own;
 				found = 1;
 			}
 		}
@@ -204,11 +202,10 @@ static void set_up_descriptors(struct child *child)
 			first++;
 	for (int i = 0; i < plan->keep_count; i++)
 		must(child, STEP_stdio, RAW3(fcntl, plan->keep[i], F_SETFD, 0));
-	if (child->changes_ids) { /* the launcher sets close-on-exec again */
-		must(child, STEP_stdio, RAW3(fcntl, child->report, F_SETFD, 0));
-		if (child->death.parent_pidfd >= 0)
-			must(child, STEP_stdio, RAW3(fcntl, child->death.parent_pidfd, F_SETFD, 0));
-	}
+	if (child->is_launcher) /* it sets close-on-exec again, or closes them */
+		for (int i = 1; i < own_count(child); i++)
+			if (own_descriptor(child, i) >= 0)
+				must(child, STEP_stdio, RAW3(fcntl, own_descriptor(child, i), F_SETFD, 0));
 	if (!plan->close_fds)
 		return;
 	for (int i = 0; i < plan->keep_count; i++) {
@@ -228,16 +225,28 @@ static void wait_until_mapped(struct child *child)
 		RAW4(futex, &child->go, FUTEX_WAIT, 0, 0);
 }
 
-/* An exec takes the capabilities from whoever is not inside 0, and the calling
- * process' own id often is not mapped at all. All of them: under no_new_privs the
- * command could get none that the launcher lacks, and where it does get one by its
- * exec, the kernel takes that for a privileged program and drops the death signal. */
-static void keep_capabilities_for_launcher(struct child *child)
+/* An exec takes the capabilities from whoever is not root. In a namespace that it
+ * makes itself the launcher has all of them again. */
+static void keep_capabilities_to_enter(struct child *child)
 {
+	const struct founding *founding = &child->plan->founding;
 	struct capabilities own;
 
+	if (!founding->join_count && !founding->set_owner)
+		return;
 	must(child, STEP_capabilities, get_capabilities(&own));
 	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));
+}
+
+static void take_place_of(struct child *child)
+{
+	const struct place *place = &child->plan->place;
+	enum step step;
+	long result = take_place(place, &step);
+
+	if (result >= 0)
+		result = take_session(place, &step);
+	must(child, step, result);
 }
 
 static void take_privileges(struct child *child)
@@ -270,26 +279,19 @@ void spawned_child(void *argument)
 	RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);
 	set_up_signals(plan, executes_image);
 	set_up_descriptors(child);
-	wait_until_mapped(child);
 
-	/* After the maps: only now are there capabilities over mapped files. */
-	if (plan->cwd)
-		must(child, STEP_chdir, RAW1(chdir, plan->cwd));
-	if (plan->umask >= 0)
-		RAW1(umask, plan->umask);
-	if (plan->start_new_session)
-		must(child, STEP_setsid, RAW0(setsid));
-	if (plan->process_group >= 0)
-		must(child, STEP_setpgid, RAW2(setpgid, 0, plan->process_group));
-	if (child->changes_ids) {
-		keep_capabilities_for_launcher(child);
+	if (child->is_launcher) {
+		keep_capabilities_to_enter(child);
 	} else {
+		wait_until_mapped(child);
+		/* After the maps: only now are there capabilities over mapped files. */
+		take_place_of(child);
 		take_privileges(child);
 		if (child->death.signal != SIGKILL)
 			die_with_parent(&child->death, child->death.signal);
 	}
 
-	if (plan->is_alone)
+	if (plan->is_alone && !child->is_launcher)
 		set_signal_mask(0);
 	if (executes_image)
 		execute_image(child);

@@ -21,8 +21,8 @@ struct child {
 	int image;
 	char *const *image_argv, *const *image_envp;
 	char image_path[32]; /* the same as /proc/self/fd/N */
-	int changes_ids; /* that is a launcher: it inherits `report` and all capabilities */
-	int report;	 /* the end of a pipe by which it tells what failed */
+	int is_launcher; /* that is a launcher: it inherits `report` and all capabilities */
+	int report;	 /* the end of a socket by which it tells what failed */
 
 	/* Words that parent and child wait on with futex(2). */
 	int32_t go;  /* set by the parent: maps are written, go on */

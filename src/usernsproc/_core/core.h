@@ -7,6 +7,7 @@
  *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory
  *   programs.c    code that is copied into tiny programs of ours, and runs alone
+ *   launcher.h    the largest of these: enters namespaces, takes ids, executes
  *   image.c       makes such a program, as a sealed memfd
  *   stack.c       memory for a child that shares ours; signal masks
  *   procfs.c      /proc/PID as a directory, maps, liveness
@@ -32,13 +33,17 @@
 	X(gid_map)              \
 	X(open_ns)              \
 	X(setns)                \
+	X(owner)                \
 	X(cgroup)               \
 	X(on_created)           \
 	X(stdio)                \
+	X(propagation)          \
+	X(mount_proc)           \
 	X(chdir)                \
 	X(setsid)               \
 	X(setpgid)              \
 	X(setid)                \
+	X(init)                 \
 	X(capabilities)         \
 	X(no_new_privs)         \
 	X(exec)                 \
@@ -82,6 +87,7 @@ enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
  * that name, for execve(2) names a process after the last part of a path. */
 #define NAME_BEFORE_EXEC "usernsproc/exec"
 #define NAME_OF_HOLDER "usernsproc-hold"
+#define NAME_OF_INIT "usernsproc-init"
 
 struct holder_parameters {
 	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process, else it is closed */
@@ -112,21 +118,63 @@ struct privileges {
 	int32_t no_new_privs;
 };
 
+/* Where the command runs, and as part of what. */
+struct place {
+	const char *cwd; /* NULL: leave */
+	uint64_t propagation; /* MS_... of all mounts of a new mount namespace; 0: leave */
+	int32_t mount_proc;
+	int32_t umask, process_group; /* -1: leave */
+	int32_t start_new_session;
+	char root[2], proc_type[5], proc[6]; /* a program has no strings but these */
+};
+#define NAMES_OF_PLACE .root = "/", .proc_type = "proc", .proc = "/proc"
+
+/* A namespace to be entered. */
+struct join {
+	int32_t fd;
+	uint32_t kind; /* CLONE_NEW... */
+};
+
+/* Entering namespaces, becoming the id that is to own the new ones, and making
+ * these: by clone where that is all, else in a process that shares no memory. */
+struct founding {
+	const struct join *joins;
+	uint32_t join_count;
+	int32_t set_owner;
+	uint32_t owner; /* an id outside */
+	uint64_t namespaces; /* CLONE_NEW... */
+};
+
+/* What the launcher tells: where it failed; or nothing, and the pid of another
+ * child that goes on in its place, whose pidfd comes along, or 0. */
+struct report {
+	struct failure failure;
+	int32_t pid;
+};
+
 struct launcher_parameters {
+	int32_t is_holder;  /* parks in the end */
+	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
+	int32_t is_init;    /* the command runs as its child */
+	int32_t report;	    /* a socket; closed by exec */
+	struct founding founding;
 	struct command command;
+	struct place place;
 	struct credentials credentials;
 	struct privileges privileges;
 	struct parent_death death;
 	uint64_t signal_mask;
-	int32_t report; /* write end of a pipe; closed by exec */
-	char name[16];	/* NAME_BEFORE_EXEC */
+	struct holder_parameters holder;
+	char name[16], init_name[16];
 };
 
 struct map_reader_parameters {
-	char uid_map[24], gid_map[24];
+	char uid_map[24], gid_map[24], setgroups[24];
 };
 
-/* image.c: a descriptor of an executable program. *on_disk tells whether
+/* image.c: whether the caller can do without its children being dumpable. */
+int may_inspect_all(void);
+/* A descriptor of an executable program. *on_disk tells whether
  * memfds may not be executed here and an unlinked file had to do. */
 int make_image(enum program program, const void *parameters, size_t size, int *on_disk,
 	       struct failure *failure);
@@ -135,16 +183,16 @@ int make_launcher_image(const struct launcher_parameters *parameters, int *on_di
 
 /* spawn.c */
 struct plan {
-	unsigned long namespaces; /* CLONE_NEW... */
 	struct maps maps;
 	int is_alone; /* a program of ours that inherits nothing but stdio[]: a holder, a map reader */
 	struct command command;
-	const char *cwd;
+	struct place place;
+	struct founding founding;
+	int is_init;
 	int stdio[3];	   /* to become 0, 1, 2; -1: leave */
 	int *keep;	   /* ascending; descriptors from 3 on that are passed on */
 	int keep_count;
-	int close_fds, restore_signals, start_new_session;
-	int umask, process_group; /* -1: leave */
+	int close_fds, restore_signals;
 	struct credentials credentials;
 	struct privileges privileges;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
@@ -165,7 +213,7 @@ struct spawned {
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
 
-/* map_reader.c: uid_map, a NUL, gid_map. Returns the length. */
+/* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
 
 #endif

@@ -102,17 +102,20 @@ static char *build(enum program program, const void *parameters, size_t paramete
 	return image;
 }
 
+int may_inspect_all(void)
+{
+	struct capabilities own;
+
+	return geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE;
+}
+
 /* Not readable for anybody where the caller can live with a process it may
  * inspect by its CAP_SYS_PTRACE only: such a program's memory belongs to the
  * outer namespace (would_dump() in the kernel), so that inside root cannot
  * ptrace it. Others could no longer open their own child's files in /proc. */
 static mode_t image_mode(void)
 {
-	struct capabilities own;
-
-	if (geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE)
-		return 0111;
-	return 0755;
+	return may_inspect_all() ? 0111 : 0755;
 }
 
 static int write_all(int fd, const char *data, size_t size)
@@ -305,7 +308,9 @@ int make_launcher_image(const struct launcher_parameters *parameters, int *on_di
 	struct launcher_parameters own = *parameters;
 	const struct command *command = &parameters->command;
 	size_t groups_size = own.credentials.group_count * sizeof(uint32_t);
-	size_t size = sizeof(own) + groups_size + 8 + vector_size(command->argv) +
+	size_t joins_size = own.founding.join_count * sizeof(struct join);
+	size_t cwd_size = own.place.cwd ? strlen(own.place.cwd) + 1 : 0;
+	size_t size = sizeof(own) + groups_size + joins_size + cwd_size + 8 + vector_size(command->argv) +
 		      vector_size(command->envp) + vector_size(command->candidates);
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
 	int fd;
@@ -313,6 +318,9 @@ int make_launcher_image(const struct launcher_parameters *parameters, int *on_di
 	if (!arena.memory)
 		return fail(failure, STEP_prepare, ENOMEM);
 	own.credentials.groups = put(&arena, own.credentials.groups, groups_size);
+	own.founding.joins = put(&arena, own.founding.joins, joins_size);
+	if (own.place.cwd)
+		own.place.cwd = put(&arena, own.place.cwd, cwd_size);
 	own.command.argv = put_vector(&arena, command->argv);
 	own.command.envp = put_vector(&arena, command->envp);
 	own.command.candidates = put_vector(&arena, command->candidates);

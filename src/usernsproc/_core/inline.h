@@ -6,13 +6,19 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 
 #include "core.h"
 #include "rawsys.h"
 
 #define KERNEL_SIGSET_SIZE 8
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 
 RAW_INLINE __attribute__((noreturn)) void leave(int status)
 {
@@ -49,6 +55,22 @@ RAW_INLINE void die_with_parent(const struct parent_death *death, int signal)
 RAW_INLINE void set_signal_mask(uint64_t mask)
 {
 	RAW4(rt_sigprocmask, SIG_SETMASK, &mask, 0, KERNEL_SIGSET_SIZE);
+}
+
+/* struct sigaction of the kernel begins with the handler on all of our
+ * architectures; the rest is zero for SIG_DFL. */
+struct kernel_sigaction {
+	uintptr_t handler, rest[7];
+};
+
+RAW_INLINE void handle(long signal, void (*handler)(int))
+{
+	struct kernel_sigaction action;
+
+	action.handler = (uintptr_t)handler;
+	for (int i = 0; i < 7; i++)
+		((volatile uintptr_t *)action.rest)[i] = 0;
+	RAW4(rt_sigaction, signal, &action, 0, KERNEL_SIGSET_SIZE);
 }
 
 struct capabilities {
@@ -91,6 +113,52 @@ RAW_INLINE long keep_over_exec(uint64_t wanted)
 		if (wanted >> capability & 1)
 			result = RAW5(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
 	return result;
+}
+
+/* Each of the next two returns a negative errno, and where it came from. */
+RAW_INLINE long take_place(const struct place *place, enum step *step)
+{
+	long result = 0;
+
+	*step = STEP_propagation;
+	if (place->propagation)
+		result = RAW5(mount, 0, place->root, 0, MS_REC | place->propagation, 0);
+	if (result == 0 && place->mount_proc) {
+		*step = STEP_mount_proc;
+		result = RAW5(mount, place->proc_type, place->proc, place->proc_type,
+			      MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+	}
+	if (result == 0 && place->cwd) {
+		*step = STEP_chdir;
+		result = RAW1(chdir, place->cwd);
+	}
+	if (place->umask >= 0)
+		RAW1(umask, place->umask);
+	return result;
+}
+
+RAW_INLINE long take_session(const struct place *place, enum step *step)
+{
+	long result = 0;
+
+	*step = STEP_setsid;
+	if (place->start_new_session)
+		result = RAW0(setsid);
+	if (result >= 0 && place->process_group >= 0) {
+		*step = STEP_setpgid;
+		result = RAW2(setpgid, 0, place->process_group);
+	}
+	return result;
+}
+
+/* Pid and time namespaces are for the children of who enters or makes them. */
+RAW_INLINE int has_successor(const struct founding *founding)
+{
+	uint64_t kinds = founding->namespaces;
+
+	for (uint32_t i = 0; i < founding->join_count; i++)
+		kinds |= founding->joins[i].kind & CLONE_NEWPID;
+	return (kinds & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
 }
 
 RAW_INLINE long refuse_new_privileges(const struct privileges *privileges)

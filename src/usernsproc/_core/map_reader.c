@@ -37,7 +37,7 @@ static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
 	return (ssize_t)length;
 }
 
-/* Two maps, and then whether that is all. */
+/* What was asked for, and then whether that is all. */
 static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, struct failure *failure)
 {
 	ssize_t length = read_until_ended(from, pidfd, buffer, size);
@@ -60,14 +60,18 @@ static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, st
 static pid_t start_map_reader(struct child *child, int userns, int *from, int *pidfd,
 			      struct failure *failure)
 {
-	static const struct map_reader_parameters parameters = {"/proc/self/uid_map", "/proc/self/gid_map"};
-	struct plan plan = {.stdio = {userns, -1, -1}, .umask = -1, .process_group = -1, .close_fds = 1,
+	static const struct map_reader_parameters parameters = {
+		.uid_map = "/proc/self/uid_map",
+		.gid_map = "/proc/self/gid_map",
+		.setgroups = "/proc/self/setgroups",
+	};
+	struct plan plan = {.stdio = {userns, -1, -1}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
 			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	struct birth birth = {.child = child, .cgroup = -1, .pid = -1, .pidfd = -1};
 	int report[2] = {-1, -1}, on_disk = 0;
 	uint64_t mask;
 
-	if (open_report(report, failure) < 0)
+	if (open_pipe(report, failure) < 0)
 		return -1;
 	*from = report[0];
 	plan.stdio[1] = report[1];

@@ -132,7 +132,8 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"
-			    "uid_map, NUL, gid_map of a user namespace, from its descriptor alone.");
+			    "uid_map, NUL, gid_map, NUL, setgroups of a user namespace, from its\n"
+			    "descriptor alone.");
 
 static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 {

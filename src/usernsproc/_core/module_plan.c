@@ -150,8 +150,9 @@ static int get_id(PyObject *plan, const char *name, int32_t *set, uint32_t *id)
 
 static int get_numbers_of_plan(PyObject *object, struct plan *plan)
 {
+	struct place *place = &plan->place;
 	int set_groups, no_new_privs;
-	long namespaces, ambient;
+	long namespaces, ambient, propagation;
 
 	if (get_int(object, "is_holder", &plan->is_alone) < 0 ||
 	    get_int(object, "stdin", &plan->stdio[0]) < 0 ||
@@ -159,9 +160,13 @@ static int get_numbers_of_plan(PyObject *object, struct plan *plan)
 	    get_int(object, "stderr", &plan->stdio[2]) < 0 ||
 	    get_int(object, "close_fds", &plan->close_fds) < 0 ||
 	    get_int(object, "restore_signals", &plan->restore_signals) < 0 ||
-	    get_int(object, "start_new_session", &plan->start_new_session) < 0 ||
-	    get_int(object, "umask", &plan->umask) < 0 ||
-	    get_int(object, "process_group", &plan->process_group) < 0 ||
+	    get_int(object, "start_new_session", &place->start_new_session) < 0 ||
+	    get_int(object, "init", &plan->is_init) < 0 ||
+	    get_int(object, "mount_proc", &place->mount_proc) < 0 ||
+	    get_long(object, "propagation", &propagation) < 0 ||
+	    get_id(object, "owner", &plan->founding.set_owner, &plan->founding.owner) < 0 ||
+	    get_int(object, "umask", &place->umask) < 0 ||
+	    get_int(object, "process_group", &place->process_group) < 0 ||
 	    get_int(object, "death_signal", &plan->death_signal) < 0 ||
 	    get_int(object, "set_groups", &set_groups) < 0 ||
 	    get_int(object, "no_new_privs", &no_new_privs) < 0 ||
@@ -174,7 +179,8 @@ static int get_numbers_of_plan(PyObject *object, struct plan *plan)
 	plan->credentials.set_groups = set_groups;
 	plan->privileges.no_new_privs = no_new_privs;
 	plan->privileges.ambient = (uint64_t)ambient;
-	plan->namespaces = (unsigned long)namespaces;
+	plan->founding.namespaces = (uint64_t)namespaces;
+	place->propagation = (uint64_t)propagation;
 	return 0;
 }
 
@@ -183,7 +189,7 @@ static int get_texts_of_plan(PyObject *object, struct plan *plan)
 	if (get_text(object, "setgroups", &plan->maps.setgroups) < 0 ||
 	    get_text(object, "uid_map", &plan->maps.uid_map) < 0 ||
 	    get_text(object, "gid_map", &plan->maps.gid_map) < 0 ||
-	    get_text(object, "cwd", &plan->cwd) < 0)
+	    get_text(object, "cwd", &plan->place.cwd) < 0)
 		return -1;
 	return 0;
 }
@@ -207,6 +213,17 @@ static int get_memory_of_plan(PyObject *object, struct plan *plan)
 	return 0;
 }
 
+/* Pairs: descriptor, kind, descriptor, kind, … */
+static int get_joins(PyObject *object, struct plan *plan)
+{
+	int count;
+	uint32_t *numbers = get_numbers(object, "joins", &count);
+
+	plan->founding.joins = (struct join *)numbers;
+	plan->founding.join_count = numbers ? (uint32_t)count / 2 : 0;
+	return numbers ? 0 : -1;
+}
+
 /* None: that of the calling thread */
 static int get_signal_mask(PyObject *object, struct plan *plan)
 {
@@ -228,6 +245,7 @@ static int get_signal_mask(PyObject *object, struct plan *plan)
 void free_plan(struct plan *plan)
 {
 	PyMem_Free((void *)plan->signal_mask);
+	PyMem_Free((void *)plan->founding.joins);
 	PyMem_Free((void *)plan->command.argv);
 	PyMem_Free((void *)plan->command.candidates);
 	PyMem_Free((void *)plan->command.envp);
@@ -237,9 +255,12 @@ void free_plan(struct plan *plan)
 
 int get_plan(PyObject *object, struct plan *plan)
 {
+	static const struct place place = {NAMES_OF_PLACE};
+
 	memset(plan, 0, sizeof(*plan));
+	plan->place = place;
 	if (get_numbers_of_plan(object, plan) < 0 || get_texts_of_plan(object, plan) < 0 ||
-	    get_signal_mask(object, plan) < 0)
+	    get_signal_mask(object, plan) < 0 || get_joins(object, plan) < 0)
 		return -1;
 	return get_memory_of_plan(object, plan);
 }

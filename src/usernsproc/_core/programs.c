@@ -8,16 +8,9 @@
  * its section. tests/test_core_objects.py looks at the compiled result.
  */
 #include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
-#include <sys/resource.h>
 
-#include "inline.h"
+#include "launcher.h"
 #include "programs.h"
-
-#ifndef CLONE_NEWUSER
-#define CLONE_NEWUSER 0x10000000
-#endif
 
 #if defined(__x86_64__)
 /* The kernel starts a program with an aligned stack, a caller would not. */
@@ -39,82 +32,25 @@ RAW_INLINE const void *parameters(void)
 	return (const void *)address;
 }
 
-/* Park until killed, or until the creating process has ended. The name is set
- * last: it says that all is as it will stay. */
 PROGRAM(holder)
 {
-	const struct holder_parameters *own = parameters();
-	struct rlimit no_core;
-	struct pollfd lifeline;
-
-	no_core.rlim_cur = no_core.rlim_max = 0;
-	RAW4(prlimit64, 0, RLIMIT_CORE, &no_core, 0);
-	if (!own->has_lifeline)
-		RAW1(close, 0);
-	RAW2(prctl, PR_SET_NAME, own->name);
-	while (own->has_lifeline) {
-		lifeline.fd = 0;
-		lifeline.events = POLLIN;
-		lifeline.revents = 0;
-		if (RAW5(ppoll, &lifeline, 1, 0, 0, KERNEL_SIGSET_SIZE) > 0)
-			leave(0);
-	}
-	for (;;)
-		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
+	hold(parameters());
 }
 
-RAW_INLINE void tell(int fd, enum step step, long result)
+PROGRAM(launcher)
+{
+	launch(parameters());
+}
+
+/* ---- the map reader ---- */
+
+RAW_INLINE void tell_step(int to, enum step step, long result)
 {
 	struct failure failure;
 
 	failure.step = step;
 	failure.error = (int32_t)-result;
-	RAW3(write, fd, &failure, sizeof(failure));
-	if (step != STEP_none)
-		leave(255);
-}
-
-RAW_INLINE long take_ids(const struct credentials *ids)
-{
-	long result = 0;
-
-	if (ids->set_groups)
-		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->set_gid)
-		result = RAW3(setresgid, ids->gid, ids->gid, ids->gid);
-	if (result == 0 && ids->set_uid)
-		result = RAW3(setresuid, ids->uid, ids->uid, ids->uid);
-	return result;
-}
-
-/* Take the ids, then execute the command. */
-PROGRAM(launcher)
-{
-	const struct launcher_parameters *own = parameters();
-	long result;
-
-	result = RAW3(fcntl, own->report, F_SETFD, FD_CLOEXEC);
-	if (result == 0 && own->death.parent_pidfd >= 0)
-		result = RAW3(fcntl, own->death.parent_pidfd, F_SETFD, FD_CLOEXEC);
-	if (result < 0)
-		tell(own->report, STEP_stdio, result);
-	if (own->privileges.ambient) /* only kept by this when inside 0 becomes another */
-		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
-	result = take_ids(&own->credentials);
-	if (result < 0)
-		tell(own->report, STEP_setid, result);
-	result = keep_over_exec(own->privileges.ambient); /* and no others */
-	if (result < 0)
-		tell(own->report, STEP_capabilities, result);
-	result = refuse_new_privileges(&own->privileges);
-	if (result < 0)
-		tell(own->report, STEP_no_new_privs, result);
-	/* After the ids: changing them clears it. */
-	die_with_parent(&own->death, own->death.signal);
-	RAW2(prctl, PR_SET_NAME, own->name);
-	tell(own->report, STEP_none, 0);
-	set_signal_mask(own->signal_mask);
-	tell(own->report, STEP_exec, -execute(&own->command));
+	RAW3(write, to, &failure, sizeof(failure));
 	leave(255);
 }
 
@@ -123,7 +59,7 @@ RAW_INLINE void put(int to, const void *data, long size)
 	long result = RAW3(write, to, data, size);
 
 	if (result < 0)
-		tell(to, STEP_read_map, result);
+		tell_step(to, STEP_read_map, result);
 }
 
 RAW_INLINE void copy_file(const char *path, int to)
@@ -132,16 +68,16 @@ RAW_INLINE void copy_file(const char *path, int to)
 	long from = RAW4(openat, AT_FDCWD, path, O_RDONLY, 0), length;
 
 	if (from < 0)
-		tell(to, STEP_read_map, from);
+		tell_step(to, STEP_read_map, from);
 	while ((length = RAW3(read, from, buffer, sizeof(buffer))) > 0)
 		put(to, buffer, length);
 	if (length < 0)
-		tell(to, STEP_read_map, length);
+		tell_step(to, STEP_read_map, length);
 	RAW1(close, from);
 }
 
-/* Enter the user namespace on fd 0 and write its maps to fd 1, and last whether
- * that has worked. Whoever is root
+/* Enter the user namespace on fd 0 and write to fd 1 its maps, what it says of
+ * setgroups, and last whether that has worked. Whoever is root
  * in there may not look at us: this memory belongs to the outer namespace and
  * is made non-dumpable before we enter. */
 PROGRAM(map_reader)
@@ -154,10 +90,12 @@ PROGRAM(map_reader)
 	RAW2(prctl, PR_SET_DUMPABLE, 0);
 	result = RAW2(setns, 0, CLONE_NEWUSER);
 	if (result < 0)
-		tell(1, STEP_setns, result);
+		tell_step(1, STEP_setns, result);
 	copy_file(own->uid_map, 1);
 	put(1, &separator, 1);
 	copy_file(own->gid_map, 1);
+	put(1, &separator, 1);
+	copy_file(own->setgroups, 1);
 	put(1, &none, sizeof(none));
 	leave(0);
 }

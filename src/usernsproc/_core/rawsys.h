@@ -307,6 +307,15 @@ RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int 
 	return RAW_START(__NR_clone, RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid));
 }
 
+#define RAW_SYSCALL(nr, ...) RAW_SYSCALL_(nr, __VA_ARGS__)
+#define RAW_SYSCALL_(nr, a, b, c, d, e) raw_syscall(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+
+/* Copies the memory: for programs that have a few pages of it. */
+RAW_INLINE long raw_fork(unsigned long flags, int *pidfd)
+{
+	return RAW_SYSCALL(__NR_clone, RAW_CLONE_ARGUMENTS(flags, 0, pidfd, 0));
+}
+
 /* struct clone_args of Linux 5.7; size 0 of it where a later field is not set. */
 struct raw_clone_args {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;

@@ -6,9 +6,30 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "birth.h"
+#include "inline.h"
+
+static int needs_launcher(const struct plan *plan)
+{
+	const struct credentials *wanted = &plan->credentials;
+
+	if (plan->founding.join_count || plan->founding.set_owner)
+		return 1;
+	return !plan->is_alone &&
+	       (plan->is_init || wanted->set_uid || wanted->set_gid || wanted->set_groups);
+}
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+#ifndef __WALL
+#define __WALL 0x40000000
+#endif
 
 static int needs_keeper(const struct plan *plan)
 {
@@ -78,80 +99,19 @@ static int release(struct child *child, const struct spawned *spawned, struct fa
 		*failure = child->failure;
 		return -1;
 	}
-	/* An image says the rest itself; a command that was about to be
-	 * executed has started, even if it was killed in the middle of that. */
+	/* A holder says the rest itself; a command that was about to be executed
+	 * has started, even if it was killed in the middle of that. */
 	if (child->image < 0 && child->state != CHILD_EXECUTING)
 		return fail(failure, STEP_on_created, ESRCH);
 	return 0;
 }
 
-static int is_ready(const struct pollfd *end)
-{
-	return end->revents & (POLLIN | POLLHUP | POLLERR);
-}
-
-/* The launcher tells that it executes the command, and then closes the pipe by
- * exec, or tells what failed. Should a fork in another thread have copied the other
- * end of the pipe, so that it stays open, the name tells. */
-static int read_report(int report, const struct spawned *spawned, struct failure *failure)
-{
-	struct pollfd ends[2] = {{.fd = report, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
-	struct failure told;
-	int executing = 0;
-
-	for (;;) {
-		ends[0].revents = ends[1].revents = 0;
-		poll(ends, 2, executing ? 10 : -1);
-		if (is_ready(&ends[0])) {
-			ssize_t length = read(report, &told, sizeof(told));
-
-			if (length < 0 && errno == EINTR)
-				continue;
-			if (length != (ssize_t)sizeof(told))
-				break;
-			if (told.step != STEP_none) {
-				*failure = told;
-				return -1;
-			}
-			executing = 1;
-		} else if (is_ready(&ends[1]) || (executing && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0)) {
-			break;
-		}
-	}
-	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
-}
-
-static int run_command(const struct plan *plan, struct child *child, int report_read,
-		       struct spawned *spawned, struct failure *failure)
-{
-	if (prepare_child(plan, spawned, failure) < 0) {
-		/* It may have given up before its maps were written: that is why, then.
-		 * Its files in /proc are root's before the pidfd tells of its end. */
-		if (__atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
-			*failure = child->failure;
-		return -1;
-	}
-	if (release(child, spawned, failure) < 0)
-		return -1;
-	if (report_read < 0) {
-		wait_while(1, spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC);
-		return 0;
-	}
-	close(child->report); /* the child's copy alone keeps it open */
-	child->report = -1;
-	return read_report(report_read, spawned, failure);
-}
-
 /* A holder's maps are written when it already runs alone: nobody who enters
  * the namespace meets our memory, and inside root does not own its program. */
-static int run_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
-		      struct failure *failure)
+static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
-	int named;
+	int named = wait_while(0, spawned->pid, spawned->pidfd, NAME_OF_HOLDER);
 
-	if (release(child, spawned, failure) < 0)
-		return -1;
-	named = wait_while(0, spawned->pid, spawned->pidfd, NAME_OF_HOLDER);
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */
@@ -159,15 +119,179 @@ static int run_holder(const struct plan *plan, struct child *child, struct spawn
 	return prepare_child(plan, spawned, failure);
 }
 
-static int run_born(const struct plan *plan, struct child *child, int report_read,
+/* ---- what a launcher tells ---- */
+
+/* A message of the launcher, and the descriptor that came with it, or -1. Returns the
+ * length: 0 at the end, -1 when there is none yet. */
+static ssize_t receive(int socket, struct report *report, int *pidfd, int flags)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = {report, sizeof(*report)};
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	ssize_t length;
+
+	*pidfd = -1;
+	do
+		length = recvmsg(socket, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (length < 0 && errno == EINTR);
+	if (length > 0 && message.msg_controllen >= CMSG_LEN(sizeof(int)) &&
+	    control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS)
+		memcpy(pidfd, CMSG_DATA(&control.header), sizeof(int));
+	return length;
+}
+
+static int has_told(int socket)
+{
+	char byte;
+
+	return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Who tells may be watched by a root that is not to be trusted. */
+static int is_step(int32_t step)
+{
+	return step >= 0 && step < STEP_COUNT;
+}
+
+static int has_failed(const struct report *told, struct failure *failure)
+{
+	if (told->failure.step == STEP_none)
+		return 0;
+	*failure = told->failure;
+	return 1;
+}
+
+/* The launcher tells that it executes the command, and then closes the socket by
+ * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
+ * Should a fork in another thread have copied the other end, so that it stays open, the
+ * name tells. */
+static int read_report(int socket, const struct spawned *spawned, struct failure *failure)
+{
+	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
+	struct report told;
+	int executing = 0, pidfd;
+
+	do {
+		ends[0].revents = ends[1].revents = 0;
+		poll(ends, 2, 10);
+	} while (!ends[0].revents && !ends[1].revents &&
+		 !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
+	while (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
+		close_if_open(pidfd);
+		if (has_failed(&told, failure))
+			return -1;
+		executing = 1;
+	}
+	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
+}
+
+/* Another child goes on. The first ends by itself, or is reaped by its keeper. */
+static void succeed(struct spawned *spawned, pid_t pid, int pidfd)
+{
+	siginfo_t info;
+
+	while (waitid((idtype_t)P_PIDFD, (id_t)spawned->pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
+		;
+	close(spawned->pidfd);
+	spawned->pid = pid;
+	spawned->pidfd = pidfd;
+}
+
+/* Until the launcher is where the command is to run, and its namespaces are there. */
+static int wait_until_founded(int socket, struct spawned *spawned, struct failure *failure)
+{
+	struct pollfd ends[2] = {{.fd = socket, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
+	struct report told;
+	ssize_t length;
+	int pidfd;
+
+	do
+		poll(ends, 2, -1);
+	while ((length = receive(socket, &told, &pidfd, 0)) < 0 && !has_ended(spawned->pidfd));
+	if (length < 0) /* it may have told in between */
+		length = receive(socket, &told, &pidfd, 0);
+	if (length != (ssize_t)sizeof(told) || !is_step(told.failure.step)) {
+		close_if_open(pidfd);
+		return fail(failure, STEP_on_created, ESRCH);
+	}
+	if (has_failed(&told, failure)) {
+		close_if_open(pidfd);
+		return -1;
+	}
+	if (pidfd >= 0)
+		succeed(spawned, told.pid, pidfd);
+	return 0;
+}
+
+/* So that its end is the end of the child's copy. */
+static void close_other_end(int report[2])
+{
+	close(report[1]);
+	report[1] = -1;
+}
+
+/* It may have given up before its maps were written: that is why, then. Its files
+ * in /proc are root's before the pidfd tells of its end. */
+static int blame_child(const struct child *child, struct failure *failure)
+{
+	if (__atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
+		*failure = child->failure;
+	return -1;
+}
+
+/* It makes the namespaces, and waits for the maps itself. */
+static int run_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+			struct failure *failure)
+{
+	const char go = 1;
+
+	close_other_end(report);
+	if (wait_until_founded(report[0], spawned, failure) < 0)
+		return blame_child(child, failure);
+	if (plan->is_alone)
+		return settle_holder(plan, spawned, failure);
+	if (prepare_child(plan, spawned, failure) < 0)
+		return blame_child(child, failure);
+	send(report[0], &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+	return read_report(report[0], spawned, failure) < 0 ? blame_child(child, failure) : 0;
+}
+
+static int run_command(const struct plan *plan, struct child *child, struct spawned *spawned,
+		       struct failure *failure)
+{
+	if (prepare_child(plan, spawned, failure) < 0)
+		return blame_child(child, failure);
+	if (release(child, spawned, failure) < 0)
+		return -1;
+	wait_while(1, spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC);
+	return 0;
+}
+
+static int run_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
+		      struct failure *failure)
+{
+	return release(child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
+}
+
+static int run_born(const struct plan *plan, struct child *child, int report[2],
 		    struct spawned *spawned, struct failure *failure)
 {
-	int result = plan->is_alone ? run_holder(plan, child, spawned, failure)
-				     : run_command(plan, child, report_read, spawned, failure);
+	int result;
 
-	if (result < 0) {
+	if (child->is_launcher)
+		result = run_launcher(plan, child, report, spawned, failure);
+	else if (plan->is_alone)
+		result = run_holder(plan, child, spawned, failure);
+	else
+		result = run_command(plan, child, spawned, failure);
+	if (result < 0)
 		kill_and_reap(spawned->pid, spawned->pidfd);
-		wait_until_memory_is_left(child, spawned->pidfd);
+	wait_until_memory_is_left(child, spawned->pidfd);
+	if (result < 0) {
 		close(spawned->pidfd);
 		spawned->pidfd = -1;
 	}
@@ -182,11 +306,16 @@ static uint64_t current_signal_mask(void)
 	return mask;
 }
 
-static int run_child(const struct plan *plan, struct child *child, int report_read,
+static int run_child(const struct plan *plan, struct child *child, int report[2],
 		     struct spawned *spawned, struct failure *failure)
 {
 	struct birth birth = {
-		.child = child, .namespaces = plan->namespaces, .cgroup = plan->cgroup, .pidfd = -1};
+		.child = child,
+		.namespaces = child->is_launcher ? 0 : plan->founding.namespaces,
+		.has_successor = child->is_launcher && has_successor(&plan->founding),
+		.cgroup = plan->cgroup,
+		.pidfd = -1,
+	};
 	uint64_t mask = current_signal_mask();
 	int result;
 
@@ -205,7 +334,7 @@ static int run_child(const struct plan *plan, struct child *child, int report_re
 		spawned->pid = (pid_t)birth.pid;
 		spawned->pidfd = birth.pidfd;
 		spawned->in_cgroup = birth.in_cgroup;
-		result = run_born(plan, child, report_read, spawned, failure);
+		result = run_born(plan, child, report, spawned, failure);
 	}
 	let_go_of_keeper(&birth, result == 0);
 	return result;
@@ -213,50 +342,76 @@ static int run_child(const struct plan *plan, struct child *child, int report_re
 
 /* ---- what is prepared before, and undone after ---- */
 
-static int changes_ids(const struct plan *plan)
-{
-	const struct credentials *wanted = &plan->credentials;
-
-	return !plan->is_alone && (wanted->set_uid || wanted->set_gid || wanted->set_groups);
-}
-
 static char *const holder_argv[] = {"usernsproc-holder", NULL};
 static char *const launcher_argv[] = {"usernsproc-launcher", NULL};
 
-/* Nothing of the parent's but a descriptor to know its end by. */
-static int prepare_holder(struct plan *plan, struct child *child, struct spawned *spawned,
-			  struct failure *failure)
+static struct holder_parameters holder_of(const struct plan *plan)
 {
 	struct holder_parameters parameters = {.has_lifeline = plan->death_signal != 0, .name = NAME_OF_HOLDER};
 
-	plan->cwd = "/";
-	plan->close_fds = plan->start_new_session = 1;
+	return parameters;
+}
+
+/* Nothing of the parent's but a descriptor to know its end by. */
+static void leave_holder_alone(struct plan *plan, struct child *child)
+{
+	plan->place.cwd = "/";
+	plan->place.start_new_session = 1;
+	plan->close_fds = 1;
 	plan->keep_count = 0;
 	plan->stdio[0] = child->death.parent_pidfd;
 	plan->stdio[1] = plan->stdio[2] = -1;
 	child->death.signal = 0; /* it looks after itself */
+}
+
+static int prepare_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
+			  struct failure *failure)
+{
+	struct holder_parameters parameters = holder_of(plan);
+
 	set_image(child,
 		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), &spawned->image_on_disk, failure),
 		  holder_argv);
 	return child->image < 0 ? -1 : 0;
 }
 
-static int prepare_launcher(const struct plan *plan, struct child *child, uint64_t mask,
-			    struct spawned *spawned, struct failure *failure)
+static int prepare_launcher(const struct plan *plan, struct child *child, struct spawned *spawned,
+			    struct failure *failure)
 {
 	struct launcher_parameters parameters = {
+		.is_holder = plan->is_alone,
+		.is_dumpable = !may_inspect_all(),
+		.is_init = plan->is_init,
+		.report = child->report,
+		.founding = plan->founding,
 		.command = plan->command,
+		.place = plan->place,
 		.credentials = plan->credentials,
 		.privileges = plan->privileges,
 		.death = child->death,
-		.signal_mask = mask,
-		.report = child->report,
+		.signal_mask = plan->signal_mask ? *plan->signal_mask : current_signal_mask(),
+		.holder = holder_of(plan),
 		.name = NAME_BEFORE_EXEC,
+		.init_name = NAME_OF_INIT,
 	};
 
-	child->changes_ids = 1;
+	child->is_launcher = 1;
 	set_image(child, make_launcher_image(&parameters, &spawned->image_on_disk, failure), launcher_argv);
 	return child->image < 0 ? -1 : 0;
+}
+
+/* The program of ours that it takes, if any. */
+static int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+			 struct failure *failure)
+{
+	if (plan->is_alone)
+		leave_holder_alone(plan, child);
+	if (!needs_launcher(plan))
+		return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
+	if (open_report(report, failure) < 0)
+		return -1;
+	child->report = report[1];
+	return prepare_launcher(plan, child, spawned, failure);
 }
 
 int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
@@ -273,26 +428,10 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.signal = plan.death_signal;
 	child->death.parent = (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd < 0)
-		goto out;
-	if (plan.is_alone) {
-		if (prepare_holder(&plan, child, spawned, failure) < 0)
-			goto out;
-	} else if (changes_ids(&plan)) {
-		if (open_report(report, failure) < 0)
-			goto out;
-		child->report = report[1];
-		report[1] = -1; /* the child's from here on */
-		uint64_t mask = plan.signal_mask ? *plan.signal_mask : current_signal_mask();
-
-		if (prepare_launcher(&plan, child, mask, spawned, failure) < 0)
-			goto out;
-	}
-	result = run_child(&plan, child, report[0], spawned, failure);
-out:
+	if (child->death.parent_pidfd >= 0 && prepare_image(&plan, child, report, spawned, failure) == 0)
+		result = run_child(&plan, child, report, spawned, failure);
 	close_if_open(report[0]);
 	close_if_open(report[1]);
-	close_if_open(child->report);
 	close_if_open(child->image);
 	close_if_open(child->death.parent_pidfd);
 	free_child(child);

@@ -1,0 +1,68 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import grp
+import pwd
+from collections.abc import Callable
+from typing import Any
+
+STATUS = (
+    "Exit status: the command's; 128+n for signal n; 125 error of usernsproc, 126 not executable, "
+    "127 not found. Signals are forwarded."
+)
+
+
+def add_command_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to run, and as whom."""
+    parser.add_argument("--user", metavar="ID", help="user id inside, or a name that is known outside")
+    parser.add_argument("--group", metavar="ID", help="likewise the group")
+    parser.add_argument("--cwd", metavar="DIR", help="the directory to start in")
+    parser.add_argument("--no-new-privs", action="store_true", help="never gain rights by executing a program")
+    parser.add_argument(
+        "--namespaces",
+        metavar="KIND[,...]",
+        default="",
+        help="further namespaces to make: mnt, pid, net, ipc, uts, cgroup, time",
+    )
+    parser.add_argument("--init", action="store_true", help="a tiny init as pid 1 of the new pid namespace")
+    parser.add_argument("--mount-proc", action="store_true", help="a fresh /proc for the pid namespace")
+    parser.add_argument(
+        "--propagation",
+        choices=("private", "slave", "shared", "unchanged"),
+        help="of all mounts of a new mount namespace; default: private",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def command_of(options: argparse.Namespace, name: str) -> list[str]:
+    command: list[str] = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise ValueError(f"{name}: which command? Try 'usernsproc {name} --help'.")
+    return command
+
+
+def process_options(options: argparse.Namespace) -> dict[str, Any]:
+    """For `UsernsProcess`, from what `add_command_arguments` has added."""
+    return {
+        "user": _id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
+        "group": _id(options.group, lambda name: grp.getgrnam(name).gr_gid),
+        "cwd": options.cwd,
+        "no_new_privs": options.no_new_privs,
+        "namespaces": [kind for kind in options.namespaces.split(",") if kind],
+        "init": options.init,
+        "mount_proc": options.mount_proc,
+        "propagation": options.propagation,
+    }
+
+
+def _id(text: str | None, number_of: Callable[[str], int]) -> int | None:
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return number_of(text)
+    except KeyError:
+        raise ValueError(f"{text}: no such name on this system") from None

@@ -1,0 +1,38 @@
+"""`usernsproc enter`: a command in existing namespaces."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .._join import opened
+from .._namespace import Namespace
+from ._arguments import STATUS, add_command_arguments, command_of, process_options
+from ._foreground import run_in_foreground
+
+
+def add_to(commands: Any) -> None:
+    """The parser of this command."""
+    command = commands.add_parser(
+        "enter",
+        help="run a command in existing namespaces",
+        usage="usernsproc enter TARGET [options] [--] COMMAND [ARGUMENT ...]",
+        description="Run a command in the namespaces of a process (a pid: all that differ from the own), or in "
+        "those of namespace files (paths, several separated by commas). Where none of them is a user namespace, "
+        "the own one is kept.",
+        epilog=STATUS,
+    )
+    command.add_argument("target", metavar="TARGET", help="a pid, or PATH[,PATH...]")
+    add_command_arguments(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    command = command_of(options, "enter")
+    targets = [int(part) if part.isascii() and part.isdigit() else part for part in options.target.split(",")]
+    with opened(targets) as joins:
+        keeps_own = joins.userns is None
+    if not keeps_own:
+        return run_in_foreground(command, join=targets, **process_options(options))
+    with Namespace.current() as own:
+        return run_in_foreground(command, join=[*targets, own], **process_options(options))
