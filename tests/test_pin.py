@@ -496,6 +496,21 @@ def test_a_pin_serves_an_idmapped_mount(mounts: Mounts) -> None:
     """)
 
 
+def test_commands_join_what_is_pinned(mounts: Mounts) -> None:
+    mounts("""
+        with UsernsProcess(uid_map="root", namespaces=["net"]) as holder:
+            for kind in ("user", "net"):
+                with holder.namespace(kind) as namespace:
+                    namespace.pin(f"{path}.{kind}")
+        command = ["sh", "-c", "readlink /proc/self/ns/user /proc/self/ns/net"]
+        printed = check_output(command, join=[f"{path}.user", f"{path}.net"], text=True).split()
+        for kind, link in zip(("user", "net"), printed, strict=True):
+            assert link == f"{kind}:[{os.stat(f'{path}.{kind}').st_ino}]"
+            Namespace.unpin(f"{path}.{kind}")
+        nothing_left()
+    """)
+
+
 def test_a_thousand_pins_leave_nothing(mounts: Mounts) -> None:
     mounts("""
         descriptors = os.listdir("/proc/self/fd")
