@@ -268,6 +268,63 @@ static void commands(void)
 	check_nothing_left(&before, "commands");
 }
 
+/* By way of a launcher that makes the namespaces, or enters them, and of its successor. */
+static void commands_behind_a_successor(void)
+{
+	struct plan in_pid_namespace = plan_as(33, report_argv), below_init = plan_as(33, report_argv);
+	struct plan owned = plan_as(33, report_argv);
+	struct traces before;
+
+	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
+	below_init.founding.namespaces |= CLONE_NEWPID;
+	below_init.is_init = 1;
+	owned.founding.set_owner = 1;
+	owned.founding.owner = 1234;
+	look(&before);
+	check_report(in_pid_namespace, REPORT_AS("33"), "a command as 33 in a pid namespace of its own");
+	check_report(below_init, REPORT_AS("33"), "a command below an init");
+	check_report(owned, REPORT_AS("33"), "a command in a namespace of another owner");
+	check_nothing_left(&before, "commands behind a successor");
+}
+
+/* Not below 10: check_report() uses some of these numbers. */
+static int open_namespace(pid_t pid, const char *kind)
+{
+	char path[64];
+	int fd, copy;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 10);
+	close(fd);
+	return copy;
+}
+
+static void commands_that_join(void)
+{
+	struct plan holder = plan_for_holder(), plan = plan_as(33, report_argv);
+	struct failure failure = {0};
+	struct spawned spawned;
+	struct traces before;
+	struct join joins[2];
+
+	look(&before);
+	holder.founding.namespaces |= CLONE_NEWPID;
+	forget_old_code();
+	if (!check_outcome(spawn(&holder, &spawned, &failure), &failure, STEP_none, 0, "a holder of two"))
+		return;
+	joins[0] = (struct join){open_namespace(spawned.pid, "user"), CLONE_NEWUSER};
+	joins[1] = (struct join){open_namespace(spawned.pid, "pid"), CLONE_NEWPID};
+	plan.maps = (struct maps){0};
+	plan.founding = (struct founding){.joins = joins, .join_count = 2};
+	check_report(plan, REPORT_AS("33"), "a command that joins");
+	close(joins[0].fd);
+	close(joins[1].fd);
+	kill_and_reap(spawned.pid, spawned.pidfd);
+	close(spawned.pidfd);
+	check_nothing_left(&before, "a command that joins");
+}
+
 static void privileged_commands(void)
 {
 	struct plan plan = plan_for(report_argv), plan_as_other = plan_as(33, report_argv);
@@ -378,8 +435,8 @@ static void holders(void)
 	check_text(contents_of(pid, "environ"), "", "a holder", "no environment");
 	check_text(status(contents_of(pid, "status"), "SigBlk"), "0000000000000000", "a holder",
 		   "no signal blocked");
-	check_text(status(contents_of(pid, "status"), "SigIgn"), "0000000000000000", "a holder",
-		   "no signal ignored");
+	check_text(status(contents_of(pid, "status"), "SigIgn"), "0000000000010000", "a holder",
+		   "its children ignored");
 	check_descriptor(pid);
 	RAW4(pidfd_send_signal, spawned.pidfd, SIGTERM, 0, 0);
 	check(ends_within(spawned.pidfd, PATIENCE_MILLISECONDS) &&
@@ -604,6 +661,8 @@ static void run_checks(void)
 
 	in_process(namespaces, 0);
 	in_process(commands, 0);
+	in_process(commands_behind_a_successor, 0);
+	in_process(commands_that_join, 0);
 	in_process(privileged_commands, 0);
 	in_process(commands_in_cgroup, 0);
 	in_process(failing_commands, 0);
