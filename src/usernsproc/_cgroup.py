@@ -6,10 +6,10 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING
 
 from ._errors import userns_error
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from ._errors import userns_error
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing import Any
 
 SHELL = "/bin/sh"
 _LARGEST_INT = 2**31 - 1
 
 
-class Command(NamedTuple):
+class Command:
     """A command as the user gave it, with the shell put in front where asked for."""
 
-    args: Sequence[Any]
-    executable: Any
+    __slots__ = ("args", "executable")
+
+    def __init__(self, args: Sequence[Any], executable: Any) -> None:
+        self.args = args
+        self.executable = executable
 
     @classmethod
     def of(cls, args: Any, executable: Any, shell: bool) -> Command:

@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 import warnings
-from typing import Any
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing import Any
 
 _UNIVERSAL_NEWLINES_POSITION = 10  # in Popen's parameters after `args`
 _NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, subprocess.__file__)

@@ -6,14 +6,15 @@ import fcntl
 import os
 from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
-from typing import TYPE_CHECKING, NoReturn
 
 from . import _core
 from ._errors import userns_error
 from ._nskind import NamespaceKind
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn
 
     from typing_extensions import Self
 

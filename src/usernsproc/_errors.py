@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
-from typing import TYPE_CHECKING, Any
 
 from ._causes import CAUSES
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 __all__ = ["IdMapError", "IdMapPermissionError", "UsernsError"]

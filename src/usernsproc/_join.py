@@ -6,13 +6,13 @@ import fcntl
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from ._idmap import IdMap, IdRange
 from ._mapwriter import Maps
 from ._namespace import Namespace, NamespaceKind, open_namespace_at
 from ._procdir import open_proc_dir
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, TypeIs
 

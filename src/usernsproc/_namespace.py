@@ -8,7 +8,6 @@ import sys
 import warnings
 from errno import EINVAL, ENOTTY, EPERM
 from operator import index
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import _core
 from ._caller import Caller
@@ -18,8 +17,10 @@ from ._mapwriter import Maps
 from ._nskind import KIND_OF_FLAG, NamespaceKind
 from ._procdir import open_proc_dir
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn
 
     from typing_extensions import Self
 
@@ -412,12 +413,15 @@ def _no_namespace(errno: int, filename: object = None) -> OSError:
     return userns_error("open_ns", errno, filename, note="It is no namespace (ioctl_ns(2)).")
 
 
-class WrittenMaps(NamedTuple):
+class WrittenMaps:
     """What the kernel says of a user namespace; an unwritten map is empty."""
 
-    uid_map: IdMap
-    gid_map: IdMap
-    setgroups: str
+    __slots__ = ("gid_map", "setgroups", "uid_map")
+
+    def __init__(self, uid_map: IdMap, gid_map: IdMap, setgroups: str) -> None:
+        self.uid_map = uid_map
+        self.gid_map = gid_map
+        self.setgroups = setgroups
 
 
 def _own_setgroups() -> str:

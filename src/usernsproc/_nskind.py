@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 class NamespaceKind(StrEnum):

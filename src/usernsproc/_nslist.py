@@ -263,15 +263,16 @@ def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
         return
     try:
         with Namespace(fd) as namespace:
-            maps = namespace._read_maps()[:2]
+            written = namespace._read_maps()
     except OSError as error:
         if error.errno in SHORTAGE:
             raise
         return  # no right to enter it
+    uids, gids = written.uid_map, written.gid_map
     if found.parent != own:
         outer = survey.found.get((NamespaceKind.USER, found.parent or 0), Found())
         _need_maps(survey, found.parent or 0, outer, own)
         if not (outer.uid_map and outer.gid_map):
             return  # those of its parent are not to be seen
-        maps = maps[0].compose(IdMap.parse(outer.uid_map)), maps[1].compose(IdMap.parse(outer.gid_map))
-    found.uid_map, found.gid_map = map(str, maps)
+        uids, gids = uids.compose(IdMap.parse(outer.uid_map)), gids.compose(IdMap.parse(outer.gid_map))
+    found.uid_map, found.gid_map = str(uids), str(gids)

@@ -12,13 +12,14 @@ import subprocess
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, AnyStr
 
 from . import _core
 from ._errors import closed_error
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any, AnyStr  # noqa: F401, named in the base class
 
 LOST_STATUS = 255
 NOT_REAPED = -2
@@ -38,7 +39,7 @@ class _DelSafe:
     CLD_EXITED = os.CLD_EXITED
 
 
-class PidfdPopen(subprocess.Popen[AnyStr]):
+class PidfdPopen(subprocess.Popen["AnyStr"]):
     """`wait` and `poll` use `waitid(P_PIDFD)`, `send_signal` uses `pidfd_send_signal`: never a pid."""
 
     _pidfd = -1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from errno import EEXIST, EINVAL, ELOOP
-from typing import TYPE_CHECKING
 
 from . import _core
 from ._errors import userns_error
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 

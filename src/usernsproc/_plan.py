@@ -6,12 +6,14 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._errors import userns_error
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._mapwriter import Maps
 
 CLONE_NEWUSER = 0x10000000

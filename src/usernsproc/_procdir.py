@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from errno import ENOENT, ESRCH
-from typing import TYPE_CHECKING, Protocol
 
 from ._errors import UsernsError, userns_error
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from typing_extensions import TypeAlias
 
+    class HasFileno(Protocol):
+        def fileno(self) -> int: ...
 
-class HasFileno(Protocol):
-    def fileno(self) -> int: ...
 
-
-ProcessLike: TypeAlias = HasFileno | int
+ProcessLike: TypeAlias = "HasFileno | int"
 """A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
 
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any, AnyStr, NoReturn, cast
 
 from ._caller import Caller
 from ._capabilities import capability_mask
@@ -28,9 +27,10 @@ from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
 from ._procdir import open_proc_dir_of, pid_of
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from typing import Literal, overload
+    from typing import Any, AnyStr, Literal, NoReturn, overload
 
     from typing_extensions import Unpack
 
@@ -44,7 +44,7 @@ _POPEN_INIT = subprocess.Popen.__init__
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 
 
-class UsernsProcess(PidfdPopen[AnyStr]):
+class UsernsProcess(PidfdPopen["AnyStr"]):
     """A command in a new user namespace; without *args*, a holder of one.
 
     Every parameter, attribute and method of `subprocess.Popen` keeps its name and
@@ -225,7 +225,7 @@ class UsernsProcess(PidfdPopen[AnyStr]):
                 self._plan.write(self._maps)
             if self._is_holder:
                 _refuse_what_a_command_has(self._plan)
-            super().__init__(cast("Any", args), *popen_args, **popen_options)
+            super().__init__(args, *popen_args, **popen_options)
 
     def _wanted_maps(
         self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
