@@ -12,12 +12,13 @@ from . import _core
 from ._errors import userns_error
 from ._idmap import IdMapLike
 from ._namespace import Namespace, NamespaceKind, create_userns
-from ._procdir import HasFileno
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, TypeAlias
+
+    from ._procdir import HasFileno
 
 __all__ = ["Mount", "idmapped_mount"]
 
