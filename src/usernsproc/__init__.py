@@ -19,12 +19,13 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
-    from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
+    from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
     from ._idmap import IdMap, IdMapLike, IdRange
     from ._mount import Mount, idmapped_mount
     from ._namespace import Namespace, NamespaceKind, create_userns
     from ._process import UsernsProcess
     from ._run import call, check_call, check_output, run
+    from ._subids import SubIds, subids
 
 __all__ = [
     "DEVNULL",
@@ -38,9 +39,11 @@ __all__ = [
     "IdMapLike",
     "IdMapPermissionError",
     "IdRange",
+    "MapToolError",
     "Mount",
     "Namespace",
     "NamespaceKind",
+    "SubIds",
     "SubprocessError",
     "TimeoutExpired",
     "UsernsError",
@@ -52,6 +55,7 @@ __all__ = [
     "idmapped_mount",
     "lowlevel",
     "run",
+    "subids",
 ]
 
 __version__ = "0.1.0"
@@ -59,12 +63,13 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
-    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "UsernsError"),
+    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
     "_idmap": ("IdMap", "IdMapLike", "IdRange"),
     "_mount": ("Mount", "idmapped_mount"),
     "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
     "_process": ("UsernsProcess",),
     "_run": ("call", "check_call", "check_output", "run"),
+    "_subids": ("SubIds", "subids"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,6 +10,7 @@ OSError
 ValueError
  └─ IdMapError                an id map is at fault, and which range of it
 IdMapPermissionError          both: the kernel would answer EPERM to this map from this caller
+MapToolError                  a UsernsPermissionError: newuidmap or newgidmap did not write a map
 CredentialsError              a UsernsPermissionError and a ValueError: ids that a command cannot take
 ```
 """
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._causes import CAUSES
+from ._causes import CAUSES, REMEDIES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["IdMapError", "IdMapPermissionError", "UsernsError"]
+    from ._idmap import IdRange
+
+__all__ = ["IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"]
 
 
 class UsernsError(OSError):
@@ -39,7 +42,7 @@ class UsernsError(OSError):
 
     step: str | None
     """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
-    `gid_map`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
+    `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
     `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
     `move_mount`, `umount`, or `prepare` for what comes before all of them."""
 
@@ -110,6 +113,20 @@ class IdMapPermissionError(UsernsPermissionError, IdMapError):
     """
 
 
+class MapToolError(UsernsPermissionError):
+    """`newuidmap` or `newgidmap` was called and did not write the map (step of the same name).
+
+    The child that the map was for is gone. `errno` is `EPERM`; a note has what the
+    program said, and the likely cause.
+    """
+
+    returncode: int | None = None
+    """Its exit status, `-N` when signal N ended it, `None` where it got lost."""
+
+    stderr: str = ""
+    """What it wrote to standard error."""
+
+
 class CredentialsError(UsernsPermissionError, ValueError):
     """Ids inside that the command cannot take, as the maps are.
 
@@ -147,6 +164,24 @@ def userns_error(
         error.add_note(note)
     elif filename is None:
         error.add_note(f"It failed at the step {step}.")
+    return error
+
+
+class Objection(NamedTuple):
+    """A range that would not be taken from this caller (`None`: the map as a whole), and why."""
+
+    id_range: IdRange | None
+    cause: str
+    reason: str
+
+
+def refusal(step: str, objection: Objection) -> IdMapPermissionError:
+    """What the kernel's EPERM for a map would mean, before it is asked."""
+    where = step if objection.id_range is None else f"{step} range {objection.id_range}"
+    error = IdMapPermissionError(
+        EPERM, f"{os.strerror(EPERM)}: {where}: {objection.reason}", step=step, cause=objection.cause
+    )
+    error.add_note(REMEDIES[objection.cause])
     return error
 
 

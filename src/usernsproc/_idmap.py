@@ -251,22 +251,20 @@ Sequence.register(IdMap)  # pyright: ignore[reportAttributeAccessIssue, reportUn
 
 IdMapLike: TypeAlias = IdMap | str | Iterable[Union[IdRange, "tuple[int, int, int]"]]
 """What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
-name of a preset (`"root"`, `"current"`)."""
-
-PRESETS = ("root", "current")
+name of a preset (`"root"`, `"current"`, `"subids"`, `"rootless"`, `"all"`)."""
 
 
-def as_id_map(value: IdMapLike, own_id: int) -> IdMap:
-    """The map that `value` stands for; `own_id` is the caller's effective id.
+def as_id_map(value: IdMapLike) -> IdMap:
+    """The map that `value` stands for, if it is not the name of a preset.
 
     Raises:
-        IdMapError: it is no map, names no preset, or has no ranges.
+        IdMapError: it is no map, or has no ranges.
         TypeError: it is nothing that could be a map.
     """
     if isinstance(value, IdMap):
         id_map = value
     elif isinstance(value, str):
-        id_map = _preset(value, own_id) if value in PRESETS else _parsed(value)
+        id_map = _parsed(value)
     else:
         id_map = IdMap(_as_ranges(value))
     if not id_map:
@@ -277,16 +275,17 @@ def as_id_map(value: IdMapLike, own_id: int) -> IdMap:
 def _as_ranges(value: object) -> Iterable[IdRange]:
     if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
         raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
-    return map(_as_range, cast("Iterable[object]", value))
-
-
-def _preset(name: str, own_id: int) -> IdMap:
-    return IdMap([IdRange(0 if name == "root" else own_id, own_id, 1)])
+    items = tuple(cast("Iterable[object]", value))
+    if len(items) == 3 and all(isinstance(item, int) for item in items):
+        raise TypeError(f"an id map is several ranges, not one: [{items!r}]")
+    return map(_as_range, items)
 
 
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> IdMap:
     if re.fullmatch(r"[A-Za-z_-]+", text):
+        from ._presets import PRESETS
+
         raise IdMapError(f"{text!r} is no preset ({', '.join(PRESETS)}) and no map (inside:outside:count)")
     return IdMap.parse(text)
 

@@ -97,7 +97,8 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
     userns = Namespace(-1)
     try:
-        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns)
+        between = maps.write_by_tool if maps.by_tool else None
+        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between)
     except _core.Failure as failure:
         raise userns_error(*failure.args) from None
     except BaseException:  # of a signal handler: the descriptor may be there already

@@ -20,7 +20,7 @@ from ._credentials import Credentials
 from ._encoding import name_default_encoding
 from ._errors import closed_error
 from ._idmap import IdMap, IdMapLike
-from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
+from ._mapwriter import Maps, write_map
 from ._namespace import Namespace, NamespaceKind
 from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
@@ -253,7 +253,7 @@ class UsernsProcess(PidfdPopen[AnyStr]):
     def _start(self, filenames: dict[str, Any]) -> None:
         plan = self._plan
         try:
-            plan.start(filenames, None if self._on_created is None else self._show_created)
+            plan.start(filenames, self._between())
             self.pid = plan.pid
             if self._on_created is None:
                 self._pidfd = plan.pidfd
@@ -268,6 +268,19 @@ class UsernsProcess(PidfdPopen[AnyStr]):
             plan.end()
             self._close_pidfd()
             raise
+
+    def _between(self) -> Callable[[int, int], object] | None:
+        """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
+        show = None if self._on_created is None else self._show_created
+        if not self._maps.by_tool:
+            return show
+
+        def map_and_show(pid: int, pidfd: int) -> None:
+            self._maps.write_by_tool(pid, pidfd)
+            if show is not None:
+                show(pid, pidfd)
+
+        return map_and_show
 
     def _show_created(self, pid: int, pidfd: int) -> None:
         """Called by the core while the child waits. What the user does with the pidfd, even
@@ -344,12 +357,10 @@ class UsernsProcess(PidfdPopen[AnyStr]):
                 process changed its ids or executed an unreadable program).
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        caller = Caller.now()
-        uids = checked_map("uid_map", uid_map, caller.uid)
-        refuse_unless_permitted("uid_map", uids, caller)
+        maps = Maps.given(uid_map, None, None, Caller.now())
         with self._proc_dir() as proc_dir:
-            write_map(proc_dir, "uid_map", uids.to_kernel())
-        self._maps = self._maps._replace(uid_map=uids)
+            self._write_map(proc_dir, "uid_map", maps.uid_text, maps)
+        self._maps = self._maps._replace(uid_map=maps.uid_map)
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
         """Write the group id map that was left out at creation, once. Where the caller lacks
@@ -360,16 +371,19 @@ class UsernsProcess(PidfdPopen[AnyStr]):
             UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        caller = Caller.now()
-        gids = checked_map("gid_map", gid_map, caller.gid)
-        setgroups = self._maps.setgroups or needed_setgroups(caller)
-        refuse_unless_permitted("gid_map", gids, caller, setgroups)
+        maps = Maps.given(None, gid_map, self._maps.setgroups, Caller.now())
         with self._proc_dir() as proc_dir:
-            if setgroups != self._maps.setgroups:
-                write_map(proc_dir, "setgroups", setgroups or "")
-                self._maps = self._maps._replace(setgroups=setgroups)
-            write_map(proc_dir, "gid_map", gids.to_kernel())
-        self._maps = self._maps._replace(gid_map=gids)
+            if maps.setgroups != self._maps.setgroups:
+                write_map(proc_dir, "setgroups", maps.setgroups or "")
+                self._maps = self._maps._replace(setgroups=maps.setgroups)
+            self._write_map(proc_dir, "gid_map", maps.gid_text, maps)
+        self._maps = self._maps._replace(gid_map=maps.gid_map)
+
+    def _write_map(self, proc_dir: int, step: str, text: str | None, maps: Maps) -> None:
+        if text is None:
+            maps.write_by_tool(self.pid, self._pidfd)
+        else:
+            write_map(proc_dir, step, text)
 
     def write_setgroups(self, value: str) -> None:
         """Write `/proc/PID/setgroups`: `"deny"` for good, before the group id map.
