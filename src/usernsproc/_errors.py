@@ -116,7 +116,7 @@ class IdMapPermissionError(UsernsPermissionError, IdMapError):
 class MapToolError(UsernsPermissionError):
     """`newuidmap` or `newgidmap` was called and did not write the map (step of the same name).
 
-    The child that the map was for is gone. `errno` is `EPERM`; a note has what the
+    A child that was being made for it is gone. `errno` is `EPERM`; a note has what the
     program said, and the likely cause.
     """
 
@@ -173,6 +173,8 @@ class Objection(NamedTuple):
     id_range: IdRange | None
     cause: str
     reason: str
+    user: str = "USER"
+    """Who is meant, for commands in the remedy."""
 
 
 def refusal(step: str, objection: Objection) -> IdMapPermissionError:
@@ -181,7 +183,7 @@ def refusal(step: str, objection: Objection) -> IdMapPermissionError:
     error = IdMapPermissionError(
         EPERM, f"{os.strerror(EPERM)}: {where}: {objection.reason}", step=step, cause=objection.cause
     )
-    error.add_note(REMEDIES[objection.cause])
+    error.add_note(REMEDIES[objection.cause].replace("USER", objection.user))
     return error
 
 

@@ -190,7 +190,12 @@ def _in_pieces(id_map: IdMap, own_map: IdMap) -> IdMap:
     for r in id_map:
         parts = IdMap([r]).compose(own_ids)
         pieces.extend(parts if sum(part.count for part in parts) == r.count else [r])
-    return id_map if len(pieces) == len(id_map) else IdMap(pieces)
+    if len(pieces) == len(id_map):
+        return id_map
+    try:
+        return IdMap(pieces)
+    except IdMapError as error:
+        raise IdMapError(f"split as the own namespace's map is, {error}") from None
 
 
 def _refuse(step: str, objections: Iterator[Objection]) -> None:

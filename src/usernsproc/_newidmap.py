@@ -15,7 +15,7 @@ from ._caller import CAP_SETGID, CAP_SETUID, Caller
 from ._causes import TOOL_CAUSES
 from ._errors import MapToolError, Objection, UsernsError, userns_error
 from ._idmap import MAX_TEXT, IdMap, IdRange
-from ._procdir import open_proc_dir_of, pid_of
+from ._procdir import open_proc_dir_of, pid_of, read_id_map
 from ._subids import FILES, Owner, Ranges, other_source, ranges_of
 from ._tool import Ended, find_tool, run_tool
 
@@ -85,25 +85,27 @@ def _not_given(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
 
 
 def _not_given_objection(step: str, r: IdRange, first: int, owner: Owner, given: Ranges) -> Objection:
-    what = f"subordinate {_IDS[step]} ids"
-    where = _where(step)
     if not given:
         return no_subids(step, owner, r)
     shown = ", ".join(f"{start} … {start + count - 1}" for start, count in given[:5]) + (
         "" if len(given) < 6 else ", …"
     )
-    if first > r.outside:
-        reason = f"outside id {first} is beyond the {what} of {owner}, in {where}: {shown}"
-        return Objection(r, "subids-too-small", reason)
-    reason = f"outside id {first} is not among the {what} of {owner}, in {where}: {shown}"
-    return Objection(r, "subids-foreign", reason)
+    cause, where = ("subids-foreign", "not among") if first == r.outside else ("subids-too-small", "beyond")
+    theirs = f"the subordinate {_IDS[step]} ids of {owner} in {_where(step)}, {shown}"
+    reason = f"{_rule(step)}; outside id {first} is {where} {theirs}"
+    return Objection(r, cause, reason, owner.name or str(owner.uid))
 
 
 def no_subids(step: str, owner: Owner, id_range: IdRange | None = None) -> Objection:
     """Said of a map, and of a preset that cannot be made without."""
-    rule = f"without {_NAMES[step]} only the own id can be mapped, alone and with count 1, or subordinate ids; "
     reason = f"{owner} has no subordinate {_IDS[step]} ids: there is no line for it in {_where(step)}"
-    return Objection(id_range, "no-subids", reason if id_range is None else rule + reason)
+    reason = reason if id_range is None else f"{_rule(step)}; {reason}"
+    return Objection(id_range, "no-subids", reason, owner.name or str(owner.uid))
+
+
+def _rule(step: str) -> str:
+    own_id = os.geteuid() if step == "uid_map" else os.getegid()
+    return f"without {_NAMES[step]} a range is the own id {own_id} with count 1, or of subordinate ids"
 
 
 def _where(step: str) -> str:
@@ -190,11 +192,10 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
     which is the child's as long as nobody has reaped it."""
     numbers = [str(number) for r in id_map for number in r]
     identity = _identity(path)
-    ended = None
     if _takes_fd.get(identity, True):
         kept = fcntl(proc_dir, F_DUPFD_CLOEXEC, 3)
         try:
-            ended = run_tool(path, f"fd:{kept}", *numbers, keep_fds=(kept,))
+            ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,))
         finally:
             os.close(kept)
         if _read_map(proc_dir, step, pidfd):
@@ -202,11 +203,20 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
         if identity in _takes_fd:
             return ended
     _refuse_ended(pidfd)
-    ended = run_tool(path, str(pid_of(pidfd)), *numbers)
+    ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers)
     _refuse_ended(pidfd)
     if ended.returncode == 0:
         _takes_fd[identity] = False
     return ended
+
+
+def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
+    try:
+        return run_tool(path, *args, keep_fds=keep_fds)
+    except UsernsError as error:
+        if error.step != "exec":
+            raise
+        raise userns_error(TOOLS[step], error.errno or 0, path) from None
 
 
 def _refuse_ended(pidfd: int) -> None:
@@ -224,8 +234,7 @@ def _has_ended(pidfd: int) -> bool:
 
 def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:
     try:
-        with open(os.open(step, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir), "rb") as file:
-            return IdMap.from_kernel(file.read())
+        return read_id_map(proc_dir, step)
     except OSError as error:
         _refuse_ended(pidfd)
         raise userns_error(step, error.errno or 0) from None

@@ -24,7 +24,7 @@ from ._mapwriter import Maps, write_map
 from ._namespace import Namespace, NamespaceKind
 from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
-from ._procdir import open_proc_dir_of, pid_of
+from ._procdir import open_proc_dir_of, pid_of, read_id_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -344,9 +344,7 @@ class UsernsProcess(PidfdPopen[AnyStr]):
 
     def _read_map(self, name: str) -> IdMap:
         with self._proc_dir() as proc_dir:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-            with open(fd, encoding="ascii") as file:
-                return IdMap.from_kernel(file.read())
+            return read_id_map(proc_dir, name)
 
     def write_uid_map(self, uid_map: IdMapLike) -> None:
         """Write the user id map that was left out at creation. It can be written once.

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .._errors import UsernsError
-from . import run
+from . import map, run
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run,)
+COMMANDS = (run, map)
 """In the order of the help. Each has `add_to(commands)`, which makes its parser and
 sets `run`, called with the parsed options, as a default."""
 

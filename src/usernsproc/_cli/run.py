@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._mapwriter import SETGROUPS
 from .._process import UsernsProcess
 
 FORWARDED = (
@@ -30,13 +31,18 @@ def add_to(commands: Any) -> None:
         help="run a command in a new user namespace",
         usage="usernsproc run [options] [--] COMMAND [ARGUMENT ...]",
         description="Run a command in a new user namespace. A MAP is inside:outside:count[,...], or "
-        "'root' (own id is 0 inside) or 'current' (own id stays the same).",
+        "'root' (own id is 0 inside), 'current' (own id stays the same), 'rootless' (own id is 0, subordinate ids "
+        "from 1 on), 'subids' (subordinate ids from 0 on) or 'all' (each id stays the same). "
+        "'usernsproc map MAP' shows what a preset is for you.",
         epilog="Exit status: the command's; 128+n for signal n; 125 error of usernsproc, 126 not executable, "
         "127 not found. Signals are forwarded.",
     )
     command.add_argument("--map", metavar="MAP", help="both id maps; without any map no id is mapped")
     command.add_argument("--uid-map", metavar="MAP", help="the user id map")
     command.add_argument("--gid-map", metavar="MAP", help="the group id map")
+    command.add_argument(
+        "--setgroups", choices=SETGROUPS, help="whether setgroups(2) may be called; by default what the map needs"
+    )
     command.add_argument("--user", metavar="ID", help="user id inside, or a name that is known outside")
     command.add_argument("--group", metavar="ID", help="likewise the group")
     command.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -55,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         command,
         uid_map=options.map if options.uid_map is None else options.uid_map,
         gid_map=options.map if options.gid_map is None else options.gid_map,
+        setgroups=options.setgroups,
         user=_id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
         group=_id(options.group, lambda name: grp.getgrnam(name).gr_gid),
         signal_mask=sum(1 << signum - 1 for signum in before),
