@@ -86,7 +86,8 @@ REMEDIES: dict[str, str] = {
     "setgroups-allowed": "Leave setgroups= out, which writes 'deny' here. It stays allowed where newgidmap writes the "
     "map, that is with subordinate group ids.",
     "no-subids": "Let root give this user some that nobody else has: usermod --add-subuids 100000-165535 "
-    "--add-subgids 100000-165535 USER. Presets 'root' and 'current' need none.",
+    "--add-subgids 100000-165535 USER. Presets 'root' and 'current' need none; in a namespace that maps many ids, "
+    "'all' passes them on.",
     "subids-too-small": "Ask for fewer ids, or let root give this user more: usermod --add-subuids FIRST-LAST "
     "--add-subgids FIRST-LAST USER.",
     "subids-foreign": "Map own ids: presets 'subids' and 'rootless' take those, and usernsproc.subids() tells them.",

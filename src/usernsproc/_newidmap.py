@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from errno import EPERM, ESRCH
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from ._caller import CAP_SETGID, CAP_SETUID, Caller
+from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._causes import TOOL_CAUSES
 from ._errors import MapToolError, Objection, UsernsError, userns_error
 from ._idmap import MAX_TEXT, IdMap, IdRange
@@ -32,11 +32,18 @@ def objections(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
     """Why the tool will not write this map, that which says most first."""
     tool = TOOLS[step]
     status = _own_status()
-    if not int(status["CapBnd"], 16) >> _CAPABILITIES[step] & 1:
+    bounds = int(status["CapBnd"], 16)
+    if not bounds >> _CAPABILITIES[step] & 1:
         rule = f"without {_NAMES[step]} only the own id {_own_id(step, caller)} can be mapped, alone and with count 1"
         reason = f"{rule}; {tool} could not have it either: it is not in this process' bounding set"
         yield Objection(id_map[0], "no-cap-setuid" if step == "uid_map" else "no-cap-setgid", reason)
     yield from _not_given(step, id_map, caller)
+    if step == "uid_map" and not bounds >> CAP_SETFCAP & 1:
+        for r in (r for r in id_map if r.outside == 0):
+            reason = (
+                f"mapping outside id 0 needs CAP_SETFCAP, which {tool} could not have: it is not in the bounding set"
+            )
+            yield Objection(r, "no-cap-setfcap", reason)
     if (os.getuid(), os.getgid()) != (caller.uid, caller.gid):
         ids = f"{os.getuid()}:{os.getgid()} and {caller.uid}:{caller.gid}"
         yield Objection(None, "ids-differ", f"{tool} demands that real and effective ids are the same, not {ids}")
