@@ -186,9 +186,11 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
         raise userns_error(TOOLS[step], 2, TOOLS[step], cause="tool-missing", note="It has been removed just now.")
     proc_dir = open_proc_dir_of(pidfd)
     try:
+        if _read_map(proc_dir, step, pidfd):
+            raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.")
         ended = _run(path, step, id_map, pidfd, proc_dir)
         written = _read_map(proc_dir, step, pidfd)
-        if sorted(written) != sorted(id_map):
+        if ended.returncode or sorted(written) != sorted(id_map):
             raise _failure(step, path, ended, written, pidfd)
     finally:
         os.close(proc_dir)
@@ -207,7 +209,7 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
             os.close(kept)
         if _read_map(proc_dir, step, pidfd):
             _takes_fd[identity] = True
-        if identity in _takes_fd:
+        if _takes_fd.get(identity):
             return ended
     _refuse_ended(pidfd)
     ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers)
