@@ -176,7 +176,7 @@ def our_verdict(
         uids, gids = (id_map, None) if step == "uid_map" else (None, id_map)
         maps = Maps.wanted(uids, gids, setgroups, caller)
         assert not maps.by_tool
-        return 0, maps.setgroups, [tuple(r) for r in maps.uid_map or maps.gid_map or ()]
+        return 0, maps.setgroups, [(r.inside, r.outside, r.count) for r in maps.uid_map or maps.gid_map or ()]
     except IdMapPermissionError as error:
         assert error.step == step
         return error.errno or 0, None, triples

@@ -112,6 +112,6 @@ TOOL_CAUSES: dict[str, str] = {
     "tool-other-group": "The group id of this process is not the primary group of its user (newgrp, sg): "
     "newuidmap and newgidmap demand that.",
     "tool-failed": "Likely: the program got no privileges (a security module, securebits, a tracer), or /etc/subuid "
-    "and /etc/subgid were changed meanwhile. What it said is below.",
+    "and /etc/subgid were changed meanwhile.",
     "map-differs": "The program ended with success, but the kernel shows another map.",
 }

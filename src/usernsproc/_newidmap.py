@@ -261,9 +261,12 @@ def _failure(step: str, path: str, ended: Ended, written: IdMap, pidfd: int) -> 
     else:
         cause = _likely_cause(written)
         how = "its status is not known" if ended.returncode is None else f"it ended with status {ended.returncode}"
+    said = ended.stderr.strip().splitlines()
+    if said:
+        how += f": {said[-1][:200]}"
     error = MapToolError(EPERM, f"{os.strerror(EPERM)}: {path}: {how}", step=tool, cause=cause)
     error.returncode, error.stderr = ended.returncode, ended.stderr
-    error.add_note("\n".join([TOOL_CAUSES[cause], *(f"{tool}: {line}" for line in ended.stderr.splitlines())]))
+    error.add_note("\n".join([TOOL_CAUSES[cause], *said]))
     return error
 
 

@@ -34,13 +34,16 @@ class Owner(NamedTuple):
     def of(cls, user: str | int | None) -> Owner:
         import pwd
 
-        try:
-            if isinstance(user, str):
+        if isinstance(user, str):
+            try:
                 return cls(user, pwd.getpwnam(user).pw_uid)
-            uid = os.getuid() if user is None else user
+            except KeyError:
+                return cls(user, None)
+        uid = os.getuid() if user is None else user
+        try:
             return cls(pwd.getpwuid(uid).pw_name, uid)
         except KeyError:
-            return cls(user, None) if isinstance(user, str) else cls(None, uid)
+            return cls(None, uid)
 
     def __str__(self) -> str:
         if self.name is None:

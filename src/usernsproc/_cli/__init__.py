@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(error: Exception) -> None:
-    notes = getattr(error, "__notes__", ())
-    text = f"usernsproc: {_in_words(error)}\n" + "".join(f"usernsproc: {note}\n" for note in notes[:1])
+    remedy = "".join(getattr(error, "__notes__", ())[:1]).splitlines()[:1]
+    text = "".join(f"usernsproc: {line}\n" for line in (_in_words(error), *remedy))
     sys.stderr.write(text)
 
 

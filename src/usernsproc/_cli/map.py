@@ -9,7 +9,7 @@ import sys
 from typing import Any, NamedTuple
 
 from .._caller import Caller
-from .._idmap import IdMap
+from .._idmap import IdMap, as_id_map
 from .._mapwriter import Maps
 from .._namespace import Namespace
 from .._presets import PRESETS
@@ -74,7 +74,7 @@ def _asked_for(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
         caller = Caller.now()
         return _both(caller.uid_map, caller.gid_map), None
     if options.map not in PRESETS:
-        return [Shown("", "map", IdMap.parse(options.map))], None
+        return [Shown("", "map", as_id_map(options.map))], None
     maps = Maps.wanted(options.map, None, None, Caller.now())
     assert maps.uid_map is not None
     assert maps.gid_map is not None
