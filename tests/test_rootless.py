@@ -234,6 +234,29 @@ except IdMapError as error:
 
 
 @pytest.mark.root
+def test_an_ordinary_user_of_a_nested_namespace_has_subordinate_ids_too() -> None:
+    """Where the owner of newuidmap is mapped, as in a container with many ids."""
+    printed = as_ordinary_user(
+        """
+import sys
+from usernsproc import call
+ids = {"uid_map": "0:0:200000", "gid_map": "0:0:200000", "user": 1000, "group": 1000, "extra_groups": []}
+sys.exit(call([sys.executable, "-c", sys.argv[1]], **ids))
+""",
+        """
+import os
+from usernsproc import *
+print(Namespace.current().uid_map, os.getuid(), open("/proc/self/status").read().count("CapEff:\t0000000000000000"))
+print(check_output(["cat", "/proc/self/uid_map"], uid_map="rootless").decode().split())
+""",
+        drop=(),
+    )
+    own, nested = printed.splitlines()
+    assert own == "0:0:200000 1000 1"
+    assert nested == str(["0", "1000", "1", "1", "100000", "65536"])
+
+
+@pytest.mark.root
 def test_ids_above_two_thousand_million_work() -> None:
     printed = as_ordinary_user(
         TELL

@@ -54,7 +54,9 @@ class UsernsProcess(PidfdPopen[AnyStr]):
             process ends.
         uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
             with `write_uid_map`. When only one of the two maps is given, as the
-            name of a preset, the other is the same preset.
+            name of a preset, the other is the same preset; when it is given in
+            numbers, the other is left unwritten. What this process may not write
+            itself is written by `newuidmap(1)` and `newgidmap(1)`.
         gid_map: group ids.
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
         user: an id **inside**. Left out while the own id is not mapped, the
@@ -94,6 +96,7 @@ class UsernsProcess(PidfdPopen[AnyStr]):
     Raises:
         IdMapError, IdMapPermissionError, ValueError, TypeError: before anything is
             created.
+        MapToolError: `newuidmap` or `newgidmap` failed.
         UsernsError: as `create_userns`, and from the child: `chdir`, `setsid`,
             `setpgid`, `setid`, `exec` (`ENOENT`: `FileNotFoundError`, `EACCES`:
             `PermissionError`).
@@ -347,10 +350,12 @@ class UsernsProcess(PidfdPopen[AnyStr]):
             return read_id_map(proc_dir, name)
 
     def write_uid_map(self, uid_map: IdMapLike) -> None:
-        """Write the user id map that was left out at creation. It can be written once.
+        """Write the user id map that was left out at creation, or have `newuidmap(1)`
+        write it. It can be written once.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newuidmap` failed.
             UsernsError: step `uid_map`: `EPERM` (written already), `EACCES` (the
                 process changed its ids or executed an unreadable program).
             ProcessLookupError: the process has been reaped (`ESRCH`).
@@ -361,11 +366,13 @@ class UsernsProcess(PidfdPopen[AnyStr]):
         self._maps = self._maps._replace(uid_map=maps.uid_map)
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
-        """Write the group id map that was left out at creation, once. Where the caller lacks
-        `CAP_SETGID` and `setgroups` was left to us, `"deny"` is written first.
+        """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
+        write it. Where the map is the own group alone, the caller lacks `CAP_SETGID`, and
+        `setgroups` was left to us, `"deny"` is written first.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newgidmap` failed.
             UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
