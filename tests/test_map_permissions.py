@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_idmap_kernel import ranges_with_text_of
 
-from usernsproc import IdMap, IdMapError, IdRange, UsernsError, _newidmap, _subids
+from usernsproc import IdMap, IdMapError, IdRange, UsernsError, _subids, _tool_rules
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
 from usernsproc._idmap import IDENTITY
@@ -40,11 +40,11 @@ def subids(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Nobody has subordinate ids, and newuidmap could write them; a test may give some."""
     given: dict[str, list[tuple[int, int]]] = {}
     status = {"CapBnd": f"{EVERY_CAPABILITY:x}", "NoNewPrivs": "0"}
-    monkeypatch.setattr(_newidmap, "ranges_of", lambda _owner, step: given.get(step, []))
+    monkeypatch.setattr(_tool_rules, "ranges_of", lambda _owner, step: given.get(step, []))
     monkeypatch.setattr(_subids, "ranges_of", lambda _owner, step: given.get(step, []))
-    monkeypatch.setattr(_newidmap, "_own_status", lambda: status)
-    monkeypatch.setattr(_newidmap, "_tool_without_rights", lambda _step: iter(()))
-    monkeypatch.setattr(_newidmap, "_is_dumpable", lambda _caller: True)
+    monkeypatch.setattr(_tool_rules, "_own_status", lambda: status)
+    monkeypatch.setattr(_tool_rules, "_tool_without_rights", lambda _step: iter(()))
+    monkeypatch.setattr(_tool_rules, "_is_dumpable", lambda _caller: True)
     for name, own_id in (("getuid", UID), ("geteuid", UID), ("getgid", GID), ("getegid", GID)):
         monkeypatch.setattr(os, name, lambda own_id=own_id: own_id)
     monkeypatch.setattr(_subids.Owner, "of", lambda _user: _subids.Owner("ordinary", UID))

@@ -23,13 +23,14 @@ LINES = "\n".join(
 COMPARE = """
 import json, random, sys
 from collections import Counter
-from usernsproc import IdMap, IdMapError, MapToolError, _core, _newidmap, subids
+from usernsproc import IdMap, IdMapError, MapToolError, _core, subids
 from usernsproc._caller import Caller
 from usernsproc._errors import IdMapPermissionError
 from usernsproc._mapwriter import Maps
 from usernsproc._presets import unchanged
 from usernsproc._procdir import pid_of
 from usernsproc._tool import find_tool, run_tool
+from usernsproc._tool_rules import TOOLS
 from test_idmap_kernel import RandomMaps
 
 def ours(step, triples, caller):
@@ -43,7 +44,7 @@ def ours(step, triples, caller):
 
 def refused_by_the_tool(step, triples):
     def run(pid, pidfd):
-        tool = find_tool(_newidmap.TOOLS[step])
+        tool = find_tool(TOOLS[step])
         ended = run_tool(tool, str(pid_of(pidfd)), *(str(number) for triple in triples for number in triple))
         written.append(open(f"/proc/{pid}/{step}").read())
         return ended

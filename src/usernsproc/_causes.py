@@ -108,7 +108,6 @@ REMEDIES: dict[str, str] = {
 # What was found when newuidmap or newgidmap had failed, or None when nothing was.
 TOOL_CAUSES: dict[str, str] = {
     "map-written": "The map was written before: it can be written once.",
-    "child-killed": "The child was killed from outside before its map was written.",
     "tool-other-group": "The group id of this process is not the primary group of its user (newgrp, sg): "
     "newuidmap and newgidmap demand that.",
     "tool-failed": "Likely: the program got no privileges (a security module, securebits, a tracer), or /etc/subuid "

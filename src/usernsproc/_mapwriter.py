@@ -17,7 +17,7 @@ from . import _core
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import IdMapError, Objection, refusal, userns_error
 from ._idmap import IDENTITY, IdMap, IdMapLike, IdRange, as_id_map
-from ._presets import OF_SUBIDS, PRESETS, own_id_as, rootless, unchanged
+from ._presets import OF_SUBIDS, PRESETS, laid_out, own_id_as, rootless, unchanged
 
 SETGROUPS = ("allow", "deny")
 
@@ -121,7 +121,7 @@ def _with_tools(
     uid_map: IdMap | str | None, gid_map: IdMap | str | None, setgroups: str | None, caller: Caller
 ) -> Maps:
     """One of the two tools has to write its map. Looks at files, and remembers nothing."""
-    from ._newidmap import objections
+    from ._tool_rules import objections
 
     maps: dict[str, IdMap | None] = {}
     by_tool: list[str] = []
@@ -169,9 +169,8 @@ def _preset(step: str, name: str, caller: Caller) -> IdMap:
         return as_id_map(unchanged(_own_map(step, caller)))
     if name not in OF_SUBIDS:
         return own_id_as(name, own_id)
-    from ._newidmap import no_subids
-    from ._presets import laid_out
     from ._subids import Owner, ranges_of
+    from ._tool_rules import no_subids
 
     owner = Owner.of(None)
     found = laid_out(ranges_of(owner, step))
