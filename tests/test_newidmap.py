@@ -316,6 +316,16 @@ END
 """A script passes the checks before; its set-user-ID has no effect."""
 
 
+KNOWN = """
+from usernsproc import _newidmap
+class Known(dict):
+    def get(self, *_):
+        return {}
+_newidmap._takes_fd = Known()
+"""
+"""Whether the tool takes fd:N has been found out."""
+
+
 def fake(script: str) -> str:
     return copies(FAKE.format(script=script))
 
@@ -355,16 +365,11 @@ def test_a_tool_that_is_no_program() -> None:
 def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_fd: bool) -> None:
     """By absolute path, from the root directory. The folder's is there only when it is named by it."""
     script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; ls -l /proc/$$/fd | grep -o "[0-9]* -> .*" >&2; exit 1'
-    source = f"""
-from usernsproc import _newidmap
-class Known(dict):
-    def get(self, *_):
-        return {by_fd}
-_newidmap._takes_fd = Known()
+    source = """
 os.environ["SECRET"] = "secret"
 os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
 """
-    told = the_failure(source + BOTH, before=fake(script))
+    told = the_failure(KNOWN.format(by_fd) + source + BOTH, before=fake(script))
     assert told.stderr is not None
     path, *descriptors = told.stderr.splitlines()
     assert path == "/usr/bin/newuidmap /"
@@ -376,15 +381,21 @@ os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
     assert all(other.startswith("/proc/") for other in others)
 
 
+KILL_BY_FD = 'kill -9 $(sed -n "s/^Pid:[[:space:]]*//p" /proc/self/fd/${1#fd:}/status)'
+KILL_BY_PID = "kill -9 $1"
+
+
 @pytest.mark.root
-def test_a_child_that_is_killed_while_the_tool_works() -> None:
-    script = 'n=${1#fd:}; kill -9 $(sed -n "s/^Pid:[[:space:]]*//p" /proc/self/fd/$n/status); sleep 0.1; exit 1'
+@pytest.mark.parametrize(("by_fd", "kill"), [(True, KILL_BY_FD), (False, KILL_BY_PID)], ids=["by fd", "by pid"])
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_child_that_is_killed_while_the_tool_works(by_fd: bool, kill: str, status: int) -> None:
+    """Whatever the tool says: a pid could be a stranger's by then."""
     source = """
 for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"], uid_map="rootless"),
              lambda: UsernsProcess(uid_map="rootless")):
     report(call)
 """
-    for told in told_by(source, before=fake(script)):
+    for told in told_by(KNOWN.format(by_fd) + source, before=fake(f"{kill}; sleep 0.1; exit {status}")):
         assert told is not None
         assert (told.type, told.step, told.cause) == ("UsernsProcessLookupError", "open_proc", "child-killed")
 
