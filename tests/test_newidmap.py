@@ -559,6 +559,22 @@ finally:
     assert failed.type == "MapToolError"
 
 
+def test_where_the_status_gets_lost_the_map_itself_tells() -> None:
+    """Linux before 6.15 does not keep the status of a process that somebody else has reaped."""
+    source = """
+import signal
+from usernsproc import _core
+_core.exit_status = lambda pidfd: -1
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+report(create_userns, "rootless", "rootless")
+"""
+    fine, failed = told_by(source + UNCHECKED + 'report(create_userns, "0:5:2", "root")')
+    assert fine is None
+    assert failed is not None
+    assert (failed.type, failed.step, failed.returncode) == ("MapToolError", "newuidmap", None)
+    assert "its status is not known" in failed.text
+
+
 def test_many_threads_at_once() -> None:
     source = """
 from concurrent.futures import ThreadPoolExecutor

@@ -64,6 +64,7 @@ while what := requests.recv(1000):
             answer = "made"
         except BaseException as error:
             answer = {"error": repr(error), "os": isinstance(error, OSError), "step": getattr(error, "step", None)}
+            answer["filename"] = getattr(error, "filename", None)
     requests.send(json.dumps(answer, default=str).encode())
 """
 
@@ -157,6 +158,7 @@ def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Serv
             assert server.ask("look") == WHOLE, where
         else:
             assert answer["os"], where
+            assert answer["step"] or answer["filename"], where
         changed = server.ask("after")
         assert changed == {}, f"{where}\n{changed}"
         if not struck:

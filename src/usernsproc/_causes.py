@@ -57,6 +57,7 @@ _NOT_DUMPABLE = (
 )
 CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map", "open_ns")})
 CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
+CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("newuidmap", "newgidmap")})
 CAUSES["setgroups", EPERM] = (
     "setgroups-denied",
     "setgroups is denied already in this process' own user namespace, or the group id map was written before.",

@@ -22,8 +22,11 @@ _takes_fd: dict[tuple[str, int, int, int, int], bool] = {}
 """By identity of the file: whether that version takes `fd:N` (shadow 4.14), once known."""
 
 
-def _identity(path: str) -> tuple[str, int, int, int, int]:
-    status = os.stat(path)
+def _identity(step: str, path: str) -> tuple[str, int, int, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise userns_error(TOOLS[step], error.errno or 0, path) from None
     return path, status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
@@ -34,9 +37,10 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
         MapToolError: it did not.
         ProcessLookupError: the process has ended (`ESRCH`, step `open_proc`).
     """
-    path = find_tool(TOOLS[step])
+    tool = TOOLS[step]
+    path = find_tool(tool)
     if path is None:  # it was there just now
-        raise userns_error(TOOLS[step], ENOENT, TOOLS[step])
+        raise userns_error(tool, ENOENT, tool)
     proc_dir = open_proc_dir_of(pidfd)
     try:
         if _read_map(proc_dir, step, pidfd):
@@ -53,9 +57,9 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
     """By `fd:N`, which cannot be another process; where that is not understood, by pid,
     which is the child's as long as nobody has reaped it."""
     numbers = [str(number) for r in id_map for number in r]
-    identity = _identity(path)
+    identity = _identity(step, path)
     if _takes_fd.get(identity, True):
-        kept = fcntl(proc_dir, F_DUPFD_CLOEXEC, 3)
+        kept = _above_standard_files(step, proc_dir)
         try:
             ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,))
         finally:
@@ -67,9 +71,16 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
     _refuse_ended(pidfd)
     ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers)
     _refuse_ended(pidfd)
-    if ended.returncode == 0:
+    if _read_map(proc_dir, step, pidfd):
         _takes_fd[identity] = False
     return ended
+
+
+def _above_standard_files(step: str, fd: int) -> int:
+    try:
+        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise userns_error(TOOLS[step], error.errno or 0) from None
 
 
 def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ._errors import userns_error
 from ._idmap import IdMap
 from ._presets import laid_out
 
@@ -67,8 +68,8 @@ def subids(user: str | int | None = None) -> SubIds:
 
     Raises:
         IdMapError: there are more ranges than a map takes.
-        OSError: a file cannot be read (one that does not exist has no lines), or the
-            other source does not answer.
+        UsernsError: a file cannot be read (one that does not exist has no lines), or
+            nothing that could ask the other source is installed (step `prepare`).
 
     See `subuid(5)`, `subgid(5)`.
     """
@@ -117,9 +118,11 @@ def _number(text: str) -> int:
     return int(digits, 0)
 
 
-def _lines(path: str) -> Iterator[str]:
+def _lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            yield from file
+            return file.readlines()
     except FileNotFoundError:
-        return
+        return []
+    except OSError as error:
+        raise userns_error("prepare", error.errno or 0, path) from None

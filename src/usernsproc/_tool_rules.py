@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import ENOENT
 
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import Objection, userns_error
@@ -55,8 +54,8 @@ def _own_status() -> dict[str, str]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
-    except FileNotFoundError:
-        raise userns_error("open_proc", ENOENT, path) from None
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, path) from None
 
 
 def _own_id(step: str, caller: Caller) -> int:
@@ -126,7 +125,11 @@ def _first_not_in(r: IdRange, given: Ranges) -> int | None:
 def _tool_without_rights(step: str) -> Iterator[Objection]:
     path = find_tool(TOOLS[step])
     if path is None:
-        yield Objection(None, "tool-missing", f"{TOOLS[step]}, which could write this map, is not installed")
+        yield Objection(
+            None,
+            "tool-missing",
+            f"no {TOOLS[step]} that this process may execute is installed; it could write this map",
+        )
         return
     if not _file_capabilities(path) >> _CAPABILITIES[step] & 1:
         yield from _not_root_by_set_user_id(path, os.stat(path))
