@@ -140,7 +140,7 @@ def _tool_without_rights(step: str) -> Iterator[Objection]:
 def _not_root_by_set_user_id(path: str, status: os.stat_result) -> Iterator[Objection]:
     if not status.st_mode & 0o4000:
         yield Objection(None, "tool-not-setuid", f"{path} has neither set-user-ID nor file capabilities")
-    elif status.st_uid == _overflow_uid():
+    elif status.st_uid != 0 and status.st_uid == _overflow_uid():
         reason = f"the owner of {path} is not mapped in this user namespace: its set-user-ID has no effect"
         yield Objection(None, "tool-owner-unmapped", reason)
     elif status.st_uid != 0:
