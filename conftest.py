@@ -3,7 +3,8 @@
 A block ```` ```python ```` is executed, all of a document in one namespace. In a
 block ```` ```console ```` the lines after `$ ` are given to one shell, and what
 each prints has to be what is written below it. A block after the comment
-`<!-- needs: root -->` is left out, not skipped, for anybody else.
+`<!-- needs: root -->` is left out, not skipped, for anybody else; one after
+`<!-- needs: subordinate ids -->` for root, who on most systems has none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 IS_ROOT = os.geteuid() == 0
-NEEDS_ROOT = re.compile(r"<!-- needs: root -->\s*\Z")
+NEEDS = re.compile(r"<!-- needs: (.*) -->\s*\Z")
+LEFT_OUT = "subordinate ids" if IS_ROOT else "root"
 COMMAND = re.compile(r"^\$ (.*)\n", re.MULTILINE)
 TIMEOUT = 60
 
@@ -26,7 +28,8 @@ TIMEOUT = 60
 class BlocksForThisUser(CodeBlockParser):
     def __call__(self, document: Document) -> Iterable[Region]:
         for region in super().__call__(document):
-            if IS_ROOT or not NEEDS_ROOT.search(document.text, 0, region.start):
+            needs = NEEDS.search(document.text, 0, region.start)
+            if needs is None or needs[1] != LEFT_OUT:
                 yield region
 
 

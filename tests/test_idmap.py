@@ -6,6 +6,7 @@ import copy
 import mmap
 import operator
 import pickle
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,8 +26,6 @@ TEXT = "0:100000:65536,65536:1000:1"
 RANGES = [IdRange(0, 100000, 65536), IdRange(65536, 1000, 1)]
 KERNEL_TEXT = "0 100000 65536\n65536 1000 1\n"
 AS_THE_KERNEL_SHOWS_IT = "         0     100000      65536\n     65536       1000          1\n"
-
-OWN_ID = 1234
 
 
 def ranges_with_text_of(length: int) -> list[tuple[int, int, int]]:
@@ -511,36 +510,34 @@ def test_a_composition_of_more_ranges_than_the_kernel_takes_is_refused() -> None
 # ---- what is accepted as a map ----
 
 
-def test_root_is_the_own_id_as_0_inside() -> None:
-    assert as_id_map("root", OWN_ID) == IdMap([(0, OWN_ID, 1)])
-
-
-def test_current_is_the_own_id_unchanged() -> None:
-    assert as_id_map("current", OWN_ID) == IdMap([(OWN_ID, OWN_ID, 1)])
-
-
 @pytest.mark.parametrize("value", [TEXT, RANGES, [tuple(r) for r in RANGES], [list(r) for r in RANGES], IdMap(RANGES)])
 def test_a_text_ranges_and_a_map_are_accepted_as_a_map(value: Any) -> None:
-    assert as_id_map(value, OWN_ID) == IdMap(RANGES)
+    assert as_id_map(value) == IdMap(RANGES)
 
 
 def test_an_iterator_is_accepted_as_a_map() -> None:
-    assert as_id_map((r for r in RANGES), OWN_ID) == IdMap(RANGES)
+    assert as_id_map(iter(RANGES)) == IdMap(RANGES)
 
 
 @pytest.mark.parametrize("value", ["", [], (), IdMap(), iter(())], ids=["text", "list", "tuple", "map", "iterator"])
 def test_an_empty_map_is_refused_where_one_is_needed(value: Iterable[IdRange] | str) -> None:
     with pytest.raises(IdMapError, match="no ranges"):
-        as_id_map(value, OWN_ID)
+        as_id_map(value)
 
 
 @pytest.mark.parametrize("name", ["toor", "Root", "ROOT", "no-such-preset", "root_"])
 def test_an_unknown_preset_is_refused_and_the_known_ones_told(name: str) -> None:
     with pytest.raises(IdMapError, match=f"(?s){name}.*root.*current"):
-        as_id_map(name, OWN_ID)
+        as_id_map(name)
+
+
+@pytest.mark.parametrize("value", [(0, 1000, 1), [0, 1000, 1], IdRange(0, 1000, 1), iter((0, 1000, 1))])
+def test_one_bare_range_is_a_type_error_that_says_how_it_is_meant(value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape("[(0, 1000, 1)]")):
+        as_id_map(value)
 
 
 @pytest.mark.parametrize("value", [None, 0, 1.5, b"0:1:1", bytearray(b"0:1:1"), object(), IdMap])
 def test_what_is_no_map_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError):
-        as_id_map(value, OWN_ID)
+        as_id_map(value)

@@ -166,17 +166,22 @@ def shortest(text: str) -> str:
 # ---- the two verdicts ----
 
 
-def our_verdict(step: str, triples: list[Triple], setgroups: str | None, caller: Caller) -> tuple[int, str | None]:
-    """The errno that the refusal stands for, or 0; and what setgroups shall be written."""
+def our_verdict(
+    step: str, triples: list[Triple], setgroups: str | None, caller: Caller
+) -> tuple[int, str | None, list[Triple]]:
+    """The errno that the refusal stands for, or 0; what setgroups shall be written; and the
+    ranges, which may have been split."""
     try:
         id_map = IdMap(triples)
         uids, gids = (id_map, None) if step == "uid_map" else (None, id_map)
-        return 0, Maps.wanted(uids, gids, setgroups, caller).setgroups
+        maps = Maps.wanted(uids, gids, setgroups, caller)
+        assert not maps.by_tool
+        return 0, maps.setgroups, [(r.inside, r.outside, r.count) for r in maps.uid_map or maps.gid_map or ()]
     except IdMapPermissionError as error:
         assert error.step == step
-        return error.errno or 0, None
+        return error.errno or 0, None, triples
     except IdMapError:
-        return EINVAL, None
+        return EINVAL, None, triples
 
 
 def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, bytes]:
@@ -202,8 +207,11 @@ def setgroups_to_try(ours: int, asked: str | None, needed: str | None) -> tuple[
 
 
 def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Caller) -> int:
+    ours, needed, pieces = our_verdict(step, triples, asked, caller)
+    if pieces != triples:
+        assert kernel_verdict(step, shortest(kernel_text(triples)), needed)[0] == EPERM, "it need not have been split"
+        triples = pieces
     text = shortest(kernel_text(triples))
-    ours, needed = our_verdict(step, triples, asked, caller)
     for setgroups in setgroups_to_try(ours, asked, needed):
         kernels, shown = kernel_verdict(step, text, setgroups)
         assert ours == kernels, f"ours {ours}, the kernel's {kernels}: {step}, setgroups {setgroups} of {asked}"

@@ -5,14 +5,17 @@ That the kernel decides likewise is shown in `test_idmap_kernel.py`.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+from collections.abc import Callable
 from errno import EPERM
 from typing import Any
 
 import pytest
+from test_idmap_kernel import ranges_with_text_of
 
-from usernsproc import IdMap, IdMapError, IdRange, UsernsError
+from usernsproc import IdMap, IdMapError, IdRange, UsernsError, _subids, _tool_rules
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
 from usernsproc._idmap import IDENTITY
@@ -29,12 +32,35 @@ NESTED_GIDS = IdMap.parse("0:100000:10")
 NESTED_ROOT = Caller(0, 0, EVERY_CAPABILITY, NESTED_UIDS, NESTED_GIDS)
 
 
+Fake = Callable[[str, list[tuple[int, int]]], None]
+
+
+@pytest.fixture(autouse=True)
+def subids(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Nobody has subordinate ids, and newuidmap could write them; a test may give some."""
+    given: dict[str, list[tuple[int, int]]] = {}
+    status = {"CapBnd": f"{EVERY_CAPABILITY:x}", "NoNewPrivs": "0"}
+    monkeypatch.setattr(_tool_rules, "ranges_of", lambda _owner, step: given.get(step, []))
+    monkeypatch.setattr(_subids, "ranges_of", lambda _owner, step: given.get(step, []))
+    monkeypatch.setattr(_tool_rules, "_own_status", lambda: status)
+    monkeypatch.setattr(_tool_rules, "_tool_without_rights", lambda _step: iter(()))
+    monkeypatch.setattr(_tool_rules, "_is_dumpable", lambda _caller: True)
+    for name, own_id in (("getuid", UID), ("geteuid", UID), ("getgid", GID), ("getegid", GID)):
+        monkeypatch.setattr(os, name, lambda own_id=own_id: own_id)
+    monkeypatch.setattr(_subids.Owner, "of", lambda _user: _subids.Owner("ordinary", UID))
+    return lambda step, ranges: given.update({step: ranges})
+
+
+def but(caller: Caller, **others: Any) -> Caller:
+    return Caller(**{name: getattr(caller, name) for name in Caller.__slots__} | others)
+
+
 def without(capability: int, caller: Caller = ROOT) -> Caller:
-    return caller._replace(capabilities=caller.capabilities & ~capability)
+    return but(caller, capabilities=caller.capabilities & ~capability)
 
 
 def with_only(capability: int, caller: Caller = ORDINARY) -> Caller:
-    return caller._replace(capabilities=capability)
+    return but(caller, capabilities=capability)
 
 
 def wanted(caller: Caller, *, uid_map: Any = None, gid_map: Any = None, setgroups: str | None = None) -> Maps:
@@ -78,8 +104,8 @@ def test_everybody_may_map_the_own_ids_alone(caller: Caller, inside: int) -> Non
 @pytest.mark.parametrize("text", FOREIGN_UIDS)
 def test_mapping_other_user_ids_takes_cap_setuid(caller: Caller, text: str) -> None:
     error = refusal(caller, uid_map=text)
-    assert error.cause == "no-cap-setuid"
-    assert f"range {text}:" in str(error)
+    assert error.cause == "no-subids"
+    assert "CAP_SETUID" in str(error)
     assert wanted(with_only(SETUID), uid_map=text).uid_map == IdMap.parse(text)
 
 
@@ -88,15 +114,15 @@ def test_mapping_other_user_ids_takes_cap_setuid(caller: Caller, text: str) -> N
 @pytest.mark.parametrize("setgroups", [None, "deny", "allow"])
 def test_mapping_other_group_ids_takes_cap_setgid(caller: Caller, text: str, setgroups: str | None) -> None:
     error = refusal(caller, gid_map=text, setgroups=setgroups)
-    assert error.cause == "no-cap-setgid"
-    assert f"range {text}:" in str(error)
+    assert error.cause == "no-subids"
+    assert "CAP_SETGID" in str(error)
     assert wanted(with_only(SETGID), gid_map=text, setgroups=setgroups).gid_map == IdMap.parse(text)
 
 
 @pytest.mark.parametrize("text", ["0:1000:1,1:1001:1", "1:1001:1,0:1000:1"])
 def test_the_own_id_among_others_takes_the_capability_too(text: str) -> None:
-    assert refusal(ORDINARY, uid_map=text).cause == "no-cap-setuid"
-    assert refusal(ORDINARY._replace(gid=UID), gid_map=text).cause == "no-cap-setgid"
+    assert refusal(ORDINARY, uid_map=text).cause == "no-subids"
+    assert refusal(but(ORDINARY, gid=UID), gid_map=text).cause == "no-subids"
 
 
 def test_a_refusal_without_the_capability_tells_the_own_id() -> None:
@@ -106,9 +132,9 @@ def test_a_refusal_without_the_capability_tells_the_own_id() -> None:
 
 def test_the_capability_for_users_does_not_help_with_groups_nor_the_other_way_round() -> None:
     assert wanted(with_only(SETUID), uid_map="0:5:9").uid_map == IdMap.parse("0:5:9")
-    assert refusal(with_only(SETUID), gid_map="0:5:9").cause == "no-cap-setgid"
+    assert refusal(with_only(SETUID), gid_map="0:5:9").cause == "no-subids"
     assert wanted(with_only(SETGID), gid_map="0:5:9").gid_map == IdMap.parse("0:5:9")
-    assert refusal(with_only(SETGID), uid_map="0:5:9").cause == "no-cap-setuid"
+    assert refusal(with_only(SETGID), uid_map="0:5:9").cause == "no-subids"
 
 
 # ---- outside id 0 ----
@@ -151,17 +177,57 @@ def test_what_the_own_namespace_maps_in_one_piece_may_be_mapped_on(text: str) ->
         "0:5049:2",
         "0:100000:1",
         "0:0:4294967295",
-        "0:999:2",
-        "0:0:1050",
         "0:900:5000",
     ],
-    ids=["after", "before", "into", "out of", "outer ids", "all", "across a seam", "two adjacent", "over a hole"],
+    ids=["after", "before", "into", "out of", "outer ids", "all", "over a hole"],
 )
-def test_what_the_own_namespace_does_not_map_in_one_piece_is_refused(text: str) -> None:
+def test_what_the_own_namespace_does_not_map_is_refused(text: str) -> None:
     error = refusal(NESTED_ROOT, uid_map=text)
     assert error.cause == "not-mapped-in-parent"
     assert f"range {text}:" in str(error)
     assert str(NESTED_UIDS) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("0:999:2", "0:999:1,1:1000:1"),
+        ("7:0:1050", "7:0:1000,1007:1000:50"),
+        ("9:5:1,100:990:20,5000:5000:50", "9:5:1,100:990:10,110:1000:10,5000:5000:50"),
+    ],
+)
+def test_a_range_across_a_seam_of_the_own_namespaces_map_is_split_there(text: str, pieces: str) -> None:
+    """The kernel refuses a range that two of the parent's ranges map together."""
+    assert wanted(NESTED_ROOT, uid_map=text).uid_map == IdMap.parse(pieces)
+
+
+def test_a_range_is_split_for_newuidmap_too(subids: Fake) -> None:
+    subids("uid_map", [(900, 200)])
+    nested = but(ORDINARY, uid_map=NESTED_UIDS)
+    maps = wanted(nested, uid_map="0:950:100")
+    assert (str(maps.uid_map), maps.by_tool) == ("0:950:50,50:1000:50", ("uid_map",))
+
+
+def test_more_pieces_than_a_map_has_ranges_is_an_error_that_names_the_file() -> None:
+    pairs = but(NESTED_ROOT, uid_map=IdMap([(2 * n, 2 * n, 2) for n in range(300)]))
+    across = [(3 * n, 2 * n + 1, 2) for n in range(200)]
+    assert len(wanted(pairs, uid_map=across[:170]).uid_map or ()) == 340
+    with pytest.raises(IdMapError, match="^uid_map: .*400 ranges") as caught:
+        wanted(pairs, uid_map=across)
+    assert caught.value.step == "uid_map"
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("0:1050:1", "outside id 1050 is not mapped"),
+        ("0:900:4200", "outside ids 1050 … 4999, 5050 … 5099 are not mapped"),
+        ("0:4999:1", "outside id 4999 is not"),
+        ("0:3000000000:1000000000", "outside ids 3000000000 … 3999999999 are not mapped"),
+    ],
+)
+def test_the_ids_that_the_own_namespace_does_not_map_are_named(text: str, missing: str) -> None:
+    assert missing in str(refusal(NESTED_ROOT, uid_map=text))
 
 
 def test_the_range_at_fault_is_named_among_others() -> None:
@@ -177,7 +243,7 @@ def test_user_ids_are_looked_up_in_the_user_map_and_group_ids_in_the_group_map()
 
 
 def test_nothing_can_be_mapped_where_the_own_namespace_maps_nothing() -> None:
-    unmapped = NESTED_ROOT._replace(uid=65534, gid=65534, uid_map=IdMap(), gid_map=IdMap())
+    unmapped = but(NESTED_ROOT, uid=65534, gid=65534, uid_map=IdMap(), gid_map=IdMap())
     assert refusal(unmapped, uid_map="0:65534:1").cause == "not-mapped-in-parent"
     assert refusal(unmapped, gid_map="0:65534:1").cause == "not-mapped-in-parent"
 
@@ -259,6 +325,125 @@ def test_no_map_is_no_text_and_a_map_is_its_kernel_text() -> None:
     assert (maps.uid_text, maps.gid_text) == ("0 5 1\n1 6 2\n", "0 7 1\n")
 
 
+@pytest.mark.parametrize("caller", [ORDINARY, ROOT])
+def test_rootless_is_the_own_id_and_then_the_subordinate_ones(caller: Caller, subids: Fake) -> None:
+    subids("uid_map", [(100000, 65536)])
+    subids("gid_map", [(3000000000, 1000), (7, 2)])
+    maps = wanted(caller, uid_map="rootless")
+    assert str(maps.uid_map) == f"0:{caller.uid}:1,1:100000:65536"
+    assert str(maps.gid_map) == f"0:{caller.gid}:1,1:3000000000:1000,1001:7:2"
+    assert maps.setgroups is None
+    assert maps.by_tool == (() if caller is ROOT else ("uid_map", "gid_map"))
+    assert (maps.uid_text is None) == (caller is ORDINARY)
+
+
+def test_subids_are_the_subordinate_ids_alone(subids: Fake) -> None:
+    subids("uid_map", [(100000, 10), (200000, 5)])
+    subids("gid_map", [(300000, 10)])
+    maps = wanted(ORDINARY, uid_map="subids")
+    assert (str(maps.uid_map), str(maps.gid_map)) == ("0:100000:10,10:200000:5", "0:300000:10")
+
+
+def test_files_of_subordinate_ids_are_looked_at_again(subids: Fake) -> None:
+    for first in (100000, 200000):
+        subids("uid_map", [(first, 10)])
+        subids("gid_map", [(first, 10)])
+        assert str(wanted(ORDINARY, uid_map="subids").uid_map) == f"0:{first}:10"
+        assert wanted(ORDINARY, uid_map=f"0:{first}:10").by_tool == ("uid_map",)
+    assert refusal(ORDINARY, uid_map="0:100000:10").cause == "subids-foreign"
+
+
+@pytest.mark.parametrize("preset", ["subids", "rootless"])
+@pytest.mark.parametrize("caller", [ORDINARY, ROOT])
+def test_a_preset_of_subordinate_ids_cannot_do_without(preset: str, caller: Caller, subids: Fake) -> None:
+    assert (refusal(caller, uid_map=preset).step, refusal(caller, uid_map=preset).cause) == ("uid_map", "no-subids")
+    subids("uid_map", [(100000, 10)])
+    error = refusal(caller, uid_map=preset)
+    assert (error.step, error.cause) == ("gid_map", "no-subids")
+    assert "/etc/subgid" in str(error)
+    assert "usermod --add-subuids" in error.__notes__[0]
+
+
+def test_all_is_what_the_own_namespace_maps_unchanged() -> None:
+    assert wanted(ROOT, uid_map="all") == Maps(IDENTITY, IDENTITY, None)
+    maps = wanted(NESTED_ROOT, uid_map="all")
+    assert (str(maps.uid_map), str(maps.gid_map)) == ("0:0:1000,1000:1000:50,5000:5000:50", "0:0:10")
+
+
+def test_all_of_a_namespace_with_the_own_id_alone_takes_no_rights() -> None:
+    own = IdMap([(UID, 7, 1)]), IdMap([(GID, 8, 1)])
+    maps = wanted(but(ORDINARY, uid_map=own[0], gid_map=own[1]), uid_map="all")
+    assert (str(maps.uid_map), str(maps.gid_map), maps.setgroups) == (f"{UID}:{UID}:1", f"{GID}:{GID}:1", "deny")
+
+
+def test_all_takes_the_rights_to_each_of_them() -> None:
+    assert refusal(ORDINARY, uid_map="all").cause == "no-subids"
+    assert refusal(without(SETFCAP), uid_map="all").cause == "no-cap-setfcap"
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "gid_map", "by_tool", "setgroups"),
+    [
+        ("rootless", "root", ("uid_map",), "deny"),
+        ("root", "rootless", ("gid_map",), None),
+        ([(0, UID, 1)], [(0, GID, 1), (1, 100000, 1)], ("gid_map",), None),
+        ([(0, 100000, 1)], None, ("uid_map",), None),
+    ],
+)
+def test_a_tool_writes_only_what_this_process_may_not(
+    subids: Fake, uid_map: Any, gid_map: Any, by_tool: tuple[str, ...], setgroups: str | None
+) -> None:
+    """And setgroups is denied only where this process writes the group map."""
+    subids("uid_map", [(100000, 65536)])
+    subids("gid_map", [(100000, 65536)])
+    maps = wanted(ORDINARY, uid_map=uid_map, gid_map=gid_map)
+    assert (maps.by_tool, maps.setgroups) == (by_tool, setgroups)
+
+
+@pytest.mark.parametrize("setgroups", ["allow", "deny", None])
+def test_newgidmap_works_with_any_setgroups(subids: Fake, setgroups: str | None) -> None:
+    subids("gid_map", [(100000, 65536)])
+    assert wanted(ORDINARY, gid_map="0:100000:5", setgroups=setgroups).setgroups == setgroups
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("0:100000:11", "subids-too-small"),
+        ("0:100009:2", "subids-too-small"),
+        ("0:99999:1", "subids-foreign"),
+        ("0:99999:2", "subids-foreign"),
+        ("0:100010:1", "subids-foreign"),
+        (f"0:{UID}:2", "subids-foreign"),
+        (f"0:100000:10,10:{UID}:1,11:{UID + 1}:1", "subids-foreign"),
+        ("0:100000:10,10:2147483648:1", "subids-foreign"),
+        ("0:0:4294967295", "subids-foreign"),
+        ("0:3000000000:5", None),
+        ("0:100000:10", None),
+        (f"0:100005:5,9:{UID}:1,20:100000:5", None),
+        ("0:3000000000:13", None),
+        ("0:3000000000:14", "subids-too-small"),
+    ],
+)
+def test_newuidmap_takes_what_the_lines_of_the_user_give(subids: Fake, text: str, cause: str | None) -> None:
+    """Lines may adjoin; each range is the own id alone or within what they give."""
+    subids("uid_map", [(3000000005, 8), (100000, 10), (3000000000, 5)])
+    if cause is None:
+        assert wanted(ORDINARY, uid_map=text).by_tool == ("uid_map",)
+    else:
+        error = refusal(ORDINARY, uid_map=text)
+        assert (error.cause, error.step) == (cause, "uid_map")
+
+
+def test_a_text_that_fits_only_without_its_last_newline_is_too_long_for_the_tool(subids: Fake) -> None:
+    subids("uid_map", [(0, 4000)])
+    fits = IdMap(ranges_with_text_of(4095, range(100, 1000)))
+    too_long = IdMap(ranges_with_text_of(4096, range(100, 1000)))
+    assert wanted(ORDINARY, uid_map=fits).by_tool == ("uid_map",)
+    assert refusal(ORDINARY, uid_map=too_long).cause == "too-many-ranges"
+    assert wanted(ROOT, uid_map=too_long).by_tool == ()
+
+
 # ---- malformed maps ----
 
 
@@ -320,7 +505,7 @@ def test_a_list_that_has_changed_is_read_again() -> None:
 def test_the_same_map_is_judged_anew_for_another_caller() -> None:
     for _ in range(2):
         assert wanted(ROOT, uid_map="0:5:1").uid_map == IdMap.parse("0:5:1")
-        assert refusal(ORDINARY, uid_map="0:5:1").cause == "no-cap-setuid"
+        assert refusal(ORDINARY, uid_map="0:5:1").cause == "no-subids"
         assert refusal(NESTED_ROOT, uid_map="0:1050:1").cause == "not-mapped-in-parent"
         assert wanted(ROOT, uid_map="0:1050:1").uid_map == IdMap.parse("0:1050:1")
 
@@ -328,15 +513,17 @@ def test_the_same_map_is_judged_anew_for_another_caller() -> None:
 # ---- the exception ----
 
 REFUSED = [
-    (ORDINARY, "uid_map", {"uid_map": "0:5:2"}, "0:5:2", "no-cap-setuid"),
-    (ORDINARY, "gid_map", {"gid_map": "0:5:2"}, "0:5:2", "no-cap-setgid"),
+    (ORDINARY, "uid_map", {"uid_map": "0:5:2"}, "0:5:2", "no-subids"),
+    (ORDINARY, "gid_map", {"gid_map": "0:5:2"}, "0:5:2", "no-subids"),
     (without(SETFCAP), "uid_map", {"uid_map": "0:0:2"}, "0:0:2", "no-cap-setfcap"),
     (NESTED_ROOT, "uid_map", {"uid_map": "0:0:5,5:2000:2"}, "5:2000:2", "not-mapped-in-parent"),
     (ORDINARY, "gid_map", {"gid_map": "0:2000:1", "setgroups": "allow"}, "0:2000:1", "setgroups-allowed"),
 ]
 
 
-@pytest.mark.parametrize(("caller", "step", "maps", "named", "cause"), REFUSED, ids=[case[-1] for case in REFUSED])
+@pytest.mark.parametrize(
+    ("caller", "step", "maps", "named", "cause"), REFUSED, ids=[f"{case[1]} {case[-1]}" for case in REFUSED]
+)
 def test_a_refusal_is_every_exception_that_a_caller_may_expect(
     caller: Caller, step: str, maps: dict[str, Any], named: str, cause: str
 ) -> None:
@@ -347,7 +534,9 @@ def test_a_refusal_is_every_exception_that_a_caller_may_expect(
     assert f"{step} range {named}:" in str(error)
 
 
-@pytest.mark.parametrize(("caller", "step", "maps", "named", "cause"), REFUSED, ids=[case[-1] for case in REFUSED])
+@pytest.mark.parametrize(
+    ("caller", "step", "maps", "named", "cause"), REFUSED, ids=[f"{case[1]} {case[-1]}" for case in REFUSED]
+)
 def test_a_refusal_survives_pickling(caller: Caller, step: str, maps: dict[str, Any], named: str, cause: str) -> None:
     error = refusal(caller, **maps)
     again = pickle.loads(pickle.dumps(error))

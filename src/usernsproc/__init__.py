@@ -20,13 +20,14 @@ TYPE_CHECKING = False  # typing's own would take longer to load than all of this
 if TYPE_CHECKING:
     from . import lowlevel
     from ._enter import Entered
-    from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
+    from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
     from ._idmap import IdMap, IdMapLike, IdRange
     from ._mount import Mount, idmapped_mount
     from ._namespace import Namespace, NamespaceKind, create_userns
     from ._nslist import NamespaceInfo, NamespaceList
     from ._process import UsernsProcess
     from ._run import call, check_call, check_output, run
+    from ._subids import SubIds, subids
 
 __all__ = [
     "DEVNULL",
@@ -41,11 +42,13 @@ __all__ = [
     "IdMapLike",
     "IdMapPermissionError",
     "IdRange",
+    "MapToolError",
     "Mount",
     "Namespace",
     "NamespaceInfo",
     "NamespaceKind",
     "NamespaceList",
+    "SubIds",
     "SubprocessError",
     "TimeoutExpired",
     "UsernsError",
@@ -57,6 +60,7 @@ __all__ = [
     "idmapped_mount",
     "lowlevel",
     "run",
+    "subids",
 ]
 
 __version__ = "0.1.0"
@@ -65,13 +69,14 @@ __version__ = "0.1.0"
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
     "_enter": ("Entered",),
-    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "UsernsError"),
+    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
     "_idmap": ("IdMap", "IdMapLike", "IdRange"),
     "_mount": ("Mount", "idmapped_mount"),
     "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
     "_nslist": ("NamespaceInfo", "NamespaceList"),
     "_process": ("UsernsProcess",),
     "_run": ("call", "check_call", "check_output", "run"),
+    "_subids": ("SubIds", "subids"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 from . import _core
 from ._idmap import IDENTITY, IdMap
@@ -13,14 +12,17 @@ CAP_SETUID = 7
 CAP_SETFCAP = 31
 
 
-class Caller(NamedTuple):
+class Caller:
     """Effective ids and capabilities, and the maps of the caller's own user namespace."""
 
-    uid: int
-    gid: int
-    capabilities: int
-    uid_map: IdMap
-    gid_map: IdMap
+    __slots__ = ("capabilities", "gid", "gid_map", "uid", "uid_map")
+
+    def __init__(self, uid: int, gid: int, capabilities: int, uid_map: IdMap, gid_map: IdMap) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.capabilities = capabilities
+        self.uid_map = uid_map
+        self.gid_map = gid_map
 
     @classmethod
     def now(cls) -> Caller:
@@ -32,7 +34,7 @@ class Caller(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None) -> Caller:
-    """A program asks for each namespace it makes, and mostly is as it was."""
+    """A program asks for each namespace it makes, and mostly is as it was: then this is the same object."""
     return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map))
 
 

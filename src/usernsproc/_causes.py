@@ -85,6 +85,7 @@ CAUSES["open_ns", EACCES] = (
     "This process may not inspect that one (the ptrace access check of proc(5)): it belongs to somebody else, "
     "changed its ids, or runs a program that is not readable.",
 )
+CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("newuidmap", "newgidmap")})
 CAUSES["setgroups", EPERM] = (
     "setgroups-denied",
     "setgroups is denied already in this process' own user namespace, or the group id map was written before.",
@@ -100,3 +101,45 @@ CAUSES.update(
         for step in ("uid_map", "gid_map")
     }
 )
+
+# What to do about a map that a rule forbids: by cause. The message says which range
+# and which rule.
+REMEDIES: dict[str, str] = {
+    "no-cap-setuid": "Map the own id alone (presets 'root' and 'current'), or leave CAP_SETUID to this process: "
+    "in a container, in its bounding set.",
+    "no-cap-setgid": "Map the own id alone (presets 'root' and 'current'), or leave CAP_SETGID to this process: "
+    "in a container, in its bounding set.",
+    "no-cap-setfcap": "Leave outside user 0 out of the map, or leave CAP_SETFCAP to this process.",
+    "not-mapped-in-parent": "Map ids that the first column of /proc/self/uid_map or gid_map has (preset 'all': "
+    "these and no others), or have the outer namespace made with more ids (preset 'rootless').",
+    "setgroups-allowed": "Leave setgroups= out, which writes 'deny' here. It stays allowed where newgidmap writes the "
+    "map, that is with subordinate group ids.",
+    "no-subids": "Let root give this user some that nobody else has: usermod --add-subuids 100000-165535 "
+    "--add-subgids 100000-165535 USER. Presets 'root' and 'current' need none; in a namespace that maps many ids, "
+    "'all' passes them on.",
+    "subids-too-small": "Ask for fewer ids, or let root give this user more: usermod --add-subuids FIRST-LAST "
+    "--add-subgids FIRST-LAST USER.",
+    "subids-foreign": "Map own ids: presets 'subids' and 'rootless' take those, and usernsproc.subids() tells them.",
+    "no-user-name": "Make an account for this user id; newuidmap and newgidmap refuse to work for a number.",
+    "ids-differ": "Give up the other ids with setresuid(2) and setresgid(2), or start this program without them.",
+    "tool-missing": "Install the package uidmap (Debian, Ubuntu), shadow-utils (Fedora, RHEL) or shadow (Arch, SUSE).",
+    "tool-not-setuid": "Let root repair it: reinstall its package, or chmod u+s, or setcap cap_setuid=ep (newuidmap) "
+    "and cap_setgid=ep (newgidmap).",
+    "tool-nosuid": "Mount that file system without nosuid, or install the program on another one.",
+    "tool-owner-unmapped": "The outer namespace has to map user 0, who owns the program: preset 'rootless' there. Or "
+    "map the own id alone here.",
+    "no-new-privs": "Start this program without it: NoNewPrivileges= of systemd, --security-opt no-new-privileges of "
+    "containers, no_new_privs= of this library, or another sandbox set it; it cannot be undone.",
+    "not-dumpable": _NOT_DUMPABLE[1],
+    "too-many-ranges": "Use fewer, longer ranges.",
+}
+
+# What was found when newuidmap or newgidmap had failed, or None when nothing was.
+TOOL_CAUSES: dict[str, str] = {
+    "map-written": "The map was written before: it can be written once.",
+    "tool-other-group": "The group id of this process is not the primary group of its user (newgrp, sg): "
+    "newuidmap and newgidmap demand that.",
+    "tool-failed": "Likely: the program got no privileges (a security module, securebits, a tracer), or /etc/subuid "
+    "and /etc/subgid were changed meanwhile.",
+    "map-differs": "The program ended with success, but the kernel shows another map.",
+}

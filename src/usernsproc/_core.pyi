@@ -13,7 +13,12 @@ class Failure(Exception):
 
 def spawn(plan: Plan, between: Callable[[int, int], object] | None, /) -> bool: ...
 def create_userns(
-    setgroups: str | None, uid_map: str | None, gid_map: str | None, owner: Namespace | None = None, /
+    setgroups: str | None,
+    uid_map: str | None,
+    gid_map: str | None,
+    owner: Namespace | None = None,
+    between: Callable[[int, int], object] | None = None,
+    /,
 ) -> int: ...
 def read_maps(userns: int, /) -> bytes: ...
 def caller() -> tuple[int, int, int, str | None, str | None]: ...

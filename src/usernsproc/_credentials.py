@@ -6,25 +6,28 @@ import os
 from collections.abc import Sequence
 from errno import EPERM
 from operator import index
-from typing import TYPE_CHECKING, NamedTuple
 
 from ._caller import CAP_SETUID, Caller
 from ._errors import CredentialsError
 from ._idmap import IdMap
 from ._mapwriter import Maps
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from ._join import Joins
 
 _LARGEST_ID = 2**32 - 1
 
 
-class Credentials(NamedTuple):
+class Credentials:
     """Ids inside; `None`: keep what the calling process has."""
 
-    uid: int | None
-    gid: int | None
-    groups: tuple[int, ...] | None
+    __slots__ = ("gid", "groups", "uid")
+
+    def __init__(self, uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
 
     @classmethod
     def wanted(

@@ -10,6 +10,7 @@ OSError
 ValueError
  └─ IdMapError                an id map is at fault, and which range of it
 IdMapPermissionError          both: the kernel would answer EPERM to this map from this caller
+MapToolError                  a UsernsPermissionError: newuidmap or newgidmap did not write a map
 CredentialsError              a UsernsPermissionError and a ValueError: ids that a command cannot take
 ```
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
 
-from ._causes import CAUSES
+from ._causes import CAUSES, REMEDIES
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["IdMapError", "IdMapPermissionError", "UsernsError"]
+    from ._idmap import IdRange
+
+__all__ = ["IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"]
 
 
 class UsernsError(OSError):
@@ -41,7 +44,7 @@ class UsernsError(OSError):
 
     step: str | None
     """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
-    `gid_map`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
+    `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
     `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
     `move_mount`, `mount_point`, `umount`, `chroot`, or `prepare` for what comes before all of them."""
 
@@ -112,6 +115,20 @@ class IdMapPermissionError(UsernsPermissionError, IdMapError):
     """
 
 
+class MapToolError(UsernsPermissionError):
+    """`newuidmap` or `newgidmap` was called and did not write the map (step of the same name).
+
+    A child that was being made for it is gone. `errno` is `EPERM`; a note has what the
+    program said, and the likely cause.
+    """
+
+    returncode: int | None = None
+    """Its exit status, `-N` when signal N ended it, `None` where it got lost."""
+
+    stderr: str = ""
+    """What it wrote to standard error."""
+
+
 class CredentialsError(UsernsPermissionError, ValueError):
     """Ids inside that the command cannot take, as the maps are.
 
@@ -149,6 +166,29 @@ def userns_error(
         error.add_note(note)
     elif filename is None:
         error.add_note(f"It failed at the step {step}.")
+    return error
+
+
+class Objection:
+    """A range that would not be taken from this caller (`None`: the map as a whole), and why."""
+
+    __slots__ = ("cause", "id_range", "reason", "user")
+
+    def __init__(self, id_range: IdRange | None, cause: str, reason: str, user: str = "USER") -> None:
+        self.id_range = id_range
+        self.cause = cause
+        self.reason = reason
+        self.user = user
+        """Who is meant, for commands in the remedy."""
+
+
+def refusal(step: str, objection: Objection) -> IdMapPermissionError:
+    """What the kernel's EPERM for a map would mean, before it is asked."""
+    where = step if objection.id_range is None else f"{step} range {objection.id_range}"
+    error = IdMapPermissionError(
+        EPERM, f"{os.strerror(EPERM)}: {where}: {objection.reason}", step=step, cause=objection.cause
+    )
+    error.add_note(REMEDIES[objection.cause].replace("USER", objection.user))
     return error
 
 

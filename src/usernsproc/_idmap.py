@@ -15,12 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from operator import index
-from typing import TYPE_CHECKING, NoReturn, Union, cast, overload
 
 from ._errors import IdMapError
 
+TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
-    from typing_extensions import Self, TypeAlias
+    from typing import Any, NoReturn, overload
+
+    from typing_extensions import Self, TypeAlias, TypeIs
 
 __all__ = ["IdMap", "IdMapLike", "IdRange"]
 
@@ -200,10 +202,13 @@ class IdMap:
     # An id is looked for with `in`, but what the sequence holds are ranges: type
     # checkers would take that for a mistake in a subclass of Sequence[IdRange].
 
-    @overload
-    def __getitem__(self, index: int) -> IdRange: ...
-    @overload
-    def __getitem__(self, index: slice) -> IdMap: ...
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, index: int) -> IdRange: ...
+        @overload
+        def __getitem__(self, index: slice) -> IdMap: ...
+
     def __getitem__(self, index: int | slice) -> IdRange | IdMap:
         if isinstance(index, slice):
             return type(self)(self._ranges[index])
@@ -249,24 +254,25 @@ class IdMap:
 
 Sequence.register(IdMap)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
-IdMapLike: TypeAlias = IdMap | str | Iterable[Union[IdRange, "tuple[int, int, int]"]]
+if TYPE_CHECKING:
+    IdMapLike: TypeAlias = IdMap | str | Iterable[IdRange | tuple[int, int, int]]
+else:
+    IdMapLike = IdMap | str | Iterable
 """What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
-name of a preset (`"root"`, `"current"`)."""
-
-PRESETS = ("root", "current")
+name of a preset (`"root"`, `"current"`, `"subids"`, `"rootless"`, `"all"`)."""
 
 
-def as_id_map(value: IdMapLike, own_id: int) -> IdMap:
-    """The map that `value` stands for; `own_id` is the caller's effective id.
+def as_id_map(value: IdMapLike) -> IdMap:
+    """The map that `value` stands for, if it is not the name of a preset.
 
     Raises:
-        IdMapError: it is no map, names no preset, or has no ranges.
+        IdMapError: it is no map, or has no ranges.
         TypeError: it is nothing that could be a map.
     """
     if isinstance(value, IdMap):
         id_map = value
     elif isinstance(value, str):
-        id_map = _preset(value, own_id) if value in PRESETS else _parsed(value)
+        id_map = _parsed(value)
     else:
         id_map = IdMap(_as_ranges(value))
     if not id_map:
@@ -274,19 +280,24 @@ def as_id_map(value: IdMapLike, own_id: int) -> IdMap:
     return id_map
 
 
+def _is_iterable(value: object) -> TypeIs[Iterable[Any]]:
+    return isinstance(value, Iterable)
+
+
 def _as_ranges(value: object) -> Iterable[IdRange]:
-    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
+    if not _is_iterable(value) or isinstance(value, (bytes, bytearray)):
         raise TypeError(f"an id map is an IdMap, a string, or ranges, not {type(value).__name__}")
-    return map(_as_range, cast("Iterable[object]", value))
-
-
-def _preset(name: str, own_id: int) -> IdMap:
-    return IdMap([IdRange(0 if name == "root" else own_id, own_id, 1)])
+    items = tuple(value)
+    if len(items) == 3 and all(isinstance(item, int) for item in items):
+        raise TypeError(f"an id map is several ranges, not one: [{items!r}]")
+    return map(_as_range, items)
 
 
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> IdMap:
     if re.fullmatch(r"[A-Za-z_-]+", text):
+        from ._presets import PRESETS
+
         raise IdMapError(f"{text!r} is no preset ({', '.join(PRESETS)}) and no map (inside:outside:count)")
     return IdMap.parse(text)
 
@@ -294,9 +305,9 @@ def _parsed(text: str) -> IdMap:
 def _as_range(item: object) -> IdRange:
     if isinstance(item, IdRange):
         return item
-    if isinstance(item, (str, bytes, bytearray, set, frozenset)) or not isinstance(item, Iterable):
+    if isinstance(item, (str, bytes, bytearray, set, frozenset)) or not _is_iterable(item):
         raise TypeError(f"a range is an IdRange or three numbers, not {item!r}")
-    fields = tuple(cast("Iterable[int]", item))
+    fields = tuple(item)
     if len(fields) != 3:
         raise IdMapError(f"range {item!r}: three numbers are needed (inside, outside, count)")
     return IdRange(*fields)

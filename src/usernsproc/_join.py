@@ -7,9 +7,9 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 
-from ._idmap import IdMap, IdRange
 from ._mapwriter import Maps
 from ._namespace import Namespace, NamespaceKind, open_namespace_at
+from ._presets import unchanged
 from ._procdir import open_proc_dir
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -50,7 +50,7 @@ class Joins:
         with Namespace.current() as current:
             if self.userns == current:
                 here = self.userns._read_maps()
-                return Maps(_unchanged(caller.uid_map), _unchanged(caller.gid_map), here.setgroups)
+                return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), here.setgroups)
             return _seen_from(current, self.userns)
 
 
@@ -160,7 +160,3 @@ def _seen_from(current: Namespace, userns: Namespace) -> Maps:
             parent = parent.parent()
     parent.close()
     return Maps(uids, gids, here.setgroups)
-
-
-def _unchanged(own_map: IdMap) -> IdMap:
-    return IdMap(IdRange(r.inside, r.inside, r.count) for r in own_map)

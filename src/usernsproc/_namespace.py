@@ -41,16 +41,21 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
     no SIGCHLD, no `waitpid(-1)` finds it, and it does not matter whether SIGCHLD
     is ignored.
 
+    A map of subordinate ids that the calling process may not write itself is
+    written by `newuidmap(1)` or `newgidmap(1)`, which takes some milliseconds more.
+
     Args:
         uid_map: user ids, see `IdMapLike`.
         gid_map: group ids.
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs: `"deny"`
-            exactly where the kernel demands it, that is without `CAP_SETGID`.
+            exactly where the kernel demands it, that is for a map of the own group
+            alone without `CAP_SETGID`.
 
     Raises:
         IdMapError: a map is malformed; nothing was created.
-        IdMapPermissionError: this caller may not write such a map (`EPERM`);
-            nothing was created.
+        IdMapPermissionError: this caller may not have such a map (`EPERM`), with
+            the rule in `cause`; nothing was created.
+        MapToolError: `newuidmap` or `newgidmap` failed (step of that name).
         UsernsError: a step failed: `clone` with `ENOSPC` (limit
             `user.max_user_namespaces`, or nested too deep), `EPERM` (chroot,
             seccomp, own id unmapped), `EAGAIN` (process limit), `EMFILE`
@@ -65,7 +70,8 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
     userns = Namespace(-1)
     try:
-        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns)
+        between = maps.write_by_tool if maps.by_tool else None
+        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between)
     except _core.Failure as failure:
         raise userns_error(*failure.args) from None
     except BaseException:  # of a signal handler: the descriptor may be there already

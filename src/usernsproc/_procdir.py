@@ -7,6 +7,7 @@ import signal
 from errno import ENOENT, ESRCH
 
 from ._errors import UsernsError, userns_error
+from ._idmap import IdMap
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -128,3 +129,10 @@ def open_proc_dir_of(pidfd: int) -> int:
         os.close(proc_dir)
         raise
     return proc_dir
+
+
+def read_id_map(proc_dir: int, name: str) -> IdMap:
+    """`uid_map` or `gid_map`; empty when unwritten."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+    with open(fd, encoding="ascii") as file:
+        return IdMap.from_kernel(file.read())

@@ -20,12 +20,12 @@ from ._encoding import name_default_encoding
 from ._errors import closed_error
 from ._idmap import IdMap, IdMapLike
 from ._join import opened as opened_joins
-from ._mapwriter import Maps, checked_map, needed_setgroups, refuse_unless_permitted, write_map
+from ._mapwriter import Maps, write_map
 from ._namespace import Namespace, NamespaceKind
 from ._new_namespaces import NewNamespaces
 from ._pidfd_popen import PidfdPopen
 from ._plan import Plan
-from ._procdir import open_proc_dir_of, pid_of
+from ._procdir import open_proc_dir_of, pid_of, read_id_map
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             process ends.
         uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
             with `write_uid_map`. When only one of the two maps is given, as the
-            name of a preset, the other is the same preset.
+            name of a preset, the other is the same preset; when it is given in
+            numbers, the other is left unwritten. What this process may not write
+            itself is written by `newuidmap(1)` and `newgidmap(1)`.
         gid_map: group ids.
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
         user: an id **inside**. Left out while the own id is not mapped, the
@@ -117,6 +119,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     Raises:
         IdMapError, IdMapPermissionError, ValueError, TypeError: before anything is
             created.
+        MapToolError: `newuidmap` or `newgidmap` failed.
         UsernsError: as `create_userns`, and from the child: `chdir`, `setsid`,
             `setpgid`, `setid`, `exec` (`ENOENT`: `FileNotFoundError`, `EACCES`:
             `PermissionError`).
@@ -297,7 +300,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     def _start(self, filenames: dict[str, Any]) -> None:
         plan = self._plan
         try:
-            plan.start(filenames, None if self._on_created is None else self._show_created)
+            plan.start(filenames, self._between())
             self.pid = plan.pid
             if self._on_created is None:
                 self._pidfd = plan.pidfd
@@ -312,6 +315,19 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             plan.end()
             self._close_pidfd()
             raise
+
+    def _between(self) -> Callable[[int, int], object] | None:
+        """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
+        show = None if self._on_created is None else self._show_created
+        if not self._maps.by_tool:
+            return show
+
+        def map_and_show(pid: int, pidfd: int) -> None:
+            self._maps.write_by_tool(pid, pidfd)
+            if show is not None:
+                show(pid, pidfd)
+
+        return map_and_show
 
     def _show_created(self, pid: int, pidfd: int) -> None:
         """Called by the core while the child waits. What the user does with the pidfd, even
@@ -375,45 +391,48 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def _read_map(self, name: str) -> IdMap:
         with self._proc_dir() as proc_dir:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-            with open(fd, encoding="ascii") as file:
-                return IdMap.from_kernel(file.read())
+            return read_id_map(proc_dir, name)
 
     def write_uid_map(self, uid_map: IdMapLike) -> None:
-        """Write the user id map that was left out at creation. It can be written once.
+        """Write the user id map that was left out at creation, or have `newuidmap(1)`
+        write it. It can be written once.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newuidmap` failed.
             UsernsError: step `uid_map`: `EPERM` (written already), `EACCES` (the
                 process changed its ids or executed an unreadable program).
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        caller = Caller.now()
-        uids = checked_map("uid_map", uid_map, caller.uid)
-        refuse_unless_permitted("uid_map", uids, caller)
+        maps = Maps.given(uid_map, None, None, Caller.now())
         with self._proc_dir() as proc_dir:
-            write_map(proc_dir, "uid_map", uids.to_kernel())
-        self._maps = self._maps._replace(uid_map=uids)
+            self._write_map(proc_dir, "uid_map", maps.uid_text, maps)
+        self._maps = self._maps.but(uid_map=maps.uid_map)
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
-        """Write the group id map that was left out at creation, once. Where the caller lacks
-        `CAP_SETGID` and `setgroups` was left to us, `"deny"` is written first.
+        """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
+        write it. Where the map is the own group alone, the caller lacks `CAP_SETGID`, and
+        `setgroups` was left to us, `"deny"` is written first.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newgidmap` failed.
             UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        caller = Caller.now()
-        gids = checked_map("gid_map", gid_map, caller.gid)
-        setgroups = self._maps.setgroups or needed_setgroups(caller)
-        refuse_unless_permitted("gid_map", gids, caller, setgroups)
+        maps = Maps.given(None, gid_map, self._maps.setgroups, Caller.now())
         with self._proc_dir() as proc_dir:
-            if setgroups != self._maps.setgroups:
-                write_map(proc_dir, "setgroups", setgroups or "")
-                self._maps = self._maps._replace(setgroups=setgroups)
-            write_map(proc_dir, "gid_map", gids.to_kernel())
-        self._maps = self._maps._replace(gid_map=gids)
+            if maps.setgroups != self._maps.setgroups:
+                write_map(proc_dir, "setgroups", maps.setgroups or "")
+                self._maps = self._maps.but(setgroups=maps.setgroups)
+            self._write_map(proc_dir, "gid_map", maps.gid_text, maps)
+        self._maps = self._maps.but(gid_map=maps.gid_map)
+
+    def _write_map(self, proc_dir: int, step: str, text: str | None, maps: Maps) -> None:
+        if text is None:
+            maps.write_by_tool(self.pid, self._pidfd)
+        else:
+            write_map(proc_dir, step, text)
 
     def write_setgroups(self, value: str) -> None:
         """Write `/proc/PID/setgroups`: `"deny"` for good, before the group id map.
@@ -427,7 +446,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             raise ValueError(f'setgroups must be "allow" or "deny", not {value!r}')
         with self._proc_dir() as proc_dir:
             write_map(proc_dir, "setgroups", value)
-        self._maps = self._maps._replace(setgroups=value)
+        self._maps = self._maps.but(setgroups=value)
 
     # ---- how it presents itself ----
 

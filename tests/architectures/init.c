@@ -227,12 +227,12 @@ static void namespaces(void)
 	int userns;
 
 	look(&before);
-	check_outcome(create_userns(&wrong, &failure), &failure, STEP_uid_map, EINVAL,
+	check_outcome(create_userns(&wrong, NULL, &failure), &failure, STEP_uid_map, EINVAL,
 		      "create_userns with a wrong map");
 	check_nothing_left(&before, "create_userns with a wrong map");
 
 	signal(SIGCHLD, count_sigchld);
-	userns = create_userns(&subordinate_ids, &failure);
+	userns = create_userns(&subordinate_ids, NULL, &failure);
 	check_outcome(userns, &failure, STEP_none, 0, "create_userns");
 	check(told_of_children == 0, "create_userns", "no SIGCHLD was sent");
 	check(ioctl(userns, NS_GET_NSTYPE) == CLONE_NEWUSER, "create_userns", "a user namespace");
@@ -592,7 +592,7 @@ static void namespace_out_of_sight(void)
 {
 	struct failure failure = {0};
 
-	check_outcome(create_userns(&own_ids, &failure), &failure, STEP_none, 0,
+	check_outcome(create_userns(&own_ids, NULL, &failure), &failure, STEP_none, 0,
 		      "create_userns in another pid namespace");
 }
 

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .._errors import UsernsError
-from . import create, enter, ls, run
+from . import create, enter, ls, map, run
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run, enter, create, ls)
+COMMANDS = (run, enter, create, ls, map)
 """In the order of the help. Each has `add_to(commands)`, which makes its parser and
 sets `run`, called with the parsed options, as a default."""
 
@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(error: Exception) -> None:
-    notes = getattr(error, "__notes__", ())
-    text = f"usernsproc: {_in_words(error)}\n" + "".join(f"usernsproc: {note}\n" for note in notes[:1])
+    remedy = "".join(getattr(error, "__notes__", ())[:1]).splitlines()[:1]
+    text = "".join(f"usernsproc: {line}\n" for line in (_in_words(error), *remedy))
     sys.stderr.write(text)
 
 

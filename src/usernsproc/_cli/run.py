@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._mapwriter import SETGROUPS
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
 from ._foreground import run_in_foreground
 
@@ -16,12 +17,17 @@ def add_to(commands: Any) -> None:
         help="run a command in a new user namespace",
         usage="usernsproc run [options] [--] COMMAND [ARGUMENT ...]",
         description="Run a command in a new user namespace. A MAP is inside:outside:count[,...], or "
-        "'root' (own id is 0 inside) or 'current' (own id stays the same).",
+        "'root' (own id is 0 inside), 'current' (own id stays the same), 'rootless' (own id is 0, subordinate ids "
+        "from 1 on), 'subids' (subordinate ids from 0 on) or 'all' (each id stays the same). "
+        "'usernsproc map MAP' shows what a preset is for you.",
         epilog=STATUS,
     )
     command.add_argument("--map", metavar="MAP", help="both id maps; without any map no id is mapped")
     command.add_argument("--uid-map", metavar="MAP", help="the user id map")
     command.add_argument("--gid-map", metavar="MAP", help="the group id map")
+    command.add_argument(
+        "--setgroups", choices=SETGROUPS, help="whether setgroups(2) may be called; by default what the map needs"
+    )
     command.add_argument("--owner", metavar="ID", type=int, help="the id outside that shall own the namespace")
     add_command_arguments(command)
     command.set_defaults(run=run)
@@ -32,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         command_of(options, "run"),
         uid_map=options.map if options.uid_map is None else options.uid_map,
         gid_map=options.map if options.gid_map is None else options.gid_map,
+        setgroups=options.setgroups,
         owner=options.owner,
         **process_options(options),
     )

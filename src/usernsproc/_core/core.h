@@ -73,8 +73,15 @@ void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
 long pidfd_exit_status(int pidfd);
 
-/* transient.c */
-int create_userns(const struct maps *maps, struct failure *failure);
+/* Called while a child exists, has the maps that were to be written, and has not
+ * gone on. Non-zero: give up. */
+struct between {
+	int (*call)(void *context, pid_t pid, int pidfd);
+	void *context;
+};
+
+/* transient.c; `between` may be NULL */
+int create_userns(const struct maps *maps, const struct between *between, struct failure *failure);
 
 /* The tiny programs. Their parameters are part of the image and are found at
  * PROGRAM_PARAMETERS in the memory of the program. */

@@ -105,25 +105,28 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, owner=None) -> fd\n\n"
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, owner=None, between=None) -> fd\n\n"
 				"A user namespace with these maps (None: unwritten). The descriptor is\n"
-				"kept as owner._fd as well.");
+				"kept as owner._fd as well. between(pid, pidfd) is called while a child\n"
+				"in it waits, and may write the maps that are left.");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
+	struct call call = {.between = Py_None};
+	struct between between = {call_between, &call};
 	struct maps maps;
 	struct failure failure;
 	PyObject *owner = Py_None;
 	int userns;
 
-	if (!PyArg_ParseTuple(arguments, "zzz|O:create_userns", &maps.setgroups, &maps.uid_map,
-			      &maps.gid_map, &owner))
+	if (!PyArg_ParseTuple(arguments, "zzz|OO:create_userns", &maps.setgroups, &maps.uid_map,
+			      &maps.gid_map, &owner, &call.between))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	userns = create_userns(&maps, &failure);
-	Py_END_ALLOW_THREADS
+	call.thread = PyEval_SaveThread();
+	userns = create_userns(&maps, call.between == Py_None ? NULL : &between, &failure);
+	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
-		return raise_failure(module, &failure);
+		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
 	if (owner != Py_None && keep(owner, "_fd", userns) < 0) {
 		close(userns);
 		return NULL;

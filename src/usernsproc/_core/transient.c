@@ -11,7 +11,8 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
-static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct failure *failure)
+static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, const struct between *between,
+			struct failure *failure)
 {
 	int proc_dir = open_proc_dir(pid, pidfd, failure), userns;
 
@@ -20,6 +21,10 @@ static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct fa
 	if (write_maps(proc_dir, maps, failure) < 0) {
 		close(proc_dir);
 		return -1;
+	}
+	if (between && between->call(between->context, pid, pidfd)) {
+		close(proc_dir);
+		return fail(failure, STEP_on_created, 0);
 	}
 	userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
 	if (userns < 0)
@@ -33,7 +38,8 @@ static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct fa
  * it, and ignoring SIGCHLD does not reap it. It parks until it is killed. The
  * namespace is handed out only when nobody is left in it whom its root could
  * inspect. */
-static int in_transient_child(struct child *child, const struct maps *maps, struct failure *failure)
+static int in_transient_child(struct child *child, const struct maps *maps, const struct between *between,
+			      struct failure *failure)
 {
 	uint64_t mask = block_signals();
 	int pidfd = -1, userns;
@@ -43,7 +49,7 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 	restore_signals(mask);
 	if (pid < 0)
 		return fail(failure, STEP_clone, (int)-pid);
-	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
+	userns = map_and_open((pid_t)pid, pidfd, maps, between, failure);
 	if (userns < 0)
 		blame_its_end(pidfd, failure);
 	kill_and_reap((pid_t)pid, pidfd);
@@ -51,7 +57,7 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 	return userns;
 }
 
-int create_userns(const struct maps *maps, struct failure *failure)
+int create_userns(const struct maps *maps, const struct between *between, struct failure *failure)
 {
 	struct child *child = allocate_child();
 	int userns;
@@ -63,7 +69,7 @@ int create_userns(const struct maps *maps, struct failure *failure)
 	if (child->death.parent_pidfd < 0) {
 		userns = fail(failure, STEP_prepare, -child->death.parent_pidfd);
 	} else {
-		userns = in_transient_child(child, maps, failure);
+		userns = in_transient_child(child, maps, between, failure);
 		close(child->death.parent_pidfd);
 	}
 	free_child(child);

@@ -1,0 +1,152 @@
+"""`usernsproc map`: shows an id map, and translates ids with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, NamedTuple
+
+from .._caller import Caller
+from .._idmap import IdMap, as_id_map
+from .._mapwriter import Maps
+from .._namespace import Namespace
+from .._presets import PRESETS
+from .._procdir import open_proc_dir, read_id_map
+from .drawing import drawn
+
+NOT_MAPPED = 1
+
+
+def add_to(commands: Any) -> None:
+    """The parser of this command."""
+    command = commands.add_parser(
+        "map",
+        help="show an id map, translate ids",
+        description="Show an id map: of this process' own user namespace, or that which is named. A MAP is "
+        f"inside:outside:count[,...], or a preset ({', '.join(PRESETS)}): what that is for you.",
+        epilog="Exit status: 0; 1 when an id to be translated is not mapped; 125 for an error.",
+    )
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("map", metavar="MAP", nargs="?", help="a map or a preset")
+    what.add_argument("--pid", type=int, metavar="PID", help="the maps of a process")
+    what.add_argument("--namespace", metavar="FILE", help="the maps of a namespace file")
+    command.add_argument(
+        "--to-outside", type=_id, metavar="ID", action="append", default=[], help="what an id inside is outside"
+    )
+    command.add_argument(
+        "--to-inside", type=_id, metavar="ID", action="append", default=[], help="what an id outside is inside"
+    )
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=run)
+
+
+class Shown(NamedTuple):
+    """One map, and who would write it."""
+
+    title: str
+    key: str
+    id_map: IdMap
+    writer: str | None = None
+
+
+def run(options: argparse.Namespace) -> int:
+    maps, setgroups = _asked_for(options)
+    if options.json:
+        _print_json(maps, setgroups, options)
+    elif options.to_outside or options.to_inside:
+        sys.stdout.writelines(f"{line}\n" for shown in maps for line in _translations(shown, options))
+    else:
+        sys.stdout.write("\n".join(_described(shown) for shown in maps))
+        if setgroups is not None:
+            sys.stdout.write(f"\nsetgroups: {setgroups}\n")
+    return NOT_MAPPED if _anything_unmapped(maps, options) else 0
+
+
+def _asked_for(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
+    if options.pid is not None:
+        return _both(*_of_process(options.pid)), None
+    if options.namespace is not None:
+        with Namespace.open(options.namespace) as namespace:
+            return _both(namespace.uid_map, namespace.gid_map), None
+    if options.map is None:
+        caller = Caller.now()
+        return _both(caller.uid_map, caller.gid_map), None
+    if options.map not in PRESETS:
+        return [Shown("", "map", as_id_map(options.map))], None
+    maps = Maps.wanted(options.map, None, None, Caller.now())
+    assert maps.uid_map is not None
+    assert maps.gid_map is not None
+    writers = ["newuidmap" if "uid_map" in maps.by_tool else "this process"]
+    writers.append("newgidmap" if "gid_map" in maps.by_tool else "this process")
+    return _both(maps.uid_map, maps.gid_map, *writers), maps.setgroups or _inherited_setgroups()
+
+
+def _inherited_setgroups() -> str:
+    with open("/proc/self/setgroups", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: str | None = None) -> list[Shown]:
+    return [Shown("user ids", "uid_map", uids, uid_writer), Shown("group ids", "gid_map", gids, gid_writer)]
+
+
+def _of_process(pid: int) -> tuple[IdMap, IdMap]:
+    proc_dir = open_proc_dir(pid)
+    try:
+        return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
+    finally:
+        os.close(proc_dir)
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id")
+    return int(text)
+
+
+def _described(shown: Shown) -> str:
+    title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
+    return (f"{title}:\n" if title else "") + drawn(shown.id_map)
+
+
+def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:
+    found = [("outside", id, shown.id_map.to_outside(id)) for id in options.to_outside]
+    return found + [("inside", id, shown.id_map.to_inside(id)) for id in options.to_inside]
+
+
+def _translations(shown: Shown, options: argparse.Namespace) -> list[str]:
+    name = {"uid_map": "user ", "gid_map": "group "}.get(shown.key, "")
+    lines: list[str] = []
+    for side, id, other in _translated(shown, options):
+        from_side = "inside" if side == "outside" else "outside"
+        answer = f"not mapped {side}" if other is None else f"{other} {side}"
+        lines.append(f"{name}{id} {from_side} is {answer}")
+    return lines
+
+
+def _anything_unmapped(maps: list[Shown], options: argparse.Namespace) -> bool:
+    return any(other is None for shown in maps for _, _, other in _translated(shown, options))
+
+
+def _print_json(maps: list[Shown], setgroups: str | None, options: argparse.Namespace) -> None:
+    document: dict[str, Any] = {shown.key: _as_json(shown, options) for shown in maps}
+    if setgroups is not None:
+        document["setgroups"] = setgroups
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _as_json(shown: Shown, options: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "map": str(shown.id_map),
+        "ids": sum(r.count for r in shown.id_map),
+        "ranges": [{"inside": r.inside, "outside": r.outside, "count": r.count} for r in shown.id_map],
+    }
+    if shown.writer is not None:
+        found["written_by"] = shown.writer
+    if options.to_outside:
+        found["to_outside"] = {str(id): shown.id_map.to_outside(id) for id in options.to_outside}
+    if options.to_inside:
+        found["to_inside"] = {str(id): shown.id_map.to_inside(id) for id in options.to_inside}
+    return found

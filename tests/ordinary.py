@@ -1,0 +1,72 @@
+"""Runs a program as an ordinary user who has subordinate ids.
+
+Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
+the real ones, and more where a test asks for it, and becomes that user there. When
+the tests run as that user, `tests/run` has done so before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+UID = 1000
+FIRST, COUNT = 100000, 65536
+"""Of the subordinate ids."""
+
+TESTS = Path(__file__).parent
+SHADOW = Path(sys.prefix) / "shadow"
+SUITES = ("bookworm", "trixie")
+"""Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
+
+DROP = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all")
+
+
+def shadow(suite: str) -> Path:
+    """The folder of newuidmap and newgidmap of a Debian release."""
+    folder = SHADOW / suite
+    if not (folder / "newgidmap").exists():
+        assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
+        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=300)
+    return folder
+
+
+def in_private_mounts(*command: str) -> list[str]:
+    expose = [str(TESTS / "expose"), sys.base_prefix, str(TESTS.parent), sys.prefix, "--"]
+    return ["unshare", "--mount", "--propagation", "private", *expose, *command]
+
+
+def as_ordinary_user(
+    source: str,
+    *args: str,
+    subuid: str | None = None,
+    subgid: str | None = None,
+    before: str = "",
+    drop: Sequence[str] = DROP,
+    env: Mapping[str, str] | None = None,
+    status: int = 0,
+) -> str:
+    """What the Python program printed.
+
+    Args:
+        subuid: the text of /etc/subuid. This, as all that follows, is for root.
+        before: a shell script that root runs first, in the private mount namespace.
+        drop: how root becomes the user.
+    """
+    python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    command = python
+    if os.geteuid() == 0:
+        environment |= {name: text for name, text in (("SUBUID", subuid), ("SUBGID", subgid)) if text is not None}
+        script = f'set -e\n{before}\nexec "$@"'
+        command = in_private_mounts("sh", "-c", script, "sh", *drop, *python)
+    else:
+        assert not before
+        assert (subuid, subgid) == (None, None)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd="/", check=False)
+    assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
+    return result.stdout

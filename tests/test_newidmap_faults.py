@@ -1,0 +1,168 @@
+"""Any system call of a map's writer may fail: no process is left, and no namespace with half a map.
+
+A program of user 1000 makes namespaces and commands; root follows it and its children
+with strace, and lets the Nth call of a kind fail, in each of them: also in newuidmap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts
+
+PROGRAM = """
+import json, os, socket, sys
+import usernsproc
+from usernsproc import *
+from conftest import state, state_again
+
+def both_maps(pid):
+    return [" ".join(open(f"/proc/{pid}/{name}").read().split()) for name in ("uid_map", "gid_map")]
+
+KINDS = {
+    "namespace": lambda: create_userns("rootless", "rootless"),
+    "command": lambda: UsernsProcess(["sleep", "100"], uid_map="rootless"),
+    "holder": lambda: UsernsProcess(uid_map="rootless"),
+}
+
+def look(made):
+    try:
+        return [str(made.uid_map), str(made.gid_map)]
+    finally:
+        made.close()
+
+made = None
+for make in KINDS.values():
+    for _ in range(2):
+        look(make())
+# By calls that are not tampered with, unlike read(2) and write(2).
+requests = socket.socket(fileno=int(sys.argv[1]))
+requests.send(b'"ready"')
+while what := requests.recv(1000):
+    if what == b"before":
+        answer = before = state()
+    elif what == b"after":
+        after = state_again(before)
+        answer = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
+    elif what == b"look":
+        answer = made and look(made)
+        made = None
+    else:
+        try:
+            made = KINDS[what.decode()]()
+            answer = "made"
+        except BaseException as error:
+            answer = {"error": repr(error), "os": isinstance(error, OSError), "step": getattr(error, "step", None)}
+            answer["filename"] = getattr(error, "filename", None)
+    requests.send(json.dumps(answer, default=str).encode())
+"""
+
+FAULTS = (
+    "clone:error=EAGAIN",
+    "execve:error=ENOMEM",
+    "fcntl:error=EMFILE",
+    "mmap:error=ENOMEM",
+    "newfstatat:error=EACCES",
+    "openat:error=EMFILE",
+    "openat:error=EACCES",
+    "pidfd_open:error=EMFILE",
+    "pipe2:error=EMFILE",
+    "poll:error=EINTR",
+    "pread64:error=EIO",
+    "prctl:error=EPERM",
+    "read:error=EIO",
+    "waitid:error=EINTR",
+    "write:error=EPERM",
+    "write:retval=1",
+)
+"""Not `close`, which would leave the descriptor open, nor what kills and reaps."""
+MOST_CALLS = 60
+WHOLE = [f"0:{UID}:1,1:{FIRST}:{COUNT}"] * 2
+
+
+class Server:
+    """The program, which is asked by messages."""
+
+    def __init__(self) -> None:
+        self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.requests.settimeout(60)
+        with theirs:
+            command = in_private_mounts(*DROP, sys.executable, "-c", PROGRAM, str(theirs.fileno()))
+            environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", env=environment)
+        assert self.answer() == "ready"
+
+    def answer(self) -> Any:
+        message = self.requests.recv(100_000)
+        assert message, "the program has ended"
+        return json.loads(message)
+
+    def ask(self, what: str) -> Any:
+        self.requests.send(what.encode())
+        return self.answer()
+
+    def close(self) -> None:
+        self.requests.close()
+        assert self.process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@contextmanager
+def tampered_with(pid: int, fault: str, when: int) -> Iterator[list[str]]:
+    """The lines of what was tampered with come when the block is left."""
+    struck: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        call = fault.partition(":")[0]
+        strace = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", "signal=none"]
+        tracer = subprocess.Popen([*strace, "-e", f"inject={fault}:when={when}", "-p", str(pid)])
+        while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+            assert tracer.poll() is None
+            time.sleep(0.002)
+        try:
+            yield struck
+        finally:
+            tracer.terminate()
+            tracer.wait()
+            struck += [line for line in log.read_text().splitlines() if "(INJECTED)" in line]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["namespace", "command", "holder"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Server) -> None:
+    """Either both maps are whole, or an exception says what failed; and nothing is left."""
+    for when in range(1, MOST_CALLS):
+        server.ask("before")
+        with tampered_with(server.process.pid, fault, when) as struck:
+            answer = server.ask(kind)
+        where = f"{fault}:when={when}: {answer}\n{struck}"
+        if answer == "made":
+            assert server.ask("look") == WHOLE, where
+        else:
+            assert answer["os"], where
+            assert answer["step"] or answer["filename"], where
+        changed = server.ask("after")
+        assert changed == {}, f"{where}\n{changed}"
+        if not struck:
+            break
+    assert when > 1, "it never happened"
+    assert server.ask(kind) == "made"
+    assert server.ask("look") == WHOLE
