@@ -9,7 +9,7 @@ import warnings
 from errno import EINVAL, ENOTTY, EPERM
 from operator import index
 
-from . import _core
+from . import _core, _enter, _pin
 from ._caller import Caller
 from ._errors import closed_error, userns_error
 from ._idmap import IdMap, IdMapLike
@@ -328,9 +328,7 @@ class Namespace:
                 directory (`CLONE_FS`) with others; a pid namespace only by who is
                 in it or above.
         """
-        from ._enter import enter
-
-        return enter(self)
+        return _enter.enter(self)
 
     def pin(self, path: str | bytes | os.PathLike[str]) -> None:
         """Keep the namespace at a path, without any process or descriptor, until `unpin`.
@@ -360,9 +358,7 @@ class Namespace:
 
         Linux 5.2. See `namespaces(7)`, `mount_namespaces(7)`.
         """
-        from ._pin import pin
-
-        pin(self, path)
+        _pin.pin(self, path)
 
     @staticmethod
     def unpin(path: str | bytes | os.PathLike[str]) -> None:
@@ -385,9 +381,7 @@ class Namespace:
 
         Linux 5.2. See `umount2(2)`.
         """
-        from ._pin import unpin
-
-        unpin(path)
+        _pin.unpin(path)
 
     @staticmethod
     def list(kind: str | None = None) -> NamespaceList:
