@@ -241,6 +241,15 @@ def test_ids_that_the_own_namespace_does_not_map() -> None:
     assert "outside ids 100000 … 165535 are not mapped" in told.text
 
 
+def test_where_the_own_id_alone_is_mapped_a_line_would_be_of_no_use() -> None:
+    """So none is asked for."""
+    inside = REPORT + 'report(create_userns, "rootless", "rootless")'
+    told = the_refusal(f'call([sys.executable, "-c", {inside!r}], uid_map="root")')
+    assert (told.step, told.cause) == ("uid_map", "not-mapped-in-parent")
+    assert f"(0:{UID}:1)" in told.text
+    assert "usermod" not in told.notes[0]
+
+
 @pytest.mark.root
 def test_a_tool_whose_owner_the_own_namespace_does_not_map() -> None:
     """Set-user-ID of an unmapped owner has no effect."""

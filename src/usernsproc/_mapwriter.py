@@ -199,7 +199,7 @@ def _preset(step: str, name: str, caller: Caller) -> IdMap:
     owner = Owner.of(None)
     found = laid_out(ranges_of(owner, step))
     if not found:
-        raise refusal(step, no_subids(step, owner))
+        raise refusal(step, no_subids(step, owner, own_map=_own_map(step, caller)))
     return found if name == "subids" else rootless(own_id, found)
 
 

@@ -52,6 +52,8 @@ def _pid_in_fdinfo(fd: int) -> int | None:
     except FileNotFoundError:
         if not os.path.exists("/proc/self"):
             raise userns_error("open_proc", ENOENT, f"/proc/self/fdinfo/{fd}") from None
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, f"/proc/self/fdinfo/{fd}") from None
     return None
 
 

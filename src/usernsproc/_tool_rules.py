@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import Objection, userns_error
-from ._idmap import MAX_TEXT, IdMap, IdRange
+from ._idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from ._subids import FILES, Owner, Ranges, other_source, ranges_of
 from ._tool import find_tool
 
@@ -96,9 +96,12 @@ def _not_given_objection(step: str, r: IdRange, first: int, owner: Owner, given:
     return Objection(r, cause, reason, owner.name or str(owner.uid))
 
 
-def no_subids(step: str, owner: Owner, id_range: IdRange | None = None) -> Objection:
+def no_subids(step: str, owner: Owner, id_range: IdRange | None = None, own_map: IdMap = IDENTITY) -> Objection:
     """Said of a map, and of a preset that cannot be made without."""
     reason = f"{owner} has no subordinate {_IDS[step]} ids: there is no line for it in {_where(step)}"
+    if sum(r.count for r in own_map) <= 1:  # a line would be of no use
+        reason = f"{reason}, and this process' own user namespace maps no id that could be one ({own_map})"
+        return Objection(id_range, "not-mapped-in-parent", reason)
     reason = reason if id_range is None else f"{_rule(step)}; {reason}"
     return Objection(id_range, "no-subids", reason, owner.name or str(owner.uid))
 
