@@ -19,9 +19,12 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
+    from ._detached_mount import DetachedMount
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, UsernsError
     from ._idmap import IdMap, IdMapLike, IdRange
-    from ._mount import Mount, idmapped_mount
+    from ._idmap_support import IdmapSupport, supports_idmap
+    from ._idmapped_mount import idmapped_mount, open_idmapped
+    from ._mount import Mount
     from ._namespace import Namespace, NamespaceKind, create_userns
     from ._process import UsernsProcess
     from ._run import call, check_call, check_output, run
@@ -33,11 +36,13 @@ __all__ = [
     "CalledProcessError",
     "CompletedProcess",
     "CredentialsError",
+    "DetachedMount",
     "IdMap",
     "IdMapError",
     "IdMapLike",
     "IdMapPermissionError",
     "IdRange",
+    "IdmapSupport",
     "Mount",
     "Namespace",
     "NamespaceKind",
@@ -51,7 +56,9 @@ __all__ = [
     "create_userns",
     "idmapped_mount",
     "lowlevel",
+    "open_idmapped",
     "run",
+    "supports_idmap",
 ]
 
 __version__ = "0.1.0"
@@ -59,9 +66,12 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
+    "_detached_mount": ("DetachedMount",),
     "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "UsernsError"),
     "_idmap": ("IdMap", "IdMapLike", "IdRange"),
-    "_mount": ("Mount", "idmapped_mount"),
+    "_idmap_support": ("IdmapSupport", "supports_idmap"),
+    "_idmapped_mount": ("idmapped_mount", "open_idmapped"),
+    "_mount": ("Mount",),
     "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
     "_process": ("UsernsProcess",),
     "_run": ("call", "check_call", "check_output", "run"),

@@ -44,6 +44,15 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
         "in a mount namespace of its own.",
     ),
+    ("move_mount", EPERM): (
+        "no-mount-rights",
+        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
+    ),
+    ("umount", EPERM): (
+        "no-mount-rights",
+        "To unmount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
+    ),
+    ("move_mount", ENOSPC): ("mount-max", "The limit of mounts in a mount namespace, fs.mount-max, is reached."),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),

@@ -41,7 +41,7 @@ class UsernsError(OSError):
     """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
     `gid_map`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
     `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
-    `move_mount`, `umount`, or `prepare` for what comes before all of them."""
+    `move_mount`, `umount`, `statmount`, or `prepare` for what comes before all of them."""
 
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""

@@ -1,0 +1,167 @@
+"""Unmounting that is complete or has not happened.
+
+What is still mounted looks like an ordinary directory to who deletes it. So
+nothing here is detached lazily, and nothing that is still mounted is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from errno import EBUSY, EINVAL, ENOENT, ENOSYS
+
+from . import _core
+from ._errors import UsernsError, userns_error
+from ._mount_abi import (
+    AT_FDCWD,
+    AT_SYMLINK_NOFOLLOW,
+    MNT_DETACH,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MS_PRIVATE,
+    MS_UNBINDABLE,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+    STATMOUNT_MNT_BASIC,
+    UMOUNT_NOFOLLOW,
+)
+from ._mount_table import MountEntry, MountId, find_mount, mounts_below, read_mounts
+from ._mount_users import described_users
+
+_SHOWN = 5
+STILL_THERE = "It is still mounted: whatever deletes below it deletes from the source."
+
+
+def is_mounted(mount: MountId) -> bool:
+    """Whether it is in the calling thread's mount namespace."""
+    if mount.unique:
+        try:
+            _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
+            return True
+        except OSError as error:
+            if error.errno != ENOSYS:
+                return error.errno != ENOENT  # EPERM: out of sight
+    entry = find_mount(read_mounts(), mount.number)
+    return entry is not None and mount.is_same(entry.identity())
+
+
+def locate(mount: MountId, path: str) -> str | None:
+    """Where it is mounted now: the directories above it may have been renamed.
+
+    `None`: nowhere, somebody has unmounted it.
+
+    Raises:
+        UsernsError: it is there and cannot be reached: another mount covers it, or
+            it is outside of this process' root directory.
+    """
+    if _is_at(mount, path):
+        return path
+    mounts = read_mounts()
+    entry = find_mount(mounts, mount.number)
+    if entry is not None and _is_at(mount, entry.point):
+        return entry.point
+    if not is_mounted(mount):
+        return None
+    covering = [] if entry is None else mounts_below(mounts, entry.number)
+    if entry is None or not covering:
+        raise _refused(EINVAL, path, "out-of-reach", "It cannot be reached from this process' root directory.")
+    raise _refused(EBUSY, path, "mounted-over", f"Mounted over it: {_listed(covering)}.")
+
+
+def _is_at(mount: MountId, path: str) -> bool:
+    try:
+        return mount.is_same(MountId.at(path))
+    except OSError:
+        return False
+
+
+def unmount_one(mount: MountId, path: str) -> None:
+    try:
+        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW)
+    except OSError as error:
+        raise _why_not(error.errno or 0, mount, path) from None
+
+
+def unmount_lazily(path: str) -> None:
+    """With all below. Who is in there stays."""
+    try:
+        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | MNT_DETACH)
+    except OSError as error:
+        raise userns_error("umount", error.errno or 0, path) from None
+
+
+def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) -> None:
+    """A mount and those below it, if they are these by number (`None`: whichever there are).
+
+    Each is copied before it is unmounted; when a later one turns out to be busy,
+    the copies are put where the mounts were, and *below* has their numbers.
+    """
+    found = mounts_below(read_mounts(), mount.number)
+    strangers = [entry for entry in found if below is not None and not _is_one_of(entry, below)]
+    if strangers:
+        raise _refused(EBUSY, path, "has-submounts", f"Mounted below it since: {_listed(strangers)}.")
+    copies: list[_Copy] = []
+    try:
+        for entry in reversed(found):
+            copies.append(_Copy(entry))
+            unmount_one(MountId(entry.number, 0), entry.point)
+            copies[-1].is_needed = True
+        unmount_one(mount, path)
+    except BaseException as error:
+        for copy in reversed(copies):
+            copy.put_back(error, below)
+        raise
+    finally:
+        for copy in copies:
+            os.close(copy.fd)
+
+
+def _is_one_of(entry: MountEntry, below: dict[int, MountId]) -> bool:
+    known = below.get(entry.number)
+    return known is not None and known.is_same(entry.identity())
+
+
+class _Copy:
+    """Of a mount that is about to be unmounted."""
+
+    def __init__(self, entry: MountEntry) -> None:
+        self._entry = entry
+        self._path = os.fsencode(entry.point)
+        self.is_needed = False
+        """The mount is gone."""
+        try:
+            if entry.is_unbindable:  # such a mount cannot be copied
+                _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, MS_PRIVATE, 0)
+            self.fd = _core.open_tree(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+        except OSError as error:
+            raise userns_error("umount", error.errno or 0, entry.point) from None
+
+    def put_back(self, error: BaseException, below: dict[int, MountId] | None) -> None:
+        try:
+            if self.is_needed:
+                _core.move_mount(self.fd, b"", AT_FDCWD, self._path, MOVE_MOUNT_F_EMPTY_PATH)
+                if below is not None:
+                    del below[self._entry.number]
+                    again = MountId.of_fd(self.fd)
+                    below[again.number] = again
+            if self._entry.is_unbindable:
+                _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, MS_UNBINDABLE, 0)
+        except OSError as second:
+            error.add_note(f"The mount at {self._entry.point} could not be put back: {second.strerror}.")
+
+
+def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
+    if errno == EBUSY:
+        submounts = mounts_below(read_mounts(), mount.number)
+        if submounts:
+            return _refused(EBUSY, path, "has-submounts", f"Mounted below it: {_listed(submounts)}.")
+        return _refused(EBUSY, path, "mount-in-use", described_users(mount.number))
+    return userns_error("umount", errno, path)
+
+
+def _refused(errno: int, path: str, cause: str, note: str) -> UsernsError:
+    return userns_error("umount", errno, path, cause=cause, note=f"{note} {STILL_THERE}")
+
+
+def _listed(entries: Sequence[MountEntry]) -> str:
+    names = [f"{entry.point} ({entry.fs_type})" for entry in entries[:_SHOWN]]
+    return ", ".join(names) + (" and others" if len(entries) > _SHOWN else "")
