@@ -134,7 +134,7 @@ class DetachedMount:
 
     @property
     def uid_map(self) -> IdMap:
-        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (`ENOSYS`)."""
+        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`)."""
         from ._mount_maps import maps_of_detached_mount
 
         return maps_of_detached_mount(self.fileno())[0]

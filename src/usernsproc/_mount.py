@@ -63,7 +63,7 @@ class Mount:
         path = locate(self._id, self.target)
         if path is not None:
             if lazy:
-                unmount_lazily(path)
+                unmount_lazily(self._id, path)
             elif self._below:
                 unmount_tree(self._id, path, self._below)
             else:

@@ -81,12 +81,12 @@ def unmount_one(mount: MountId, path: str) -> None:
         raise _why_not(error.errno or 0, mount, path) from None
 
 
-def unmount_lazily(path: str) -> None:
+def unmount_lazily(mount: MountId, path: str) -> None:
     """With all below. Who is in there stays."""
     try:
         _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | MNT_DETACH)
     except OSError as error:
-        raise userns_error("umount", error.errno or 0, path) from None
+        raise _why_not(error.errno or 0, mount, path) from None
 
 
 def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) -> None:
@@ -104,11 +104,15 @@ def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) ->
         for entry in reversed(found):
             copies.append(_Copy(entry))
             unmount_one(MountId(entry.number, 0), entry.point)
-            copies[-1].is_needed = True
+            copies[-1].stands_in()
         unmount_one(mount, path)
     except BaseException as error:
         for copy in reversed(copies):
-            copy.put_back(error, below)
+            copy.put_back(error)
+        if below is not None:  # a number of one may be that of another's copy: first these, then those
+            for copy in copies:
+                below.pop(copy.replaced, None)
+            below.update((copy.id.number, copy.id) for copy in copies if copy.replaced)
         raise
     finally:
         for copy in copies:
@@ -126,25 +130,31 @@ class _Copy:
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
         self._path = os.fsencode(entry.point)
-        self.is_needed = False
-        """The mount is gone."""
+        self.replaced = 0
+        """The number of the mount, once that is gone."""
+        if entry.is_unbindable:  # such a mount cannot be copied
+            self._set_propagation(MS_PRIVATE)
         try:
-            if entry.is_unbindable:  # such a mount cannot be copied
-                _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, MS_PRIVATE, 0)
             self.fd = _core.open_tree(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
         except OSError as error:
+            if entry.is_unbindable:
+                self._set_propagation(MS_UNBINDABLE)
             raise userns_error("umount", error.errno or 0, entry.point) from None
+        self.id = MountId.of_fd(self.fd)
 
-    def put_back(self, error: BaseException, below: dict[int, MountId] | None) -> None:
+    def _set_propagation(self, propagation: int) -> None:
+        _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, propagation, 0)
+
+    def stands_in(self) -> None:
+        self.replaced = self._entry.number
+
+    def put_back(self, error: BaseException) -> None:
+        """*error* is why."""
         try:
-            if self.is_needed:
+            if self.replaced:
                 _core.move_mount(self.fd, b"", AT_FDCWD, self._path, MOVE_MOUNT_F_EMPTY_PATH)
-                if below is not None:
-                    del below[self._entry.number]
-                    again = MountId.of_fd(self.fd)
-                    below[again.number] = again
             if self._entry.is_unbindable:
-                _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, MS_UNBINDABLE, 0)
+                self._set_propagation(MS_UNBINDABLE)
         except OSError as second:
             error.add_note(f"The mount at {self._entry.point} could not be put back: {second.strerror}.")
 
@@ -155,6 +165,17 @@ def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
         if submounts:
             return _refused(EBUSY, path, "has-submounts", f"Mounted below it: {_listed(submounts)}.")
         return _refused(EBUSY, path, "mount-in-use", described_users(mount.number))
+    if errno == EINVAL:
+        entry = find_mount(read_mounts(), mount.number)
+        if entry is None or entry.point != path:
+            return userns_error("umount", errno, path, cause="not-mounted", note="Nothing is mounted on it.")
+        return userns_error(
+            "umount",
+            errno,
+            path,
+            cause="locked-mount",
+            note="The mount came from a more privileged mount namespace, and what it covers is not to be seen here.",
+        )
     return userns_error("umount", errno, path)
 
 

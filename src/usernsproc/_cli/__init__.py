@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .._errors import UsernsError
-from . import run
+from . import mount, run, umount
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run,)
+COMMANDS = (run, mount, umount)
 """In the order of the help. Each has `add_to(commands)`, which makes its parser and
 sets `run`, called with the parsed options, as a default."""
 
