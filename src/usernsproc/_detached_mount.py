@@ -130,7 +130,10 @@ class DetachedMount:
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
         if self._propagation:
             # Below a shared mount the kernel makes everything shared.
-            _core.mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, self._propagation, 0)
+            try:
+                _core.mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, self._propagation, 0)
+            except OSError as error:
+                raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
 
     @property
     def uid_map(self) -> IdMap:

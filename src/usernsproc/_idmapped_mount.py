@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import _core
 from ._detached_mount import DetachedMount
 from ._idmapped_copy import idmapped_copy, open_path
+from ._mount_abi import MS_PRIVATE, MS_UNBINDABLE
 from ._mount_attributes import Attributes
 from ._userns_like import borrowed_userns
 
@@ -108,6 +109,8 @@ def open_idmapped(
     Linux 5.12. See `open_tree(2)`, `mount_setattr(2)`.
     """
     attributes = Attributes.wanted(read_only, nosuid, nodev, noexec, propagation)
+    if attributes.propagation == MS_UNBINDABLE:  # could not be attached below a shared mount
+        attributes = attributes._replace(propagation=MS_PRIVATE)
     with borrowed_userns(userns) as userns_fd:
         source_fd = open_path("open_tree", source)
         try:

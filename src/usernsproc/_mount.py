@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from ._errors import userns_error
+from ._errors import UsernsError, userns_error
 from ._mount_maps import maps_of_mount
 from ._mount_table import mount_namespace
 from ._unmount import locate, unmount_lazily, unmount_one, unmount_tree
@@ -106,7 +106,10 @@ class Mount:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.unmount()
+        try:
+            self.unmount()
+        except UsernsError as error:
+            raise error from exc
 
     def __repr__(self) -> str:
         return f"<Mount at {self.target}{'' if self._mounted else ', unmounted'}>"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from . import _core
 from ._errors import UsernsError, userns_error
 from ._idmapped_copy import can_copy, idmapped_copy
-from ._mount_abi import AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
+from ._mount_abi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from ._mount_attributes import Attributes
 from ._mount_table import MountEntry, MountId, find_mount, mounts_below, read_mounts
 from ._namespace import Namespace, NamespaceKind, create_userns
@@ -91,6 +91,8 @@ def _why_no_maps(errno: int, request: Request) -> Cause | None:
         return Cause("kernel-too-old", "Idmapped mounts need Linux 5.12.")
     if errno not in (EINVAL, EPERM):
         return None
+    if errno == EPERM and _may_change_nothing(request.source_fd):
+        return Cause("idmap-refused", "The system call itself is refused, likely by a seccomp profile.")
     cause = _userns_at_fault(errno, request.userns_fd) or _mount_at_fault(request)
     if cause is None and errno == EPERM and request.attributes.to_clear:
         return Cause(
@@ -99,8 +101,17 @@ def _why_no_maps(errno: int, request: Request) -> Cause | None:
             "can be set, but not taken away.",
         )
     if cause is None and errno == EPERM:
-        return Cause("idmap-refused", "Likely: a security module or a seccomp profile forbids it.")
+        return Cause("idmap-refused", "Likely: a security module forbids it.")
     return cause
+
+
+def _may_change_nothing(fd: int) -> bool:
+    """Whether even a call that asks for no change is refused, which the kernel grants to all who may mount."""
+    try:
+        _core.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, 0, 0)
+    except OSError as error:
+        return error.errno == EPERM
+    return False
 
 
 def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from errno import EBUSY, EINVAL, ENOENT, ENOSYS
+from errno import EBUSY, EINVAL, ENOENT, ENOSYS, EPERM
 
 from . import _core
 from ._errors import UsernsError, userns_error
@@ -33,15 +33,24 @@ STILL_THERE = "It is still mounted: whatever deletes below it deletes from the s
 
 def is_mounted(mount: MountId) -> bool:
     """Whether it is in the calling thread's mount namespace."""
-    if mount.unique:
-        try:
-            _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
-            return True
-        except OSError as error:
-            if error.errno != ENOSYS:
-                return error.errno != ENOENT  # EPERM: out of sight
+    errno = _statmount(mount)
+    if errno == 0 or errno == ENOENT:
+        return errno == 0
+    if errno == EPERM and _statmount(MountId.at("/")) == 0:
+        return True  # out of reach; it is not the call as such that is refused
     entry = find_mount(read_mounts(), mount.number)
     return entry is not None and mount.is_same(entry.identity())
+
+
+def _statmount(mount: MountId) -> int:
+    """The errno, or 0: it is there."""
+    if not mount.unique:
+        return ENOSYS
+    try:
+        _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def locate(mount: MountId, path: str) -> str | None:
@@ -95,7 +104,11 @@ def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) ->
     Each is copied before it is unmounted; when a later one turns out to be busy,
     the copies are put where the mounts were, and *below* has their numbers.
     """
-    found = mounts_below(read_mounts(), mount.number)
+    mounts = read_mounts()
+    top = find_mount(mounts, mount.number)
+    if top is None or top.point != path:  # not to take away what is below some other mount
+        raise _why_not(EINVAL, mount, path)
+    found = mounts_below(mounts, mount.number)
     strangers = [entry for entry in found if below is not None and not _is_one_of(entry, below)]
     if strangers:
         raise _refused(EBUSY, path, "has-submounts", f"Mounted below it since: {_listed(strangers)}.")
@@ -169,12 +182,12 @@ def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
         entry = find_mount(read_mounts(), mount.number)
         if entry is None or entry.point != path:
             return userns_error("umount", errno, path, cause="not-mounted", note="Nothing is mounted on it.")
-        return userns_error(
-            "umount",
+        return _refused(
             errno,
             path,
-            cause="locked-mount",
-            note="The mount came from a more privileged mount namespace, and what it covers is not to be seen here.",
+            "locked-mount",
+            "It came from a more privileged mount namespace, and what it covers is not to be seen here: "
+            "a copy goes only together with the mount that it is below, and lazily.",
         )
     return userns_error("umount", errno, path)
 
