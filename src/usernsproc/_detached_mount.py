@@ -20,6 +20,8 @@ from ._mount_abi import (
     MOVE_MOUNT_T_EMPTY_PATH,
 )
 from ._mount_attributes import Attributes
+from ._mount_causes import move_refusal
+from ._mount_maps import maps_of_detached_mount
 from ._mount_table import MountId, mounts_below, open_mounts, read_mounts
 from ._unmount import is_mounted
 
@@ -125,8 +127,6 @@ class DetachedMount:
         try:
             _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
         except OSError as error:
-            from ._mount_causes import move_refusal
-
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
         if self._propagation:
             # Below a shared mount the kernel makes everything shared.
@@ -138,15 +138,11 @@ class DetachedMount:
     @property
     def uid_map(self) -> IdMap:
         """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`)."""
-        from ._mount_maps import maps_of_detached_mount
-
         return maps_of_detached_mount(self.fileno())[0]
 
     @property
     def gid_map(self) -> IdMap:
         """The group id map; as `uid_map`."""
-        from ._mount_maps import maps_of_detached_mount
-
         return maps_of_detached_mount(self.fileno())[1]
 
     def __enter__(self) -> Self:

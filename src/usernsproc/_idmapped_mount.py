@@ -10,6 +10,7 @@ from ._detached_mount import DetachedMount
 from ._idmapped_copy import idmapped_copy, open_path
 from ._mount_abi import MS_PRIVATE, MS_UNBINDABLE
 from ._mount_attributes import Attributes
+from ._mount_causes import Request, refusal
 from ._userns_like import borrowed_userns
 
 if TYPE_CHECKING:
@@ -116,8 +117,6 @@ def open_idmapped(
         try:
             tree = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
         except _core.Failure as failure:
-            from ._mount_causes import Request, refusal
-
             raise refusal(failure, Request(source, source_fd, userns_fd, recursive, attributes)) from None
         finally:
             os.close(source_fd)
