@@ -188,5 +188,5 @@ def test_a_dropped_one_is_closed_with_a_warning() -> None:
     fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
     with pytest.warns(ResourceWarning, match=f"unclosed <DetachedMount fd {fd}>"):
         DetachedMount(fd)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)

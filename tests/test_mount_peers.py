@@ -31,7 +31,8 @@ PREPARE = """
         return 0
 
     def idmap(fd, userns, flags=0):
-        return errno_of(lowlevel.mount_setattr, fd, "", AT_EMPTY_PATH | flags, attr_set=IDMAP, userns_fd=userns.fileno())
+        options = dict(attr_set=IDMAP, userns_fd=userns.fileno())
+        return errno_of(lowlevel.mount_setattr, fd, "", AT_EMPTY_PATH | flags, **options)
 """
 
 

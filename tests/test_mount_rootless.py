@@ -5,6 +5,7 @@ These run as root too, which is then as little in the namespace as anybody.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,10 +55,10 @@ def inside(tmp_path: Path) -> Callable[[str], str]:
             namespaces=("mnt",),
             stdout=PIPE,
             stderr=subprocess.STDOUT,
-            env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
             text=True,
         ) as process:
-            output, _ = process.communicate(timeout=60)
+            output: str = process.communicate(timeout=60)[0]
         assert process.returncode == 0, output
         assert list(work.iterdir()) == []
         return output

@@ -130,7 +130,8 @@ def test_acls(mounting: Script) -> None:
         NOBODY = 0xFFFFFFFF
         NAME = "system.posix_acl_access"
         def acl(uid):
-            entries = [(USER_OBJ, 6, NOBODY), (USER, 4, uid), (GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]
+            rest = [(GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]
+            entries = [(USER_OBJ, 6, NOBODY), (USER, 4, uid), *rest]
             return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
         os.setxattr(target / "of-0", NAME, acl(B))
         assert os.getxattr(source / "of-0", NAME) == acl(2)
