@@ -174,7 +174,10 @@ def test_of_an_old_kernel(mounting: Script) -> None:
     mounting("""
         native.refuse_system_call(NR_MOUNT_SETATTR, errno.ENOSYS)
         assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "ENOSYS", "kernel-too-old")
-        assert supports_idmap(source)[2] == "kernel-too-old"
+        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
+        native.refuse_system_call(NR_OPEN_TREE, errno.ENOSYS)
+        assert cause(source, target, (MAP, MAP)) == ("open_tree", "ENOSYS", "kernel-too-old")
+        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
     """)
 
 

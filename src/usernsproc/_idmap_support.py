@@ -6,9 +6,9 @@ import os
 from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
-from . import _core
-from ._idmapped_copy import AS_IT_IS, idmapped_copy, open_path
-from ._mount_causes import Request, file_system_of, refusal
+from ._errors import UsernsError, userns_error
+from ._idmapped_mount import open_idmapped
+from ._mount_table import MountId, find_mount, read_mounts
 from ._namespace import create_userns
 from ._userns_like import Path
 
@@ -19,6 +19,7 @@ class IdmapSupport(NamedTuple):
     """An answer: true or false, and what it rests on."""
 
     supported: bool
+    """The answer."""
     file_system: str
     """The type, as in `/proc/filesystems`."""
     cause: str | None
@@ -43,18 +44,22 @@ def supports_idmap(path: Path) -> IdmapSupport:
         UsernsError: there is no answer, as there is no such path, or no user
             namespace could be made to try it with (see `create_userns`).
     """
-    path_fd = open_path("open_tree", path)
+    file_system = _file_system_of(path)
+    with create_userns("root", "root") as userns:
+        try:
+            open_idmapped(path, userns).close()
+        except UsernsError as error:
+            if error.errno not in (EINVAL, ENOSYS, EPERM):
+                raise
+            reason = next(iter(getattr(error, "__notes__", ())), None)
+            return IdmapSupport(False, file_system, error.cause, reason)
+    return IdmapSupport(True, file_system, None, None)
+
+
+def _file_system_of(path: Path) -> str:
     try:
-        file_system = file_system_of(path_fd)
-        with create_userns("root", "root") as userns:
-            try:
-                os.close(idmapped_copy(path_fd, userns.fileno(), recursive=False))
-            except _core.Failure as failure:
-                error = refusal(failure, Request(path, path_fd, userns.fileno(), False, AS_IT_IS))
-                if error.errno not in (EINVAL, ENOSYS, EPERM):
-                    raise error from None
-                reason = next(iter(getattr(error, "__notes__", ())), None)
-                return IdmapSupport(False, file_system, error.cause, reason)
-        return IdmapSupport(True, file_system, None, None)
-    finally:
-        os.close(path_fd)
+        mount = MountId.at(os.fsdecode(path), follow=True)
+    except OSError as error:
+        raise userns_error("open_tree", error.errno or 0, os.fspath(path)) from None
+    entry = find_mount(read_mounts(), mount.number)
+    return "unknown" if entry is None else entry.fs_type

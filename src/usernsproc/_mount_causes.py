@@ -64,8 +64,6 @@ def refusal(failure: _core.Failure, request: Request) -> UsernsError:
 
 
 def _why_no_copy(errno: int, request: Request) -> Cause | None:
-    if errno == ENOSYS:
-        return Cause("kernel-too-old", "open_tree(2) needs Linux 5.2, idmapped mounts 5.12.")
     if errno != EINVAL:
         return None  # the table knows
     entry = _entry_of(request.source_fd)
@@ -194,12 +192,6 @@ def _described(entry: MountEntry | None) -> str:
 
 def _entry_of(fd: int) -> MountEntry | None:
     return find_mount(read_mounts(), MountId.of_fd(fd).number)
-
-
-def file_system_of(fd: int) -> str:
-    """The name of its type, as in `/proc/filesystems`."""
-    entry = _entry_of(fd)
-    return "unknown" if entry is None else entry.fs_type
 
 
 def _mounts_of(request: Request) -> Iterator[tuple[int, MountEntry | None, str | None]]:

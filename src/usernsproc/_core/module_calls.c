@@ -136,15 +136,20 @@ static PyObject *core_umount2(PyObject *module, PyObject *arguments)
 	return result_of(result);
 }
 
-/* struct statx: of its 256 bytes, where these two are */
-enum { STATX_MASK = 0, STATX_MOUNT_ID = 18, STATX_WORDS = 32 };
+/* struct statx, what is used of it */
+struct mount_id_of_statx {
+	uint32_t mask;
+	char before[140];
+	uint64_t mount_id;
+	char after[104];
+};
 
 PyDoc_STRVAR(mount_id_doc, "mount_id(dirfd, path, flags, mask) -> int\n\n"
 			   "stx_mnt_id of statx(2); 0: this kernel does not tell it for that mask.");
 
 static PyObject *core_mount_id(PyObject *module, PyObject *arguments)
 {
-	uint64_t answer[STATX_WORDS];
+	struct mount_id_of_statx answer;
 	unsigned flags, mask;
 	const char *path;
 	long result;
@@ -154,11 +159,11 @@ static PyObject *core_mount_id(PyObject *module, PyObject *arguments)
 	if (!PyArg_ParseTuple(arguments, "iyII:mount_id", &dirfd, &path, &flags, &mask))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_statx, dirfd, path, flags, mask, answer);
+	result = syscall(__NR_statx, dirfd, path, flags, mask, &answer);
 	Py_END_ALLOW_THREADS
 	if (result < 0)
 		return result_of(result);
-	return PyLong_FromUnsignedLongLong(*(uint32_t *)&answer[STATX_MASK] & mask ? answer[STATX_MOUNT_ID] : 0);
+	return PyLong_FromUnsignedLongLong(answer.mask & mask ? answer.mount_id : 0);
 }
 
 /* struct mnt_id_req of Linux 6.11 */
