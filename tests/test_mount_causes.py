@@ -297,3 +297,43 @@ def test_an_ordinary_user_has_no_rights_to_mount(script: Script) -> None:
         answer = supports_idmap("/usr")
         assert not answer and answer.cause == "no-mount-rights"
     """)
+
+
+@pytest.mark.root
+def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told(mounting: Script) -> None:
+    """Never a wrong cause."""
+    mounting("""
+        import resource
+        from conftest import descriptors
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        seen = []
+        with create_userns(MAP, MAP) as userns:
+            for more in range(1, 12):
+                highest = max(int(fd) for fd in descriptors())
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
+                try:
+                    idmapped_mount("/proc", target, userns)
+                except OSError as error:
+                    seen.append((errno.errorcode[error.errno], getattr(error, "cause", "plain")))
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(seen) == 11
+        assert set(seen) <= {("EMFILE", None), ("EINVAL", None), ("EINVAL", "no-idmap-support")}, seen
+        assert ("EINVAL", None) in seen and seen[-1] == ("EINVAL", "no-idmap-support"), seen
+    """)
+
+
+@pytest.mark.root
+def test_without_proc(mounting: Script) -> None:
+    """It tells which mounts there are, so nothing is mounted that could not be found again."""
+    mounting("""
+        with create_userns(MAP, MAP) as userns:
+            before = mounts_below(work)
+            run("mount", "-t", "tmpfs", "tmpfs", "/proc")
+            try:
+                idmapped_mount(source, target, userns)
+            except UsernsError as error:
+                found = error
+            run("umount", "/proc")
+            assert (found.step, found.errno, found.cause) == ("open_proc", errno.ENOENT, "no-proc")
+            assert mounts_below(work) == before
+    """)

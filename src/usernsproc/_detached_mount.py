@@ -22,7 +22,7 @@ from ._mount_abi import (
 from ._mount_attributes import Attributes
 from ._mount_causes import move_refusal
 from ._mount_maps import maps_of_detached_mount
-from ._mount_table import MountId, mounts_below, open_mounts, read_mounts
+from ._mount_table import MountId, mounts_below, open_mounts, path_of, read_mounts
 from ._unmount import is_mounted
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class DetachedMount:
                 note="The descriptor is of a mount that is mounted already.",
             )
         below: dict[int, MountId] = {}
-        mount = Mount(os.readlink(f"/proc/self/fd/{target_fd}"), mount_id, below)
+        mount = Mount(path_of(target_fd), mount_id, below)
         with open_mounts() as table:
             try:
                 self._move(tree, target, target_fd)

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from errno import EINVAL, ENOSYS, EPERM
+from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
 from . import _core
@@ -14,7 +14,7 @@ from ._errors import UsernsError, userns_error
 from ._idmapped_copy import can_copy, idmapped_copy
 from ._mount_abi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from ._mount_attributes import Attributes
-from ._mount_table import MountEntry, MountId, find_mount, mounts_below, read_mounts
+from ._mount_table import MountEntry, MountId, find_mount, mounts_below, path_of, read_mounts
 from ._namespace import Namespace, NamespaceKind, create_userns
 from ._userns_like import Path
 
@@ -57,7 +57,10 @@ def refusal(failure: _core.Failure, request: Request) -> UsernsError:
     """The exception for a copy that could not be made, or not be given maps."""
     step, errno = failure.args
     find = _why_no_copy if step == "open_tree" else _why_no_maps
-    cause = find(errno, request)
+    try:
+        cause = find(errno, request)
+    except OSError:  # no descriptor left to look with, or the like: the refusal is what counts
+        cause = None
     if cause is None:
         return userns_error(step, errno, os.fspath(request.source))
     return userns_error(step, errno, cause.culprit or os.fspath(request.source), cause=cause.name, note=cause.note)
@@ -124,11 +127,13 @@ def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:
                     "For no change of owners, make a plain bind mount.",
                 )
             maps = {"uid_map": userns.uid_map, "gid_map": userns.gid_map}
-    except UsernsError:
+    except OSError as error:
+        if error.errno == ENOTTY:
+            return Cause("not-a-user-namespace", "The descriptor is no namespace.")
+        if not isinstance(error, UsernsError) or (error.step, error.errno, errno) != ("setns", EPERM, EPERM):
+            raise
         note = "The maps are taken only by who has CAP_SYS_ADMIN in the user namespace that gives them."
-        return Cause("no-rights-over-userns", note) if errno == EPERM else None
-    except OSError:
-        return Cause("not-a-user-namespace", "The descriptor is no namespace.")
+        return Cause("no-rights-over-userns", note)
     missing = [name for name, ids in maps.items() if not ids]
     if missing:
         return Cause("map-missing", f"Not written: {' and '.join(missing)} of the user namespace. Both are needed.")
@@ -201,7 +206,7 @@ def _mounts_of(request: Request) -> Iterator[tuple[int, MountEntry | None, str |
     yield request.source_fd, find_mount(mounts, number), None
     if not request.recursive:
         return
-    top = os.readlink(f"/proc/self/fd/{request.source_fd}").rstrip("/") + "/"
+    top = path_of(request.source_fd).rstrip("/") + "/"
     for entry in mounts_below(mounts, number):
         if entry.point.startswith(top):
             with _opened(entry) as fd:
@@ -225,13 +230,20 @@ def _opened(entry: MountEntry) -> Generator[int | None]:
 
 def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:
     """The exception for a mount that could not be attached."""
-    cause = note = None
+    try:
+        cause, note = _why_not_moved(errno, tree, target_fd)
+    except OSError:
+        cause = note = None
+    return userns_error("move_mount", errno, os.fspath(target), cause=cause, note=note)
+
+
+def _why_not_moved(errno: int, tree: int, target_fd: int) -> tuple[str, str] | tuple[None, None]:
     if errno == EINVAL:
         if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
-            cause, note = "type-mismatch", "Of source and target, one is a directory and the other is not."
-        elif _entry_of(target_fd) is None:
-            cause, note = (
+            return "type-mismatch", "Of source and target, one is a directory and the other is not."
+        if _entry_of(target_fd) is None:
+            return (
                 "other-mount-namespace",
                 "The target is not in the mount namespace of the calling thread: attach it by a process there.",
             )
-    return userns_error("move_mount", errno, os.fspath(target), cause=cause, note=note)
+    return None, None

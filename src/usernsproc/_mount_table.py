@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from errno import ENOENT
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from . import _core
+from ._errors import userns_error
 from ._mount_abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -98,9 +101,21 @@ def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
+@contextmanager
+def _proc_file(path: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        cause = note = None
+        if error.errno == ENOENT:
+            cause, note = "no-proc", "Likely: /proc is not mounted here. It tells which mounts there are, and where."
+        raise userns_error("open_proc", error.errno or 0, path, cause=cause, note=note) from None
+
+
 def open_mounts() -> BinaryIO:
     """The table, unread: what is read from it is the state at that time."""
-    return open(TABLE, "rb")
+    with _proc_file(TABLE):
+        return open(TABLE, "rb")
 
 
 def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
@@ -127,5 +142,14 @@ def mounts_below(mounts: Iterable[MountEntry], number: int) -> list[MountEntry]:
 
 def mount_namespace() -> tuple[int, int]:
     """Which mount namespace the calling thread is in."""
-    status = os.stat("/proc/thread-self/ns/mnt")
+    path = "/proc/thread-self/ns/mnt"
+    with _proc_file(path):
+        status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+def path_of(fd: int) -> str:
+    """Where a descriptor is open on."""
+    path = f"/proc/self/fd/{fd}"
+    with _proc_file(path):
+        return os.readlink(path)

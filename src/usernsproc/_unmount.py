@@ -173,6 +173,13 @@ class _Copy:
 
 
 def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
+    try:
+        return _explained(errno, mount, path)
+    except OSError:  # no descriptor left to look with, or the like
+        return _refused(errno, path, None, "Why cannot be found out.")
+
+
+def _explained(errno: int, mount: MountId, path: str) -> UsernsError:
     if errno == EBUSY:
         submounts = mounts_below(read_mounts(), mount.number)
         if submounts:
@@ -192,7 +199,7 @@ def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
     return userns_error("umount", errno, path)
 
 
-def _refused(errno: int, path: str, cause: str, note: str) -> UsernsError:
+def _refused(errno: int, path: str, cause: str | None, note: str) -> UsernsError:
     return userns_error("umount", errno, path, cause=cause, note=f"{note} {STILL_THERE}")
 
 

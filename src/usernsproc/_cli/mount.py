@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._idmapped_mount import idmapped_mount
 from .._mount_attributes import PROPAGATIONS
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from .._idmapped_mount import idmapped_mount  # `run` does without
+
     idmapped_mount(
         options.source,
         options.target,

@@ -6,9 +6,6 @@ import argparse
 import os
 from typing import Any
 
-from .._mount_table import MountId
-from .._unmount import unmount_lazily, unmount_one, unmount_tree
-
 
 def add_to(commands: Any) -> None:
     """The parser of this command."""
@@ -28,6 +25,9 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from .._mount_table import MountId  # `run` does without
+    from .._unmount import unmount_lazily, unmount_one, unmount_tree
+
     target = options.target.rstrip("/") or "/"
     if os.path.islink(target):
         raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")
