@@ -152,11 +152,17 @@ def test_propagation(script: Script, propagation: str, at_target: bool, at_sourc
         def is_mounted(path):
             return any(mount.split()[0] == str(path) for mount in mounts_below(path))
 
+        def fields_of(path):
+            lines = [line.split() for line in open("/proc/self/mountinfo")]
+            return [field.split(":")[0] for line in lines if line[4] == str(path) for field in line[6 : line.index("-")]]
+
+        FIELDS = {"private": [], "slave": ["master"], "shared": ["shared"], "unbindable": ["unbindable"]}
         for parent in ("private", "shared"):
             run("mount", f"--make-{parent}", work)
             target = work / f"target-{parent}"
             target.mkdir()
             mount = idmapped_mount(source, target, (MAP, MAP), propagation=propagation)
+            assert fields_of(target) == FIELDS[propagation], (parent, fields_of(target))
             run("mount", "-t", "tmpfs", "tmpfs", source / "one")
             run("mount", "-t", "tmpfs", "tmpfs", target / "two")
             assert is_mounted(source / "one") and is_mounted(target / "two")
