@@ -153,8 +153,8 @@ def test_propagation(script: Script, propagation: str, at_target: bool, at_sourc
             return any(mount.split()[0] == str(path) for mount in mounts_below(path))
 
         def fields_of(path):
-            lines = [line.split() for line in open("/proc/self/mountinfo")]
-            return [field.split(":")[0] for line in lines if line[4] == str(path) for field in line[6 : line.index("-")]]
+            [line] = [line.split() for line in open("/proc/self/mountinfo") if line.split()[4] == str(path)]
+            return [field.split(":")[0] for field in line[6 : line.index("-")]]
 
         FIELDS = {"private": [], "slave": ["master"], "shared": ["shared"], "unbindable": ["unbindable"]}
         for parent in ("private", "shared"):
