@@ -412,3 +412,110 @@ def test_a_recursive_delete_stops_before_the_source(mounting: Script) -> None:
             raise AssertionError("nothing was said")
         assert (source / "of-0").read_text() == "of 0"
     """)
+
+
+@pytest.mark.parametrize("propagation", ["private", "slave", "shared"])
+def test_the_sources_submounts_stay_whatever_the_propagation(script: Script, propagation: str) -> None:
+    """Below a mount that is shared with the source, to unmount here would be to unmount there."""
+    script(
+        dedent(PREPARE)
+        + dedent("""
+        import sys
+        run("mount", "--make-shared", source.parent)
+        make_submounts()
+        before = sorted(mounts_below(source))
+        assert len(before) == 4
+
+        def table():
+            lines = [line.split() for line in open("/proc/self/mountinfo") if line.split()[4].startswith(str(target))]
+            return sorted([line[4], *line[6 : line.index("-")]] for line in lines)
+
+        for recursive in (False, True):
+            mount = idmapped_mount(source, target, (MAP, MAP), recursive=recursive, propagation=sys.argv[1])
+            (source / "later").mkdir(exist_ok=True)
+            run("mount", "-t", "tmpfs", "later", source / "later")
+            is_seen = f"{target}/later rw,relatime" in mounts_below(target)
+            assert is_seen == (sys.argv[1] != "private")
+            if is_seen:
+                assert refused(mount)[1] == "has-submounts"
+                mount.unmount(lazy=True)
+                assert sorted(mounts_below(source)) == sorted([*before, f"{source}/later rw,relatime"])
+            else:
+                mount.unmount()
+            run("umount", source / "later")
+            mount = idmapped_mount(source, target, (MAP, MAP), recursive=recursive, propagation=sys.argv[1])
+            if recursive:
+                there = table()
+                with open(target / "of-0"):
+                    assert refused(mount)[1] == "mount-in-use"
+                    assert sorted(mounts_below(source)) == before
+                    assert table() == there  # in the same peer groups as before
+            mount.unmount()
+            assert mounts_below(target) == []
+            assert sorted(mounts_below(source)) == before
+    """),
+        propagation,
+    )
+
+
+def test_mounts_upon_each_other_go_and_come_back_in_their_order(mounting: Script) -> None:
+    mounting("""
+        (source / "a").mkdir()
+        for number in (1, 2, 3):
+            run("mount", "-t", "tmpfs", f"layer-{number}", source / "a")
+            (source / "a" / f"layer-{number}").touch()
+        mount = idmapped_mount(source, target, (MAP, MAP), recursive=True)
+        assert len(mounts_below(target)) == 4
+        with open(target / "of-0"):
+            assert refused(mount)[1] == "mount-in-use"
+        for number in (3, 2, 1):
+            assert os.listdir(target / "a") == [f"layer-{number}"]
+            run("umount", target / "a")
+        mount.unmount()
+        with idmapped_mount(source, target, (MAP, MAP), recursive=True):
+            pass
+        assert mounts_below(target) == [] and len(mounts_below(source)) == 3
+        # One that would have to be made private first cannot be reached while another covers it.
+        mount = idmapped_mount(source, target, (MAP, MAP), recursive=True, propagation="unbindable")
+        for options in (dict(), dict(lazy=True)):
+            before = sorted(mounts_below(target))
+            try:
+                mount.unmount(**options)
+            except UsernsError as error:
+                assert (error.errno, error.cause, error.filename) == (errno.EBUSY, "mounted-over", f"{target}/a")
+            else:
+                raise AssertionError
+            assert sorted(mounts_below(target)) == before
+    """)
+
+
+def test_an_interrupt_after_a_submount_is_gone_puts_it_back(mounting: Script) -> None:
+    """An exception of a signal handler between any two steps."""
+    mounting("""
+        from usernsproc import _core
+        make_submounts()
+        mount = idmapped_mount(source, target, (MAP, MAP), recursive=True)
+        before = sorted(mounts_below(target))
+        umount2 = _core.umount2
+        for failing in range(4):
+            for is_done in (False, True):
+                calls = []
+                def interrupted(*arguments):
+                    calls.append(arguments)
+                    if len(calls) == failing + 1:
+                        if is_done:
+                            umount2(*arguments)
+                        raise KeyboardInterrupt
+                    return umount2(*arguments)
+                _core.umount2 = interrupted
+                try:
+                    mount.unmount()
+                except KeyboardInterrupt:
+                    pass
+                else:
+                    raise AssertionError
+                _core.umount2 = umount2
+                assert sorted(mounts_below(target)) == before, (failing, is_done)
+        mount.unmount()
+        assert mounts_below(target) == []
+    """)

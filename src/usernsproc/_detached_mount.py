@@ -22,8 +22,7 @@ from ._mount_abi import (
 from ._mount_attributes import Attributes
 from ._mount_causes import move_refusal
 from ._mount_maps import maps_of_detached_mount
-from ._mount_table import MountId, mounts_below, open_mounts, path_of, read_mounts
-from ._unmount import is_mounted
+from ._mount_table import MountId, is_mounted, mounts_below, open_mounts, path_of, read_mounts
 
 if TYPE_CHECKING:
     from types import TracebackType

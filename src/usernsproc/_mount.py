@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ._errors import UsernsError, userns_error
 from ._mount_maps import maps_of_mount
 from ._mount_table import mount_namespace
-from ._unmount import locate, unmount_lazily, unmount_one, unmount_tree
+from ._unmount import locate, unmount_one, unmount_tree
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,10 +62,8 @@ class Mount:
         self._check_namespace()
         path = locate(self._id, self.target)
         if path is not None:
-            if lazy:
-                unmount_lazily(self._id, path)
-            elif self._below:
-                unmount_tree(self._id, path, self._below)
+            if lazy or self._below:
+                unmount_tree(self._id, path, self._below, lazy=lazy)
             else:
                 unmount_one(self._id, path)
         self._mounted = False

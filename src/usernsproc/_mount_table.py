@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from errno import ENOENT
+from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from . import _core
@@ -17,6 +17,7 @@ from ._mount_abi import (
     AT_NO_AUTOMOUNT,
     AT_STATX_DONT_SYNC,
     AT_SYMLINK_NOFOLLOW,
+    STATMOUNT_MNT_BASIC,
     STATX_MNT_ID,
     STATX_MNT_ID_UNIQUE,
 )
@@ -80,6 +81,11 @@ class MountEntry(NamedTuple):
         )
 
     @property
+    def peer_group(self) -> str | None:
+        """The mounts that are shared with it have the same."""
+        return next((field for field in self.propagation if field.startswith("shared:")), None)
+
+    @property
     def is_unbindable(self) -> bool:
         return "unbindable" in self.propagation
 
@@ -138,6 +144,28 @@ def mounts_below(mounts: Iterable[MountEntry], number: int) -> list[MountEntry]:
     for entry in found:  # grows while it is walked through
         found.extend(children.get(entry.number, ()))
     return found
+
+
+def is_mounted(mount: MountId) -> bool:
+    """Whether it is in the calling thread's mount namespace."""
+    errno = _statmount(mount)
+    if errno == 0 or errno == ENOENT:
+        return errno == 0
+    if errno == EPERM and _statmount(MountId.at("/")) == 0:
+        return True  # out of reach; it is not the call as such that is refused
+    entry = find_mount(read_mounts(), mount.number)
+    return entry is not None and mount.is_same(entry.identity())
+
+
+def _statmount(mount: MountId) -> int:
+    """The errno, or 0: it is there."""
+    if not mount.unique:
+        return ENOSYS
+    try:
+        _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def mount_namespace() -> tuple[int, int]:

@@ -8,49 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from errno import EBUSY, EINVAL, ENOENT, ENOSYS, EPERM
+from errno import EBUSY, EINVAL
 
 from . import _core
 from ._errors import UsernsError, userns_error
-from ._mount_abi import (
-    AT_FDCWD,
-    AT_SYMLINK_NOFOLLOW,
-    MNT_DETACH,
-    MOVE_MOUNT_F_EMPTY_PATH,
-    MS_PRIVATE,
-    MS_UNBINDABLE,
-    OPEN_TREE_CLOEXEC,
-    OPEN_TREE_CLONE,
-    STATMOUNT_MNT_BASIC,
-    UMOUNT_NOFOLLOW,
-)
-from ._mount_table import MountEntry, MountId, find_mount, mounts_below, read_mounts
+from ._mount_abi import MNT_DETACH, UMOUNT_NOFOLLOW
+from ._mount_copy import MadePrivate, MountCopy, must_be_private
+from ._mount_table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
 from ._mount_users import described_users
 
 _SHOWN = 5
 STILL_THERE = "It is still mounted: whatever deletes below it deletes from the source."
-
-
-def is_mounted(mount: MountId) -> bool:
-    """Whether it is in the calling thread's mount namespace."""
-    errno = _statmount(mount)
-    if errno == 0 or errno == ENOENT:
-        return errno == 0
-    if errno == EPERM and _statmount(MountId.at("/")) == 0:
-        return True  # out of reach; it is not the call as such that is refused
-    entry = find_mount(read_mounts(), mount.number)
-    return entry is not None and mount.is_same(entry.identity())
-
-
-def _statmount(mount: MountId) -> int:
-    """The errno, or 0: it is there."""
-    if not mount.unique:
-        return ENOSYS
-    try:
-        _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 def locate(mount: MountId, path: str) -> str | None:
@@ -83,26 +51,20 @@ def _is_at(mount: MountId, path: str) -> bool:
         return False
 
 
-def unmount_one(mount: MountId, path: str) -> None:
+def unmount_one(mount: MountId, path: str, flags: int = 0) -> None:
     try:
-        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW)
+        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | flags)
     except OSError as error:
         raise _why_not(error.errno or 0, mount, path) from None
 
 
-def unmount_lazily(mount: MountId, path: str) -> None:
-    """With all below. Who is in there stays."""
-    try:
-        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | MNT_DETACH)
-    except OSError as error:
-        raise _why_not(error.errno or 0, mount, path) from None
-
-
-def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) -> None:
+def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None, *, lazy: bool = False) -> None:
     """A mount and those below it, if they are these by number (`None`: whichever there are).
 
     Each is copied before it is unmounted; when a later one turns out to be busy,
     the copies are put where the mounts were, and *below* has their numbers.
+    Lazily they go all at once; then who is in there stays. What is mounted
+    elsewhere, with the source, is not unmounted there in either case.
     """
     mounts = read_mounts()
     top = find_mount(mounts, mount.number)
@@ -110,66 +72,46 @@ def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None) ->
         raise _why_not(EINVAL, mount, path)
     found = mounts_below(mounts, mount.number)
     strangers = [entry for entry in found if below is not None and not _is_one_of(entry, below)]
-    if strangers:
+    if strangers and not lazy:
         raise _refused(EBUSY, path, "has-submounts", f"Mounted below it since: {_listed(strangers)}.")
-    copies: list[_Copy] = []
+    changed: list[MadePrivate] = []
+    copies: list[MountCopy] = []
     try:
+        for entry in must_be_private([top, *found], mounts):
+            changed.append(MadePrivate(entry))
+        if lazy:
+            unmount_one(mount, path, MNT_DETACH)
+            return
         for entry in reversed(found):
-            copies.append(_Copy(entry))
-            unmount_one(MountId(entry.number, 0), entry.point)
-            copies[-1].stands_in()
+            copies.append(MountCopy(entry))
+            with copies[-1].unmounting():
+                unmount_one(MountId(entry.number, 0), entry.point)
         unmount_one(mount, path)
     except BaseException as error:
-        for copy in reversed(copies):
-            copy.put_back(error)
-        if below is not None:  # a number of one may be that of another's copy: first these, then those
-            for copy in copies:
-                below.pop(copy.replaced, None)
-            below.update((copy.id.number, copy.id) for copy in copies if copy.replaced)
+        _put_back(changed, copies, below, error)
         raise
     finally:
+        for made_private in changed:
+            made_private.close()
         for copy in copies:
-            os.close(copy.fd)
+            copy.close()
+
+
+def _put_back(
+    changed: list[MadePrivate], copies: list[MountCopy], below: dict[int, MountId] | None, error: BaseException
+) -> None:
+    again = [copy for copy in reversed(copies) if copy.put_back(error)]
+    for made_private in changed:
+        made_private.put_back(error)
+    if below is not None:  # a number of one may be that of another's copy: first these, then those
+        for copy in again:
+            below.pop(copy.entry.number, None)
+        below.update((copy.id.number, copy.id) for copy in again)
 
 
 def _is_one_of(entry: MountEntry, below: dict[int, MountId]) -> bool:
     known = below.get(entry.number)
     return known is not None and known.is_same(entry.identity())
-
-
-class _Copy:
-    """Of a mount that is about to be unmounted."""
-
-    def __init__(self, entry: MountEntry) -> None:
-        self._entry = entry
-        self._path = os.fsencode(entry.point)
-        self.replaced = 0
-        """The number of the mount, once that is gone."""
-        if entry.is_unbindable:  # such a mount cannot be copied
-            self._set_propagation(MS_PRIVATE)
-        try:
-            self.fd = _core.open_tree(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
-        except OSError as error:
-            if entry.is_unbindable:
-                self._set_propagation(MS_UNBINDABLE)
-            raise userns_error("umount", error.errno or 0, entry.point) from None
-        self.id = MountId.of_fd(self.fd)
-
-    def _set_propagation(self, propagation: int) -> None:
-        _core.mount_setattr(AT_FDCWD, self._path, AT_SYMLINK_NOFOLLOW, 0, 0, propagation, 0)
-
-    def stands_in(self) -> None:
-        self.replaced = self._entry.number
-
-    def put_back(self, error: BaseException) -> None:
-        """*error* is why."""
-        try:
-            if self.replaced:
-                _core.move_mount(self.fd, b"", AT_FDCWD, self._path, MOVE_MOUNT_F_EMPTY_PATH)
-            if self._entry.is_unbindable:
-                self._set_propagation(MS_UNBINDABLE)
-        except OSError as second:
-            error.add_note(f"The mount at {self._entry.point} could not be put back: {second.strerror}.")
 
 
 def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:

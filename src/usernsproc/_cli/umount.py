@@ -26,17 +26,15 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from .._mount_table import MountId  # `run` does without
-    from .._unmount import unmount_lazily, unmount_one, unmount_tree
+    from .._unmount import unmount_one, unmount_tree
 
     target = options.target.rstrip("/") or "/"
     if os.path.islink(target):
         raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")
     path = os.path.realpath(target, strict=True)
     mount = MountId.at(path)
-    if options.lazy:
-        unmount_lazily(mount, path)
-    elif options.recursive:
-        unmount_tree(mount, path, None)
+    if options.lazy or options.recursive:
+        unmount_tree(mount, path, None, lazy=options.lazy)
     else:
         unmount_one(mount, path)
     return 0
