@@ -147,25 +147,52 @@ def test_the_kernel_tells_its_maps_or_the_error_says_since_when(mounting: Script
 
 
 @pytest.mark.root
-def test_an_interrupt_at_the_last_moment_leaves_no_mount(mounting: Script) -> None:
-    """An exception of a signal handler, after the kernel has attached it."""
-    mounting("""
-        from usernsproc import _detached_mount, idmapped_mount
-        def interrupted(table):
-            raise KeyboardInterrupt
-        before = state()
-        original, _detached_mount.read_mounts = _detached_mount.read_mounts, interrupted
-        try:
-            idmapped_mount(source, target, (MAP, MAP))
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError
-        assert state() == before
-        _detached_mount.read_mounts = original
-        with idmapped_mount(source, target, (MAP, MAP)):
-            pass
-    """)
+@pytest.mark.parametrize("recursive", [False, True])
+def test_an_interrupt_leaves_no_mount(script: Script, recursive: bool) -> None:
+    """An exception of a signal handler, before or after any of the system calls."""
+    script(
+        dedent(PREPARE)
+        + dedent("""
+        import sys
+        from usernsproc import _core, idmapped_mount
+        recursive = sys.argv[1] == "True"
+        for directory in (source / "a", source / "a" / "b"):
+            directory.mkdir()
+            run("mount", "-t", "tmpfs", "tmpfs", directory)
+        run("mount", "--make-shared", work)  # so that all steps are taken
+
+        with create_userns(MAP, MAP) as userns:
+            before, points = state(), 0
+            for name in ("open_tree", "mount_setattr", "move_mount", "umount2"):
+                original = getattr(_core, name)
+                for is_done in (False, True):
+                    if name == "open_tree" and is_done:
+                        continue  # its result would be lost to this test, not to the program
+                    for number in range(100):
+                        calls = []
+                        def interrupted(*arguments):
+                            calls.append(arguments)
+                            if len(calls) != number + 1:
+                                return original(*arguments)
+                            if is_done:
+                                original(*arguments)
+                            raise KeyboardInterrupt
+                        setattr(_core, name, interrupted)
+                        try:
+                            mount = idmapped_mount(source, target, userns, recursive=recursive)
+                        except KeyboardInterrupt:
+                            points += 1
+                            setattr(_core, name, original)
+                        else:
+                            setattr(_core, name, original)
+                            mount.unmount()
+                        assert state() == before, (name, is_done, number)
+                        if len(calls) <= number:
+                            break
+            assert points >= (20 if recursive else 9), points
+    """),
+        str(recursive),
+    )
 
 
 def test_it_owns_its_descriptor() -> None:

@@ -180,14 +180,25 @@ def test_propagation(script: Script, propagation: str, at_target: bool, at_sourc
     script(source, propagation, str(at_target), str(at_source))
 
 
-def test_a_private_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(script: Script) -> None:
-    script("""
+@pytest.mark.parametrize("propagation", ["private", "slave", "unbindable"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(
+    script: Script, propagation: str, recursive: bool
+) -> None:
+    """A copy of it is in all mount namespaces that are peers, as of everything that is mounted there."""
+    source = """
+        import sys
         import native
+        from conftest import state
         from mounting import *
         from usernsproc import idmapped_mount
+        options = dict(propagation=sys.argv[1], recursive=sys.argv[2] == "True")
         work = own_mount_namespace()
         source, target = make_file_system("tmpfs", work), work / "target"
-        target.mkdir()
+        target.mkdir(), (source / "sub").mkdir()
+        run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
+        (source / "sub" / "deep").mkdir()
+        run("mount", "-t", "tmpfs", "tmpfs", source / "sub" / "deep")
         run("mount", "--make-shared", work)
         question, ask = os.pipe()
         answer, reply = os.pipe()
@@ -195,19 +206,38 @@ def test_a_private_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmoun
         if peer == 0:  # in a mount namespace that is a peer of ours
             native.prctl(native.PR_SET_PDEATHSIG, 9)
             native.unshare(native.CLONE_NEWNS)
-            for _ in range(3):
+            while True:
                 os.write(reply, str(len(mounts_below(target))).encode())
                 os.read(question, 1)
-            os._exit(0)
-        assert os.read(answer, 1) == b"0"
-        with idmapped_mount(source, target, (MAP, MAP)):
+
+        def number_in_peer():
             os.write(ask, b".")
-            assert os.read(answer, 1) == b"1"
-        os.write(ask, b".")
+            return int(os.read(answer, 1))
+
         assert os.read(answer, 1) == b"0"
-        os.write(ask, b".")
+        before = state()
+        for use in range(2):
+            mount = idmapped_mount(source, target, (MAP, MAP), **options)
+            assert number_in_peer() == 1
+            assert len(mounts_below(target)) == (3 if options["recursive"] else 1)
+            assert all("idmapped" in entry for entry in mounts_below(target))
+            if options["recursive"]:
+                assert owners(target / "sub" / "deep") == (100000, 100000)
+                with open(source / "sub" / "deep" / "file", "w"), open(target / "sub" / "deep" / "file"):
+                    try:
+                        mount.unmount()
+                    except UsernsError as error:
+                        assert error.cause == "mount-in-use", error.cause
+                    else:
+                        raise AssertionError
+                assert number_in_peer() == 1
+            mount.unmount(lazy=use == 1)
+            assert number_in_peer() == 0
+            assert state() == before
+        os.kill(peer, 9)
         os.waitpid(peer, 0)
-    """)
+    """
+    script(source, propagation, str(recursive))
 
 
 def test_a_propagation_that_does_not_exist_is_refused() -> None:

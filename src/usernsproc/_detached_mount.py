@@ -6,15 +6,13 @@ import os
 import warnings
 from errno import EINVAL
 from operator import index
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from . import _core
-from ._errors import closed_error, userns_error
+from ._errors import UsernsError, closed_error, userns_error
 from ._idmapped_copy import open_path
 from ._mount import Mount
 from ._mount_abi import (
-    AT_EMPTY_PATH,
-    AT_RECURSIVE,
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
@@ -22,7 +20,8 @@ from ._mount_abi import (
 from ._mount_attributes import Attributes
 from ._mount_causes import move_refusal
 from ._mount_maps import maps_of_detached_mount
-from ._mount_table import MountId, is_mounted, mounts_below, open_mounts, path_of, read_mounts
+from ._mount_table import MountId, find_mount, is_mounted, mounts_below, open_mounts, path_of, read_mounts
+from ._propagation import set_propagation, set_propagation_of_tree
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,11 +45,12 @@ class DetachedMount:
     process, and `propagation` is what `attach()` is to set, as of `idmapped_mount`.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_propagation")
+    __slots__ = ("__weakref__", "_fd", "_may_be_tree", "_propagation")
 
     def __init__(self, fd: int, *, propagation: str | None = None) -> None:
         self._fd = -1  # for __del__
         self._propagation = Attributes.wanted(None, None, None, None, propagation).propagation
+        self._may_be_tree = True
         self._fd = index(fd)
 
     def fileno(self) -> int:
@@ -113,8 +113,7 @@ class DetachedMount:
         with open_mounts() as table:
             try:
                 self._move(tree, target, target_fd)
-                for entry in mounts_below(read_mounts(table), mount_id.number):
-                    below[entry.number] = entry.identity()
+                below.update(self._settle(tree, target, mount_id, table))
                 self.close()
             except BaseException:
                 if self._fd >= 0 and is_mounted(mount_id):
@@ -127,12 +126,22 @@ class DetachedMount:
             _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
         except OSError as error:
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
-        if self._propagation:
-            # Below a shared mount the kernel makes everything shared.
-            try:
-                _core.mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, self._propagation, 0)
-            except OSError as error:
-                raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
+
+    def _settle(self, tree: int, target: Path, mount_id: MountId, table: BinaryIO) -> dict[int, MountId]:
+        """The submounts, once all have the propagation that was asked for."""
+        try:
+            if not self._may_be_tree:
+                return set_propagation(tree, self._propagation)
+            mounts = read_mounts(table)
+            top = find_mount(mounts, mount_id.number)
+            if top is not None:
+                return set_propagation_of_tree(tree, self._propagation, top, mounts_below(mounts, top.number))
+        except UsernsError:
+            raise
+        except OSError as error:
+            raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
+        note = "The target is outside of this process' root directory, where it could not be found again."
+        raise userns_error("move_mount", EINVAL, os.fspath(target), cause="out-of-reach", note=note)
 
     @property
     def uid_map(self) -> IdMap:

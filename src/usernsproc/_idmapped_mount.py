@@ -61,7 +61,9 @@ def idmapped_mount(
         propagation: how mounts made later below *source* and *target* are passed on
             (`mount_namespaces(7)`): `"private"`, not; `"slave"`, to *target*;
             `"shared"`, both ways; `"unbindable"`, not, and it cannot be mounted
-            elsewhere; `None`: as the kernel has it for a bind mount.
+            elsewhere; `None`: as the kernel has it for a bind mount. Where *target* lies
+            below a shared mount, other mount namespaces that share it get a copy of the
+            mount, without its submounts, until it is unmounted.
 
     Raises:
         UsernsError: `open_tree`: `ENOENT`, `EPERM` (`CAP_SYS_ADMIN` in the mount
@@ -120,4 +122,6 @@ def open_idmapped(
             raise refusal(failure, Request(source, source_fd, userns_fd, recursive, attributes)) from None
         finally:
             os.close(source_fd)
-    return DetachedMount(tree, propagation=propagation)
+    detached = DetachedMount(tree, propagation=propagation)
+    detached._may_be_tree = recursive
+    return detached

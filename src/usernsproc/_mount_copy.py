@@ -43,6 +43,9 @@ class MountCopy:
             raise
         self._is_gone = True
 
+    def attach(self) -> None:
+        _core.move_mount(self._fd, b"", AT_FDCWD, os.fsencode(self.entry.point), MOVE_MOUNT_F_EMPTY_PATH)
+
     def put_back(self, error: BaseException) -> bool:
         """Attach it, if the mount is gone. *error* is why."""
         if self._is_gone is None:
@@ -50,7 +53,7 @@ class MountCopy:
         if not self._is_gone:
             return False
         try:
-            _core.move_mount(self._fd, b"", AT_FDCWD, os.fsencode(self.entry.point), MOVE_MOUNT_F_EMPTY_PATH)
+            self.attach()
         except OSError as second:
             error.add_note(f"The mount at {self.entry.point} could not be put back: {second.strerror}.")
             return False
