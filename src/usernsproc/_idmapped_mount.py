@@ -63,7 +63,7 @@ def idmapped_mount(
             `"shared"`, both ways; `"unbindable"`, not, and it cannot be mounted
             elsewhere; `None`: as the kernel has it for a bind mount. Where *target* lies
             below a shared mount, other mount namespaces that share it get a copy of the
-            mount, without its submounts, until it is unmounted.
+            mount until it is unmounted, without its submounts but for `"shared"` and `None`.
 
     Raises:
         UsernsError: `open_tree`: `ENOENT`, `EPERM` (`CAP_SYS_ADMIN` in the mount
