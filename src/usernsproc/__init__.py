@@ -19,10 +19,13 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
+    from ._detached_mount import DetachedMount
     from ._enter import Entered
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
     from ._idmap import IdMap, IdMapLike, IdRange
-    from ._mount import Mount, idmapped_mount
+    from ._idmap_support import IdmapSupport, supports_idmap
+    from ._idmapped_mount import idmapped_mount, open_idmapped
+    from ._mount import Mount
     from ._namespace import Namespace, NamespaceKind, create_userns
     from ._nslist import NamespaceInfo, NamespaceList
     from ._process import UsernsProcess
@@ -36,12 +39,14 @@ __all__ = [
     "CalledProcessError",
     "CompletedProcess",
     "CredentialsError",
+    "DetachedMount",
     "Entered",
     "IdMap",
     "IdMapError",
     "IdMapLike",
     "IdMapPermissionError",
     "IdRange",
+    "IdmapSupport",
     "MapToolError",
     "Mount",
     "Namespace",
@@ -59,8 +64,10 @@ __all__ = [
     "create_userns",
     "idmapped_mount",
     "lowlevel",
+    "open_idmapped",
     "run",
     "subids",
+    "supports_idmap",
 ]
 
 __version__ = "0.1.0"
@@ -68,10 +75,13 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
+    "_detached_mount": ("DetachedMount",),
     "_enter": ("Entered",),
     "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
     "_idmap": ("IdMap", "IdMapLike", "IdRange"),
-    "_mount": ("Mount", "idmapped_mount"),
+    "_idmap_support": ("IdmapSupport", "supports_idmap"),
+    "_idmapped_mount": ("idmapped_mount", "open_idmapped"),
+    "_mount": ("Mount",),
     "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
     "_nslist": ("NamespaceInfo", "NamespaceList"),
     "_process": ("UsernsProcess",),

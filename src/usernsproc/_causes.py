@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOSPC, EPERM, ESRCH, EUSERS
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
 
 # The one table of causes: (step, errno) -> (cause, likely cause and the least
 # far-reaching remedy).
@@ -44,10 +44,16 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
         "in a mount namespace of its own.",
     ),
+    ("open_tree", ENOSYS): ("kernel-too-old", "open_tree(2) needs Linux 5.2, idmapped mounts 5.12."),
+    ("move_mount", EPERM): (
+        "no-mount-rights",
+        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
+    ),
     ("umount", EPERM): (
         "no-mount-rights",
-        "Unmounting takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
+        "To unmount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
     ),
+    ("move_mount", ENOSPC): ("mount-max", "The limit of mounts in a mount namespace, fs.mount-max, is reached."),
     ("setns", EPERM): (
         "join-refused",
         "Entering a namespace takes CAP_SYS_ADMIN in the user namespace that owns it, and in the own one or the one "

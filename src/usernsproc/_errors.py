@@ -46,7 +46,7 @@ class UsernsError(OSError):
     """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
     `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
     `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
-    `move_mount`, `mount_point`, `umount`, `chroot`, or `prepare` for what comes before all of them."""
+    `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, or `prepare` for what comes before all of them."""
 
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""

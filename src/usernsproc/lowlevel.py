@@ -9,9 +9,21 @@ import os
 import signal
 
 from . import _core
+from ._mount_abi import STATX_MNT_ID_UNIQUE
 from ._plan import Plan
 
-__all__ = ["fork_userns", "mount_setattr", "move_mount", "open_tree", "setns", "umount2"]
+__all__ = [
+    "fork_userns",
+    "listmount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "open_tree_attr",
+    "setns",
+    "statmount",
+    "umount2",
+    "unique_mount_id",
+]
 
 
 def fork_userns() -> tuple[int, int]:
@@ -65,6 +77,21 @@ def mount_setattr(
     _core.mount_setattr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
 
 
+def open_tree_attr(
+    dirfd: int,
+    path: str | bytes | os.PathLike[str],
+    flags: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> int:
+    """`open_tree_attr(2)`, Linux 6.15: `open_tree` and `mount_setattr` in one, which can also replace
+    the maps of an idmapped mount in the copy."""
+    return _core.open_tree_attr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
+
+
 def move_mount(
     from_dirfd: int,
     from_path: str | bytes | os.PathLike[str],
@@ -79,3 +106,21 @@ def move_mount(
 def umount2(target: str | bytes | os.PathLike[str], flags: int = 0) -> None:
     """`umount2(2)`."""
     _core.umount2(os.fsencode(target), flags)
+
+
+def unique_mount_id(dirfd: int, path: str | bytes | os.PathLike[str], flags: int = 0) -> int:
+    """`stx_mnt_id` of `statx(2)` with `STATX_MNT_ID_UNIQUE`, Linux 6.8: what `statmount` and `listmount`
+    take. 0: an older kernel."""
+    return _core.mount_id(dirfd, os.fsencode(path), flags, STATX_MNT_ID_UNIQUE)
+
+
+def statmount(mnt_id: int, mask: int, *, mnt_ns_id: int = 0, fd: int = 0, flags: int = 0) -> bytes:
+    """`statmount(2)`, Linux 6.8: a `struct statmount` and the strings that it points to; *fd* is for
+    `STATMOUNT_BY_FD`, Linux 7.0."""
+    return _core.statmount(mnt_id, mask, mnt_ns_id, fd, flags)
+
+
+def listmount(mnt_id: int, *, last_mnt_id: int = 0, mnt_ns_id: int = 0) -> list[int]:
+    """`listmount(2)`, Linux 6.8: unique ids of the mounts below one, 512 at most; go on with the last as
+    *last_mnt_id*."""
+    return _core.listmount(mnt_id, last_mnt_id, mnt_ns_id)

@@ -1,6 +1,7 @@
 /* Thin system calls, as in os: an OSError with the errno. */
 #include "module.h"
 
+#include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -74,6 +75,30 @@ static PyObject *core_mount_setattr(PyObject *module, PyObject *arguments)
 	return result_of(result);
 }
 
+PyDoc_STRVAR(open_tree_attr_doc,
+	     "open_tree_attr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd) -> fd\n\n"
+	     "open_tree_attr(2), Linux 6.15.");
+
+static PyObject *core_open_tree_attr(PyObject *module, PyObject *arguments)
+{
+	unsigned long long set, clear, propagation, userns;
+	struct mount_attr_v0 attributes;
+	const char *path;
+	unsigned flags;
+	long result;
+	int dirfd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "iyIKKKK:open_tree_attr", &dirfd, &path, &flags, &set, &clear,
+			      &propagation, &userns))
+		return NULL;
+	attributes = (struct mount_attr_v0){set, clear, propagation, userns};
+	Py_BEGIN_ALLOW_THREADS
+	result = syscall(__NR_open_tree_attr, dirfd, path, flags, &attributes, sizeof(attributes));
+	Py_END_ALLOW_THREADS
+	return result_of(result);
+}
+
 PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_path, flags)\n\n"
 			     "move_mount(2), Linux 5.2.");
 
@@ -111,12 +136,121 @@ static PyObject *core_umount2(PyObject *module, PyObject *arguments)
 	return result_of(result);
 }
 
+/* struct statx, what is used of it */
+struct mount_id_of_statx {
+	uint32_t mask;
+	char before[140];
+	uint64_t mount_id;
+	char after[104];
+};
+
+PyDoc_STRVAR(mount_id_doc, "mount_id(dirfd, path, flags, mask) -> int\n\n"
+			   "stx_mnt_id of statx(2); 0: this kernel does not tell it for that mask.");
+
+static PyObject *core_mount_id(PyObject *module, PyObject *arguments)
+{
+	struct mount_id_of_statx answer;
+	unsigned flags, mask;
+	const char *path;
+	long result;
+	int dirfd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "iyII:mount_id", &dirfd, &path, &flags, &mask))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	result = syscall(__NR_statx, dirfd, path, flags, mask, &answer);
+	Py_END_ALLOW_THREADS
+	if (result < 0)
+		return result_of(result);
+	return PyLong_FromUnsignedLongLong(answer.mask & mask ? answer.mount_id : 0);
+}
+
+/* struct mnt_id_req of Linux 6.11 */
+struct mount_request {
+	uint32_t size, fd;
+	uint64_t mount_id, param, namespace_id;
+};
+
+enum { STATMOUNT_FIRST_SIZE = 4096, STATMOUNT_LAST_SIZE = 1 << 20 };
+
+PyDoc_STRVAR(statmount_doc, "statmount(mount_id, mask, namespace_id, fd, flags) -> bytes\n\n"
+			    "statmount(2), Linux 6.8: a struct statmount and its strings.");
+
+static PyObject *core_statmount(PyObject *module, PyObject *arguments)
+{
+	unsigned long long mount_id, mask, namespace_id;
+	struct mount_request request;
+	PyObject *answer = NULL;
+	long result = -1;
+	unsigned flags;
+	int fd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "KKKiI:statmount", &mount_id, &mask, &namespace_id, &fd, &flags))
+		return NULL;
+	request = (struct mount_request){sizeof(request), (uint32_t)fd, mount_id, mask, namespace_id};
+	for (size_t size = STATMOUNT_FIRST_SIZE; size <= STATMOUNT_LAST_SIZE; size *= 4) {
+		Py_CLEAR(answer);
+		answer = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+		if (!answer)
+			return NULL;
+		char *buffer = PyBytes_AsString(answer);
+		Py_BEGIN_ALLOW_THREADS
+		result = syscall(__NR_statmount, &request, buffer, size, flags);
+		Py_END_ALLOW_THREADS
+		if (result == 0 || errno != EOVERFLOW) /* the buffer is too small */
+			break;
+	}
+	if (result == 0)
+		return answer;
+	PyErr_SetFromErrno(PyExc_OSError);
+	Py_DECREF(answer);
+	return NULL;
+}
+
+enum { LISTMOUNT_IDS = 512 };
+
+PyDoc_STRVAR(listmount_doc, "listmount(mount_id, last_id, namespace_id) -> list of ids\n\n"
+			    "listmount(2), Linux 6.8: up to 512 mounts below, those after last_id.");
+
+static PyObject *core_listmount(PyObject *module, PyObject *arguments)
+{
+	unsigned long long mount_id, last_id, namespace_id;
+	struct mount_request request;
+	uint64_t ids[LISTMOUNT_IDS];
+	PyObject *answer;
+	long count;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "KKK:listmount", &mount_id, &last_id, &namespace_id))
+		return NULL;
+	request = (struct mount_request){sizeof(request), 0, mount_id, last_id, namespace_id};
+	Py_BEGIN_ALLOW_THREADS
+	count = syscall(__NR_listmount, &request, ids, (size_t)LISTMOUNT_IDS, 0);
+	Py_END_ALLOW_THREADS
+	if (count < 0)
+		return result_of(count);
+	answer = PyList_New(count);
+	for (long i = 0; answer && i < count; i++) {
+		PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
+
+		if (!id || PyList_SetItem(answer, i, id) < 0)
+			Py_CLEAR(answer);
+	}
+	return answer;
+}
+
 static PyMethodDef system_calls[] = {
 	{"setns", core_setns, METH_VARARGS, setns_doc},
 	{"open_tree", core_open_tree, METH_VARARGS, open_tree_doc},
 	{"mount_setattr", core_mount_setattr, METH_VARARGS, mount_setattr_doc},
+	{"open_tree_attr", core_open_tree_attr, METH_VARARGS, open_tree_attr_doc},
 	{"move_mount", core_move_mount, METH_VARARGS, move_mount_doc},
 	{"umount2", core_umount2, METH_VARARGS, umount2_doc},
+	{"mount_id", core_mount_id, METH_VARARGS, mount_id_doc},
+	{"statmount", core_statmount, METH_VARARGS, statmount_doc},
+	{"listmount", core_listmount, METH_VARARGS, listmount_doc},
 	{NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,115 @@
+"""For test programs that mount: they get a mount namespace of their own, so nothing is left when they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import native
+
+from conftest import state
+from usernsproc import UsernsError
+
+MAP = "0:100000:65536"
+MKFS = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
+MIB = 1 << 20
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True)
+
+
+def own_mount_namespace() -> Path:
+    """Enter one; gives a directory that only this program sees, an empty tmpfs."""
+    native.unshare(native.CLONE_NEWNS)
+    run("mount", "--make-rprivate", "/")
+    work = Path(sys.argv[0]).parent / "work"
+    work.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
+    # An ordinary user is to get there; what is above it belongs to the test run.
+    run("mount", "--move", work, "/mnt")
+    return Path("/mnt")
+
+
+def make_file_system(kind: str, work: Path) -> Path:
+    """A new file system, mounted; in it `source`, with files of two users."""
+    disk = work / f"disk-{kind}"
+    disk.mkdir()
+    image = work / f"image-{kind}"
+    if kind in MKFS:
+        with open(image, "wb") as file:
+            file.truncate(400 * MIB)
+        run(*MKFS[kind], image)
+        run("mount", "-o", "loop", image, disk)
+        populate(disk)
+    elif kind == "squashfs":
+        run("mount", "-t", "tmpfs", "tmpfs", disk)
+        populate(disk)
+        run("mksquashfs", disk, image, "-quiet", "-no-progress")
+        run("umount", disk)
+        run("mount", "-o", "loop", image, disk)
+    else:
+        run("mount", "-t", kind, kind, disk)
+        populate(disk)
+    return disk / "source"
+
+
+def mount_again(kind: str, work: Path) -> None:
+    """So that what is seen then comes from the disk."""
+    run("umount", work / f"disk-{kind}")
+    run("mount", "-o", "loop", work / f"image-{kind}", work / f"disk-{kind}")
+
+
+def populate(directory: Path) -> None:
+    source = directory / "source"
+    source.mkdir()
+    source.chmod(0o777)
+    for uid in (0, 1000):
+        (source / f"of-{uid}").write_text(f"of {uid}")
+        os.chown(source / f"of-{uid}", uid, uid)
+
+
+def owners(path: Path | str) -> tuple[int, int]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_uid, status.st_gid
+
+
+def errno_as(uid: int, action: Callable[[], object]) -> int:
+    """What an ordinary user gets for it, in a child process: 0 or an errno."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            action()
+        except OSError as error:
+            os._exit(error.errno or 255)
+        except BaseException:
+            os._exit(255)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def create_as(uid: int, path: Path) -> int:
+    return errno_as(uid, lambda: open(path, "x").close())
+
+
+def failure(function: Callable[..., object], *arguments: object, **options: object) -> UsernsError:
+    """How it fails, having changed nothing."""
+    before = state()
+    try:
+        function(*arguments, **options)
+    except UsernsError as error:
+        assert state() == before, "it left something behind"
+        return error
+    raise AssertionError("it did not fail")
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Mount points and their options, as the kernel's table has them."""
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [f"{line[4]} {line[5]}" for line in lines if f"{line[4]}/".startswith(f"{path}/")]
