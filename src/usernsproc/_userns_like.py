@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from ._errors import userns_error
 from ._idmap import IdMapLike
 from ._namespace import Namespace, create_userns
-from ._procdir import HasFileno
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
+
+    from ._procdir import HasFileno
 
 Path: TypeAlias = "str | bytes | os.PathLike[str]"
 
