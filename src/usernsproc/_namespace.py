@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Namespace", "NamespaceKind", "create_userns"]
 
 
-def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | None = None) -> Namespace:
+def create_userns(
+    uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | None = None, owner: int | None = None
+) -> Namespace:
     """Make a user namespace with these id maps and return it as a descriptor.
 
     A transient child is made with `clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES |
@@ -50,11 +52,17 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs: `"deny"`
             exactly where the kernel demands it, that is for a map of the own group
             alone without `CAP_SETGID`.
+        owner: the id **outside** that shall own it and is charged for it
+            (`user.max_user_namespaces`). Another than the own one takes `CAP_SETUID`,
+            and a program of ours that becomes it: this process keeps its ids. The end
+            of that program, a child until then, is told by SIGCHLD.
 
     Raises:
         IdMapError: a map is malformed; nothing was created.
         IdMapPermissionError: this caller may not have such a map (`EPERM`), with
             the rule in `cause`; nothing was created.
+        CredentialsError: this caller may not become *owner* (`EPERM`, step `owner`);
+            nothing was created.
         MapToolError: `newuidmap` or `newgidmap` failed (step of that name).
         UsernsError: a step failed: `clone` with `ENOSPC` (limit
             `user.max_user_namespaces`, or nested too deep), `EPERM` (chroot,
@@ -65,9 +73,12 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
 
     Linux 5.4. See `user_namespaces(7)`, `clone(2)`.
     """
-    maps = Maps.wanted(uid_map, gid_map, setgroups, Caller.now())
+    caller = Caller.now()
+    maps = Maps.wanted(uid_map, gid_map, setgroups, caller)
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
+    if owner is not None and owner != caller.uid:
+        return _of_another_owner(maps, owner)
     userns = Namespace(-1)
     try:
         between = maps.write_by_tool if maps.by_tool else None
@@ -78,6 +89,14 @@ def create_userns(uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | No
         userns.close()
         raise
     return userns
+
+
+def _of_another_owner(maps: Maps, owner: int) -> Namespace:
+    from ._process import UsernsProcess
+
+    holder = UsernsProcess(uid_map=maps.uid_map, gid_map=maps.gid_map, setgroups=maps.setgroups, owner=owner)
+    with holder:
+        return holder.namespace()
 
 
 class Namespace:
