@@ -253,6 +253,8 @@ IdMapLike: TypeAlias = IdMap | str | Iterable[Union[IdRange, "tuple[int, int, in
 """What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
 name of a preset (`"root"`, `"current"`, `"subids"`, `"rootless"`, `"all"`)."""
 
+PRESETS = ("root", "current", "subids", "rootless", "all")
+
 
 def as_id_map(value: IdMapLike) -> IdMap:
     """The map that `value` stands for, if it is not the name of a preset.
@@ -284,8 +286,6 @@ def _as_ranges(value: object) -> Iterable[IdRange]:
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> IdMap:
     if re.fullmatch(r"[A-Za-z_-]+", text):
-        from ._presets import PRESETS
-
         raise IdMapError(f"{text!r} is no preset ({', '.join(PRESETS)}) and no map (inside:outside:count)")
     return IdMap.parse(text)
 
