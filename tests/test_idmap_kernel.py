@@ -452,6 +452,16 @@ def without_imports() -> None:
     sys.meta_path.clear()
     nest(NESTED)
     create_userns("0:5:1", "0:5:1").close()
+    become(5, 9)
+    create_userns("root", "root").close()
+    for maps, cause in ((("0:7:2", "root"), "no-cap-setuid"), (("root", "0:7:2"), "no-cap-setgid")):
+        try:
+            create_userns(*maps)
+        except IdMapPermissionError as error:
+            assert error.cause == cause
+            assert "cannot be found out" in str(error)
+        else:
+            raise AssertionError(maps)
 
 
 def main(what: str, seed: str = "1", maps: str = "100") -> None:

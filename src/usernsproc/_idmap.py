@@ -261,6 +261,8 @@ else:
 """What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
 name of a preset (`"root"`, `"current"`, `"subids"`, `"rootless"`, `"all"`)."""
 
+PRESETS = ("root", "current", "subids", "rootless", "all")
+
 
 def as_id_map(value: IdMapLike) -> IdMap:
     """The map that `value` stands for, if it is not the name of a preset.
@@ -296,8 +298,6 @@ def _as_ranges(value: object) -> Iterable[IdRange]:
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> IdMap:
     if re.fullmatch(r"[A-Za-z_-]+", text):
-        from ._presets import PRESETS
-
         raise IdMapError(f"{text!r} is no preset ({', '.join(PRESETS)}) and no map (inside:outside:count)")
     return IdMap.parse(text)
 

@@ -15,8 +15,8 @@ from functools import cache, lru_cache
 from . import _core
 from ._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from ._errors import IdMapError, Objection, refusal, userns_error
-from ._idmap import IDENTITY, IdMap, IdMapLike, IdRange, as_id_map
-from ._presets import OF_SUBIDS, PRESETS, laid_out, own_id_as, rootless, unchanged
+from ._idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
+from ._presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -145,8 +145,6 @@ def _with_tools(
     uid_map: IdMap | str | None, gid_map: IdMap | str | None, setgroups: str | None, caller: Caller
 ) -> Maps:
     """One of the two tools has to write its map. Looks at files, and remembers nothing."""
-    from ._tool_rules import objections
-
     maps: dict[str, IdMap | None] = {}
     by_tool: list[str] = []
     for step, value in (("uid_map", uid_map), ("gid_map", gid_map)):
@@ -155,13 +153,27 @@ def _with_tools(
             continue
         if needs_tool(step, id_map, caller):
             _refuse(step, _not_mapped(id_map, _own_map(step, caller)))
-            _refuse(step, objections(step, id_map, caller))
+            _refuse(step, _objections_of_the_tool(step, id_map, caller))
             by_tool.append(step)
         else:
             if step == "gid_map":
                 setgroups = setgroups or needed_setgroups(caller)
             _refuse(step, _objections(step, id_map, caller, setgroups))
     return Maps(maps["uid_map"], maps["gid_map"], setgroups, tuple(by_tool))
+
+
+def _objections_of_the_tool(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
+    """Not loaded before, since few need it; and a process that has changed its namespaces or
+    its user may no longer reach the interpreter's files."""
+    try:
+        from ._tool_rules import objections
+    except ImportError as error:
+        cause = "no-cap-setuid" if step == "uid_map" else "no-cap-setgid"
+        capability = cause.removeprefix("no-").upper().replace("-", "_")
+        reason = f"without {capability} only the own id can be mapped, alone and with count 1; whether a tool could "
+        yield Objection(id_map[0], cause, f"{reason}write more cannot be found out: {error}")
+    else:
+        yield from objections(step, id_map, caller)
 
 
 def needed_setgroups(caller: Caller) -> str | None:

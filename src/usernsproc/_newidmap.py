@@ -8,6 +8,8 @@ they demand is in `_tool_rules.py`.
 from __future__ import annotations
 
 import os
+import pwd
+import select
 from errno import ENOENT, EPERM, ESRCH
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
@@ -98,8 +100,6 @@ def _refuse_ended(pidfd: int) -> None:
 
 
 def _has_ended(pidfd: int) -> bool:
-    import select
-
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))
@@ -135,8 +135,6 @@ def _failure(step: str, path: str, ended: Ended, written: IdMap, pidfd: int) -> 
 
 
 def _likely_cause(written: IdMap) -> str:
-    import pwd
-
     if written:
         return "map-written"
     try:

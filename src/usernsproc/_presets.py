@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from ._idmap import NO_ID, IdMap, IdRange
 
-PRESETS = ("root", "current", "subids", "rootless", "all")
-
 OF_SUBIDS = ("subids", "rootless")
 """Those that take a look at who has which subordinate ids."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,8 +34,6 @@ class Owner(NamedTuple):
 
     @classmethod
     def of(cls, user: str | int | None) -> Owner:
-        import pwd
-
         if isinstance(user, str):
             try:
                 return cls(user, pwd.getpwnam(user).pw_uid)
