@@ -230,6 +230,20 @@ class ThreadedKind(Kind):
         return self.pool.submit(super().start).result()
 
 
+class JoiningKind(Kind):
+    """Into a user, a network and a pid namespace that are there."""
+
+    def learn(self) -> None:
+        kinds = ("user", "net", "pid")
+        self.holder = UsernsProcess(uid_map="root", gid_map="root", namespaces=kinds[1:])
+        self.options["join"] = [self.holder.namespace(kind) for kind in kinds]
+        super().learn()
+
+
+class ThreadedJoiningKind(ThreadedKind, JoiningKind):
+    pass
+
+
 class NamespaceKind(Kind):
     def start(self) -> Namespace:
         return create_userns("root", "root")
@@ -277,7 +291,17 @@ KINDS = {
 OTHER_IDS = "command with other ids"
 if IS_ROOT:
     KINDS[OTHER_IDS] = Kind(**COMMAND, **SHIFTED)
-ALL_KINDS = {**KINDS, "command of a thread": ThreadedKind(**COMMAND, **DIRECT)}
+ALL_KINDS = {
+    **KINDS,
+    "command of a thread": ThreadedKind(**COMMAND, **DIRECT),
+    "command with init": Kind(**COMMAND, **DIRECT, namespaces=("pid",), init=True, mount_proc=True),
+    "command that joins": JoiningKind(**COMMAND),
+    "command that joins, of a thread": ThreadedJoiningKind(**COMMAND),
+    "holder that joins": JoiningKind(),
+}
+if IS_ROOT:
+    ALL_KINDS["command with another owner"] = Kind(**COMMAND, **SHIFTED, owner=1000)
+    ALL_KINDS["holder with another owner"] = Kind(**SHIFTED, owner=1000)
 each_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
@@ -659,10 +683,16 @@ FAULTS = (
     "pipe2:error=EMFILE",
     "prctl:error=EPERM",
     "read:error=EINTR",
+    "recvmsg:error=EINTR",
+    "sendmsg:error=ENOMEM",
     "setgroups:error=EPERM",
+    "setns:error=EPERM",
+    "setpgid:error=EPERM",
     "setresgid:error=EPERM",
     "setresuid:error=EPERM",
     "setsid:error=EPERM",
+    "socketpair:error=EMFILE",
+    "unshare:error=ENOSPC",
     "waitid:error=EINTR",
     "write:error=EPERM",
 )
@@ -792,7 +822,7 @@ DELAY = "delay_enter=80000"
 """Microseconds: this process gets as far as a certain file of /proc, and the child dies while it opens it."""
 KILLED_EARLY = ("ppoll", "close_range")
 """What children call, and this process does not, before their maps are written."""
-KILLED_LATE = ("chdir", "setsid", "execveat", "setresuid", "capset", "execve")
+KILLED_LATE = ("chdir", "setsid", "execveat", "setns", "unshare", "sendmsg", "mount", "setresuid", "capset", "execve")
 """And afterwards."""
 
 

@@ -86,7 +86,7 @@ RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 	 * outer namespace's, and from here on readable to its root alone. The kernel keeps
 	 * it so until an exec has closed what is not the command's. */
 	if (founding->join_count)
-		RAW2(prctl, PR_SET_DUMPABLE, 0);
+		need(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
 	for (uint32_t i = 0; i < founding->join_count; i++)
 		need(own, STEP_setns, RAW2(setns, founding->joins[i].fd, founding->joins[i].kind));
 	for (uint32_t i = 0; i < founding->join_count; i++)
@@ -105,12 +105,16 @@ RAW_INLINE void make_namespaces(const struct launcher_parameters *own)
 }
 
 /* With CLONE_PARENT the parent is ours, whose child it is to be. A copy of this
- * memory: a few pages. Returns in the new process alone. */
+ * memory: a few pages. Root in a joined namespace may kill us before we have told of
+ * it: it is in a process group of ours, by which our parent finds it, until that puts
+ * it into its own. Returns in the new process alone. */
 RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 {
 	int pidfd = -1;
-	long pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
+	long pid = own->has_group ? RAW2(setpgid, 0, 0) : 0;
 
+	need(own, STEP_setpgid, pid);
+	pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
 	need(own, STEP_clone, pid);
 	if (pid == 0)
 		return;
@@ -198,6 +202,7 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
 	take_session_of(own);
+	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
@@ -231,6 +236,8 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	siginfo_t info;
 
 	close_all_from(0);
+	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
