@@ -122,8 +122,9 @@ RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 	leave(0);
 }
 
-/* The parent writes the maps; it closes its end when it gives up. */
-RAW_INLINE void wait_for_maps(const struct launcher_parameters *own)
+/* The parent knows which process we are, and has written the maps, but for a holder.
+ * It closes its end when it gives up. */
+RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
 	char byte;
 	long length;
@@ -302,8 +303,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameter
 {
 	keep_private(own);
 	found(own);
-	if (!own->is_holder)
-		wait_for_maps(own);
+	wait_for_parent(own);
 	take_place_of(own);
 	if (own->is_holder)
 		be_holder(own);

@@ -202,9 +202,9 @@ static int read_report(int socket, const struct spawned *spawned, struct failure
 	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
 }
 
-/* Another child goes on, as part of our process group; a holder may be a session of
- * its own already. The first would end by itself, but may have been stopped. */
-static int succeed(struct spawned *spawned, pid_t pid, int pidfd, int is_alone, struct failure *failure)
+/* Another child goes on, as part of our process group. The first would end by itself,
+ * but may have been stopped. */
+static int succeed(struct spawned *spawned, pid_t pid, int pidfd, struct failure *failure)
 {
 	pid_t group = getpgrp();
 
@@ -212,7 +212,7 @@ static int succeed(struct spawned *spawned, pid_t pid, int pidfd, int is_alone, 
 	close(spawned->pidfd);
 	spawned->pid = pid;
 	spawned->pidfd = pidfd;
-	if (!group || setpgid(pid, group) == 0 || is_alone)
+	if (!group || setpgid(pid, group) == 0)
 		return 0;
 	fail(failure, STEP_setpgid, errno);
 	blame_its_end(pidfd, failure);
@@ -220,7 +220,7 @@ static int succeed(struct spawned *spawned, pid_t pid, int pidfd, int is_alone, 
 }
 
 /* Until the launcher is where the command is to run, and its namespaces are there. */
-static int wait_until_founded(int socket, int is_alone, struct spawned *spawned, struct failure *failure)
+static int wait_until_founded(int socket, struct spawned *spawned, struct failure *failure)
 {
 	struct pollfd ends[2] = {{.fd = socket, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
 	struct report told;
@@ -241,7 +241,7 @@ static int wait_until_founded(int socket, int is_alone, struct spawned *spawned,
 		close_if_open(pidfd);
 		return -1;
 	}
-	return pidfd < 0 ? 0 : succeed(spawned, told.pid, pidfd, is_alone, failure);
+	return pidfd < 0 ? 0 : succeed(spawned, told.pid, pidfd, failure);
 }
 
 static void close_end(int *end)
@@ -259,23 +259,42 @@ static int blame_child(const struct child *child, struct failure *failure)
 	return -1;
 }
 
+/* What else it has told before it ended. */
+static int blame_launcher(int socket, struct failure *failure)
+{
+	struct report told;
+	int pidfd = -1;
+
+	if (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step))
+		has_failed(&told, failure);
+	close_if_open(pidfd);
+	return -1;
+}
+
+static void let_go_on(int socket)
+{
+	const char go = 1;
+
+	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+}
+
 /* It makes the namespaces, and waits for the maps itself. */
 static int run_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			struct failure *failure)
 {
-	const char go = 1;
-
 	close_end(&report[1]); /* so that its end is the end of the child's copy */
-	if (wait_until_founded(report[0], plan->is_alone, spawned, failure) < 0) {
+	if (wait_until_founded(report[0], spawned, failure) < 0) {
 		close_end(&report[0]); /* at which a successor ends that nobody has told of */
 		kill_and_reap_group(spawned->pid, spawned->pidfd);
 		return blame_child(child, failure);
 	}
-	if (plan->is_alone)
-		return settle_holder(plan, spawned, failure);
+	if (plan->is_alone) {
+		let_go_on(report[0]);
+		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
+	}
 	if (prepare_child(plan, spawned, failure) < 0)
 		return blame_child(child, failure);
-	send(report[0], &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+	let_go_on(report[0]);
 	return read_report(report[0], spawned, failure) < 0 ? blame_child(child, failure) : 0;
 }
 
