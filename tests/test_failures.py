@@ -533,8 +533,8 @@ def alone_not_dumpable() -> None:
 
 @pytest.mark.root
 def test_a_process_that_changed_its_ids_and_is_not_dumpable(alone: Alone) -> None:
-    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that changes its ids,
-    have executed a program already when their maps are written, so these work."""
+    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that changes its
+    ids, have executed a program already when their maps are written, so these work."""
     alone(alone_not_dumpable)
 
 

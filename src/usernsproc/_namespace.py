@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from enum import StrEnum
-from errno import EINVAL, ENOTTY, EPERM, EUSERS
+from errno import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH, EUSERS
 from operator import index
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -380,4 +380,7 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     try:
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
     except OSError as error:
+        if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
+            note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
+            raise userns_error("open_ns", ESRCH, f"ns/{kind}", cause="process-gone", note=note) from None
         raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None

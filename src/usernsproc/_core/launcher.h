@@ -236,6 +236,8 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
 
+	/* The command may have become another user meanwhile. No exec takes the rest from us. */
+	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	close_all_from(0);
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
