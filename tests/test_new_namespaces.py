@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ for _ in wanted:
 """
 
 
+@contextmanager
+def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
+    """A command that runs in the block, and not after it, whatever happens there."""
+    process = UsernsProcess(SLEEP, **options)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
 def output(args: Any, **options: Any) -> str:
     done = run(args, stdout=PIPE, text=True, timeout=60, **options)
     assert done.returncode == 0
@@ -44,7 +55,7 @@ def output(args: Any, **options: Any) -> str:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_each_kind_is_made_and_belongs_to_the_new_user_namespace(kind: NamespaceKind) -> None:
     with (
-        UsernsProcess(SLEEP, uid_map="root", namespaces=[kind]) as process,
+        sleeping(uid_map="root", namespaces=[kind]) as process,
         process.namespace() as userns,
         process.namespace(kind) as made,
         made.owner() as owner,
@@ -52,26 +63,22 @@ def test_each_kind_is_made_and_belongs_to_the_new_user_namespace(kind: Namespace
     ):
         assert owner == userns
         assert made != own
-        process.kill()
 
 
 @pytest.mark.parametrize("options", [{}, {"user": 0, "group": 0}, {"init": True}], ids=["direct", "with ids", "init"])
 def test_all_kinds_at_once(options: dict[str, Any]) -> None:
-    with UsernsProcess(SLEEP, uid_map="root", namespaces=[*NamespaceKind], **options) as process:
-        with process.namespace() as userns:
-            for kind in OTHERS:
-                with process.namespace(kind) as made, made.owner() as owner, Namespace.current(kind) as own:
-                    assert owner == userns
-                    assert made != own
-        process.kill()
+    with sleeping(uid_map="root", namespaces=[*NamespaceKind], **options) as process, process.namespace() as userns:
+        for kind in OTHERS:
+            with process.namespace(kind) as made, made.owner() as owner, Namespace.current(kind) as own:
+                assert owner == userns
+                assert made != own
 
 
 def test_no_other_kind_than_asked_for_is_made() -> None:
-    with UsernsProcess(SLEEP, uid_map="root", namespaces=["uts"]) as process:
+    with sleeping(uid_map="root", namespaces=["uts"]) as process:
         for kind in OTHERS:
             with process.namespace(kind) as its, Namespace.current(kind) as own:
                 assert (its == own) == (kind != "uts")
-        process.kill()
 
 
 def test_a_holder_has_them_too() -> None:
@@ -104,11 +111,10 @@ def test_with_init_the_command_is_process_2_and_process_1_is_ours() -> None:
 
 
 def test_pid_and_pidfd_are_those_of_init() -> None:
-    with UsernsProcess(SLEEP, **WITH_INIT) as process:
+    with sleeping(**WITH_INIT) as process:
         assert Path(f"/proc/{process.pid}/comm").read_text() == INIT
         info = Path(f"/proc/self/fdinfo/{process.pidfd}").read_text().split()
         assert info[info.index("NSpid:") + 1 :][:2] == [str(process.pid), "1"]
-        process.kill()
 
 
 def test_init_leaves_no_zombies() -> None:
@@ -155,14 +161,14 @@ def test_signals_are_forwarded_to_the_command() -> None:
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_forwarded_signal_ends_the_command_and_the_status_says_which(sig: signal.Signals) -> None:
-    with UsernsProcess(SLEEP, **WITH_INIT) as process:
+    with sleeping(**WITH_INIT) as process:
         process.send_signal(sig)
         assert process.wait(timeout=60) == 128 + sig
 
 
 def test_a_signal_at_once_after_the_start_is_not_lost() -> None:
     for _ in range(50):
-        with UsernsProcess(SLEEP, **WITH_INIT) as process:
+        with sleeping(**WITH_INIT) as process:
             process.terminate()
             assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
@@ -309,12 +315,11 @@ def test_a_new_session_is_the_commands() -> None:
 
 
 def test_the_creator_can_look_at_init_and_its_namespaces() -> None:
-    with UsernsProcess(SLEEP, user=0, **WITH_INIT) as process:
+    with sleeping(user=0, **WITH_INIT) as process:
         for kind in ("user", "pid"):
             with process.namespace(kind) as its, Namespace.current(kind) as own:
                 assert its != own
         assert str(process.uid_map) == f"0:{os.geteuid()}:1"
-        process.kill()
 
 
 def test_a_missing_program_is_told_through_init_as_well() -> None:
@@ -350,12 +355,11 @@ def test_mount_proc_shows_the_processes_of_that_namespace_alone() -> None:
 
 def test_mount_proc_makes_a_mount_namespace_and_leaves_the_own_proc() -> None:
     before = Path("/proc/self/mountinfo").read_text()
-    with UsernsProcess(SLEEP, **WITH_PROC) as process:
+    with sleeping(**WITH_PROC) as process:
         with process.namespace("mnt") as its, Namespace.current("mnt") as own:
             assert its != own
         assert Path("/proc/self/mountinfo").read_text() == before
         assert Path(f"/proc/{os.getpid()}").exists()
-        process.kill()
 
 
 def test_mount_proc_for_other_ids_and_a_holder() -> None:
@@ -390,7 +394,6 @@ def test_a_masked_proc_is_not_unmasked(script: Script) -> None:
 
 # ---- propagation ----
 
-SHOWN_AS = {"private": (), "slave": ("master:",), "shared": ("shared:",), "unchanged": ("shared:",)}
 PROPAGATION = """
 import sys
 from usernsproc import *
