@@ -207,7 +207,7 @@ class Kind:
     def look(self, process: Any) -> object:
         try:
             return traits(process.pid)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError, KeyError):
             return None  # it is just ending
 
 
@@ -228,6 +228,20 @@ class ThreadedKind(Kind):
 
     def start(self) -> Any:
         return self.pool.submit(super().start).result()
+
+
+class JoiningKind(Kind):
+    """Into a user, a network and a pid namespace that are there."""
+
+    def learn(self) -> None:
+        kinds = ("user", "net", "pid")
+        self.holder = UsernsProcess(uid_map="root", gid_map="root", namespaces=kinds[1:])
+        self.options["join"] = [self.holder.namespace(kind) for kind in kinds]
+        super().learn()
+
+
+class ThreadedJoiningKind(ThreadedKind, JoiningKind):
+    pass
 
 
 class NamespaceKind(Kind):
@@ -277,7 +291,17 @@ KINDS = {
 OTHER_IDS = "command with other ids"
 if IS_ROOT:
     KINDS[OTHER_IDS] = Kind(**COMMAND, **SHIFTED)
-ALL_KINDS = {**KINDS, "command of a thread": ThreadedKind(**COMMAND, **DIRECT)}
+ALL_KINDS = {
+    **KINDS,
+    "command of a thread": ThreadedKind(**COMMAND, **DIRECT),
+    "command with init": Kind(**COMMAND, **DIRECT, namespaces=("pid",), init=True, mount_proc=True),
+    "command that joins": JoiningKind(**COMMAND),
+    "command that joins, of a thread": ThreadedJoiningKind(**COMMAND),
+    "holder that joins": JoiningKind(),
+}
+if IS_ROOT:
+    ALL_KINDS["command with another owner"] = Kind(**COMMAND, **SHIFTED, owner=1000)
+    ALL_KINDS["holder with another owner"] = Kind(**SHIFTED, owner=1000)
 each_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
@@ -509,8 +533,8 @@ def alone_not_dumpable() -> None:
 
 @pytest.mark.root
 def test_a_process_that_changed_its_ids_and_is_not_dumpable(alone: Alone) -> None:
-    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that
-    changes its ids, have executed a program already when their maps are written, so these work."""
+    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that changes its
+    ids, have executed a program already when their maps are written, so these work."""
     alone(alone_not_dumpable)
 
 
@@ -659,10 +683,16 @@ FAULTS = (
     "pipe2:error=EMFILE",
     "prctl:error=EPERM",
     "read:error=EINTR",
+    "recvmsg:error=EINTR",
+    "sendmsg:error=ENOMEM",
     "setgroups:error=EPERM",
+    "setns:error=EPERM",
+    "setpgid:error=EPERM",
     "setresgid:error=EPERM",
     "setresuid:error=EPERM",
     "setsid:error=EPERM",
+    "socketpair:error=EMFILE",
+    "unshare:error=ENOSPC",
     "waitid:error=EINTR",
     "write:error=EPERM",
 )
@@ -670,7 +700,7 @@ FAULTS = (
 `futex`, which libc needs."""
 LOADER_CALLS = ("mmap", "mprotect", "openat", "read")
 """Those of `ld.so`, which may be hit in the command itself."""
-LOADER_FAILED = frozenset({1, 127, -signal.SIGSEGV})
+LOADER_FAILED = frozenset({1, 127, -signal.SIGSEGV, 128 + signal.SIGSEGV})
 NO_THREAD = {"ENOMEM": (errno.EAGAIN,)}
 """What `pthread_create(3)` makes of it."""
 MOST_CALLS = 40
@@ -783,8 +813,8 @@ def test_every_system_call_failing_once(kind: str, alone: Alone) -> None:
     """It is an error with its step and the errno, or what was asked for is there all the same. Nothing is left, and
     the next call works."""
     struck = dict(line.rsplit(maxsplit=1) for line in alone(alone_with_each_fault, kind).splitlines())
-    assert struck["clone:error=EAGAIN"] > "0"
-    assert struck["openat:error=EMFILE"] > "2"
+    assert int(struck["clone:error=EAGAIN"]) > 0
+    assert int(struck["openat:error=EMFILE"]) > 2
 
 
 CHILD_STARTS_LATE = "prctl:delay_enter=30000:when=1"
@@ -792,8 +822,12 @@ DELAY = "delay_enter=80000"
 """Microseconds: this process gets as far as a certain file of /proc, and the child dies while it opens it."""
 KILLED_EARLY = ("ppoll", "close_range")
 """What children call, and this process does not, before their maps are written."""
-KILLED_LATE = ("chdir", "setsid", "execveat", "setresuid", "capset", "execve")
+KILLED_LATE = ("chdir", "setsid", "execveat", "setns", "unshare", "sendmsg", "mount", "setresuid", "capset", "execve")
 """And afterwards."""
+
+
+TOGETHER = ("sendmsg:signal=KILL:when=1", "ppoll:signal=KILL:when=1")
+"""Who was to tell of another process, and that one, if there are such."""
 
 
 def alone_with_children_killed(name: str) -> None:
@@ -801,14 +835,17 @@ def alone_with_children_killed(name: str) -> None:
     native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
     kind.learn()
     failures = 0
+    kills: list[tuple[str, ...]] = [TOGETHER]
     for call in (*KILLED_EARLY, *KILLED_LATE):
         for delayed in range(6 if call in KILLED_EARLY else 1):  # the files of /proc that are opened too late
             delay = (CHILD_STARTS_LATE, f"openat:{DELAY}:when={delayed}") if delayed else ()
-            with complaints.about((call, *delay)):
-                outcome = start_with(kind, f"{call}:signal=KILL:when=1", *delay)
-                failures += outcome.failed is not None
-                assert_told(kind, outcome, errno.ESRCH, allowed=frozenset({-signal.SIGKILL}))
-                kind.check(kind.start())
+            kills.append((f"{call}:signal=KILL:when=1", *delay))
+    for faults in kills:
+        with complaints.about(faults):
+            outcome = start_with(kind, *faults)
+            failures += outcome.failed is not None
+            assert_told(kind, outcome, errno.ESRCH, allowed=frozenset({-signal.SIGKILL, 128 + signal.SIGKILL}))
+            kind.check(kind.start())
     print(failures)
     complaints.raise_all()
 

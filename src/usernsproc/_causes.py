@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
 
 # The one table of causes: (step, errno) -> (cause, likely cause and the least
 # far-reaching remedy).
@@ -30,6 +30,11 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("clone", EAGAIN): (
         "process-limit",
         "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
+    ),
+    ("clone", ENOMEM): (
+        "pid-namespace-ended",
+        "Likely: process 1 of the pid namespace, which is joined or was entered before, has ended, and it takes "
+        "no more.",
     ),
     ("clone", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached: each child needs a pidfd."),
     ("clone", ENFILE): ("open-files-limit", "The system-wide limit fs.file-max is reached."),

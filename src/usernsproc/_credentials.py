@@ -128,6 +128,8 @@ def _is_left_out(own_id: int, id_map: IdMap | None) -> bool:
 def _inside_root(own_id: int, id_map: IdMap | None, name: str) -> int:
     if id_map is not None and 0 in id_map:
         return 0
+    if not id_map:
+        raise ValueError(f"no {name} id is mapped in this user namespace: the command could have none there")
     raise ValueError(
         f"the calling process' {name} id {own_id} is not mapped by {id_map}, and neither is inside 0: "
         f"say with {name}= which mapped id the command shall have"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 
+from ._errors import userns_error
 from ._mapwriter import Maps
 from ._namespace import Namespace, NamespaceKind, open_namespace_at
 from ._presets import unchanged
@@ -120,7 +121,10 @@ def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
 
 
 def _above_stdio(namespace: Namespace) -> Namespace:
-    return Namespace(fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    try:
+        return Namespace(fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    except OSError as error:
+        raise userns_error("prepare", error.errno or 0) from None
 
 
 def _in_order(others: list[Namespace], userns: Namespace | None) -> list[Namespace]:

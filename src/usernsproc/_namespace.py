@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 import warnings
-from errno import EINVAL, ENOTTY, EPERM
+from errno import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
 from operator import index
 
 from . import _core, _enter, _pin
@@ -452,4 +452,7 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     try:
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
     except OSError as error:
+        if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
+            note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
+            raise userns_error("open_ns", ESRCH, f"ns/{kind}", cause="process-gone", note=note) from None
         raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None

@@ -46,6 +46,8 @@ class NewNamespaces:
     def _refuse_what_is_joined(self, joins: Joins) -> None:
         if joins.userns is not None and self.flags & USER:
             raise ValueError("a user namespace is joined: no new one is made for the command")
+        if joins.kinds & self.flags & PID:  # EINVAL: it takes a process that is in there already
+            raise ValueError("a pid namespace is joined: no new one is made below it for the command")
 
     def _propagation(self, propagation: str | None) -> int:
         if propagation is None:

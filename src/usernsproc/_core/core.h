@@ -71,6 +71,8 @@ int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
+void kill_and_reap_group(pid_t leader, int pidfd);
+int continue_if_stopped(int pidfd);
 long pidfd_exit_status(int pidfd);
 
 /* Called while a child exists, has the maps that were to be written, and has not
@@ -162,6 +164,7 @@ struct report {
 struct launcher_parameters {
 	int32_t is_holder;  /* parks in the end */
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
+	int32_t has_group;   /* its creator's process group can be named, where it is */
 	int32_t is_init;    /* the command runs as its child */
 	int32_t report;	    /* a socket; closed by exec */
 	struct founding founding;

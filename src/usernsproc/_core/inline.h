@@ -94,6 +94,22 @@ RAW_INLINE uint64_t permitted(const struct capabilities *capabilities)
 	return (uint64_t)capabilities->high.permitted << 32 | capabilities->low.permitted;
 }
 
+/* Of what there is nothing but these. */
+RAW_INLINE long limit_capabilities(uint64_t wanted)
+{
+	struct capabilities own;
+	long result = get_capabilities(&own);
+
+	if (result < 0)
+		return result;
+	own.low.permitted &= (uint32_t)wanted;
+	own.high.permitted &= (uint32_t)(wanted >> 32);
+	own.low.effective = own.low.permitted;
+	own.high.effective = own.high.permitted;
+	own.low.inheritable = own.high.inheritable = 0;
+	return set_capabilities(&own);
+}
+
 /* Let exactly these capabilities survive an exec, by whomever: ambient ones. */
 RAW_INLINE long keep_over_exec(uint64_t wanted)
 {

@@ -86,7 +86,7 @@ RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 	 * outer namespace's, and from here on readable to its root alone. The kernel keeps
 	 * it so until an exec has closed what is not the command's. */
 	if (founding->join_count)
-		RAW2(prctl, PR_SET_DUMPABLE, 0);
+		need(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
 	for (uint32_t i = 0; i < founding->join_count; i++)
 		need(own, STEP_setns, RAW2(setns, founding->joins[i].fd, founding->joins[i].kind));
 	for (uint32_t i = 0; i < founding->join_count; i++)
@@ -105,12 +105,16 @@ RAW_INLINE void make_namespaces(const struct launcher_parameters *own)
 }
 
 /* With CLONE_PARENT the parent is ours, whose child it is to be. A copy of this
- * memory: a few pages. Returns in the new process alone. */
+ * memory: a few pages. Root in a joined namespace may kill us before we have told of
+ * it: it is in a process group of ours, by which our parent finds it, until that puts
+ * it into its own. Returns in the new process alone. */
 RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 {
 	int pidfd = -1;
-	long pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
+	long pid = own->has_group ? RAW2(setpgid, 0, 0) : 0;
 
+	need(own, STEP_setpgid, pid);
+	pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
 	need(own, STEP_clone, pid);
 	if (pid == 0)
 		return;
@@ -118,8 +122,9 @@ RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 	leave(0);
 }
 
-/* The parent writes the maps; it closes its end when it gives up. */
-RAW_INLINE void wait_for_maps(const struct launcher_parameters *own)
+/* The parent knows which process we are, and has written the maps, but for a holder.
+ * It closes its end when it gives up. */
+RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
 	char byte;
 	long length;
@@ -198,6 +203,7 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
 	take_session_of(own);
+	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
@@ -230,7 +236,11 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
 
+	/* The command may have become another user meanwhile. No exec takes the rest from us. */
+	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	close_all_from(0);
+	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
@@ -295,8 +305,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameter
 {
 	keep_private(own);
 	found(own);
-	if (!own->is_holder)
-		wait_for_maps(own);
+	wait_for_parent(own);
 	take_place_of(own);
 	if (own->is_holder)
 		be_holder(own);

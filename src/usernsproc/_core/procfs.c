@@ -17,6 +17,9 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
+#ifndef PIDFD_SIGNAL_PROCESS_GROUP
+#define PIDFD_SIGNAL_PROCESS_GROUP (1 << 2)
+#endif
 #ifndef __WALL
 #define __WALL 0x40000000
 #endif
@@ -141,6 +144,33 @@ void kill_and_reap(pid_t pid, int pidfd)
 	while (result < 0 && errno == EINTR);
 	if (result < 0) /* not ours to reap; but it must not run on when its stack is used again */
 		ends_within(pidfd, -1);
+}
+
+/* It, and children of ours that are in its process group. Before Linux 6.9 these have
+ * to end by themselves. */
+void kill_and_reap_group(pid_t leader, int pidfd)
+{
+	siginfo_t info;
+	int result;
+
+	RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, PIDFD_SIGNAL_PROCESS_GROUP);
+	kill_and_reap(leader, pidfd);
+	do
+		result = waitid(P_PGID, (id_t)leader, &info, WEXITED | __WALL);
+	while (result == 0 || errno == EINTR);
+}
+
+/* A child that waits for nothing but us. Whether it was stopped. */
+int continue_if_stopped(int pidfd)
+{
+	siginfo_t info;
+
+	info.si_pid = 0;
+	if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT | __WALL) < 0 ||
+	    !info.si_pid)
+		return 0;
+	RAW4(pidfd_send_signal, pidfd, SIGCONT, 0, 0);
+	return 1;
 }
 
 /* struct pidfd_info of Linux 6.13, in its first size. */

@@ -165,6 +165,19 @@ static int has_failed(const struct report *told, struct failure *failure)
 	return 1;
 }
 
+/* Until there is something to hear. Root in a joined namespace may stop a child, but
+ * shall not stop us. */
+#define LOOK_MILLISECONDS 10
+#define MOST_STOPS 50
+
+static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
+{
+	ends[0].revents = ends[1].revents = 0;
+	if (poll(ends, 2, LOOK_MILLISECONDS) == 0 && continue_if_stopped(ends[1].fd) && ++*stops > MOST_STOPS)
+		return fail(failure, STEP_on_created, ESRCH);
+	return 0;
+}
+
 /* The launcher tells that it executes the command, and then closes the socket by
  * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
  * Should a fork in another thread have copied the other end, so that it stays open, the
@@ -173,13 +186,13 @@ static int read_report(int socket, const struct spawned *spawned, struct failure
 {
 	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
 	struct report told;
-	int executing = 0, pidfd;
+	int executing = 0, stops = 0, pidfd;
 
-	do {
-		ends[0].revents = ends[1].revents = 0;
-		poll(ends, 2, 10);
-	} while (!ends[0].revents && !ends[1].revents &&
-		 !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
+	do
+		if (listen_to(ends, &stops, failure) < 0)
+			return -1;
+	while (!ends[0].revents && !ends[1].revents &&
+	       !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
 	while (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
 		close_if_open(pidfd);
 		if (has_failed(&told, failure))
@@ -189,16 +202,21 @@ static int read_report(int socket, const struct spawned *spawned, struct failure
 	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
 }
 
-/* Another child goes on. The first ends by itself, or is reaped by its keeper. */
-static void succeed(struct spawned *spawned, pid_t pid, int pidfd)
+/* Another child goes on, as part of our process group. The first would end by itself,
+ * but may have been stopped. */
+static int succeed(struct spawned *spawned, pid_t pid, int pidfd, struct failure *failure)
 {
-	siginfo_t info;
+	pid_t group = getpgrp();
 
-	while (waitid((idtype_t)P_PIDFD, (id_t)spawned->pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
-		;
+	kill_and_reap(spawned->pid, spawned->pidfd);
 	close(spawned->pidfd);
 	spawned->pid = pid;
 	spawned->pidfd = pidfd;
+	if (!group || setpgid(pid, group) == 0)
+		return 0;
+	fail(failure, STEP_setpgid, errno);
+	blame_its_end(pidfd, failure);
+	return -1;
 }
 
 /* Until the launcher is where the command is to run, and its namespaces are there. */
@@ -207,10 +225,11 @@ static int wait_until_founded(int socket, struct spawned *spawned, struct failur
 	struct pollfd ends[2] = {{.fd = socket, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
 	struct report told;
 	ssize_t length;
-	int pidfd;
+	int pidfd, stops = 0;
 
 	do
-		poll(ends, 2, -1);
+		if (listen_to(ends, &stops, failure) < 0)
+			return -1;
 	while ((length = receive(socket, &told, &pidfd, 0)) < 0 && !has_ended(spawned->pidfd));
 	if (length < 0) /* it may have told in between */
 		length = receive(socket, &told, &pidfd, 0);
@@ -222,16 +241,13 @@ static int wait_until_founded(int socket, struct spawned *spawned, struct failur
 		close_if_open(pidfd);
 		return -1;
 	}
-	if (pidfd >= 0)
-		succeed(spawned, told.pid, pidfd);
-	return 0;
+	return pidfd < 0 ? 0 : succeed(spawned, told.pid, pidfd, failure);
 }
 
-/* So that its end is the end of the child's copy. */
-static void close_other_end(int report[2])
+static void close_end(int *end)
 {
-	close(report[1]);
-	report[1] = -1;
+	close(*end);
+	*end = -1;
 }
 
 /* It may have given up before its maps were written: that is why, then. Its files
@@ -243,20 +259,42 @@ static int blame_child(const struct child *child, struct failure *failure)
 	return -1;
 }
 
+/* What else it has told before it ended. */
+static int blame_launcher(int socket, struct failure *failure)
+{
+	struct report told;
+	int pidfd = -1;
+
+	if (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step))
+		has_failed(&told, failure);
+	close_if_open(pidfd);
+	return -1;
+}
+
+static void let_go_on(int socket)
+{
+	const char go = 1;
+
+	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+}
+
 /* It makes the namespaces, and waits for the maps itself. */
 static int run_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			struct failure *failure)
 {
-	const char go = 1;
-
-	close_other_end(report);
-	if (wait_until_founded(report[0], spawned, failure) < 0)
+	close_end(&report[1]); /* so that its end is the end of the child's copy */
+	if (wait_until_founded(report[0], spawned, failure) < 0) {
+		close_end(&report[0]); /* at which a successor ends that nobody has told of */
+		kill_and_reap_group(spawned->pid, spawned->pidfd);
 		return blame_child(child, failure);
-	if (plan->is_alone)
-		return settle_holder(plan, spawned, failure);
+	}
+	if (plan->is_alone) {
+		let_go_on(report[0]);
+		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
+	}
 	if (prepare_child(plan, spawned, failure) < 0)
 		return blame_child(child, failure);
-	send(report[0], &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+	let_go_on(report[0]);
 	return read_report(report[0], spawned, failure) < 0 ? blame_child(child, failure) : 0;
 }
 
@@ -381,6 +419,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	struct launcher_parameters parameters = {
 		.is_holder = plan->is_alone,
 		.is_dumpable = !may_inspect_all(),
+		.has_group = getpgrp() > 0,
 		.is_init = plan->is_init,
 		.report = child->report,
 		.founding = plan->founding,

@@ -1,0 +1,487 @@
+"""Namespaces that are made for a command, its init, its `/proc`, and its mounts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usernsproc import PIPE, Namespace, NamespaceKind, TimeoutExpired, UsernsError, UsernsProcess, run
+
+Script = Callable[..., str]
+
+OTHERS = [kind for kind in NamespaceKind if kind != "user"]
+SLEEP = ("/bin/sleep", "1000")
+OWN_PID = ("/bin/sh", "-c", "echo $$")
+WITH_INIT: dict[str, Any] = {"uid_map": "root", "namespaces": ("pid",), "init": True}
+WITH_PROC: dict[str, Any] = {**WITH_INIT, "mount_proc": True}
+INIT = "usernsproc-init\n"
+COUNTS_SIGNALS = """
+import signal, sys
+wanted = [signal.Signals(int(number)) for number in sys.argv[1:]]
+signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+print("ready", flush=True)
+for _ in wanted:
+    print(signal.sigwait(wanted).name, flush=True)
+"""
+
+
+@contextmanager
+def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
+    """A command that runs in the block, and not after it, whatever happens there."""
+    process = UsernsProcess(SLEEP, **options)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def output(args: Any, **options: Any) -> str:
+    done = run(args, stdout=PIPE, text=True, timeout=60, **options)
+    assert done.returncode == 0
+    return str(done.stdout)
+
+
+# ---- the eight kinds ----
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_each_kind_is_made_and_belongs_to_the_new_user_namespace(kind: NamespaceKind) -> None:
+    with (
+        sleeping(uid_map="root", namespaces=[kind]) as process,
+        process.namespace() as userns,
+        process.namespace(kind) as made,
+        made.owner() as owner,
+        Namespace.current(kind) as own,
+    ):
+        assert owner == userns
+        assert made != own
+
+
+@pytest.mark.parametrize("options", [{}, {"user": 0, "group": 0}, {"init": True}], ids=["direct", "with ids", "init"])
+def test_all_kinds_at_once(options: dict[str, Any]) -> None:
+    with sleeping(uid_map="root", namespaces=[*NamespaceKind], **options) as process, process.namespace() as userns:
+        for kind in OTHERS:
+            with process.namespace(kind) as made, made.owner() as owner, Namespace.current(kind) as own:
+                assert owner == userns
+                assert made != own
+
+
+def test_no_other_kind_than_asked_for_is_made() -> None:
+    with sleeping(uid_map="root", namespaces=["uts"]) as process:
+        for kind in OTHERS:
+            with process.namespace(kind) as its, Namespace.current(kind) as own:
+                assert (its == own) == (kind != "uts")
+
+
+def test_a_holder_has_them_too() -> None:
+    with UsernsProcess(uid_map="root", namespaces=OTHERS) as holder, holder.namespace() as userns:
+        for kind in OTHERS:
+            with holder.namespace(kind) as made, made.owner() as owner:
+                assert owner == userns
+
+
+@pytest.mark.parametrize("options", [{}, {"user": 0}], ids=["direct", "with ids"])
+def test_the_command_is_process_1_of_its_pid_namespace(options: dict[str, Any]) -> None:
+    assert output(OWN_PID, uid_map="root", namespaces=["pid"], **options) == "1\n"
+    assert output(OWN_PID, uid_map="root", namespaces=["pid", "time"], **options) == "1\n"
+
+
+def test_a_new_namespace_is_the_commands_own_to_administer() -> None:
+    """It has the rights over it that root has."""
+    program = "import socket; socket.sethostname('other'); print(socket.gethostname(), socket.if_nameindex())"
+    shown = output([sys.executable, "-c", program], uid_map="root", namespaces=["net", "uts"])
+    assert shown == "other [(1, 'lo')]\n"
+    assert os.uname().nodename != "other"
+
+
+# ---- init ----
+
+
+def test_with_init_the_command_is_process_2_and_process_1_is_ours() -> None:
+    script = "echo $$; cat /proc/1/comm"
+    assert output(["sh", "-c", script], **WITH_PROC) == f"2\n{INIT}"
+
+
+def test_pid_and_pidfd_are_those_of_init() -> None:
+    with sleeping(**WITH_INIT) as process:
+        assert Path(f"/proc/{process.pid}/comm").read_text() == INIT
+        info = Path(f"/proc/self/fdinfo/{process.pidfd}").read_text().split()
+        assert info[info.index("NSpid:") + 1 :][:2] == [str(process.pid), "1"]
+
+
+def test_init_leaves_no_zombies() -> None:
+    """Grandchildren whose parent has ended become its children, and are reaped."""
+    orphans = "for i in 1 2 3 4 5; do (/bin/true & exec /bin/true) ; done"
+    script = f"{orphans}; sleep 0.2; grep -c ^State:.Z /proc/[0-9]*/status"
+    with UsernsProcess(["sh", "-c", script], stdout=PIPE, text=True, **WITH_PROC) as process:
+        found, _ = process.communicate(timeout=60)
+    assert sorted(line.rpartition(":")[2] for line in found.splitlines()) == ["0"] * found.count("\n")
+    assert "/proc/1/status" in found
+
+
+def test_without_init_such_zombies_stay() -> None:
+    """The control experiment. (A shell reaps only those it knows.)"""
+    program = (
+        "import os, time\n"
+        "for _ in range(5):\n"
+        "    if (pid := os.fork()) == 0:\n"
+        "        os.fork()\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+        "time.sleep(0.2)\n"
+        "states = [open(f'/proc/{n}/stat').read().split()[2] for n in os.listdir('/proc') if n.isdigit()]\n"
+        "print(states.count('Z'))\n"
+    )
+    command = [sys.executable, "-S", "-c", program]
+    assert output(command, uid_map="root", namespaces=["pid"], mount_proc=True) == "5\n"
+    assert output(command, **WITH_PROC) == "0\n"
+
+
+def test_signals_are_forwarded_to_the_command() -> None:
+    """Among them those that would be dropped for process 1, and real-time signals."""
+    names = [f"SIG{name}" for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "WINCH", "RTMIN"]]
+    signals = [getattr(signal, name) for name in names]
+    command = [sys.executable, "-S", "-c", COUNTS_SIGNALS, *(str(int(sig)) for sig in signals)]
+    with UsernsProcess(command, stdout=PIPE, text=True, **WITH_INIT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for name, sig in zip(names, signals, strict=True):
+            process.send_signal(sig)
+            assert process.stdout.readline() == f"{name}\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_forwarded_signal_ends_the_command_and_the_status_says_which(sig: signal.Signals) -> None:
+    with sleeping(**WITH_INIT) as process:
+        process.send_signal(sig)
+        assert process.wait(timeout=60) == 128 + sig
+
+
+def test_a_signal_at_once_after_the_start_is_not_lost() -> None:
+    for _ in range(50):
+        with sleeping(**WITH_INIT) as process:
+            process.terminate()
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+def test_a_command_that_ignores_a_signal_goes_on() -> None:
+    with UsernsProcess(["sh", "-c", "trap '' TERM; echo; read line"], stdin=PIPE, stdout=PIPE, **WITH_INIT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        with pytest.raises(TimeoutExpired):
+            process.wait(timeout=0.1)
+        process.communicate(b"\n", timeout=60)
+    assert process.returncode == 0
+
+
+def test_every_exit_status_is_the_commands() -> None:
+    for status in range(256):
+        assert run(["/bin/sh", "-c", f"exit {status}"], **WITH_INIT).returncode == status
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGPIPE, signal.SIGRTMAX])
+def test_a_command_that_a_signal_ends_is_128_and_its_number(sig: int) -> None:
+    assert run(["/bin/sh", "-c", f"ulimit -c 0; kill -{int(sig)} $$"], **WITH_INIT).returncode == 128 + sig
+
+
+def test_all_of_the_namespace_ends_with_the_command() -> None:
+    """Whatever it has left running: who holds the other end of the pipe is gone."""
+    with UsernsProcess(["sh", "-c", "sleep 1000 & sleep 1000 & exit 3"], stdout=PIPE, **WITH_INIT) as process:
+        assert process.communicate(timeout=60) == (b"", None)
+    assert process.returncode == 3
+
+
+def test_killing_it_ends_all() -> None:
+    with UsernsProcess(["sh", "-c", "sleep 1000 & echo; exec sleep 1000"], stdout=PIPE, **WITH_INIT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        assert process.stdout.read() == b""
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_init_holds_none_of_the_commands_descriptors() -> None:
+    """Who reads sees the end when the command closes its output, and the command sees that of its input."""
+    reader, writer = os.pipe()
+    try:
+        script = f"exec >&- 2>&- {writer}>&-; read line; exit 4"
+        with UsernsProcess(
+            ["bash", "-c", script], stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=[writer], **WITH_INIT
+        ) as process:
+            os.close(writer)
+            writer = -1
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdin is not None
+            assert process.stdout.read() == process.stderr.read() == os.read(reader, 1) == b""
+            assert os.listdir(f"/proc/{process.pid}/fd") == []
+            assert process.poll() is None
+            process.stdin.close()
+            assert process.wait(timeout=60) == 4
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+
+
+def test_the_command_has_no_more_descriptors_than_without() -> None:
+    assert output(["ls", "/proc/self/fd"], **WITH_PROC) == "0\n1\n2\n3\n"
+
+
+def test_with_text_and_communicate() -> None:
+    with UsernsProcess(["tr", "a-z", "A-Z"], stdin=PIPE, stdout=PIPE, text=True, **WITH_INIT) as process:
+        assert process.communicate("words\n" * 50_000, timeout=60) == ("WORDS\n" * 50_000, None)
+    assert process.returncode == 0
+
+
+def test_init_where_sigchld_is_ignored_and_blocked(script: Script) -> None:
+    """Of the calling program. The command inherits both, as ever."""
+    script("""
+        import signal
+        from usernsproc import PIPE, run
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        show = ["grep", "-E", "SigBlk|SigIgn|No such line", "/proc/self/status"]
+        found = run(show, uid_map="root", namespaces=["pid"], init=True, stdout=PIPE, text=True)
+        assert found.returncode in (0, 255), found
+        masks = [int(line.split()[1], 16) for line in found.stdout.splitlines()]
+        assert [mask >> signal.SIGCHLD - 1 & 1 for mask in masks] == [1, 1], found
+    """)
+
+
+def test_init_from_a_thread_that_ends() -> None:
+    started: list[UsernsProcess[bytes]] = []
+    thread = threading.Thread(target=lambda: started.append(UsernsProcess(["sleep", "0.3"], **WITH_INIT)))
+    thread.start()
+    thread.join()
+    with started[0] as process:
+        assert process.wait(timeout=60) == 0
+
+
+def test_init_from_many_threads_at_once() -> None:
+    statuses: list[int] = []
+
+    def work(status: int) -> None:
+        for _ in range(10):
+            statuses.append(run(["/bin/sh", "-c", f"exit {status}"], **WITH_PROC).returncode)
+
+    threads = [threading.Thread(target=work, args=(status,)) for status in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == sorted([*range(8)] * 10)
+
+
+@pytest.mark.parametrize("death", ["SIGKILL", "SIGTERM"])
+def test_the_namespace_ends_with_the_creating_process(death: str, script: Script) -> None:
+    """With SIGTERM the command gets the signal, through init, and may act on it."""
+    script(
+        """
+        import os, signal, sys
+        from usernsproc import UsernsProcess
+        death = sys.argv[1]
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            act = "trap 'echo ended; exit' TERM; echo ready; while :; do sleep 0.01; done"
+            process = UsernsProcess(["sh", "-c", act], stdout=writer, uid_map="root", namespaces=["pid"],
+                                    init=True, pdeathsig=signal.Signals[death])
+            os.close(writer)
+            while b"ready" not in os.read(reader, 100):
+                pass
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.close(writer)
+        os.waitpid(child, 0)
+        with open(reader, "rb") as file:
+            assert file.read() == (b"ended\\n" if death == "SIGTERM" else b"")
+        """,
+        death,
+    )
+
+
+def test_a_new_session_is_the_commands() -> None:
+    script = "ps -o pid=,sid= -p $$"
+    assert output(["sh", "-c", script], start_new_session=True, **WITH_PROC).split() == ["2", "2"]
+
+
+def test_the_creator_can_look_at_init_and_its_namespaces() -> None:
+    with sleeping(user=0, **WITH_INIT) as process:
+        for kind in ("user", "pid"):
+            with process.namespace(kind) as its, Namespace.current(kind) as own:
+                assert its != own
+        assert str(process.uid_map) == f"0:{os.geteuid()}:1"
+
+
+def test_a_missing_program_is_told_through_init_as_well() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        UsernsProcess(["/nonexistent/program"], **WITH_PROC)
+    assert isinstance(caught.value, UsernsError)
+    assert (caught.value.step, caught.value.filename) == ("exec", "/nonexistent/program")
+
+
+@pytest.mark.root
+def test_init_and_other_ids() -> None:
+    options = {**WITH_PROC, "uid_map": "0:100000:65536", "gid_map": "0:100000:65536", "user": 7, "group": 8}
+    shown = output(["sh", "-c", "id -u; id -g; grep Uid /proc/1/status"], **options)
+    assert shown.split() == ["7", "8", "Uid:", *["7"] * 4]
+
+
+@pytest.mark.root
+def test_init_keeps_one_capability_whatever_the_command_is() -> None:
+    """CAP_KILL, to forward signals to a command that has become another user."""
+    options = {**WITH_PROC, "uid_map": "0:100000:65536", "gid_map": "0:100000:65536", "user": 7, "group": 8}
+    shown = output(["grep", "-h", "CapEff", "/proc/1/status", "/proc/self/status"], **options)
+    assert shown.split() == ["CapEff:", f"{1 << 5:016x}", "CapEff:", "0" * 16]
+
+
+# ---- /proc ----
+
+
+def test_mount_proc_shows_the_processes_of_that_namespace_alone() -> None:
+    shown = output(["sh", "-c", "echo /proc/[0-9]*"], uid_map="root", namespaces=["pid"], mount_proc=True)
+    assert shown == "/proc/1\n"
+    assert output(["sh", "-c", "echo /proc/[0-9]*"], **WITH_PROC) == "/proc/1 /proc/2\n"
+
+
+def test_mount_proc_makes_a_mount_namespace_and_leaves_the_own_proc() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    with sleeping(**WITH_PROC) as process:
+        with process.namespace("mnt") as its, Namespace.current("mnt") as own:
+            assert its != own
+        assert Path("/proc/self/mountinfo").read_text() == before
+        assert Path(f"/proc/{os.getpid()}").exists()
+
+
+def test_mount_proc_for_other_ids_and_a_holder() -> None:
+    with UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid"], mount_proc=True) as holder:
+        mounts = Path(f"/proc/{holder.pid}/mountinfo").read_text()
+        assert mounts.count(" /proc ") == Path("/proc/self/mountinfo").read_text().count(" /proc ") + 1
+
+
+MASKED = """
+import ctypes, os, sys
+from usernsproc import *
+import native
+if os.geteuid():
+    create_userns("root", "root").enter()
+native.unshare(native.CLONE_NEWNS)
+native.must(native.libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None))
+native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
+for options in ({}, {"user": 0}, {"init": True}):
+    try:
+        UsernsProcess(["true"], uid_map="root", namespaces=["pid"], mount_proc=True, **options)
+    except PermissionError as error:
+        assert (error.errno, error.step, error.cause) == (1, "mount_proc", "proc-masked"), error
+    else:
+        sys.exit("mounted")
+"""
+
+
+def test_a_masked_proc_is_not_unmasked(script: Script) -> None:
+    """As in containers: the kernel shows nobody in a user namespace more of `/proc` than there was."""
+    script(MASKED)
+
+
+# ---- propagation ----
+
+PROPAGATION = """
+import sys
+from usernsproc import *
+import native, os
+if os.geteuid():
+    create_userns("root", "root").enter()
+native.unshare(native.CLONE_NEWNS)
+native.must(native.libc.mount(None, b"/", None, 0x4000 | 1 << 20, None))
+asked, init = eval(sys.argv[1])
+more = {} if asked is None else {"propagation": asked}
+if init:
+    more |= {"namespaces": ["mnt", "pid"], "init": True}
+else:
+    more |= {"namespaces": ["mnt"]}
+shown = check_output(["cat", "/proc/self/mountinfo"], uid_map="root", text=True, **more)
+root = next(line for line in shown.splitlines() if line.split()[4] == "/")
+print(" ".join(field for field in root.split()[6:] if field.startswith(("shared:", "master:"))))
+"""
+
+
+@pytest.mark.parametrize("init", [False, True], ids=["direct", "init"])
+@pytest.mark.parametrize(
+    ("asked", "tags"),
+    [
+        (None, ()),
+        ("private", ()),
+        ("slave", ("master",)),
+        ("shared", ("shared", "master")),
+        ("unchanged", ("master",)),
+    ],
+)
+def test_propagation_is_as_asked_for(asked: str | None, tags: tuple[str, ...], init: bool, script: Script) -> None:
+    """Private by default. A mount namespace of another user namespace gets slaves of the shared mounts,
+    (`mount_namespaces(7)`), so that is what "unchanged" leaves and "shared" adds to."""
+    shown = script(PROPAGATION, repr((asked, init)))
+    assert sorted(field.partition(":")[0] for field in shown.split()) == sorted(tags)
+
+
+def test_mounts_of_the_command_do_not_reach_us(tmp_path: Path) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    script = f"mount -t tmpfs none {tmp_path} && grep -c {tmp_path} /proc/self/mountinfo"
+    assert output(["sh", "-c", script], uid_map="root", namespaces=["mnt"]) == "1\n"
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+# ---- refused before anything is created ----
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"namespaces": "mnt"}, TypeError, "one string"),
+        ({"namespaces": ["mount"]}, ValueError, "no kind of namespace"),
+        ({"init": True}, ValueError, "init= is pid 1 of a new pid namespace"),
+        ({"mount_proc": True}, ValueError, "mount_proc= shows another pid namespace"),
+        ({"propagation": "slave"}, ValueError, "propagation= is that of a new mount namespace"),
+        ({"propagation": "masters", "namespaces": ["mnt"]}, ValueError, "propagation is one of"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        UsernsProcess(SLEEP, uid_map="root", **options)
+
+
+def test_a_holder_has_no_init() -> None:
+    """It is one."""
+    with pytest.raises(ValueError, match="init= has no meaning"):
+        UsernsProcess(uid_map="root", namespaces=["pid"], init=True)
+
+
+@pytest.mark.parametrize("kind", ["net", "uts", "ipc", "mnt", "pid", "cgroup", "time"])
+def test_a_limit_of_a_kind_is_told(kind: str, script: Script) -> None:
+    """`user.max_…_namespaces`, set inside of a namespace of our own."""
+    script(
+        """
+        import errno, os, sys
+        from pathlib import Path
+        from usernsproc import *
+        kind = sys.argv[1]
+        create_userns("root", "root").enter()
+        Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("0")
+        for options in ({}, {"user": 0}, {"namespaces": [kind, "pid"], "init": True}):
+            try:
+                UsernsProcess(["true"], uid_map="root", **{"namespaces": [kind], **options})
+            except UsernsError as error:
+                assert (error.errno, error.step) == (errno.ENOSPC, "clone"), error
+            else:
+                sys.exit("made")
+        """,
+        kind,
+    )
