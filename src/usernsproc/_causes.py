@@ -84,6 +84,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("on_created", ESRCH): ("child-killed", "The child was killed from outside before it ran the program."),
     ("open_ns", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
 }
+CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("open_tree", "move_mount", "umount")})
 _NOT_DUMPABLE = (
     "not-dumpable",
     "Likely: this process changed its user or group id without executing a program since, so it is not "
