@@ -8,8 +8,10 @@ from typing import NamedTuple
 from . import _core
 from ._idmap import IDENTITY, IdMap
 
+CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
 CAP_SETUID = 7
+CAP_SYS_ADMIN = 21
 CAP_SETFCAP = 31
 
 
