@@ -7,8 +7,10 @@ from functools import lru_cache
 from . import _core
 from ._idmap import IDENTITY, IdMap
 
+CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
 CAP_SETUID = 7
+CAP_SYS_ADMIN = 21
 CAP_SETFCAP = 31
 
 

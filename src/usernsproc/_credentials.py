@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from errno import EPERM
 from operator import index
 
-from ._caller import CAP_SETUID, Caller
+from ._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
 from ._errors import CredentialsError
 from ._idmap import IdMap
 from ._mapwriter import Maps
@@ -104,14 +104,24 @@ def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None
         )
     if owner == caller.uid:
         return None
-    if not caller.has(CAP_SETUID):
-        raise CredentialsError(
-            EPERM,
-            f"{os.strerror(EPERM)}: owner={owner}: without CAP_SETUID only the own id {caller.uid} can own it",
-            step="owner",
-            cause="no-cap-setuid",
-        )
+    for capability, name, cause in _TO_GIVE_AWAY:
+        if not caller.has(capability) and not (capability == CAP_DAC_OVERRIDE and caller.uid == 0):
+            raise CredentialsError(
+                EPERM,
+                f"{os.strerror(EPERM)}: owner={owner}: without {name} only the own id {caller.uid} can own it",
+                step="owner",
+                cause=cause,
+            )
     return owner
+
+
+# To become that id; then to write maps of a namespace that is not one's own, of a process whose
+# files in /proc are root's.
+_TO_GIVE_AWAY = (
+    (CAP_SETUID, "CAP_SETUID", "no-cap-setuid"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "no-cap-sys-admin"),
+    (CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", "no-cap-dac-override"),
+)
 
 
 def _own_id_inside(own_id: int, id_map: IdMap | None) -> int:

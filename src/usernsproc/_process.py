@@ -88,7 +88,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             namespace, *args* and *cwd* are paths in there.
         owner: the id **outside** that shall own the new user namespace and is charged
             for it (`user.max_user_namespaces`). Another than the own one takes
-            `CAP_SETUID`.
+            `CAP_SETUID`, `CAP_SYS_ADMIN` and, for who is not user 0, `CAP_DAC_OVERRIDE`.
         on_created: called with this object while the child exists, is mapped, and
             has not yet run the command: the place to move a network interface in, or
             to register the pidfd. An exception in it kills and reaps the child, and
