@@ -328,7 +328,7 @@ sys.exit(main(["ls"]))
 """
 
 
-@pytest.mark.parametrize("moment", ["argparse", "json", "_nslist"])
+@pytest.mark.parametrize("moment", ["argparse", "json", "_namespaces.listing"])
 def test_ctrl_c_while_it_is_loaded_leaves_no_traceback(moment: str) -> None:
     result = subprocess.run([sys.executable, "-c", INTERRUPTED, moment], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr, result.stdout) == (130, "", "")

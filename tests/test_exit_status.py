@@ -116,7 +116,7 @@ def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
 
 def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the kernel keeps no status for the one who comes second."""
-    monkeypatch.setattr("usernsproc._pidfd_popen._core.exit_status", lambda _: -1)
+    monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
 
     def look(process: UsernsProcess[bytes]) -> None:
         try:

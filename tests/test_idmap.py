@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from usernsproc import IdMap, IdMapError, IdRange
-from usernsproc._idmap import as_id_map
+from usernsproc._maps.idmap import as_id_map
 
 HIGHEST_ID = 2**32 - 2
 NO_ID = 2**32 - 1

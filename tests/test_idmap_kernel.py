@@ -28,7 +28,7 @@ import pytest
 from usernsproc import IdMap, IdMapError, UsernsProcess, _core, create_userns
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
-from usernsproc._mapwriter import Maps
+from usernsproc._maps.writer import Maps
 
 Triple = tuple[int, int, int]
 

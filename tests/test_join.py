@@ -32,7 +32,7 @@ from usernsproc import (
     run,
 )
 from usernsproc._caller import Caller
-from usernsproc._join import opened
+from usernsproc._namespaces.join import opened
 
 Script = Callable[..., str]
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from test_idmap_kernel import ranges_with_text_of
 
-from usernsproc import IdMap, IdMapError, IdRange, UsernsError, _subids, _tool_rules
+from usernsproc import IdMap, IdMapError, IdRange, UsernsError
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
-from usernsproc._idmap import IDENTITY
-from usernsproc._mapwriter import Maps
+from usernsproc._maps import subids as _subids
+from usernsproc._maps import tool_rules as _tool_rules
+from usernsproc._maps.idmap import IDENTITY
+from usernsproc._maps.writer import Maps
 
 UID, GID = 1000, 2000
 SETUID, SETGID, SETFCAP = 1 << CAP_SETUID, 1 << CAP_SETGID, 1 << CAP_SETFCAP

@@ -326,7 +326,7 @@ END
 
 
 KNOWN = """
-from usernsproc import _newidmap
+from usernsproc._maps import newidmap as _newidmap
 class Known(dict):
     def get(self, *_):
         return {}
@@ -428,7 +428,7 @@ for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"]
 
 
 UNCHECKED = """
-from usernsproc import _tool_rules
+from usernsproc._maps import tool_rules as _tool_rules
 _tool_rules.objections = lambda *_: iter(())
 """
 """As if files had changed between our look at them and the tool's."""
@@ -556,7 +556,7 @@ try:
     for _ in range(5):
         report(create_userns, "rootless", "rootless")
     report(run, ["true"], uid_map="rootless")
-    usernsproc._tool_rules.objections = lambda *_: iter(())
+    usernsproc._maps.tool_rules.objections = lambda *_: iter(())
     report(create_userns, "0:5:2", "root")
 finally:
     stop.set()

@@ -26,11 +26,11 @@ from collections import Counter
 from usernsproc import IdMap, IdMapError, MapToolError, _core, subids
 from usernsproc._caller import Caller
 from usernsproc._errors import IdMapPermissionError
-from usernsproc._mapwriter import Maps
-from usernsproc._presets import unchanged
+from usernsproc._maps.writer import Maps
+from usernsproc._maps.presets import unchanged
 from usernsproc._procdir import pid_of
-from usernsproc._tool import find_tool, run_tool
-from usernsproc._tool_rules import TOOLS
+from usernsproc._maps.tool import find_tool, run_tool
+from usernsproc._maps.tool_rules import TOOLS
 from test_idmap_kernel import RandomMaps
 
 def ours(step, triples, caller):

@@ -112,7 +112,7 @@ def test_a_name_is_loaded_when_it_is_asked_for() -> None:
         "assert not [name for name in sys.modules if name.startswith('usernsproc.')]\n"
         "assert set(usernsproc.__all__) <= set(dir(usernsproc))\n"
         "from usernsproc import create_userns\n"
-        "assert 'usernsproc._process' not in sys.modules\n"
+        "assert 'usernsproc._processes.process' not in sys.modules\n"
         "assert usernsproc.lowlevel.fork_userns and usernsproc.run is usernsproc.run\n"
         "assert not hasattr(usernsproc, 'nothing')\n"
     )

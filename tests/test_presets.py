@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from usernsproc import IdMap
-from usernsproc._presets import laid_out, own_id_as, rootless, unchanged
+from usernsproc._maps.presets import laid_out, own_id_as, rootless, unchanged
 
 HIGHEST = 2**32 - 2
 

@@ -288,7 +288,7 @@ def test_root_writes_its_subordinate_ids_itself() -> None:
     printed = as_ordinary_user(
         TELL
         + """
-from usernsproc import _newidmap
+from usernsproc._maps import newidmap as _newidmap
 _newidmap.run_tool = None
 print(Namespace.current().uid_map == IdMap([(0, 0, 2**32 - 1)]), os.geteuid())
 with create_userns("subids", "subids") as userns:

@@ -12,7 +12,8 @@ import pytest
 from ordinary import as_ordinary_user
 
 import usernsproc
-from usernsproc import IdMap, IdMapError, _subids, subids
+from usernsproc import IdMap, IdMapError, subids
+from usernsproc._maps import subids as _subids
 
 OWN_NAME, OWN_UID = pwd.getpwuid(os.getuid()).pw_name, os.getuid()
 ROOT_NAME = pwd.getpwuid(0).pw_name

@@ -19,18 +19,18 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
-    from ._detached_mount import DetachedMount
-    from ._enter import Entered
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
-    from ._idmap import IdMap, IdMapLike, IdRange
-    from ._idmap_support import IdmapSupport, supports_idmap
-    from ._idmapped_mount import idmapped_mount, open_idmapped
-    from ._mount import Mount
-    from ._namespace import Namespace, NamespaceKind, create_userns
-    from ._nslist import NamespaceInfo, NamespaceList
-    from ._process import UsernsProcess
-    from ._run import call, check_call, check_output, run
-    from ._subids import SubIds, subids
+    from ._maps.idmap import IdMap, IdMapLike, IdRange
+    from ._maps.subids import SubIds, subids
+    from ._mounts.detached import DetachedMount
+    from ._mounts.idmapped import idmapped_mount, open_idmapped
+    from ._mounts.mount import Mount
+    from ._mounts.support import IdmapSupport, supports_idmap
+    from ._namespaces.enter import Entered
+    from ._namespaces.listing import NamespaceInfo, NamespaceList
+    from ._namespaces.namespace import Namespace, NamespaceKind, create_userns
+    from ._processes.process import UsernsProcess
+    from ._processes.run import call, check_call, check_output, run
 
 __all__ = [
     "DEVNULL",
@@ -75,18 +75,18 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
-    "_detached_mount": ("DetachedMount",),
-    "_enter": ("Entered",),
+    "_mounts.detached": ("DetachedMount",),
+    "_namespaces.enter": ("Entered",),
     "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
-    "_idmap": ("IdMap", "IdMapLike", "IdRange"),
-    "_idmap_support": ("IdmapSupport", "supports_idmap"),
-    "_idmapped_mount": ("idmapped_mount", "open_idmapped"),
-    "_mount": ("Mount",),
-    "_namespace": ("Namespace", "NamespaceKind", "create_userns"),
-    "_nslist": ("NamespaceInfo", "NamespaceList"),
-    "_process": ("UsernsProcess",),
-    "_run": ("call", "check_call", "check_output", "run"),
-    "_subids": ("SubIds", "subids"),
+    "_maps.idmap": ("IdMap", "IdMapLike", "IdRange"),
+    "_mounts.support": ("IdmapSupport", "supports_idmap"),
+    "_mounts.idmapped": ("idmapped_mount", "open_idmapped"),
+    "_mounts.mount": ("Mount",),
+    "_namespaces.namespace": ("Namespace", "NamespaceKind", "create_userns"),
+    "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
+    "_processes.process": ("UsernsProcess",),
+    "_processes.run": ("call", "check_call", "check_output", "run"),
+    "_maps.subids": ("SubIds", "subids"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

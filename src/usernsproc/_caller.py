@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import _core
-from ._idmap import IDENTITY, IdMap
+from ._maps.idmap import IDENTITY, IdMap
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6

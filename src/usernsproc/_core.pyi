@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
-from ._namespace import Namespace
-from ._plan import Plan
+from ._namespaces.namespace import Namespace
+from ._processes.plan import Plan
 
 NS_GET_USERNS: int
 NS_GET_PARENT: int

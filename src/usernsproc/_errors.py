@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._idmap import IdRange
+    from ._maps.idmap import IdRange
 
 __all__ = ["IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"]
 

@@ -7,7 +7,7 @@ import signal
 from errno import ENOENT, ESRCH
 
 from ._errors import UsernsError, userns_error
-from ._idmap import IdMap
+from ._maps.idmap import IdMap
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:

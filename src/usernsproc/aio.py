@@ -19,16 +19,16 @@ from signal import SIGKILL, SIGTERM
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any, cast
 
-from ._idmap import IdMap, IdMapLike
-from ._namespace import Namespace
+from ._maps.idmap import IdMap, IdMapLike
+from ._namespaces.namespace import Namespace
 from ._pipes import ReadPipe, WritePipe
-from ._process import UsernsProcess
+from ._processes.process import UsernsProcess
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import CommandOptions, File
     from ._pipes import Data
+    from ._processes.options import CommandOptions, File
 
 __all__ = ["Process", "create_subprocess_exec", "create_subprocess_shell"]
 

@@ -9,8 +9,8 @@ import os
 import signal
 
 from . import _core
-from ._mount_abi import STATX_MNT_ID_UNIQUE
-from ._plan import Plan
+from ._mounts.abi import STATX_MNT_ID_UNIQUE
+from ._processes.plan import Plan
 
 __all__ = [
     "fork_userns",

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from .._process import UsernsProcess
+from .._processes.process import UsernsProcess
 
 FORWARDED = (
     signal.SIGHUP,

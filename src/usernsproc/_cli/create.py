@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from .._errors import UsernsError
-from .._namespace import Namespace, NamespaceKind, create_userns
-from .._process import UsernsProcess
+from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
+from .._processes.process import UsernsProcess
 
 # A pid namespace ends with its first process: a pin would keep what nobody can enter.
 FURTHER_KINDS: list[NamespaceKind] = [

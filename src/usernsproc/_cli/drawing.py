@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from string import ascii_letters
 
-from .._idmap import NO_ID, IdMap, IdRange
+from .._maps.idmap import NO_ID, IdMap, IdRange
 
 MOST_DRAWN = 26
 GAP = "··"

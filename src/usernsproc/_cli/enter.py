@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._join import opened
-from .._namespace import Namespace
+from .._namespaces.join import opened
+from .._namespaces.namespace import Namespace
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
 from ._foreground import run_in_foreground
 

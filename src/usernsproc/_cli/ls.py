@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .._namespace import Namespace, NamespaceKind
-from .._nslist import NamespaceInfo, NamespaceList
+from .._namespaces.listing import NamespaceInfo, NamespaceList
+from .._namespaces.namespace import Namespace, NamespaceKind
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
 

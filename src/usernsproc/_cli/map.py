@@ -9,9 +9,9 @@ import sys
 from typing import Any, NamedTuple
 
 from .._caller import Caller
-from .._idmap import PRESETS, IdMap, as_id_map
-from .._mapwriter import Maps
-from .._namespace import Namespace
+from .._maps.idmap import PRESETS, IdMap, as_id_map
+from .._maps.writer import Maps
+from .._namespaces.namespace import Namespace
 from .._procdir import open_proc_dir, read_id_map
 from .drawing import drawn
 

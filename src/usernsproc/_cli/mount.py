@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._mount_attributes import PROPAGATIONS
+from .._mounts.attributes import PROPAGATIONS
 
 if TYPE_CHECKING:
-    from .._userns_like import UsernsLike
+    from .._mounts.userns_like import UsernsLike
 
 
 def add_to(commands: Any) -> None:
@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .._idmapped_mount import idmapped_mount  # `run` does without
+    from .._mounts.idmapped import idmapped_mount  # `run` does without
 
     idmapped_mount(
         options.source,

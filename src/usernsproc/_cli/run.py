@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._mapwriter import SETGROUPS
+from .._maps.writer import SETGROUPS
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
 from ._foreground import run_in_foreground
 

@@ -25,8 +25,8 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .._mount_table import MountId  # `run` does without
-    from .._unmount import unmount_one, unmount_tree
+    from .._mounts.table import MountId  # `run` does without
+    from .._mounts.unmount import unmount_one, unmount_tree
 
     target = options.target.rstrip("/") or "/"
     if os.path.islink(target):

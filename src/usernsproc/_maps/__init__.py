@@ -1,0 +1,1 @@
+"""Id maps: as values, who may have which, and who writes them."""

@@ -1,0 +1,144 @@
+"""Runs `newuidmap(1)` and `newgidmap(1)`.
+
+They are set-user-ID programs that write a map which the kernel would refuse to an
+ordinary user, of ids that `/etc/subuid` and `/etc/subgid` give to this user. What
+they demand is in `_tool_rules.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import select
+from errno import ENOENT, EPERM, ESRCH
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from .._causes import TOOL_CAUSES
+from .._errors import MapToolError, UsernsError, userns_error
+from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .idmap import IdMap
+from .tool import Ended, find_tool, run_tool
+from .tool_rules import TOOLS
+
+_takes_fd: dict[tuple[str, int, int, int, int], bool] = {}
+"""By identity of the file: whether that version takes `fd:N` (shadow 4.14), once known."""
+
+
+def _identity(step: str, path: str) -> tuple[str, int, int, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise userns_error(TOOLS[step], error.errno or 0, path) from None
+    return path, status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
+
+
+def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
+    """Have the tool write one map of the process.
+
+    Raises:
+        MapToolError: it did not.
+        ProcessLookupError: the process has ended (`ESRCH`, step `open_proc`).
+    """
+    tool = TOOLS[step]
+    path = find_tool(tool)
+    if path is None:  # it was there just now
+        raise userns_error(tool, ENOENT, tool)
+    proc_dir = open_proc_dir_of(pidfd)
+    try:
+        if _read_map(proc_dir, step, pidfd):
+            raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.")
+        ended = _run(path, step, id_map, pidfd, proc_dir)
+        written = _read_map(proc_dir, step, pidfd)
+        if ended.returncode or sorted(written) != sorted(id_map):
+            raise _failure(step, path, ended, written, pidfd)
+    finally:
+        os.close(proc_dir)
+
+
+def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ended:
+    """By `fd:N`, which cannot be another process; where that is not understood, by pid,
+    which is the child's as long as nobody has reaped it."""
+    numbers = [str(number) for r in id_map for number in r]
+    identity = _identity(step, path)
+    if _takes_fd.get(identity, True):
+        kept = _above_standard_files(step, proc_dir)
+        try:
+            ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,))
+        finally:
+            os.close(kept)
+        if _read_map(proc_dir, step, pidfd):
+            _takes_fd[identity] = True
+        if _takes_fd.get(identity):
+            return ended
+    _refuse_ended(pidfd)
+    ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers)
+    _refuse_ended(pidfd)
+    if _read_map(proc_dir, step, pidfd):
+        _takes_fd[identity] = False
+    return ended
+
+
+def _above_standard_files(step: str, fd: int) -> int:
+    try:
+        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise userns_error(TOOLS[step], error.errno or 0) from None
+
+
+def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
+    try:
+        return run_tool(path, *args, keep_fds=keep_fds)
+    except UsernsError as error:
+        if error.step != "exec":
+            raise
+        raise userns_error(TOOLS[step], error.errno or 0, path) from None
+
+
+def _refuse_ended(pidfd: int) -> None:
+    if _has_ended(pidfd):
+        raise userns_error("open_proc", ESRCH)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:
+    try:
+        return read_id_map(proc_dir, step)
+    except OSError as error:
+        _refuse_ended(pidfd)
+        raise userns_error(step, error.errno or 0) from None
+
+
+# ---- what went wrong ----
+
+
+def _failure(step: str, path: str, ended: Ended, written: IdMap, pidfd: int) -> UsernsError:
+    if _has_ended(pidfd):
+        return userns_error("open_proc", ESRCH)
+    tool = TOOLS[step]
+    if ended.returncode == 0:
+        cause, how = "map-differs", f"the kernel shows {written}" if written else "the map is unwritten"
+    else:
+        cause = _likely_cause(written)
+        how = "its status is not known" if ended.returncode is None else f"it ended with status {ended.returncode}"
+    said = ended.stderr.strip().splitlines()
+    if said:
+        how += f": {said[-1][:200]}"
+    error = MapToolError(EPERM, f"{os.strerror(EPERM)}: {path}: {how}", step=tool, cause=cause)
+    error.returncode, error.stderr = ended.returncode, ended.stderr
+    error.add_note("\n".join([TOOL_CAUSES[cause], *said]))
+    return error
+
+
+def _likely_cause(written: IdMap) -> str:
+    if written:
+        return "map-written"
+    try:
+        primary_group = pwd.getpwuid(os.getuid()).pw_gid
+    except KeyError:
+        return "tool-failed"
+    return "tool-failed" if os.getgid() == primary_group else "tool-other-group"

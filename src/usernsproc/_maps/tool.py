@@ -1,0 +1,114 @@
+"""Runs a small program of the system, and gives what it printed.
+
+By the machinery for commands: the cost does not depend on the size of this process,
+and nobody else can make off with the exit status. It gets no environment, no
+descriptor but one that it is meant to have, and nothing to read.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from .. import _core
+from .._errors import userns_error
+from .._processes.plan import Plan
+
+_WALL = 0x40000000
+_PART = 4096
+_USUAL_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
+
+
+class Ended(NamedTuple):
+    """What came of it. `returncode`: as of `Popen`, `None` where it got lost."""
+
+    returncode: int | None
+    stdout: str
+    stderr: str
+
+
+def find_tool(name: str) -> str | None:
+    """The absolute path of a program, in `PATH` or where programs usually are."""
+    for folder in (*os.get_exec_path(), *_USUAL_FOLDERS):
+        path = os.path.join(folder, name)
+        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
+    """Run a program to its end.
+
+    Args:
+        path: absolute.
+        keep_fds: descriptors that it gets, from 3 on.
+
+    Raises:
+        UsernsError: it could not be started.
+    """
+    plan = Plan(
+        namespaces=0,
+        argv=tuple(map(os.fsencode, (os.path.basename(path), *args))),
+        candidates=(os.fsencode(path),),
+        cwd=b"/",
+        keep_fds=keep_fds,
+    )
+    with ExitStack() as opened:
+        plan.stdin, out, plan.stdout, err, plan.stderr = _open_standard_files(opened)
+        opened.callback(plan.end)
+        plan.start({"exec": path})
+        printed = _read_until_end(plan.pidfd, (out, err))
+        return Ended(_returncode(plan.pidfd), printed[out], printed[err])
+
+
+def _open_standard_files(opened: ExitStack) -> list[int]:
+    """Standard input, then both ends of two pipes."""
+    try:
+        fds = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        opened.callback(os.close, fds[0])
+        for _ in range(2):
+            for fd in os.pipe():
+                opened.callback(os.close, fd)
+                fds.append(fd)
+    except OSError as error:
+        raise userns_error("prepare", error.errno or 0, error.filename) from None
+    return fds
+
+
+def _read_until_end(pidfd: int, pipes: tuple[int, ...]) -> dict[int, str]:
+    """Until the end of the process. That of a pipe may never come: a fork in another
+    thread of this program could have copied its other end."""
+    printed: dict[int, bytes] = dict.fromkeys(pipes, b"")
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    for pipe in pipes:
+        os.set_blocking(pipe, False)
+        poller.register(pipe, select.POLLIN)
+    ready: list[int] = []
+    while pidfd not in ready:
+        ready = [fd for fd, _ in poller.poll()]
+        for pipe in pipes:
+            printed[pipe] += _read_what_is_there(pipe)
+    return {pipe: text.decode(errors="replace") for pipe, text in printed.items()}
+
+
+def _read_what_is_there(pipe: int) -> bytes:
+    parts: list[bytes] = []
+    try:
+        while part := os.read(pipe, _PART):
+            parts.append(part)
+    except BlockingIOError:
+        pass
+    return b"".join(parts)
+
+
+def _returncode(pidfd: int) -> int | None:
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | _WALL)
+    except ChildProcessError:  # somebody else reaped it; Linux 6.15 keeps the status
+        status = _core.exit_status(pidfd)
+        return os.waitstatus_to_exitcode(status) if status >= 0 else None
+    assert result is not None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status

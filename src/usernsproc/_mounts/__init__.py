@@ -1,0 +1,1 @@
+"""Idmapped mounts: made, looked at, and taken away again."""

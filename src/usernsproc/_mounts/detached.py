@@ -1,0 +1,174 @@
+"""A mount that is not mounted anywhere yet."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from errno import EINVAL
+from operator import index
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from .. import _core
+from .._errors import UsernsError, closed_error, userns_error
+from .abi import (
+    MNT_DETACH,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
+)
+from .attributes import Attributes
+from .causes import move_refusal
+from .idmapped_copy import open_path
+from .maps import maps_of_detached_mount
+from .mount import Mount
+from .propagation import set_propagation, set_propagation_of_tree
+from .table import MountId, find_mount, is_mounted, mounts_below, open_mounts, path_of, read_mounts
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .._maps.idmap import IdMap
+    from .userns_like import Path
+
+__all__ = ["DetachedMount"]
+
+
+class DetachedMount:
+    """A mount that is not mounted anywhere, kept by the descriptor that this object owns.
+
+    What is below it can be reached by the descriptor (`dir_fd=mount.fileno()`).
+    Closed before it is attached, it is gone. Leaving a `with` block closes it; one
+    that is dropped without `close()` is closed with a `ResourceWarning`.
+
+    `DetachedMount(fd)` takes over a descriptor, such as one that came from another
+    process, and `propagation` is what `attach()` is to set, as of `idmapped_mount`.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "_may_be_tree", "_propagation")
+
+    def __init__(self, fd: int, *, propagation: str | None = None) -> None:
+        self._fd = -1  # for __del__
+        self._propagation = Attributes.wanted(None, None, None, None, propagation).propagation
+        self._may_be_tree = True
+        self._fd = index(fd)
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed: it stays this object's."""
+        if self._fd < 0:
+            raise closed_error("detached mount")
+        return self._fd
+
+    def detach(self) -> int:
+        """Give up ownership: the descriptor is the caller's to close, this object is closed."""
+        fd = self.fileno()
+        self._fd = -1
+        return fd
+
+    def close(self) -> None:
+        """Close the descriptor, and with it end a mount that was not attached. Again: no effect."""
+        if self._fd >= 0:
+            os.close(self.detach())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the descriptor was closed or given up, or the mount was attached."""
+        return self._fd < 0
+
+    def attach(self, target: Path) -> Mount:
+        """Mount it on *target*, with `move_mount(2)`, in the calling thread's mount namespace.
+
+        Then this object is closed: an open descriptor would keep the mount busy.
+        If it fails, nothing has changed, and it can be attached elsewhere.
+
+        Raises:
+            UsernsError: `ENOENT`; `EPERM` (`CAP_SYS_ADMIN` in the mount namespace's
+                owner is needed); `ENOSPC` (too many mounts); `EINVAL` (only one of the
+                two is a directory; the target is in another mount namespace; it is
+                no detached mount).
+
+        Linux 5.2.
+        """
+        tree = self.fileno()
+        target_fd = open_path("move_mount", target)
+        try:
+            mount = self._attach(tree, target, target_fd)
+        finally:
+            os.close(target_fd)
+        return mount
+
+    def _attach(self, tree: int, target: Path, target_fd: int) -> Mount:
+        # What can fail comes before it is to be seen.
+        mount_id = MountId.of_fd(tree)
+        if is_mounted(mount_id):  # it would be moved
+            raise userns_error(
+                "move_mount",
+                EINVAL,
+                os.fspath(target),
+                cause="attached",
+                note="The descriptor is of a mount that is mounted already.",
+            )
+        below: dict[int, MountId] = {}
+        mount = Mount(path_of(target_fd), mount_id, below)
+        with open_mounts() as table:
+            try:
+                self._move(tree, target, target_fd)
+                below.update(self._settle(tree, target, mount_id, table))
+                self.close()
+            except BaseException:
+                if self._fd >= 0 and is_mounted(mount_id):
+                    _core.umount2(b"/proc/self/fd/%d" % tree, MNT_DETACH)
+                raise
+        return mount
+
+    def _move(self, tree: int, target: Path, target_fd: int) -> None:
+        try:
+            _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+        except OSError as error:
+            raise move_refusal(error.errno or 0, tree, target, target_fd) from None
+
+    def _settle(self, tree: int, target: Path, mount_id: MountId, table: BinaryIO) -> dict[int, MountId]:
+        """The submounts, once all have the propagation that was asked for."""
+        try:
+            if not self._may_be_tree:
+                return set_propagation(tree, self._propagation)
+            mounts = read_mounts(table)
+            top = find_mount(mounts, mount_id.number)
+            if top is not None:
+                return set_propagation_of_tree(tree, self._propagation, top, mounts_below(mounts, top.number))
+        except UsernsError:
+            raise
+        except OSError as error:
+            raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
+        note = "The target is outside of this process' root directory, where it could not be found again."
+        raise userns_error("move_mount", EINVAL, os.fspath(target), cause="out-of-reach", note=note)
+
+    @property
+    def uid_map(self) -> IdMap:
+        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`)."""
+        return maps_of_detached_mount(self.fileno())[0]
+
+    @property
+    def gid_map(self) -> IdMap:
+        """The group id map; as `uid_map`."""
+        return maps_of_detached_mount(self.fileno())[1]
+
+    def __enter__(self) -> Self:
+        self.fileno()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self, _warn: object = warnings.warn) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            _warn(f"unclosed {self!r}", ResourceWarning, source=self)  # type: ignore[operator]
+            self.close()
+
+    def __repr__(self) -> str:
+        return "<DetachedMount closed>" if self._fd < 0 else f"<DetachedMount fd {self._fd}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DetachedMount cannot be pickled: its descriptor belongs to this process")

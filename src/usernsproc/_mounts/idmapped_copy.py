@@ -1,0 +1,79 @@
+"""Detached copies of mounts, and maps for them. Nothing here is to be seen by others."""
+
+from __future__ import annotations
+
+import os
+from errno import ENOSYS, EPERM
+
+from .. import _core
+from .._errors import userns_error
+from .abi import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    MOUNT_ATTR_IDMAP,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+)
+from .attributes import Attributes
+from .userns_like import Path
+
+AS_IT_IS = Attributes(0, 0, 0)
+
+
+def open_path(step: str, path: Path) -> int:
+    """What a path leads to, looked up once and for all: it may change afterwards."""
+    try:
+        return _core.open_tree(AT_FDCWD, os.fsencode(path), OPEN_TREE_CLOEXEC)
+    except OSError as error:
+        raise userns_error(step, error.errno or 0, os.fspath(path)) from None
+
+
+def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes: Attributes = AS_IT_IS) -> int:
+    """A descriptor of a detached copy of what *source_fd* is open on, idmapped.
+
+    Raises:
+        _core.Failure: the step and the errno.
+    """
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    to_set = attributes.to_set | MOUNT_ATTR_IDMAP
+    try:
+        tree = _core.open_tree(source_fd, b"", flags)
+    except OSError as error:
+        raise _core.Failure("open_tree", error.errno or 0) from None
+    try:
+        _core.mount_setattr(
+            tree,
+            b"",
+            AT_EMPTY_PATH | (flags & AT_RECURSIVE),
+            to_set,
+            attributes.to_clear,
+            attributes.propagation,
+            userns_fd,
+        )
+        result, tree = tree, -1
+        return result
+    except OSError as error:
+        if error.errno != EPERM:
+            raise _core.Failure("mount_setattr", error.errno or 0) from None
+    finally:
+        if tree >= 0:
+            os.close(tree)
+    # It may have maps already. Then mount_setattr() refuses others, even on a new
+    # copy, and only the call that makes the copy may replace them.
+    try:
+        return _core.open_tree_attr(
+            source_fd, b"", flags, to_set, attributes.to_clear, attributes.propagation, userns_fd
+        )
+    except OSError as error:
+        errno = EPERM if error.errno == ENOSYS else error.errno or 0
+        raise _core.Failure("mount_setattr", errno) from None
+
+
+def can_copy(source_fd: int, *, recursive: bool) -> bool:
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    try:
+        os.close(_core.open_tree(source_fd, b"", flags))
+    except OSError:
+        return False
+    return True

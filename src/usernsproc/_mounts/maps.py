@@ -1,0 +1,77 @@
+"""The id maps of a mount, read back with `statmount(2)`."""
+
+from __future__ import annotations
+
+import os
+import struct
+from errno import EINVAL, ENOENT, ENOSYS
+from typing import NoReturn
+
+from .. import _core
+from .._errors import userns_error
+from .._maps.idmap import IdMap
+from .abi import (
+    STATMOUNT_BY_FD,
+    STATMOUNT_MNT_GIDMAP,
+    STATMOUNT_MNT_UIDMAP,
+    STATMOUNT_SUPPORTED_MASK,
+)
+from .table import MountId
+
+_MAPS = STATMOUNT_MNT_UIDMAP | STATMOUNT_MNT_GIDMAP
+_QUESTION = _MAPS | STATMOUNT_SUPPORTED_MASK
+_FIELDS = struct.Struct("=8xQ128xQ4I")
+"""Where `struct statmount` has mask, supported_mask, and number and offset of the two maps' lines."""
+_STRINGS = 512  # its size: what follows are the strings, each ended by a NUL
+
+UidAndGidMap = tuple[IdMap, IdMap]
+
+
+def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
+    """Of an attached mount."""
+    if not mount.unique:
+        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.")
+    try:
+        answer = _core.statmount(mount.unique, _QUESTION, 0, 0, 0)
+    except OSError as error:
+        _refused(error, target)
+    return _maps(answer, target)
+
+
+def maps_of_detached_mount(fd: int) -> UidAndGidMap:
+    try:
+        answer = _core.statmount(0, _QUESTION, 0, fd, STATMOUNT_BY_FD)
+    except OSError as error:
+        if error.errno in (EINVAL, ENOSYS):
+            note = "The kernel tells the maps of a detached mount since Linux 7.0. Attach it, and ask the Mount."
+            raise _too_old(error.errno, None, note) from None
+        _refused(error, None)
+    return _maps(answer, None)
+
+
+def _refused(error: OSError, target: str | None) -> NoReturn:
+    cause = note = None
+    if error.errno == ENOSYS:
+        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.") from None
+    if error.errno == ENOENT:
+        cause, note = "not-mounted", "This mount is not, or no longer, in the mount namespace of the calling thread."
+    raise userns_error("statmount", error.errno or 0, target, cause=cause, note=note) from None
+
+
+def _too_old(errno: int, target: str | None, note: str) -> OSError:
+    return userns_error("statmount", errno, target, cause="kernel-too-old", note=note)
+
+
+def _maps(answer: bytes, target: str | None) -> UidAndGidMap:
+    mask, supported, uids, uid_offset, gids, gid_offset = _FIELDS.unpack_from(answer)
+    if not mask & STATMOUNT_SUPPORTED_MASK or supported & _MAPS != _MAPS:
+        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.")
+    if mask & _MAPS != _MAPS:  # it is no idmapped mount
+        return IdMap(), IdMap()
+    return _map(answer, uid_offset, uids), _map(answer, gid_offset, gids)
+
+
+def _map(answer: bytes, offset: int, count: int) -> IdMap:
+    """*count* strings, each a line of a map file."""
+    lines = answer[_STRINGS + offset :].split(b"\0", count)[:count]
+    return IdMap.from_kernel(os.fsdecode(b"\n".join(lines)))

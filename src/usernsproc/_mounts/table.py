@@ -1,0 +1,183 @@
+"""The mounts of the calling thread's mount namespace, and how one is known again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from errno import ENOENT, ENOSYS, EPERM
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from .. import _core
+from .._errors import userns_error
+from .abi import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_NO_AUTOMOUNT,
+    AT_STATX_DONT_SYNC,
+    AT_SYMLINK_NOFOLLOW,
+    STATMOUNT_MNT_BASIC,
+    STATX_MNT_ID,
+    STATX_MNT_ID_UNIQUE,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+TABLE = "/proc/thread-self/mountinfo"
+
+
+class MountId(NamedTuple):
+    """Which mount. Its number goes to another mount once it is gone, the unique one never."""
+
+    number: int
+    """As in `/proc/PID/mountinfo`."""
+
+    unique: int
+    """Linux 6.8; 0: not known."""
+
+    @classmethod
+    def of_fd(cls, fd: int) -> Self:
+        return cls._of(fd, b"", AT_EMPTY_PATH)
+
+    @classmethod
+    def at(cls, path: str, *, follow: bool = False) -> Self:
+        """Of the topmost mount at a path."""
+        flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | (0 if follow else AT_SYMLINK_NOFOLLOW)
+        return cls._of(AT_FDCWD, os.fsencode(path), flags)
+
+    @classmethod
+    def _of(cls, dirfd: int, path: bytes, flags: int) -> Self:
+        number = _core.mount_id(dirfd, path, flags, STATX_MNT_ID)
+        return cls(number, _core.mount_id(dirfd, path, flags, STATX_MNT_ID_UNIQUE))
+
+    def is_same(self, other: MountId) -> bool:
+        return self.number == other.number and (not self.unique or not other.unique or self.unique == other.unique)
+
+
+class MountEntry(NamedTuple):
+    """A line of the table (`proc_pid_mountinfo(5)`)."""
+
+    number: int
+    parent: int
+    point: str
+    options: frozenset[str]
+    propagation: frozenset[str]
+    """`shared:N`, `master:N`, `unbindable`; a private mount has none."""
+    fs_type: str
+
+    @classmethod
+    def parse(cls, line: bytes) -> Self:
+        number, parent, _device, _root, point, options, *rest = line.split(b" ")
+        end = rest.index(b"-")
+        return cls(
+            int(number),
+            int(parent),
+            os.fsdecode(_unescaped(point)),
+            frozenset(options.decode().split(",")),
+            frozenset(field.decode() for field in rest[:end]),
+            os.fsdecode(_unescaped(rest[end + 1])),
+        )
+
+    @property
+    def peer_group(self) -> str | None:
+        """The mounts that are shared with it have the same."""
+        return next((field for field in self.propagation if field.startswith("shared:")), None)
+
+    @property
+    def is_unbindable(self) -> bool:
+        return "unbindable" in self.propagation
+
+    @property
+    def is_idmapped(self) -> bool:
+        return "idmapped" in self.options
+
+    def identity(self) -> MountId:
+        """With the unique number, but for a mount that another one covers."""
+        try:
+            top = MountId.at(self.point)
+        except OSError:
+            return MountId(self.number, 0)
+        return top if top.number == self.number else MountId(self.number, 0)
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Blanks and backslashes are octal numbers there."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
+
+
+@contextmanager
+def _proc_file(path: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        cause = note = None
+        if error.errno == ENOENT:
+            cause, note = "no-proc", "Likely: /proc is not mounted here. It tells which mounts there are, and where."
+        raise userns_error("open_proc", error.errno or 0, path, cause=cause, note=note) from None
+
+
+def open_mounts() -> BinaryIO:
+    """The table, unread: what is read from it is the state at that time."""
+    with _proc_file(TABLE):
+        return open(TABLE, "rb")
+
+
+def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
+    if table is None:
+        with open_mounts() as opened:
+            return read_mounts(opened)
+    return [MountEntry.parse(line) for line in table]
+
+
+def find_mount(mounts: Iterable[MountEntry], number: int) -> MountEntry | None:
+    return next((entry for entry in mounts if entry.number == number), None)
+
+
+def mounts_below(mounts: Iterable[MountEntry], number: int) -> list[MountEntry]:
+    """All below a mount, each after the one that it is mounted on."""
+    children: dict[int, list[MountEntry]] = {}
+    for entry in mounts:
+        children.setdefault(entry.parent, []).append(entry)
+    found = [entry for entry in children.get(number, ()) if entry.number != number]
+    for entry in found:  # grows while it is walked through
+        found.extend(children.get(entry.number, ()))
+    return found
+
+
+def is_mounted(mount: MountId) -> bool:
+    """Whether it is in the calling thread's mount namespace."""
+    errno = _statmount(mount)
+    if errno == 0 or errno == ENOENT:
+        return errno == 0
+    if errno == EPERM and _statmount(MountId.at("/")) == 0:
+        return True  # out of reach; it is not the call as such that is refused
+    entry = find_mount(read_mounts(), mount.number)
+    return entry is not None and mount.is_same(entry.identity())
+
+
+def _statmount(mount: MountId) -> int:
+    """The errno, or 0: it is there."""
+    if not mount.unique:
+        return ENOSYS
+    try:
+        _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def mount_namespace() -> tuple[int, int]:
+    """Which mount namespace the calling thread is in."""
+    path = "/proc/thread-self/ns/mnt"
+    with _proc_file(path):
+        status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def path_of(fd: int) -> str:
+    """Where a descriptor is open on."""
+    path = f"/proc/self/fd/{fd}"
+    with _proc_file(path):
+        return os.readlink(path)

@@ -1,0 +1,1 @@
+"""Namespaces as objects: found, made, entered, kept, joined."""

@@ -1,0 +1,234 @@
+"""The calling thread in another namespace, and the way back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from _thread import get_ident
+from errno import EINVAL, EPERM, EUSERS
+
+from .. import _core
+from .._errors import userns_error
+from .kind import NamespaceKind
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import NoReturn
+
+    from typing_extensions import Self
+
+    from .namespace import Namespace
+
+__all__ = ["Entered"]
+
+USER, MNT, PID, TIME = NamespaceKind.USER, NamespaceKind.MNT, NamespaceKind.PID, NamespaceKind.TIME
+
+# A pid namespace is entered by children alone: what changes is where those go.
+_LINK = {PID: "pid_for_children"}
+
+
+def enter(namespace: Namespace) -> Entered:
+    """`Namespace.enter`."""
+    entered = Entered(namespace.kind)
+    try:
+        _core.setns(namespace.fileno(), namespace.kind.flag)
+    except OSError as error:
+        entered.close()
+        raise _not_entered(namespace, error.errno or 0) from None
+    except BaseException:  # of a signal handler: the thread may have moved already
+        entered._undo()
+        raise
+    return entered
+
+
+class Entered:
+    """A thread's stay in a namespace, from `Namespace.enter()`; `leave()`, or the end of a
+    `with` block, brings the thread back to where it was.
+
+    It holds a descriptor of the previous namespace (for a mount namespace also of
+    the previous root and working directory), until it is closed, left, or dropped.
+
+    There is not always a way back. From a user namespace there is none: who has
+    entered one has no rights in its parent any more. From others it takes
+    `CAP_SYS_ADMIN` in the owner of the **previous** namespace. `with` then raises
+    before its block is begun, and the thread stays where it is now.
+    """
+
+    __slots__ = ("_fds", "_kind", "_obstacle", "_thread")
+
+    def __init__(self, kind: NamespaceKind) -> None:
+        self._kind = kind
+        self._thread = get_ident()
+        self._fds: list[int] = []
+        self._obstacle: OSError | None = None
+        if kind is not USER:
+            self._remember()
+
+    def _remember(self) -> None:
+        """Before the thread has moved: afterwards nothing leads there."""
+        try:
+            self._fds.append(_open(f"/proc/thread-self/ns/{_LINK.get(self._kind, self._kind)}", os.O_RDONLY))
+            if self._kind is MNT:
+                self._fds += map(_open, ("/", "."), (os.O_PATH, os.O_PATH))
+        except OSError as error:
+            self._obstacle = error
+            self.close()
+
+    @property
+    def kind(self) -> NamespaceKind:
+        """Of the namespace that was entered."""
+        return self._kind
+
+    def leave(self) -> None:
+        """Move the calling thread back, with `setns(2)`. Again, or when closed: no effect.
+
+        Coming back to a mount namespace also restores the root and the working
+        directory, with `fchdir(2)` and `chroot(2)`.
+
+        Raises:
+            PermissionError: there is no way back (`EPERM`, cause `no-way-back`, step
+                `setns`); the thread stays where it is.
+            UsernsError: threads that were started meanwhile are in the way (`EINVAL`,
+                `EUSERS`), of mount and time namespaces; or root or working directory
+                could not be restored (step `chroot`).
+            RuntimeError: another thread has entered; each can only move itself.
+        """
+        if self._thread != get_ident():
+            raise RuntimeError("another thread has entered this namespace: only that one can leave it")
+        if self._kind is USER or self._obstacle is not None:
+            raise self._no_way_back()
+        if self._fds:
+            self._go_back()
+            self.close()
+
+    def _go_back(self) -> None:
+        previous, *directories = self._fds
+        try:
+            _core.setns(previous, self._kind.flag)
+        except OSError as error:
+            raise self._not_left(error.errno or 0) from None
+        if directories:
+            root, cwd = directories
+            try:
+                os.fchdir(root)
+                os.chroot(".")
+                os.fchdir(cwd)
+            except OSError as error:
+                raise userns_error("chroot", error.errno or 0) from None
+
+    def _undo(self) -> None:
+        try:
+            self.leave()
+        except OSError:
+            pass  # there is an exception already
+        finally:
+            self.close()
+
+    def _not_left(self, errno: int) -> OSError:
+        if errno == EPERM:
+            return self._no_way_back()
+        cause = note = None
+        if errno in (EINVAL, EUSERS) and self._kind in (MNT, TIME):
+            cause = "shared-fs" if self._kind is MNT else "threads"
+            note = (
+                f"The thread stays in the {self._kind} namespace: threads that were started meanwhile are in the way "
+                "(setns(2)). End them before."
+            )
+        return userns_error("setns", errno, cause=cause, note=note)
+
+    def _no_way_back(self) -> OSError:
+        if self._kind is USER:
+            why = (
+                "a user namespace cannot be left: there are no rights in its parent any more. "
+                "Enter it in a child process instead"
+            )
+        elif self._obstacle is not None:
+            why = f"where the thread came from could not be told: {self._obstacle}"
+        else:
+            why = (
+                f"that takes CAP_SYS_ADMIN in the owner of the {self._kind} namespace that the thread came from. "
+                "Enter this one in a child process instead"
+            )
+        note = f"The thread has entered the {self._kind} namespace and stays in it; {why}."
+        return userns_error("setns", EPERM, cause="no-way-back", note=note)
+
+    def _may_go_back(self) -> bool:
+        """Whether the owner of the previous namespace is one that the thread has rights in: its
+        own user namespace, or one below."""
+        try:
+            os.close(fcntl.ioctl(self._fds[0], _core.NS_GET_USERNS))
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give up the way back; the thread stays where it is. Again: no effect."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __enter__(self) -> Self:
+        if not self._fds or not self._may_go_back():
+            self.close()
+            raise self._no_way_back()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.leave()
+        finally:
+            self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Entered {self._kind} namespace, {'with a way' if self._fds else 'no way'} back>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Entered cannot be pickled: it belongs to a thread of this process")
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC)
+
+
+def _not_entered(namespace: Namespace, errno: int) -> OSError:
+    try:
+        cause, note = _why_not_entered(namespace, errno)
+    except OSError:
+        cause = note = None  # there is no /proc to look into
+    return userns_error("setns", errno, cause=cause, note=note)
+
+
+def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str | None]:
+    kind = namespace.kind
+    if errno == EPERM:
+        chroot = " and CAP_SYS_CHROOT" if kind is MNT else ""
+        where = "in it" if kind is USER else "in the user namespace that owns it and in the own one"
+        return "no-setns-rights", f"Entering a {kind} namespace takes CAP_SYS_ADMIN{chroot} {where}."
+    if errno not in (EINVAL, EUSERS):
+        return None, None
+    if kind is USER and _is_current(namespace):
+        return "already-there", "The calling thread is in this user namespace already."
+    if kind in (USER, TIME) and len(os.listdir("/proc/self/task")) > 1:
+        return "threads", (
+            f"A process with several threads cannot enter a {kind} namespace. "
+            "Start a command in it (UsernsProcess with join=), or do it in a child process."
+        )
+    if kind in (USER, MNT):
+        return "shared-fs", (
+            "The thread shares its root and working directory (CLONE_FS), as threads of one program do. "
+            "Start a command in the namespace (UsernsProcess with join=), or do it in a child process; or, "
+            "if the thread can do with a working directory of its own, os.unshare(os.CLONE_FS) before (Python 3.12)."
+        )
+    if kind is PID:
+        return "not-below", "A pid namespace is entered only from itself or from one above it."
+    return None, None
+
+
+def _is_current(namespace: Namespace) -> bool:
+    own, other = os.stat(f"/proc/thread-self/ns/{namespace.kind}"), os.fstat(namespace.fileno())
+    return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)

@@ -1,0 +1,190 @@
+"""Namespaces that a mounted file keeps alive."""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EEXIST, EINVAL, ELOOP
+
+from .. import _core
+from .._errors import userns_error
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+    from .namespace import Namespace
+
+    Path: TypeAlias = "str | bytes | os.PathLike[str]"
+
+AT_EMPTY_PATH = 0x1000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MNT_DETACH = 2
+
+
+def pin(namespace: Namespace, path: Path) -> None:
+    """`Namespace.pin`."""
+    kind = namespace.kind
+    tree = _detached_mount(namespace)
+    try:
+        point = _MountPoint(path, namespace.device)
+        try:
+            point.prepare()
+            _attach(tree, point, kind)
+        except BaseException:
+            point.undo(namespace.inode)
+            raise
+        finally:
+            point.close()
+    finally:
+        os.close(tree)
+
+
+def unpin(path: Path) -> None:
+    """`Namespace.unpin`."""
+    device = nsfs_device()
+    fd = _open_point(path)
+    try:
+        if os.fstat(fd).st_dev != device:
+            raise userns_error(
+                "mount_point", EINVAL, os.fspath(path), cause="not-pinned", note="No namespace is pinned there."
+            )
+        _unmount(fd, path)
+    finally:
+        os.close(fd)
+    _remove_if_empty(path, device)
+
+
+def nsfs_device() -> int:
+    """The device number of all namespaces: what tells them from other files."""
+    try:
+        return os.stat("/proc/thread-self/ns/user").st_dev
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, "/proc/thread-self/ns/user") from None
+
+
+class _MountPoint:
+    """The file that a namespace is mounted on; ours where we have made it."""
+
+    def __init__(self, path: Path, nsfs: int) -> None:
+        self._path = path
+        self._nsfs = nsfs
+        self._made: list[int] = []
+        self._found: list[int] = []
+        self._ready = False
+
+    def prepare(self) -> None:
+        try:
+            # Without a bytecode between the making of the file and the record of it,
+            # no signal handler can raise there.
+            self._made.extend(map(os.open, (self._path,), (_MAKE,), (0,)))
+        except FileExistsError:
+            self._found.append(_open_point(self._path))
+            self._refuse_unless_empty_file()
+        except OSError as error:
+            raise userns_error("mount_point", error.errno or 0, os.fspath(self._path)) from None
+        self._ready = True
+
+    def _refuse_unless_empty_file(self) -> None:
+        status = os.fstat(self.fd)
+        if status.st_dev == self._nsfs:
+            cause, note = "already-pinned", "A namespace is pinned there already; Namespace.unpin() it first."
+        elif not stat.S_ISREG(status.st_mode) or status.st_size:
+            cause, note = "not-a-mount-point", "A namespace is pinned on an empty regular file, or on a new name."
+        else:
+            return
+        raise userns_error("mount_point", EEXIST, os.fspath(self._path), cause=cause, note=note)
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def fd(self) -> int:
+        return (self._made or self._found)[0]
+
+    def undo(self, inode: int) -> None:
+        """When it is not known whether the mount was made: an interrupt may have come after it."""
+        try:
+            there = os.lstat(self._path)
+            if self._ready and (there.st_dev, there.st_ino) == (self._nsfs, inode):
+                _core.umount2(os.fsencode(self._path), MNT_DETACH)
+            if self._made:
+                os.unlink(self._path)
+        except OSError:
+            pass  # there is an exception already
+
+    def close(self) -> None:
+        for fd in self._made + self._found:
+            os.close(fd)
+
+
+_MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_point(path: Path) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
+
+
+def _detached_mount(namespace: Namespace) -> int:
+    try:
+        return _core.open_tree(namespace.fileno(), b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    except OSError as error:
+        raise userns_error("open_tree", error.errno or 0) from None
+
+
+def _attach(tree: int, point: _MountPoint, kind: str) -> None:
+    try:
+        _core.move_mount(tree, b"", point.fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    except OSError as error:
+        cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if kind == "mnt" else (None, None)
+        raise userns_error("move_mount", error.errno or 0, os.fspath(point.path), cause=cause, note=note) from None
+
+
+_WHY_NOT_MNT = {
+    ELOOP: (
+        "mount-loop",
+        "A mount namespace cannot be pinned inside of itself, nor in one that is younger: "
+        "pin it from the mount namespace that it was made in. Since Linux 6.18 one that was made on "
+        "another CPU can seem to be older: make it again on the CPU that this one was made on.",
+    ),
+    EINVAL: (
+        "shared-mount",
+        "A mount namespace cannot be pinned where mounts propagate to other mount namespaces, itself "
+        "among them. Pin it below a private mount: mount --bind DIR DIR; mount --make-private DIR.",
+    ),
+}
+
+
+def _unmount(fd: int, path: Path) -> None:
+    """By its descriptor: that it is this mount and no other. Detached, since the descriptor
+    keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
+    try:
+        _core.umount2(f"/proc/thread-self/fd/{fd}".encode(), MNT_DETACH)
+    except OSError as error:
+        cause = note = None
+        if error.errno == EINVAL:
+            cause, note = (
+                "locked-mount",
+                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): unpin it there.",
+            )
+        raise userns_error("umount", error.errno or 0, os.fspath(path), cause=cause, note=note) from None
+
+
+def _remove_if_empty(path: Path, nsfs: int) -> None:
+    try:
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_dev != nsfs:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass  # somebody else has removed it
+    except OSError as error:
+        error = userns_error("mount_point", error.errno or 0, os.fspath(path))
+        error.add_note("The namespace is unpinned; the file that it was mounted on could not be removed.")
+        raise error from None

@@ -1,0 +1,1 @@
+"""Commands and holders: what is asked for, started and waited for."""

@@ -1,0 +1,39 @@
+"""A cgroup (version 2) as a descriptor of its directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from operator import index
+
+from .._errors import userns_error
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
+"""A descriptor of the directory, which stays the caller's, or its path."""
+
+
+@contextmanager
+def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
+    """A descriptor, valid in the block; -1 for `None`.
+
+    Raises:
+        UsernsError: the directory cannot be opened (step `cgroup`).
+    """
+    if cgroup is None:
+        yield -1
+    elif not isinstance(cgroup, (str, bytes, os.PathLike)):
+        yield index(cgroup)
+    else:
+        try:
+            fd = os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise userns_error("cgroup", error.errno or 0, os.fspath(cgroup)) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)

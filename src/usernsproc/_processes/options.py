@@ -1,0 +1,65 @@
+"""The parameters of `UsernsProcess`, for type checkers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import IO, Any, TypedDict
+
+from typing_extensions import TypeAlias
+
+from .._maps.idmap import IdMapLike
+from .._namespaces.join import JoinLike
+from .cgroup import CgroupLike
+
+File: TypeAlias = int | IO[Any] | None
+
+
+class CommandOptions(TypedDict, total=False):
+    """Popen's own, less those that `usernsproc.aio` decides, and ours."""
+
+    executable: Any
+    close_fds: bool
+    cwd: Any
+    env: Mapping[Any, Any] | None
+    restore_signals: bool
+    start_new_session: bool
+    pass_fds: Collection[int]
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    umask: int
+    pipesize: int
+    process_group: int | None
+
+    uid_map: IdMapLike | None
+    gid_map: IdMapLike | None
+    setgroups: str | None
+    namespaces: Iterable[str]
+    propagation: str | None
+    mount_proc: bool
+    init: bool
+    join: JoinLike | Iterable[JoinLike]
+    owner: int | None
+    on_created: Callable[[Any], object] | None
+    pdeathsig: int | None
+    no_new_privs: bool
+    ambient_caps: Iterable[str | int]
+    cgroup: CgroupLike | None
+
+
+class ProcessOptions(CommandOptions, total=False):
+    """All but those that decide on text or bytes."""
+
+    bufsize: int
+    stdin: File
+    stdout: File
+    stderr: File
+    shell: bool
+
+
+class RunOptions(ProcessOptions, total=False):
+    """What `run` takes in addition."""
+
+    capture_output: bool
+    timeout: float | None
+    check: bool

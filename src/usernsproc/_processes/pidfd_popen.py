@@ -1,0 +1,294 @@
+"""A `Popen` whose child is known by a pidfd: signals, waiting and the end of the object.
+
+What makes the child is left to a subclass, in `_execute_child`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+import warnings
+
+from .. import _core
+from .._errors import closed_error
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, AnyStr  # noqa: F401, named in the base class
+
+LOST_STATUS = 255
+NOT_REAPED = -2
+_WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
+_ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
+_LONGEST_POLL = 86_400.0
+
+
+class _DelSafe:
+    """For what `__del__` calls: when the interpreter ends, modules may be empty already."""
+
+    waitid = staticmethod(os.waitid)
+    close = staticmethod(os.close)
+    P_PIDFD = os.P_PIDFD
+    WEXITED = os.WEXITED | _WALL
+    WNOHANG = os.WNOHANG
+    CLD_EXITED = os.CLD_EXITED
+
+
+class PidfdPopen(subprocess.Popen["AnyStr"]):
+    """`wait` and `poll` use `waitid(P_PIDFD)`, `send_signal` uses `pidfd_send_signal`: never a pid."""
+
+    _pidfd = -1
+    _detached = False
+    _creating_thread = 0
+    """Which runs on_created now: for it, waiting would never end."""
+    _is_holder = False
+    _child_created = False
+    args: Any
+
+    def __init__(self, args: Any, *popen_args: Any, **popen_options: Any) -> None:
+        self._pidfd_lock = threading.RLock()
+        super().__init__(args, *popen_args, **popen_options)
+
+    # ---- the pidfd ----
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
+        readable when the process has ended."""
+        if self._pidfd < 0:
+            raise closed_error("process")
+        return self._pidfd
+
+    def fileno(self) -> int:
+        """The same as `pidfd`, so that the object works with `select`, `selectors` and event loops."""
+        return self.pidfd
+
+    def detach_pidfd(self) -> int:
+        """Give up the pidfd: it is the caller's to close, and to signal and wait with.
+
+        This object can do neither any more; of `Popen`'s members only `pid`, `args`
+        and the pipes remain.
+        """
+        pidfd, self._pidfd = self.pidfd, -1
+        self._detached = True
+        return pidfd
+
+    def _close_pidfd(self, _safe: type[_DelSafe] = _DelSafe) -> None:
+        # Not while another thread, a watchdog perhaps, signals through it: its
+        # number could be that of another child the next moment.
+        with self._pidfd_lock:
+            if self._pidfd >= 0:
+                pidfd, self._pidfd = self._pidfd, -1
+                _safe.close(pidfd)
+
+    def close(self) -> None:
+        """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
+        try:
+            if self._pidfd >= 0:
+                self.kill()
+                self._creating_thread = 0  # it ends, whether it was started or not
+                self.wait()
+                self._close_pidfd()
+        finally:
+            self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                _close_quietly(pipe)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
+        if self._is_holder or self._pidfd < 0:
+            self.close()
+            return
+        super().__exit__(exc_type, value, traceback)
+        if self.returncode is not None:
+            self._close_pidfd()
+
+    def __del__(self, *ignored: Any) -> None:
+        # A running child stays in subprocess._active, which reaps it later: as in Popen.
+        if self._pidfd >= 0:
+            super().__del__()
+            if self.returncode is not None:
+                self._close_pidfd()
+
+    # ---- signals ----
+
+    def send_signal(self, sig: int) -> None:
+        """Send *sig* with `pidfd_send_signal(2)`.
+
+        As `Popen.send_signal`, it does nothing when the process has ended. Unlike
+        it, it cannot reach a stranger that got the process' pid.
+
+        Raises:
+            PermissionError: the process runs a set-user-ID program (`EPERM`).
+        """
+        self.poll()
+        with self._pidfd_lock:
+            if self.returncode is None:
+                try:
+                    signal.pidfd_send_signal(self.pidfd, sig)
+                except ProcessLookupError:
+                    pass  # ended, and reaped by somebody else, in this moment
+
+    # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
+
+    def waitid(self, options: int = os.WEXITED) -> os.waitid_result | None:
+        """`waitid(P_PIDFD, …)`: unlike `wait` it tells of stops (`os.WSTOPPED`,
+        `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
+        reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
+
+        When another part of the program has reaped the child, the kernel is asked for
+        its status (Linux 6.15); `si_uid` is then -1.
+
+        Raises:
+            ChildProcessError: it has been reaped (`ECHILD`), by this object, or where
+                the kernel does not keep the status.
+        """
+        if not options & os.WNOHANG:
+            self._refuse_to_wait_while_creating()
+        try:
+            # Look first: reaping is done under the lock, as in wait().
+            result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL | os.WNOWAIT)
+            if result is not None and result.si_code not in _ENDED and not options & os.WNOWAIT:
+                return os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
+        except ChildProcessError:
+            if self.returncode is not None or not options & os.WEXITED:
+                raise
+            result = self._kept_result()
+            if result is None:
+                raise
+        if result is not None and not options & os.WNOWAIT:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    self._reap(os.WNOHANG)
+        return result
+
+    def _kept_result(self) -> os.waitid_result | None:
+        status = _core.exit_status(self.pidfd)
+        if status < 0:
+            return None
+        if os.WIFEXITED(status):
+            code, value = os.CLD_EXITED, os.WEXITSTATUS(status)
+        else:
+            code, value = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status)
+        return os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code))
+
+    def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
+        self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status
+
+    def _internal_poll(self, _deadstate: int | None = None, _safe: type[_DelSafe] = _DelSafe) -> int | None:
+        if self.returncode is None and not self._detached:
+            if not self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+                return None  # another thread is waiting: nothing is known yet
+            try:
+                if self.returncode is None:
+                    self._reap(_safe.WNOHANG)
+            except OSError:
+                if _deadstate is None:
+                    raise
+                self.returncode = _deadstate
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+            if _deadstate is not None and self.returncode is not None:
+                self._close_pidfd()  # called for a dropped object: the last chance
+        return self.returncode
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """As `Popen.communicate`; in `on_created` it would never end, and is a `RuntimeError`."""
+        if timeout is None:
+            self._refuse_to_wait_while_creating()
+        return super().communicate(input, timeout)
+
+    def _refuse_to_wait_while_creating(self) -> None:
+        if self._creating_thread == threading.get_ident() and self.returncode is None:
+            raise RuntimeError("the command runs only after on_created has returned: waiting for it would never end")
+
+    def _wait(self, timeout: float | None) -> int:
+        if timeout is None:
+            self._refuse_to_wait_while_creating()
+        if timeout is not None and self.returncode is None:
+            self._wait_readable(timeout)
+        while self.returncode is None:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    self._reap(0)
+        return self.returncode
+
+    def _wait_readable(self, timeout: float) -> None:
+        """Sleep on the pidfd, without the lock; `Popen` looks again and again."""
+        poller = select.poll()
+        end = time.monotonic() + timeout
+        with self._pidfd_lock:
+            if self.returncode is not None:
+                return  # another thread waited, and may have closed the pidfd
+            poller.register(self.pidfd, select.POLLIN)
+        while True:
+            remaining = end - time.monotonic()
+            ended = poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000)
+            if ended:
+                self._internal_poll()
+            if self.returncode is not None:
+                return
+            if remaining <= 0:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            if ended:  # a tracer, or another thread that waits, has to let go first
+                time.sleep(min(remaining, 0.01))
+
+    def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
+        """Set `returncode`, or leave it when the process still runs. The lock is held."""
+        try:
+            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | flags)
+        except ChildProcessError:
+            self._reap_lost(flags)
+        else:
+            if result is not None:
+                self._set_returncode(result)
+
+    def _reap_lost(self, flags: int) -> None:
+        """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        if not poller.poll(0 if flags & os.WNOHANG else None):
+            return
+        status = _core.exit_status(self.pidfd)
+        if status == NOT_REAPED and flags & os.WNOHANG:
+            return
+        if status >= 0:
+            self.returncode = os.waitstatus_to_exitcode(status)
+            return
+        self.returncode = LOST_STATUS
+        warnings.warn(
+            f"another part of the program reaped process {self.pid}; its exit status is lost "
+            f"(Linux 6.15 would keep it), returncode is {LOST_STATUS}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+    def _state(self) -> str:
+        if not self._child_created:
+            return "not started"
+        if self.returncode is None:
+            return f"pid {self.pid}, detached" if self._detached else f"pid {self.pid}, running when last looked at"
+        if self.returncode >= 0:
+            return f"pid {self.pid}, exited with status {self.returncode}"
+        try:
+            name = signal.Signals(-self.returncode).name
+        except ValueError:
+            name = f"signal {-self.returncode}"
+        return f"pid {self.pid}, killed by {name}"
+
+
+def _close_quietly(pipe: Any) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass  # buffered input for a process that is gone

@@ -1,0 +1,135 @@
+"""What the core is told to start: everything converted, nothing left to decide."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Mapping
+
+from .. import _core
+from .._errors import userns_error
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._maps.writer import Maps
+
+CLONE_NEWUSER = 0x10000000
+
+
+class Plan:
+    """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional.
+
+    No dataclass: importing that takes longer than all of this package.
+    """
+
+    is_holder: bool = False
+    namespaces: int = CLONE_NEWUSER
+    joins: tuple[int, ...] = ()
+    """What is entered first: descriptor, `CLONE_NEW…`, and so on. None of the descriptors is 0, 1 or 2."""
+    owner: int = -1
+    """The id outside that shall own the namespaces."""
+    propagation: int = 0
+    """Of a new mount namespace, `MS_…`; 0: leave it as it is."""
+    mount_proc: bool = False
+    init: bool = False
+
+    setgroups: bytes | None = None
+    uid_map: bytes | None = None
+    gid_map: bytes | None = None
+
+    argv: tuple[bytes, ...] = ()
+    candidates: tuple[bytes, ...] = ()
+    envp: tuple[bytes, ...] | None = ()
+    """`None`: the environment as it is at the moment of the call."""
+    cwd: bytes | None = None
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    keep_fds: tuple[int, ...] = ()
+    """Ascending."""
+    close_fds: bool = True
+    restore_signals: bool = True
+    start_new_session: bool = False
+    umask: int = -1
+    process_group: int = -1
+
+    uid: int = -1
+    gid: int = -1
+    set_groups: bool = False
+    groups: tuple[int, ...] = ()
+
+    ambient_caps: int = 0
+    """A bit for each capability."""
+    no_new_privs: bool = False
+    cgroup: int = -1
+
+    signal_mask: int | None = None
+    """A bit for each signal that is blocked; `None`: as in the calling thread."""
+
+    death_signal: int = 0
+    """0: none."""
+
+    pid: int = 0
+    pidfd: int = -1
+    """What came of it: set by the core."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def write(self, maps: Maps) -> None:
+        """The core writes them while the child waits."""
+        self.setgroups = _encoded(maps.setgroups)
+        self.uid_map = _encoded(maps.uid_text)
+        self.gid_map = _encoded(maps.gid_text)
+
+    def start(
+        self,
+        filenames: Mapping[str, object] | None = None,
+        between: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Start it; `pid` and `pidfd` are set, and the caller's to take over.
+
+        A signal handler may raise at any moment: when this does, or before the
+        pidfd is taken over, `end` has to be called.
+
+        Args:
+            filenames: by step, the file to name in an error.
+            between: called with pid and pidfd while the child exists, is mapped,
+                and has not gone on. An exception in it ends the child.
+        """
+        try:
+            image_on_disk = _core.spawn(self, between)
+        except _core.Failure as failure:
+            step, errno = failure.args
+            raise userns_error(step, errno, (filenames or {}).get(step)) from None
+        if image_on_disk:
+            _warn_of_image_on_disk()
+
+    def end(self) -> None:
+        """Kill and reap what was started and not taken over."""
+        if self.pidfd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # reaped by somebody else
+        pidfd, self.pidfd = self.pidfd, -1
+        os.close(pidfd)
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("ascii")
+
+
+def _warn_of_image_on_disk() -> None:
+    warnings.warn(
+        "programs may not be executed from memory here (vm.memfd_noexec=2); "
+        "an unlinked file in a temporary directory was used",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,494 @@
+"""`subprocess.Popen` in a new user namespace, and the holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from operator import index
+
+from .._caller import Caller
+from .._errors import closed_error
+from .._maps.idmap import IdMap, IdMapLike
+from .._maps.writer import Maps, write_map
+from .._namespaces.join import opened as opened_joins
+from .._namespaces.namespace import Namespace, NamespaceKind
+from .._namespaces.new import NewNamespaces
+from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .capabilities import capability_mask
+from .cgroup import opened_cgroup
+from .command import Command, descriptors_to_keep, environment
+from .credentials import Credentials, checked_owner
+from .encoding import name_default_encoding
+from .pidfd_popen import PidfdPopen
+from .plan import Plan
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any, AnyStr, Literal, NoReturn, overload
+
+    from typing_extensions import Unpack
+
+    from .._namespaces.join import JoinLike, Joins
+    from .cgroup import CgroupLike
+    from .options import ProcessOptions
+
+__all__ = ["UsernsProcess"]
+
+_POPEN_INIT = subprocess.Popen.__init__
+_PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
+
+
+class UsernsProcess(PidfdPopen["AnyStr"]):
+    """A command in a new user namespace; without *args*, a holder of one.
+
+    Every parameter, attribute and method of `subprocess.Popen` keeps its name and
+    meaning. What is added is keyword-only:
+
+    Args:
+        args: as in `Popen`. `None`: a holder. No program of yours runs; a process
+            of ours with a few kilobytes, no environment and `/` as its directory
+            keeps the namespace, until it is killed or closed, or the creating
+            process ends.
+        uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
+            with `write_uid_map`. When only one of the two maps is given, as the
+            name of a preset, the other is the same preset; when it is given in
+            numbers, the other is left unwritten. What this process may not write
+            itself is written by `newuidmap(1)` and `newgidmap(1)`.
+        gid_map: group ids.
+        setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
+        user: an id **inside**. Left out while the own id is not mapped, the
+            command becomes inside 0.
+        group: likewise; the command then has no supplementary groups.
+        extra_groups: ids **inside**.
+        namespaces: further kinds to make together with the user namespace, and owned
+            by it: `("mnt", "net", …)`, see `NamespaceKind`. With `"pid"`, the command
+            is pid 1 of its pid namespace; see `init`.
+        propagation: of all mounts of a new mount namespace, as in `unshare(1)`:
+            `"private"` (`None`), `"slave"`, `"shared"` or `"unchanged"`.
+        mount_proc: a fresh `/proc`, that shows the pid namespace which is new or
+            joined; in a new mount namespace, as `"mnt"` among *namespaces*.
+        init: pid 1 of the new pid namespace is a tiny process of ours that reaps
+            orphans, forwards signals to the command, and ends with it. It is what
+            `pid`, `pidfd` and the methods mean, and its exit status for signal *n* is
+            128 + *n*, as that of a shell: nobody is killed by a signal of the pid
+            namespace of which he is pid 1.
+        join: existing namespaces to enter first: `Namespace` objects, paths of
+            namespace files, or processes (an object with a pidfd, a pid), which stand
+            for each namespace that differs from the caller's; one of these, or
+            several. With a user namespace among them, no new one is made, and new
+            ones of other kinds belong to it; the caller's own is one to stay in.
+            Entered with `setns(2)`, by a program of ours that shares no memory with
+            this process and that root in there cannot inspect. With a mount
+            namespace, *args* and *cwd* are paths in there.
+        owner: the id **outside** that shall own the new user namespace and is charged
+            for it (`user.max_user_namespaces`). Another than the own one takes
+            `CAP_SETUID`, `CAP_SYS_ADMIN` and, for who is not user 0, `CAP_DAC_OVERRIDE`.
+        on_created: called with this object while the child exists, is mapped, and
+            has not yet run the command: the place to move a network interface in, or
+            to register the pidfd. An exception in it kills and reaps the child, and
+            propagates. Other threads can start processes meanwhile.
+        no_new_privs: `prctl(PR_SET_NO_NEW_PRIVS)`.
+        ambient_caps: capabilities, by name or number, that the command keeps although
+            it is not inside 0.
+        cgroup: the directory of a cgroup (version 2) to start in, as a path or a
+            descriptor. The child is placed there when it is made (`clone3`,
+            Linux 5.7), else before the command runs.
+        pdeathsig: the signal the command gets when the creating **process** ends,
+            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
+            may end: in place of it a native thread keeps the command. The kernel
+            drops this signal when the command executes a program with set-user-ID,
+            set-group-ID or file capabilities. A holder simply ends, whatever the
+            signal.
+
+    Differences from `Popen`:
+
+    * `preexec_fn` is refused: no Python runs between clone and exec.
+    * Signals, waiting and polling go through a pidfd, never a pid.
+    * The child is killed when this process ends; see `pdeathsig`.
+    * When another part of the program has reaped the child, `returncode` is still
+      exact on Linux 6.15 and later. Before, it is 255, with a `RuntimeWarning`.
+    * Errors from the child are `UsernsError`s, which are the same builtin
+      subclasses of `OSError` that `Popen` raises, with the step that failed.
+
+    Raises:
+        IdMapError, IdMapPermissionError, ValueError, TypeError: before anything is
+            created.
+        MapToolError: `newuidmap` or `newgidmap` failed.
+        UsernsError: as `create_userns`, and from the child: `chdir`, `setsid`,
+            `setpgid`, `setid`, `exec` (`ENOENT`: `FileNotFoundError`, `EACCES`:
+            `PermissionError`).
+
+    Linux 5.4. See `clone(2)`, `user_namespaces(7)`, `pidfd_open(2)`.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            text: Literal[True],
+            encoding: str | None = None,
+            errors: str | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            universal_newlines: Literal[True],
+            encoding: str | None = None,
+            errors: str | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            encoding: str,
+            errors: str | None = None,
+            text: bool | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[str],
+            args: Any = None,
+            *popen_args: Any,
+            errors: str,
+            encoding: str | None = None,
+            text: bool | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[bytes],
+            args: Any = None,
+            *popen_args: Any,
+            text: Literal[False] | None = None,
+            universal_newlines: Literal[False] | None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+
+    def __init__(
+        self,
+        args: Any = None,
+        *popen_args: Any,
+        uid_map: IdMapLike | None = None,
+        gid_map: IdMapLike | None = None,
+        setgroups: str | None = None,
+        namespaces: Iterable[str] = (),
+        propagation: str | None = None,
+        mount_proc: bool = False,
+        init: bool = False,
+        join: JoinLike | Iterable[JoinLike] = (),
+        owner: int | None = None,
+        on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
+        pdeathsig: int | None = signal.SIGKILL,
+        no_new_privs: bool = False,
+        ambient_caps: Iterable[str | int] = (),
+        cgroup: CgroupLike | None = None,
+        **popen_options: Any,
+    ) -> None:
+        _refuse_preexec_fn(popen_args, popen_options)
+        if args is None:
+            _refuse_for_holder(popen_args, popen_options)
+        if sys.flags.warn_default_encoding:
+            name_default_encoding(popen_args, popen_options)
+        self._is_holder = args is None
+        self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
+        self._caller = Caller.now()
+        with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
+            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
+            self._owner = checked_owner(owner, self._caller, joins)
+            self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
+            self._plan = Plan(
+                is_holder=self._is_holder,
+                joins=joins.for_core,
+                namespaces=new.flags,
+                propagation=new.propagation,
+                mount_proc=new.mount_proc,
+                init=new.init,
+                owner=-1 if self._owner is None else self._owner,
+                ambient_caps=capability_mask(ambient_caps),
+                no_new_privs=bool(no_new_privs),
+                cgroup=cgroup_fd,
+                death_signal=_death_signal(pdeathsig),
+            )
+            if joins.userns is None:
+                self._plan.write(self._maps)
+            if self._is_holder:
+                _refuse_what_a_command_has(self._plan)
+            super().__init__(args, *popen_args, **popen_options)
+
+    def _wanted_maps(
+        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
+    ) -> Maps:
+        if joins.userns is None:
+            return Maps.wanted(uid_map, gid_map, setgroups, self._caller)
+        if uid_map is not None or gid_map is not None or setgroups is not None:
+            raise ValueError("a user namespace is joined, and has its maps: none can be written for the command")
+        return joins.maps(self._caller)
+
+    # ---- starting; called by Popen.__init__ ----
+
+    def _execute_child(
+        self,
+        args: Any,
+        executable: Any,
+        preexec_fn: None,
+        close_fds: bool,
+        pass_fds: Any,
+        cwd: Any,
+        env: Any,
+        startupinfo: None,
+        creationflags: int,
+        shell: bool,
+        p2cread: int,
+        p2cwrite: int,
+        c2pread: int,
+        c2pwrite: int,
+        errread: int,
+        errwrite: int,
+        restore_signals: bool,
+        gid: int | None,
+        gids: list[int] | None,
+        uid: int | None,
+        umask: int,
+        start_new_session: bool,
+        process_group: int,
+    ) -> None:
+        if args is None:
+            self._start({})
+            return
+        plan = self._plan
+        command = Command.of(args, executable, shell)
+        sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
+        plan.argv = command.argv
+        plan.candidates = command.candidates(env)
+        plan.envp = environment(env)
+        plan.cwd = None if cwd is None else os.fsencode(cwd)
+        plan.stdin, plan.stdout, plan.stderr = p2cread, c2pwrite, errwrite
+        plan.keep_fds = descriptors_to_keep(pass_fds)
+        plan.close_fds = bool(close_fds)
+        plan.restore_signals = bool(restore_signals)
+        plan.start_new_session = bool(start_new_session)
+        plan.process_group = process_group
+        plan.umask = umask
+        self._take_credentials(plan, uid, gid, gids)
+        self._start({"exec": command.executable, "chdir": cwd})
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+
+    def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
+        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner)
+        if credentials.uid is not None:
+            plan.uid = credentials.uid
+        if credentials.gid is not None:
+            plan.gid = credentials.gid
+        if credentials.groups is not None:
+            plan.set_groups, plan.groups = True, credentials.groups
+
+    def _start(self, filenames: dict[str, Any]) -> None:
+        plan = self._plan
+        try:
+            plan.start(filenames, self._between())
+            self.pid = plan.pid
+            if self._on_created is None:
+                self._pidfd = plan.pidfd
+            else:
+                os.close(plan.pidfd)  # on_created has seen a copy, and may have registered it
+            self._child_created = True
+            plan.pidfd = -1
+        except BaseException:
+            self._child_created = False
+            if self._pidfd == plan.pidfd:
+                self._pidfd = -1
+            plan.end()
+            self._close_pidfd()
+            raise
+
+    def _between(self) -> Callable[[int, int], object] | None:
+        """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
+        show = None if self._on_created is None else self._show_created
+        if not self._maps.by_tool:
+            return show
+
+        def map_and_show(pid: int, pidfd: int) -> None:
+            self._maps.write_by_tool(pid, pidfd)
+            if show is not None:
+                show(pid, pidfd)
+
+        return map_and_show
+
+    def _show_created(self, pid: int, pidfd: int) -> None:
+        """Called by the core while the child waits. What the user does with the pidfd, even
+        closing it, must not disturb the core: it gets one of its own."""
+        assert self._on_created is not None
+        self.pid = pid
+        self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 0)
+        self._child_created = True
+        self._creating_thread = threading.get_ident()
+        try:
+            self._on_created(self)
+        finally:
+            self._creating_thread = 0
+
+    # ---- the namespace ----
+
+    @contextmanager
+    def _proc_dir(self) -> Generator[int]:
+        if self._pidfd < 0:
+            raise closed_error("process")
+        proc_dir = open_proc_dir_of(self._pidfd)
+        try:
+            yield proc_dir
+        finally:
+            os.close(proc_dir)
+
+    def namespace(self, kind: str = "user") -> Namespace:
+        """A namespace of the process, as a new object that the caller closes.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`), or for kinds
+                other than user: it has ended.
+            PermissionError: the process changed its ids or executed a program that
+                this one may not inspect (`EACCES`, see `ptrace(2)`).
+        """
+        return Namespace.of(self, kind)
+
+    def namespace_path(self, kind: str = "user") -> str:
+        """`/proc/PID/ns/…` for tools that take a path. Good while the process is not reaped.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        kind = NamespaceKind(kind)
+        with self._proc_dir():
+            return f"/proc/{pid_of(self._pidfd)}/ns/{kind}"
+
+    @property
+    def uid_map(self) -> IdMap:
+        """The user id map as the kernel has it, seen from the calling process; empty when unwritten.
+
+        Raises:
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        return self._read_map("uid_map")
+
+    @property
+    def gid_map(self) -> IdMap:
+        """The group id map; as `uid_map`."""
+        return self._read_map("gid_map")
+
+    def _read_map(self, name: str) -> IdMap:
+        with self._proc_dir() as proc_dir:
+            return read_id_map(proc_dir, name)
+
+    def write_uid_map(self, uid_map: IdMapLike) -> None:
+        """Write the user id map that was left out at creation, or have `newuidmap(1)`
+        write it. It can be written once.
+
+        Raises:
+            IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newuidmap` failed.
+            UsernsError: step `uid_map`: `EPERM` (written already), `EACCES` (the
+                process changed its ids or executed an unreadable program).
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        maps = Maps.given(uid_map, None, None, Caller.now())
+        with self._proc_dir() as proc_dir:
+            self._write_map(proc_dir, "uid_map", maps.uid_text, maps)
+        self._maps = self._maps.but(uid_map=maps.uid_map)
+
+    def write_gid_map(self, gid_map: IdMapLike) -> None:
+        """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
+        write it. Where the map is the own group alone, the caller lacks `CAP_SETGID`, and
+        `setgroups` was left to us, `"deny"` is written first.
+
+        Raises:
+            IdMapError, IdMapPermissionError: before the kernel is asked.
+            MapToolError: `newgidmap` failed.
+            UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
+            ProcessLookupError: the process has been reaped (`ESRCH`).
+        """
+        maps = Maps.given(None, gid_map, self._maps.setgroups, Caller.now())
+        with self._proc_dir() as proc_dir:
+            if maps.setgroups != self._maps.setgroups:
+                write_map(proc_dir, "setgroups", maps.setgroups or "")
+                self._maps = self._maps.but(setgroups=maps.setgroups)
+            self._write_map(proc_dir, "gid_map", maps.gid_text, maps)
+        self._maps = self._maps.but(gid_map=maps.gid_map)
+
+    def _write_map(self, proc_dir: int, step: str, text: str | None, maps: Maps) -> None:
+        if text is None:
+            maps.write_by_tool(self.pid, self._pidfd)
+        else:
+            write_map(proc_dir, step, text)
+
+    def write_setgroups(self, value: str) -> None:
+        """Write `/proc/PID/setgroups`: `"deny"` for good, before the group id map.
+
+        Raises:
+            ValueError: neither `"allow"` nor `"deny"`.
+            UsernsError: step `setgroups`: `EPERM` (the group id map is written, or
+                it was denied already).
+        """
+        if value not in ("allow", "deny"):
+            raise ValueError(f'setgroups must be "allow" or "deny", not {value!r}')
+        with self._proc_dir() as proc_dir:
+            write_map(proc_dir, "setgroups", value)
+        self._maps = self._maps.but(setgroups=value)
+
+    # ---- how it presents itself ----
+
+    def __repr__(self) -> str:
+        what = "holder" if self._is_holder else repr(getattr(self, "args", None))
+        return f"<{type(self).__name__} {what}: {self._state()}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+def _death_signal(pdeathsig: int | None) -> int:
+    if pdeathsig is None:
+        return 0
+    if not 1 <= index(pdeathsig) < signal.NSIG:
+        raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
+    return int(pdeathsig)
+
+
+def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    preexec_fn = popen_options.get("preexec_fn")
+    if preexec_fn is None and len(popen_args) > _PREEXEC_FN_POSITION:
+        preexec_fn = popen_args[_PREEXEC_FN_POSITION]
+    if preexec_fn is not None:
+        raise ValueError(
+            "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
+            "Most of its uses have a parameter: cwd, umask, user, group, start_new_session, process_group, pdeathsig"
+        )
+
+
+def _refuse_what_a_command_has(plan: Plan) -> None:
+    for name in ("ambient_caps", "init"):
+        if getattr(plan, name):
+            raise ValueError(f"a holder (no args) runs no program: {name}= has no meaning for it")
+
+
+def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    given = [name for name, value in popen_options.items() if value is not None]
+    if given or popen_args:
+        import inspect  # slow to load, and hardly ever needed
+
+        # No such parameter: TypeError.
+        inspect.signature(_POPEN_INIT).bind(None, None, *popen_args, **popen_options)
+        what = f"{given[0]}= has" if given else "positional parameters have"
+        raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")

@@ -1,0 +1,238 @@
+"""`run`, `call`, `check_call` and `check_output`: as in `subprocess`, in a new user namespace."""
+
+from __future__ import annotations
+
+from subprocess import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
+from typing import TYPE_CHECKING, Any, overload
+
+from .process import UsernsProcess
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from typing_extensions import Unpack
+
+    from .options import ProcessOptions, RunOptions
+
+__all__ = ["call", "check_call", "check_output", "run"]
+
+
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    text: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: str | None = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    universal_newlines: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: str | None = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    encoding: str,
+    errors: str | None = None,
+    text: bool | None = None,
+    input: str | None = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    errors: str,
+    encoding: str | None = None,
+    text: bool | None = None,
+    input: str | None = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    text: Literal[False] | None = None,
+    universal_newlines: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    input: Any = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[bytes]: ...
+def run(
+    args: Any,
+    *popen_args: Any,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Any,
+) -> CompletedProcess[Any]:
+    """Run a command in a new user namespace, wait for it, and tell how it went.
+
+    As `subprocess.run`, with the parameters of `UsernsProcess` in addition. When
+    the timeout passes, or anything else interrupts it, the command is killed and
+    reaped.
+
+    Args:
+        input: bytes for standard input, or a string in text mode.
+        capture_output: collect standard output and error in the result.
+        timeout: in seconds.
+        check: raise when the return code is not 0.
+
+    Raises:
+        CalledProcessError: with *check*.
+        TimeoutExpired: with what was captured so far.
+        ValueError: *input* with *stdin*, *capture_output* with *stdout* or
+            *stderr*; and what `UsernsProcess` raises.
+    """
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options["stdout"] = options["stderr"] = PIPE
+    return _run(args, popen_args, {**options, "input": input}, timeout=timeout, check=check)
+
+
+def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[ProcessOptions]) -> int:
+    """Run a command and give its return code; as `subprocess.call`.
+
+    Raises:
+        TimeoutExpired: *timeout* seconds have passed; the command was killed.
+    """
+    _refuse_holder(args)
+    with UsernsProcess[Any](args, *popen_args, **options) as process:
+        try:
+            return process.wait(timeout)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def check_call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[ProcessOptions]) -> int:
+    """Run a command that has to succeed; as `subprocess.check_call`.
+
+    Raises:
+        CalledProcessError: the return code is not 0.
+        TimeoutExpired: *timeout* seconds have passed; the command was killed.
+    """
+    returncode = call(args, *popen_args, timeout=timeout, **options)
+    if returncode:
+        raise CalledProcessError(returncode, args)
+    return 0
+
+
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    text: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: str | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> str: ...
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    universal_newlines: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: str | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> str: ...
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    encoding: str,
+    errors: str | None = None,
+    text: bool | None = None,
+    input: str | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> str: ...
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    errors: str,
+    encoding: str | None = None,
+    text: bool | None = None,
+    input: str | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> str: ...
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    text: Literal[False] | None = None,
+    universal_newlines: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    input: Any = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> bytes: ...
+def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **options: Any) -> Any:
+    """Run a command that has to succeed and give its standard output; as `subprocess.check_output`.
+
+    Raises:
+        CalledProcessError: the return code is not 0; `output` has what it printed.
+        TimeoutExpired: *timeout* seconds have passed; the command was killed.
+        ValueError: *stdout* or *check* is given.
+    """
+    for name in ("stdout", "check"):
+        if name in options:
+            raise ValueError(f"{name} argument not allowed, it will be overridden.")
+    if "input" in options and options["input"] is None:
+        # As subprocess has it: no input is an empty one here.
+        text = any(options.get(name) for name in ("text", "encoding", "errors", "universal_newlines"))
+        options["input"] = "" if text else b""
+    return _run(args, popen_args, {**options, "stdout": PIPE}, timeout=timeout, check=True).stdout
+
+
+def _run(
+    args: Any, popen_args: tuple[Any, ...], options: dict[str, Any], *, timeout: float | None, check: bool
+) -> CompletedProcess[Any]:
+    _refuse_holder(args)
+    input = options.pop("input", None)
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = PIPE
+    with UsernsProcess[Any](args, *popen_args, **options) as process:
+        stdout, stderr = _communicate(process, input, timeout)
+    result = CompletedProcess(process.args, process.returncode, stdout, stderr)
+    if check:
+        result.check_returncode()
+    return result
+
+
+def _communicate(process: UsernsProcess[Any], input: Any, timeout: float | None) -> tuple[Any, Any]:
+    try:
+        return process.communicate(input, timeout=timeout)
+    except TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+    except BaseException:
+        process.kill()
+        raise  # leaving the block of the process waits for it
+
+
+def _refuse_holder(args: Any) -> None:
+    if args is None:
+        raise TypeError("a command is needed; a holder is made with UsernsProcess()")
