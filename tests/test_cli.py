@@ -1,18 +1,23 @@
-"""`usernsproc run`."""
+"""`usernsproc run` and `usernsproc enter`."""
 
 from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from usernsproc import Namespace, UsernsProcess
+
 PROGRAM = [str(Path(sys.executable).parent / "usernsproc")]
 RUN = [*PROGRAM, "run"]
+ENTER = [*PROGRAM, "enter"]
 
 
 def run(*arguments: str, command: list[str] = RUN) -> subprocess.CompletedProcess[str]:
@@ -67,6 +72,11 @@ def test_a_signal_is_128_and_its_number() -> None:
         (["--map", "root", "--user", "5", "true"], 125, "user=5 is not mapped"),
         (["--map", "root", "--user", "nobody-of-that-name", "true"], 125, "nobody-of-that-name"),
         (["--map", "root"], 125, "which command?"),
+        (["--map", "root", "--namespaces", "pids", "true"], 125, "'pids' is no kind of namespace"),
+        (["--map", "root", "--init", "true"], 125, "namespaces=("),
+        (["--map", "root", "--propagation", "up", "true"], 125, "--propagation"),
+        (["--map", "root", "--cwd", "/nonexistent", "true"], 125, "/nonexistent: No such file or directory"),
+        (["--map", "root", "--owner", "me", "true"], 125, "--owner"),
         (["--no-such-option", "true"], 125, "--no-such-option"),
     ],
 )
@@ -131,7 +141,145 @@ def test_the_command_ends_with_us() -> None:
         pidfd = os.pidfd_open(command)
         process.kill()
         process.wait()
-    import select
-
     assert select.select([pidfd], [], [], 60)[0]
     os.close(pidfd)
+
+
+# ---- further namespaces ----
+
+
+def test_further_namespaces_with_an_init_and_a_proc() -> None:
+    script = "echo $$; cat /proc/1/comm; cd /proc; echo [0-9]*"
+    result = run("--map", "root", "--namespaces", "pid,uts", "--init", "--mount-proc", "sh", "-c", script)
+    assert (result.stdout, result.stderr) == ("2\nusernsproc-init\n1 2\n", "")
+    assert run("--map", "root", "--namespaces", "pid", "sh", "-c", "echo $$").stdout == "1\n"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_forwarded_through_init_too(sig: signal.Signals) -> None:
+    name = sig.name.removeprefix("SIG")
+    shell = f"trap 'echo got {name}; exit 9' {name}; echo ready; while :; do sleep 0.01; done"
+    command = [*RUN, "--map", "root", "--namespaces", "pid", "--init", "sh", "-c", shell]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(sig)
+        assert process.stdout.readline() == f"got {name}\n"
+    assert process.returncode == 9
+
+
+@pytest.mark.parametrize("ending", ["exit 77", "kill -9 $$"])
+def test_the_exit_status_comes_through_init(ending: str) -> None:
+    status = run("--map", "root", "--namespaces", "pid", "--init", "sh", "-c", ending).returncode
+    assert status == {"exit 77": 77, "kill -9 $$": 128 + 9}[ending]
+
+
+def test_the_directory_propagation_and_no_new_privileges() -> None:
+    script = "pwd; grep NoNewPrivs /proc/self/status; grep ' / / ' /proc/self/mountinfo | grep -c shared:"
+    options = ["--cwd", "/usr", "--no-new-privs", "--namespaces", "mnt"]
+    for propagation, shared in (([], "0"), (["--propagation", "shared"], "1"), (["--propagation", "private"], "0")):
+        result = run("--map", "root", *options, *propagation, "sh", "-c", script)
+        assert result.stdout.split() == ["/usr", "NoNewPrivs:", "1", shared]
+
+
+@pytest.mark.root
+def test_another_owner() -> None:
+    with subprocess.Popen(
+        [*RUN, "--map", "0:100000:65536", "--owner", "1000", "sh", "-c", "echo $$; exec sleep 1000"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        with Namespace.of(int(process.stdout.readline())) as userns:
+            assert userns.owner_uid == 1000
+        process.terminate()
+
+
+# ---- enter ----
+
+
+@pytest.fixture
+def container() -> Iterator[UsernsProcess[bytes]]:
+    with UsernsProcess(uid_map="root", gid_map="root", namespaces=("net", "uts", "pid")) as holder:
+        yield holder
+
+
+def enter(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(*arguments, command=ENTER)
+
+
+def test_enter_all_namespaces_of_a_process(container: UsernsProcess[bytes]) -> None:
+    result = enter(str(container.pid), "--", "sh", "-c", "id -u; stat -Lc %i /proc/self/ns/*")
+    uid, *inodes = result.stdout.split()
+    assert (uid, result.returncode, result.stderr) == ("0", 0, "")
+    for kind in ("user", "net", "uts", "pid"):
+        with container.namespace(kind) as namespace:
+            assert str(namespace.inode) in inodes
+
+
+def test_enter_namespace_files(container: UsernsProcess[bytes]) -> None:
+    paths = ",".join(container.namespace_path(kind) for kind in ("net", "user"))
+    result = enter(paths, "sh", "-c", "id -u; stat -Lc %i /proc/self/ns/net /proc/self/ns/uts")
+    with container.namespace("net") as net, Namespace.current("uts") as own_uts:
+        assert result.stdout == f"0\n{net.inode}\n{own_uts.inode}\n"
+
+
+def test_enter_and_make_others_in_there(container: UsernsProcess[bytes]) -> None:
+    userns = container.namespace_path()
+    result = enter(userns, "--namespaces", "pid", "--init", "--mount-proc", "sh", "-c", "cat /proc/1/comm; echo $$")
+    assert result.stdout == "usernsproc-init\n2\n"
+
+
+@pytest.mark.root
+def test_enter_as_another_user() -> None:
+    with UsernsProcess(uid_map="0:100000:65536", gid_map="0:100000:65536") as holder:
+        result = enter(str(holder.pid), "--user", "5", "--group", "6", "sh", "-c", "id -u; id -g")
+        assert result.stdout == "5\n6\n"
+
+
+@pytest.mark.root
+def test_enter_keeps_the_own_user_namespace_where_none_is_named() -> None:
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        inode = os.stat(f"/proc/{process.pid}/ns/net").st_ino
+        for target in (str(process.pid), f"/proc/{process.pid}/ns/net"):
+            result = enter(target, "sh", "-c", "stat -Lc %i /proc/self/ns/net; cat /proc/self/uid_map")
+            assert result.stdout.split() == [str(inode), *Path("/proc/self/uid_map").read_text().split()]
+        process.kill()
+
+
+def test_enter_forwards_signals_and_gives_the_status(container: UsernsProcess[bytes]) -> None:
+    shell = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+    command = [*ENTER, str(container.pid), "sh", "-c", shell]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.readline() == "got\n"
+    assert process.returncode == 9
+    assert enter(str(container.pid), "sh", "-c", "kill -9 $$").returncode == 128 + 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["TARGET", "no-such-program"], 127, "no-such-program: No such file or directory"),
+        (["TARGET", "/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["TARGET", "--user", "5", "true"], 125, "user=5 is not mapped"),
+        (["TARGET"], 125, "which command?"),
+        ([], 125, "TARGET"),
+        (["/nonexistent/ns", "true"], 125, "/nonexistent/ns: No such file or directory"),
+        (["/etc/passwd", "true"], 125, "/etc/passwd"),
+        (["TARGET", "--namespaces", "pid", "true"], 125, "a pid namespace is joined"),
+        ([str(os.getpid()), "true"], 125, "nothing to join"),
+        (["999999999", "true"], 125, "999999999: No such process"),
+    ],
+)
+def test_errors_of_enter(arguments: list[str], status: int, words: str, container: UsernsProcess[bytes]) -> None:
+    result = enter(*(str(container.pid) if argument == "TARGET" else argument for argument in arguments))
+    assert result.returncode == status
+    assert words in result.stderr
+    assert result.stderr.startswith("usernsproc")
+    assert 1 <= result.stderr.count("\n") <= 2
+    assert result.stdout == ""

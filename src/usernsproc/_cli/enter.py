@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from .._namespaces.join import opened
@@ -22,14 +23,17 @@ def add_to(commands: Any) -> None:
         "the own one is kept.",
         epilog=STATUS,
     )
-    command.add_argument("target", metavar="TARGET", help="a pid, or PATH[,PATH...]")
     add_command_arguments(command)
-    command.set_defaults(run=run)
+    command.set_defaults(run=partial(run, command))
 
 
-def run(options: argparse.Namespace) -> int:
-    command = command_of(options, "enter")
-    targets = [int(part) if part.isascii() and part.isdigit() else part for part in options.target.split(",")]
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    # For argparse the command begins with TARGET: options come after that, and before as well.
+    target, *rest = options.command or [""]
+    if not target:
+        parser.error("TARGET is missing")
+    command = command_of(parser.parse_args(rest, options), "enter")
+    targets = [int(part) if part.isascii() and part.isdigit() else part for part in target.split(",")]
     with opened(targets) as joins:
         keeps_own = joins.userns is None
     if not keeps_own:

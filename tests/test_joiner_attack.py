@@ -1,0 +1,117 @@
+"""Whoever is root in a namespace that is joined gets nothing of the program that joins.
+
+In another process (pursued.py) a program with a secret starts commands in the namespaces of a holder,
+while root in there (pursuer.c) pursues everybody who comes in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from conftest import IS_ROOT
+
+HERE = Path(__file__).parent
+SHIFTED = "0:100000:65536"
+WHO = (
+    [("in own mounts", "root"), ("in own mounts", SHIFTED)]
+    if IS_ROOT
+    else [("in own mounts", "root"), ("as it is", "root")]
+)
+NOTHING = frozenset({"memory", "address", "environment", "taken", "opened", "ours"})
+"""What must not be obtained: the secret from memory, from the environment, from a descriptor, by
+`pidfd_getfd(2)` or through `/proc`; and any descriptor that is the library's."""
+PATHS = frozenset({"root", "directory"})
+"""And a file outside, by the root or the working directory of a process."""
+OF_500 = 500
+LEAST_SEEN = 100
+
+each_who = pytest.mark.parametrize(("who", "id_map"), WHO, ids=[f"{who}, {id_map}" for who, id_map in WHO])
+
+
+class Pursuit(NamedTuple):
+    outcomes: dict[str, int]
+    report: dict[str, int]
+
+    def obtained(self) -> set[str]:
+        return {word for word, count in self.report.items() if count and word not in ("seen", "refused", "traced")}
+
+
+@pytest.fixture(scope="module")
+def pursuer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("pursuer") / "pursuer"
+    command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(HERE / "pursuer.c"), "-pthread"]
+    subprocess.run(command, check=True)
+    return program
+
+
+def pursued(pursuer: Path, mode: str, way: str, who: str, id_map: str, kinds: str, count: int) -> Pursuit:
+    done = subprocess.run(
+        [sys.executable, HERE / "pursued.py", pursuer, mode, way, who, id_map, kinds, str(count)],
+        env={**os.environ, "PURSUED_SECRET": secrets.token_hex(16)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return Pursuit(**json.loads(done.stdout))
+
+
+@each_who
+def test_a_joined_container_gets_nothing_of_the_joining_program(who: str, id_map: str, pursuer: Path) -> None:
+    """All namespaces of it are joined. Who comes in is refused to its root until he runs the command, and
+    then has nothing."""
+    found = pursued(pursuer, "look", "usernsproc", who, id_map, "all", 2 * OF_500)
+    assert found.outcomes == {"0": 2 * OF_500}
+    assert found.obtained() & (NOTHING | PATHS if who == "in own mounts" else NOTHING) == set()
+    assert min(found.report[word] for word in ("seen", "refused", "traced")) > LEAST_SEEN
+
+
+@each_who
+def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer: Path) -> None:
+    """User and pid namespace alone: then the command itself, which its root may inspect, is in our mount
+    namespace. That way, and no other, it reaches our files, as far as their permissions allow."""
+    found = pursued(pursuer, "look", "usernsproc", who, id_map, "some", OF_500)
+    assert found.outcomes == {"0": OF_500}
+    assert found.obtained() & NOTHING == set()
+    assert min(found.report[word] for word in ("seen", "refused", "traced")) > LEAST_SEEN
+
+
+@each_who
+@pytest.mark.parametrize("kinds", ["all", "some"])
+def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
+    who: str, id_map: str, kinds: str, pursuer: Path
+) -> None:
+    """To have more time. The call does not wait for ever: it goes on, or is told that the child is lost."""
+    found = pursued(pursuer, "stop", "usernsproc", who, id_map, kinds, 200)
+    assert found.outcomes.keys() <= {"0", "child-killed"}
+    assert found.obtained() & NOTHING == set()
+    assert min(found.report[word] for word in ("seen", "refused")) > LEAST_SEEN
+
+
+@each_who
+@pytest.mark.parametrize("kinds", ["all", "some"])
+def test_who_is_killed_on_the_way_leaves_nothing_behind(who: str, id_map: str, kinds: str, pursuer: Path) -> None:
+    """No process, zombie, descriptor, thread: pursued.py compares."""
+    found = pursued(pursuer, "kill", "usernsproc", who, id_map, kinds, 300)
+    assert found.outcomes.keys() <= {"0", "-9", "child-killed"}
+    assert found.outcomes["child-killed"] > 10
+
+
+@each_who
+@pytest.mark.parametrize("kinds", ["all", "some"])
+def test_the_pursuer_is_strong_enough_for_a_copy_of_the_program(
+    who: str, id_map: str, kinds: str, pursuer: Path
+) -> None:
+    """The control experiment: were a joiner a forked copy that enters the namespaces, the tests above would fail."""
+    found = pursued(pursuer, "look", "fork", who, id_map, kinds, 20)
+    assert found.obtained() >= {"address", "taken", "ours"}
+    if id_map == "root":
+        assert found.obtained() >= {"memory", "environment", "opened"}
