@@ -3,6 +3,7 @@
  *   module*.c     the only files that see Python.h: convert, call, translate failures
  *   transient.c   a child that exists while one call runs: makes a namespace
  *   spawn.c       the parent's side of a command or a holder
+ *   report.c      what a launcher tells
  *   birth.c       clone for these, and the thread that keeps a child
  *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory

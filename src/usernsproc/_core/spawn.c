@@ -2,17 +2,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "birth.h"
 #include "inline.h"
+#include "report.h"
 
 static int needs_launcher(const struct plan *plan)
 {
@@ -23,13 +20,6 @@ static int needs_launcher(const struct plan *plan)
 	return !plan->is_alone &&
 	       (plan->is_init || wanted->set_uid || wanted->set_gid || wanted->set_groups);
 }
-
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-#ifndef __WALL
-#define __WALL 0x40000000
-#endif
 
 static int needs_keeper(const struct plan *plan)
 {
@@ -119,131 +109,6 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 	return prepare_child(plan, spawned, failure);
 }
 
-/* ---- what a launcher tells ---- */
-
-/* A message of the launcher, and the descriptor that came with it, or -1. Returns the
- * length: 0 at the end, -1 when there is none yet. */
-static ssize_t receive(int socket, struct report *report, int *pidfd, int flags)
-{
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct iovec part = {report, sizeof(*report)};
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	ssize_t length;
-
-	*pidfd = -1;
-	do
-		length = recvmsg(socket, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (length < 0 && errno == EINTR);
-	if (length > 0 && message.msg_controllen >= CMSG_LEN(sizeof(int)) &&
-	    control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS)
-		memcpy(pidfd, CMSG_DATA(&control.header), sizeof(int));
-	return length;
-}
-
-static int has_told(int socket)
-{
-	char byte;
-
-	return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
-/* Who tells may be watched by a root that is not to be trusted. */
-static int is_step(int32_t step)
-{
-	return step >= 0 && step < STEP_COUNT;
-}
-
-static int has_failed(const struct report *told, struct failure *failure)
-{
-	if (told->failure.step == STEP_none)
-		return 0;
-	*failure = told->failure;
-	return 1;
-}
-
-/* Until there is something to hear. Root in a joined namespace may stop a child, but
- * shall not stop us. */
-#define LOOK_MILLISECONDS 10
-#define MOST_STOPS 50
-
-static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
-{
-	ends[0].revents = ends[1].revents = 0;
-	if (poll(ends, 2, LOOK_MILLISECONDS) == 0 && continue_if_stopped(ends[1].fd) && ++*stops > MOST_STOPS)
-		return fail(failure, STEP_on_created, ESRCH);
-	return 0;
-}
-
-/* The launcher tells that it executes the command, and then closes the socket by
- * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
- * Should a fork in another thread have copied the other end, so that it stays open, the
- * name tells. */
-static int read_report(int socket, const struct spawned *spawned, struct failure *failure)
-{
-	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
-	struct report told;
-	int executing = 0, stops = 0, pidfd;
-
-	do
-		if (listen_to(ends, &stops, failure) < 0)
-			return -1;
-	while (!ends[0].revents && !ends[1].revents &&
-	       !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
-	while (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
-		close_if_open(pidfd);
-		if (has_failed(&told, failure))
-			return -1;
-		executing = 1;
-	}
-	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
-}
-
-/* Another child goes on, as part of our process group. The first would end by itself,
- * but may have been stopped. */
-static int succeed(struct spawned *spawned, pid_t pid, int pidfd, struct failure *failure)
-{
-	pid_t group = getpgrp();
-
-	kill_and_reap(spawned->pid, spawned->pidfd);
-	close(spawned->pidfd);
-	spawned->pid = pid;
-	spawned->pidfd = pidfd;
-	if (!group || setpgid(pid, group) == 0)
-		return 0;
-	fail(failure, STEP_setpgid, errno);
-	blame_its_end(pidfd, failure);
-	return -1;
-}
-
-/* Until the launcher is where the command is to run, and its namespaces are there. */
-static int wait_until_founded(int socket, struct spawned *spawned, struct failure *failure)
-{
-	struct pollfd ends[2] = {{.fd = socket, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
-	struct report told;
-	ssize_t length;
-	int pidfd, stops = 0;
-
-	do
-		if (listen_to(ends, &stops, failure) < 0)
-			return -1;
-	while ((length = receive(socket, &told, &pidfd, 0)) < 0 && !has_ended(spawned->pidfd));
-	if (length < 0) /* it may have told in between */
-		length = receive(socket, &told, &pidfd, 0);
-	if (length != (ssize_t)sizeof(told) || !is_step(told.failure.step)) {
-		close_if_open(pidfd);
-		return fail(failure, STEP_on_created, ESRCH);
-	}
-	if (has_failed(&told, failure)) {
-		close_if_open(pidfd);
-		return -1;
-	}
-	return pidfd < 0 ? 0 : succeed(spawned, told.pid, pidfd, failure);
-}
-
 static void close_end(int *end)
 {
 	close(*end);
@@ -257,25 +122,6 @@ static int blame_child(const struct child *child, struct failure *failure)
 	if (__atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
 		*failure = child->failure;
 	return -1;
-}
-
-/* What else it has told before it ended. */
-static int blame_launcher(int socket, struct failure *failure)
-{
-	struct report told;
-	int pidfd = -1;
-
-	if (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step))
-		has_failed(&told, failure);
-	close_if_open(pidfd);
-	return -1;
-}
-
-static void let_go_on(int socket)
-{
-	const char go = 1;
-
-	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
 }
 
 /* It makes the namespaces, and waits for the maps itself. */
