@@ -187,7 +187,7 @@ def test_a_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     program = tmp_path / "\x1b[31m"
     program.symlink_to("/bin/sleep")
     with UsernsProcess([str(program), "1000"], uid_map="root") as process:
-        lines = [line for line in ls().splitlines() if f" {process.pid} " in line]
+        lines = [line for line in ls().splitlines() if f" {process.pid} " in line and " user " in line]
         process.kill()
     assert len(lines) == 1
     assert r"(\x1b[31m)" in lines[0]

@@ -8,7 +8,7 @@ import operator
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -535,6 +535,17 @@ def test_an_unknown_preset_is_refused_and_the_known_ones_told(name: str) -> None
 def test_one_bare_range_is_a_type_error_that_says_how_it_is_meant(value: Any) -> None:
     with pytest.raises(TypeError, match=re.escape("[(0, 1000, 1)]")):
         as_id_map(value)
+
+
+@pytest.mark.parametrize("value", [(0, 1000, 1), [0, 1000, 1]])
+def test_an_id_map_of_one_bare_range_says_how_it_is_meant(value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape("[(0, 1000, 1)]")):
+        IdMap(value)
+
+
+def test_an_id_map_of_text_says_how_it_is_meant() -> None:
+    with pytest.raises(TypeError, match=re.escape("IdMap.parse('0:1000:1')")):
+        IdMap(cast("Any", "0:1000:1"))
 
 
 @pytest.mark.parametrize("value", [None, 0, 1.5, b"0:1:1", bytearray(b"0:1:1"), object(), IdMap])

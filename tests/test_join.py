@@ -711,7 +711,7 @@ def test_a_process_that_is_in_no_other_namespace() -> None:
 
 @pytest.mark.parametrize("join", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
 def test_what_stands_for_no_namespace(join: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="join takes namespaces, paths, pids and processes"):
         UsernsProcess(TRUE, join=join)
 
 

@@ -7,6 +7,8 @@ from textwrap import dedent
 
 import pytest
 
+from usernsproc import idmapped_mount
+
 Script = Callable[..., str]
 
 PREPARE = """
@@ -40,6 +42,13 @@ PREPARE = """
 @pytest.fixture
 def mounting(script: Script) -> Script:
     return lambda source: script(dedent(PREPARE) + dedent(source))
+
+
+@pytest.mark.parametrize("one_map", ["root", "0:100000:65536"])
+def test_one_map_where_two_are_needed(one_map: str) -> None:
+    """Text is a path there; the error does not speak of a missing file that nobody meant."""
+    with pytest.raises(TypeError, match=f"a pair of maps is needed .uid, gid., not '{one_map}' alone"):
+        idmapped_mount("/nonexistent", "/nonexistent", one_map)
 
 
 @pytest.mark.root

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -57,6 +57,12 @@ def test_an_exception_in_it_leaves_nothing(options: dict[str, Any] | None, error
         else:
             UsernsProcess(["true"], stdin=PIPE, stdout=PIPE, on_created=fail, **options)
     assert not os.path.exists(f"/proc/{pids[0]}")
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    for args in (["true"], None):
+        with pytest.raises(TypeError, match="on_created is called with the process, and 5 cannot be"):
+            UsernsProcess(args, uid_map="root", on_created=cast("Any", 5))
 
 
 @pytest.mark.parametrize("options", WAYS)

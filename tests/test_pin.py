@@ -411,6 +411,7 @@ def test_without_rights_to_mount_nothing_is_made(tmp_path: Path, script: Script)
             userns.pin(path)
         assert isinstance(caught.value, UsernsError)
         assert (caught.value.step, caught.value.cause) == ("open_tree", "no-mount-rights")
+        assert caught.value.filename == str(path)
         assert "own" in caught.value.__notes__[0]
         assert not path.exists()
         return

@@ -202,6 +202,12 @@ def test_a_directory_that_is_no_cgroup(tmp_path: Path) -> None:
             run(["true"], cgroup=path)
         assert isinstance(caught.value, UsernsError)
         assert caught.value.step == "cgroup"
+        assert caught.value.filename == str(path)
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(FileNotFoundError) as caught:
+        run(["true"], cgroup=descriptor)
+    os.close(descriptor)
+    assert "no file cgroup.procs" in caught.value.__notes__[0]
 
 
 def test_a_cgroup_of_somebody_else(script: Script) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -294,6 +294,11 @@ def test_stdio_is_right_when_the_parent_has_its_own_closed(
             os.dup2(fd, number)
         assert (out.split(), err) == ([b"out", b"in", b"0", b"1", b"2"], b"err\\n"), (out, err)
     """)
+
+
+def test_a_signal_is_a_number() -> None:
+    with pytest.raises(TypeError, match="pdeathsig is a signal number or None, not 'SIGKILL'"):
+        UsernsProcess(["true"], uid_map="root", pdeathsig=cast("Any", "SIGKILL"))
 
 
 @pytest.mark.parametrize(

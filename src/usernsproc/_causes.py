@@ -62,7 +62,8 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("setns", EPERM): (
         "join-refused",
         "Entering a namespace takes CAP_SYS_ADMIN in the user namespace that owns it, and in the own one or the one "
-        "that is entered first: an ordinary user joins a user namespace of its own together with what that owns.",
+        "that is entered first: an ordinary user joins a user namespace of its own together with what that owns. Some "
+        "sandboxes (bwrap) have a second one, which owns nothing: Namespace.owner() tells the one to join.",
     ),
     ("setns", EINVAL): (
         "join-impossible",

@@ -26,8 +26,15 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="further namespaces to make: mnt, pid, net, ipc, uts, cgroup, time",
     )
-    parser.add_argument("--init", action="store_true", help="a tiny init as pid 1 of the new pid namespace")
-    parser.add_argument("--mount-proc", action="store_true", help="a fresh /proc for the pid namespace")
+    parser.add_argument(
+        "--init",
+        action="store_true",
+        help="a tiny init as pid 1 of the new pid namespace; without it the command is pid 1 itself, and as such "
+        "ignores Ctrl-C and other signals that it has no handler for",
+    )
+    parser.add_argument(
+        "--mount-proc", action="store_true", help="a fresh /proc for the pid namespace, in a new mount namespace"
+    )
     parser.add_argument(
         "--propagation",
         choices=("private", "slave", "shared", "unchanged"),
@@ -45,12 +52,17 @@ def command_of(options: argparse.Namespace, name: str) -> list[str]:
 
 def process_options(options: argparse.Namespace) -> dict[str, Any]:
     """For `UsernsProcess`, from what `add_command_arguments` has added."""
+    kinds = [kind for kind in options.namespaces.split(",") if kind]
+    if options.init and "pid" not in kinds:
+        raise ValueError("--init is pid 1 of a new pid namespace: --namespaces pid is needed with it")
+    if options.propagation and not options.mount_proc and "mnt" not in kinds:
+        raise ValueError("--propagation is that of a new mount namespace: --namespaces mnt is needed with it")
     return {
         "user": _id(options.user, lambda name: pwd.getpwnam(name).pw_uid),
         "group": _id(options.group, lambda name: grp.getgrnam(name).gr_gid),
         "cwd": options.cwd,
         "no_new_privs": options.no_new_privs,
-        "namespaces": [kind for kind in options.namespaces.split(",") if kind],
+        "namespaces": kinds,
         "init": options.init,
         "mount_proc": options.mount_proc,
         "propagation": options.propagation,

@@ -27,12 +27,12 @@ def add_to(commands: Any) -> None:
         "create",
         help="make namespaces that a path keeps",
         description="Make a user namespace, and others that it owns, and keep each at a path, without any process. "
-        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or "
-        "'root' (own id is 0 inside) or 'current' (own id stays the same).",
+        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or a preset: 'root', 'current', "
+        "'rootless', 'subids' or 'all'. 'usernsproc map MAP' shows what that is for you.",
     )
     create.add_argument("--pin", metavar="PATH", help="where to keep the user namespace")
     for kind in FURTHER_KINDS:
-        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"make a {kind} namespace too, and keep it there")
+        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"make one of kind {kind} too, and keep it there")
     create.add_argument("--map", metavar="MAP", help="both id maps")
     create.add_argument("--uid-map", metavar="MAP", help="the user id map")
     create.add_argument("--gid-map", metavar="MAP", help="the group id map")

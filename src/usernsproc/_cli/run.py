@@ -34,6 +34,8 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.mount_proc and "pid" not in options.namespaces.split(","):
+        raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
     return run_in_foreground(
         command_of(options, "run"),
         uid_map=options.map if options.uid_map is None else options.uid_map,

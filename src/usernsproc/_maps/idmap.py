@@ -129,7 +129,9 @@ class IdMap:
     __slots__ = ("_hash", "_ranges", "_text")
 
     def __init__(self, ranges: Iterable[IdRange | tuple[int, int, int]] = ()) -> None:
-        self._ranges = tuple(_as_range(item) for item in ranges)
+        if isinstance(ranges, str):
+            raise TypeError(f"an IdMap is made of ranges: for text there is IdMap.parse({ranges!r})")
+        self._ranges = tuple(_as_ranges(ranges))
         self._hash = hash(self._ranges)
         if len(self._ranges) > MAX_RANGES:
             raise IdMapError(

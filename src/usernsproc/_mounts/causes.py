@@ -82,7 +82,7 @@ def _why_no_copy(errno: int, request: Request) -> Cause | None:
         return Cause(
             "locked-submounts",
             "The submounts came from a more privileged mount namespace and may not be taken off, "
-            "as that could show what they cover: mount it with recursive=True.",
+            "as that could show what they cover: mount it recursively, with them.",
         )
     return None
 

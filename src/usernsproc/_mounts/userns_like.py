@@ -9,7 +9,7 @@ from errno import EBADF
 from typing import TYPE_CHECKING
 
 from .._errors import userns_error
-from .._maps.idmap import IdMapLike
+from .._maps.idmap import PRESETS, IdMapLike
 from .._namespaces.namespace import Namespace, create_userns
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def borrowed_userns(userns: UsernsLike) -> Generator[int]:
     elif isinstance(userns, Namespace):
         yield userns.fileno()
     elif isinstance(userns, (str, bytes, os.PathLike)):
+        _refuse_map(userns)
         with Namespace.open(userns) as opened:
             yield opened.fileno()
     elif isinstance(userns, tuple):
@@ -46,6 +47,12 @@ def borrowed_userns(userns: UsernsLike) -> Generator[int]:
     else:
         with Namespace.of(userns) as found:
             yield found.fileno()
+
+
+def _refuse_map(path: Path) -> None:
+    """One map in the place of a path: the error would be of a file that nobody meant."""
+    if isinstance(path, str) and not os.path.lexists(path) and (path in PRESETS or path.count(":") >= 2):
+        raise TypeError(f"a pair of maps is needed (uid, gid), not {path!r} alone: ({path!r}, {path!r})")
 
 
 def _refuse_closed(fd: int) -> None:

@@ -69,6 +69,8 @@ def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     """
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets: list[JoinLike] = [join]
+    elif not hasattr(join, "__iter__"):
+        raise _stands_for_no_namespace(join)
     else:
         targets = list(join)
     if not targets:
@@ -86,6 +88,10 @@ def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
         yield Joins(_in_order(list(found.values()), userns), userns)
 
 
+def _stands_for_no_namespace(target: object) -> TypeError:
+    return TypeError(f"join takes namespaces, paths, pids and processes with a pidfd, not {target!r}")
+
+
 def _is_process(target: object) -> TypeIs[HasFileno]:
     return hasattr(target, "fileno")
 
@@ -100,7 +106,7 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
     elif isinstance(target, int) or _is_process(target):
         yield from _other_namespaces_of(target)
     else:
-        raise TypeError(f"join takes namespaces, paths, pids and processes, not {target!r}")
+        raise _stands_for_no_namespace(target)
 
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:

@@ -457,4 +457,5 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
         if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
             note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
             raise userns_error("open_ns", ESRCH, f"ns/{kind}", cause="process-gone", note=note) from None
-        raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None
+        path = f"{os.readlink(f'/proc/self/fd/{proc_dir}')}/ns/{kind}"
+        raise userns_error("open_ns", error.errno or 0, path) from None

@@ -61,7 +61,9 @@ class NewNamespaces:
 
 def _flags(namespaces: Iterable[str]) -> int:
     if isinstance(namespaces, str):
-        raise TypeError(f"namespaces are several kinds, not one string: ({namespaces!r},)")
+        raise TypeError(f"namespaces are several kinds, not one string: {tuple(namespaces.split(','))!r}")
+    if not hasattr(namespaces, "__iter__"):
+        raise TypeError(f"namespaces are several kinds, by name, not {namespaces!r}")
     flags = 0
     for kind in namespaces:
         flags |= NamespaceKind(kind).flag

@@ -28,7 +28,7 @@ MNT_DETACH = 2
 def pin(namespace: Namespace, path: Path) -> None:
     """`Namespace.pin`."""
     kind = namespace.kind
-    tree = _detached_mount(namespace)
+    tree = _detached_mount(namespace, path)
     try:
         point = _MountPoint(path, namespace.device)
         try:
@@ -91,7 +91,7 @@ class _MountPoint:
     def _refuse_unless_empty_file(self) -> None:
         status = os.fstat(self.fd)
         if status.st_dev == self._nsfs:
-            cause, note = "already-pinned", "A namespace is pinned there already; Namespace.unpin() it first."
+            cause, note = "already-pinned", "A namespace is pinned there already: unpin that first."
         elif not stat.S_ISREG(status.st_mode) or status.st_size:
             cause, note = "not-a-mount-point", "A namespace is pinned on an empty regular file, or on a new name."
         else:
@@ -132,11 +132,11 @@ def _open_point(path: Path) -> int:
         raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
 
 
-def _detached_mount(namespace: Namespace) -> int:
+def _detached_mount(namespace: Namespace, path: Path) -> int:
     try:
         return _core.open_tree(namespace.fileno(), b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     except OSError as error:
-        raise userns_error("open_tree", error.errno or 0) from None
+        raise userns_error("open_tree", error.errno or 0, os.fspath(path)) from None
 
 
 def _attach(tree: int, point: _MountPoint, kind: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from errno import ENOENT
 from operator import index
 
 from .._errors import userns_error
@@ -22,18 +23,32 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
     """A descriptor, valid in the block; -1 for `None`.
 
     Raises:
-        UsernsError: the directory cannot be opened (step `cgroup`).
+        UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
     if cgroup is None:
         yield -1
     elif not isinstance(cgroup, (str, bytes, os.PathLike)):
-        yield index(cgroup)
+        fd = index(cgroup)
+        _refuse_other_directory(fd)
+        yield fd
     else:
         try:
             fd = os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise userns_error("cgroup", error.errno or 0, os.fspath(cgroup)) from None
         try:
+            _refuse_other_directory(fd, os.fspath(cgroup))
             yield fd
         finally:
             os.close(fd)
+
+
+def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
+    """The kernel's ENOENT for it, before there is a child. What else may be wrong, the kernel tells."""
+    try:
+        os.stat("cgroup.procs", dir_fd=fd)
+    except FileNotFoundError:
+        note = "It is not the directory of a cgroup (cgroups(7)): there is no file cgroup.procs in it."
+        raise userns_error("cgroup", ENOENT, path, note=note) from None
+    except OSError:
+        pass

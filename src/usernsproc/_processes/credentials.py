@@ -90,6 +90,8 @@ def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None
     """
     if owner is None:
         return None
+    if not hasattr(owner, "__index__"):
+        raise TypeError(f"owner is a user id, not {owner!r}")
     owner = index(owner)
     if joins.userns is not None:
         raise ValueError("a user namespace is joined, and has its owner")

@@ -202,6 +202,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         _refuse_preexec_fn(popen_args, popen_options)
         if args is None:
             _refuse_for_holder(popen_args, popen_options)
+        if on_created is not None and not callable(on_created):
+            raise TypeError(f"on_created is called with the process, and {on_created!r} cannot be")
         if sys.flags.warn_default_encoding:
             name_default_encoding(popen_args, popen_options)
         self._is_holder = args is None
@@ -461,6 +463,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 def _death_signal(pdeathsig: int | None) -> int:
     if pdeathsig is None:
         return 0
+    if not hasattr(pdeathsig, "__index__"):
+        raise TypeError(f"pdeathsig is a signal number or None, not {pdeathsig!r}")
     if not 1 <= index(pdeathsig) < signal.NSIG:
         raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
     return int(pdeathsig)
