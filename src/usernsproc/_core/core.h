@@ -66,6 +66,7 @@ struct maps {
 /* procfs.c */
 int fail(struct failure *failure, enum step step, int error);
 pid_t pid_in_proc(pid_t pid, int pidfd);
+pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended(int pidfd);

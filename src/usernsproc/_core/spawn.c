@@ -204,15 +204,15 @@ static int read_report(int socket, const struct spawned *spawned, struct failure
 
 /* Another child goes on, as part of our process group. The first would end by itself,
  * but may have been stopped. */
-static int succeed(struct spawned *spawned, pid_t pid, int pidfd, struct failure *failure)
+static int succeed(struct spawned *spawned, pid_t told, int pidfd, struct failure *failure)
 {
 	pid_t group = getpgrp();
 
 	kill_and_reap(spawned->pid, spawned->pidfd);
 	close(spawned->pidfd);
-	spawned->pid = pid;
+	spawned->pid = pid_of(pidfd, told);
 	spawned->pidfd = pidfd;
-	if (!group || setpgid(pid, group) == 0)
+	if (!group || setpgid(spawned->pid, group) == 0)
 		return 0;
 	fail(failure, STEP_setpgid, errno);
 	blame_its_end(pidfd, failure);
