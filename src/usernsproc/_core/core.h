@@ -73,6 +73,10 @@ int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
 void kill_and_reap_group(pid_t leader, int pidfd);
+/* Root in a joined namespace may stop a child, but shall not stop us: wait for so long,
+ * look, and give up at last. */
+#define LOOK_MILLISECONDS 10
+#define MOST_STOPS 50
 int continue_if_stopped(int pidfd);
 long pidfd_exit_status(int pidfd);
 

@@ -165,11 +165,7 @@ static int has_failed(const struct report *told, struct failure *failure)
 	return 1;
 }
 
-/* Until there is something to hear. Root in a joined namespace may stop a child, but
- * shall not stop us. */
-#define LOOK_MILLISECONDS 10
-#define MOST_STOPS 50
-
+/* Until there is something to hear. */
 static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
 {
 	ends[0].revents = ends[1].revents = 0;
