@@ -737,7 +737,8 @@ class Strace:
         self.process.wait()
         for fd in self.status:
             os.close(fd)
-        self.has_struck = "(INJECTED)" in self.path.read_text()
+        log = self.path.read_text()
+        self.has_struck = "(INJECTED)" in log or "--- stopped by SIGSTOP" in log
         shutil.rmtree(self.path.parent)
 
 
@@ -854,3 +855,28 @@ def alone_with_children_killed(name: str) -> None:
 def test_a_child_that_is_killed_at_any_time(kind: str, alone: Alone) -> None:
     """It is told as a process that is gone, never as what its remains look like; or it was started, and was killed."""
     assert int(alone(alone_with_children_killed, kind)) > 0
+
+
+STOPPED = ("setns", "sendmsg", "ppoll", "chdir")
+"""What a child calls when it is in the namespaces, whose root may stop it; or is about to be."""
+
+
+def alone_with_children_stopped(name: str) -> None:
+    kind, complaints = ALL_KINDS[name], Complaints()
+    native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
+    kind.learn()
+    struck = 0
+    for call in STOPPED:
+        with complaints.about(call):
+            outcome = start_with(kind, f"{call}:signal=STOP:when=1")
+            struck += outcome.has_struck
+            assert outcome.failed is None, f"{outcome.failed!r}"
+            kind.check(outcome.started)
+    print(struck)
+    complaints.raise_all()
+
+
+@pytest.mark.parametrize("kind", [name for name in ALL_KINDS if "joins" in name])
+def test_a_child_that_is_stopped_while_it_joins(kind: str, alone: Alone) -> None:
+    """It is let go on; the call does not wait for ever."""
+    assert int(alone(alone_with_children_stopped, kind, timeout=60)) > 2

@@ -102,6 +102,28 @@ def test_a_new_namespace_is_the_commands_own_to_administer() -> None:
     assert os.uname().nodename != "other"
 
 
+def test_after_the_next_children_were_sent_to_another_pid_namespace(script: Script) -> None:
+    """`pid` is ours for it, and not that of the namespace in between."""
+    script("""
+        import os, subprocess
+        import native
+        from usernsproc import *
+        if os.geteuid():
+            create_userns("root", "root").enter()
+        native.unshare(native.CLONE_NEWPID)
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+            for options in ({"user": 0}, {"init": True}):
+                process = UsernsProcess(["sleep", "1000"], uid_map="root", namespaces=["pid"], **options)
+                info = open(f"/proc/self/fdinfo/{process.pidfd}").read().split()
+                numbers = info[info.index("NSpid:") + 1 :][:3]
+                assert numbers[::2] == [str(process.pid), "1"], (numbers, process.pid)
+                assert os.getpgid(process.pid) == os.getpgrp()
+                process.kill()
+                assert process.wait() == -9
+                process.close()
+    """)
+
+
 # ---- init ----
 
 

@@ -79,6 +79,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "process-limit",
         "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
     ),
+    ("init", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),

@@ -213,10 +213,12 @@ int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 		now = is_named(pid, pidfd, name);
 		if (now != answer || has_ended(pidfd))
 			break;
-		if (look < LOOKS_WITHOUT_SLEEP)
+		if (look < LOOKS_WITHOUT_SLEEP) {
 			sched_yield();
-		else
+		} else {
+			continue_if_stopped(pidfd);
 			nanosleep(&shortly, NULL);
+		}
 	}
 	return now;
 }

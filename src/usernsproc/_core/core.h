@@ -67,12 +67,17 @@ struct maps {
 /* procfs.c */
 int fail(struct failure *failure, enum step step, int error);
 pid_t pid_in_proc(pid_t pid, int pidfd);
+pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
 void kill_and_reap_group(pid_t leader, int pidfd);
+/* Root in a joined namespace may stop a child, but shall not stop us: wait for so long,
+ * look, and give up at last. */
+#define LOOK_MILLISECONDS 10
+#define MOST_STOPS 50
 int continue_if_stopped(int pidfd);
 long pidfd_exit_status(int pidfd);
 

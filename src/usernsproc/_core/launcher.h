@@ -231,17 +231,21 @@ RAW_INLINE void reap(long command)
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
  * and so are not dropped, as others are that pid 1 has no handler for. What comes
  * from the terminal (SI_KERNEL) comes to the command as well. */
-RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, long command)
+RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, long command,
+						   int ready)
 {
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
 
 	/* The command may have become another user meanwhile. No exec takes the rest from us. */
 	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
-	close_all_from(0);
+	if (ready != 0)
+		need(own, STEP_init, RAW3(dup3, ready, 0, 0));
+	close_all_from(1);
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
+	RAW1(close, 0);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
 
@@ -252,21 +256,27 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	}
 }
 
-/* Returns in the command alone. When init ends the kernel ends all of its
- * namespace, so nothing else needs to. */
+/* Returns in the command alone, when init is what it stays. When that ends the kernel
+ * ends all of its namespace, so nothing else needs to. */
 RAW_INLINE void put_init_above(const struct launcher_parameters *own)
 {
 	struct kernel_sigaction action;
+	int ready[2];
+	char byte;
 	long pid;
 
 	die_with_parent(&own->death, own->death.signal);
+	need(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
 	/* Where it is ignored, children leave no status behind. */
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
 	handle(SIGCHLD, SIG_DFL);
 	pid = raw_fork(SIGCHLD, 0);
 	need(own, STEP_init, pid);
 	if (pid)
-		be_init(own, pid);
+		be_init(own, pid, ready[1]);
+	RAW1(close, ready[1]);
+	RAW3(read, ready[0], &byte, 1);
+	RAW1(close, ready[0]);
 	RAW4(rt_sigaction, SIGCHLD, &action, 0, KERNEL_SIGSET_SIZE);
 }
 

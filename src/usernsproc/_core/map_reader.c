@@ -15,12 +15,19 @@ static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
 {
 	struct pollfd ends[2] = {{.fd = from, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
 	size_t length = 0;
+	int stops = 0;
 
 	while (length < size) {
 		ssize_t part;
 
 		ends[0].revents = ends[1].revents = 0;
-		poll(ends, 2, -1);
+		if (poll(ends, 2, LOOK_MILLISECONDS) == 0) {
+			if (continue_if_stopped(pidfd) && ++stops > MOST_STOPS) {
+				errno = ESRCH;
+				return -1;
+			}
+			continue;
+		}
 		if (!(ends[0].revents & POLLIN)) {
 			if (ends[0].revents || ends[1].revents)
 				break;

@@ -59,20 +59,25 @@ void blame_its_end(int pidfd, struct failure *failure)
 		failure->error = ESRCH;
 }
 
-/* What /proc calls the process: its pid, unless /proc was mounted for another pid
- * namespace than the caller's, where that number is a stranger's. There the pidfd's
- * own file tells. -1: it is not to be seen there. */
-pid_t pid_in_proc(pid_t pid, int pidfd)
+/* Whether /proc was mounted for the caller's pid namespace; -1: there is none. */
+static int proc_is_own(void)
 {
-	char path[48], text[512], *line;
+	char text[32];
 	ssize_t length = readlink("/proc/self", text, sizeof(text) - 1);
-	int fd;
 
 	if (length <= 0)
-		return pid; /* no /proc: the next step says so */
+		return -1;
 	text[length] = 0;
-	if (atoi(text) == getpid())
-		return pid;
+	return atoi(text) == getpid();
+}
+
+/* In the pid namespace that /proc was mounted for. -1: it is not to be seen there. */
+static pid_t pid_in_fdinfo(int pidfd)
+{
+	char path[48], text[512], *line;
+	ssize_t length;
+	int fd;
+
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -82,6 +87,23 @@ pid_t pid_in_proc(pid_t pid, int pidfd)
 	text[length > 0 ? length : 0] = 0;
 	line = strstr(text, "\nPid:");
 	return line ? (pid_t)atoi(line + 5) : -1;
+}
+
+/* What /proc calls the process: its pid, unless /proc was mounted for another pid
+ * namespace than the caller's, where that number is a stranger's. There the pidfd's
+ * own file tells. */
+pid_t pid_in_proc(pid_t pid, int pidfd)
+{
+	return proc_is_own() ? pid : pid_in_fdinfo(pidfd); /* without /proc the next step says so */
+}
+
+/* The pid of who is known by a pidfd, and by the pid that somebody else has for it: in
+ * a pid namespace of which the caller is no part, but its next children are. */
+pid_t pid_of(int pidfd, pid_t otherwise)
+{
+	pid_t pid = proc_is_own() == 1 ? pid_in_fdinfo(pidfd) : otherwise;
+
+	return pid > 0 ? pid : otherwise;
 }
 
 /* Only valid while the caller alone can reap the child, or with the check that

@@ -53,11 +53,7 @@ static int has_failed(const struct report *told, struct failure *failure)
 	return 1;
 }
 
-/* Until there is something to hear. Root in a joined namespace may stop a child, but
- * shall not stop us. */
-#define LOOK_MILLISECONDS 10
-#define MOST_STOPS 50
-
+/* Until there is something to hear. */
 static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
 {
 	ends[0].revents = ends[1].revents = 0;
@@ -92,15 +88,15 @@ int read_report(int socket, const struct spawned *spawned, struct failure *failu
 
 /* Another child goes on, as part of our process group. The first would end by itself,
  * but may have been stopped. */
-static int succeed(struct spawned *spawned, pid_t pid, int pidfd, struct failure *failure)
+static int succeed(struct spawned *spawned, pid_t told, int pidfd, struct failure *failure)
 {
 	pid_t group = getpgrp();
 
 	kill_and_reap(spawned->pid, spawned->pidfd);
 	close(spawned->pidfd);
-	spawned->pid = pid;
+	spawned->pid = pid_of(pidfd, told);
 	spawned->pidfd = pidfd;
-	if (!group || setpgid(pid, group) == 0)
+	if (!group || setpgid(spawned->pid, group) == 0)
 		return 0;
 	fail(failure, STEP_setpgid, errno);
 	blame_its_end(pidfd, failure);
