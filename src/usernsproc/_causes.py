@@ -146,6 +146,21 @@ REMEDIES: dict[str, str] = {
     "too-many-ranges": "Use fewer, longer ranges.",
 }
 
+# What to do about ids that a command cannot take, or a namespace cannot belong to: by step and cause.
+_OWN_ALONE = "Leave owner= out: the namespace is then the own id's; or leave {} to this process."
+CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
+    (
+        "setid",
+        "id-not-mapped",
+    ): "user=, group= and extra_groups= are ids inside: take one that the map has, or map more (preset 'rootless').",
+    ("setid", "setgroups-denied"): 'Leave extra_groups= out. Groups can be set where setgroups stays "allow": with a '
+    "map of subordinate group ids (preset 'rootless'), or by who has CAP_SETGID.",
+    ("owner", "id-not-mapped"): "owner= is an id outside: take one that the first column of /proc/self/uid_map has.",
+    ("owner", "no-cap-setuid"): _OWN_ALONE.format("CAP_SETUID"),
+    ("owner", "no-cap-sys-admin"): _OWN_ALONE.format("CAP_SYS_ADMIN"),
+    ("owner", "no-cap-dac-override"): _OWN_ALONE.format("CAP_DAC_OVERRIDE"),
+}
+
 # What was found when newuidmap or newgidmap had failed, or None when nothing was.
 TOOL_CAUSES: dict[str, str] = {
     "map-written": "The map was written before: it can be written once.",
