@@ -40,7 +40,7 @@ def pid_of(pidfd: int) -> int:
 
 def _gone(pid: int | None) -> UsernsError:
     filename = None if pid is None else f"/proc/{pid}"
-    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="The process has been reaped.")
+    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="There is no such process (any more).")
 
 
 def _pid_in_fdinfo(fd: int) -> int | None:
