@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -41,6 +42,17 @@ def test_a_map_of_340_ranges_comes_back_whole() -> None:
     ranges = [(i, i, 1) for i in range(340)]
     with create_userns(ranges, "root") as userns:
         assert userns.uid_map == IdMap(ranges)
+
+
+@pytest.mark.parametrize("kind", ["pid", "net", "mnt"])
+def test_only_user_namespaces_have_maps(kind: str) -> None:
+    with UsernsProcess(uid_map="root", namespaces=[kind]) as holder, holder.namespace(kind) as namespace:
+        for name in ("uid_map", "gid_map"):
+            with pytest.raises(UsernsError) as caught:
+                getattr(namespace, name)
+            assert (caught.value.step, caught.value.errno) == ("setns", errno.EINVAL)
+            assert caught.value.cause == "not-a-user-namespace"
+            assert "ask its owner()" in caught.value.__notes__[0]
 
 
 def test_it_has_a_kind_an_identity_and_an_owner() -> None:

@@ -323,8 +323,14 @@ class Namespace:
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
-            raise userns_error(*failure.args) from None
+            raise self._no_maps(*failure.args) from None
         return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
+
+    def _no_maps(self, step: str, errno: int) -> OSError:
+        if errno != EINVAL or self.kind is NamespaceKind.USER:
+            return userns_error(step, errno)
+        note = f"{self!r}: only user namespaces have id maps; ask its owner()."
+        return userns_error(step, errno, cause="not-a-user-namespace", note=note)
 
     def enter(self) -> Entered:
         """Move the calling **thread** into the namespace at once, with `setns(2)`.
