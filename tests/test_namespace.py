@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -42,6 +43,14 @@ def test_a_map_of_340_ranges_comes_back_whole() -> None:
     ranges = [(i, i, 1) for i in range(340)]
     with create_userns(ranges, "root") as userns:
         assert userns.uid_map == IdMap(ranges)
+
+
+def test_which_file_of_proc_could_not_be_opened_is_told() -> None:
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ProcessLookupError) as caught:
+            Namespace.of(process.pid, "net")
+        assert caught.value.filename == f"/proc/{process.pid}/ns/net"
 
 
 @pytest.mark.parametrize("kind", ["pid", "net", "mnt"])

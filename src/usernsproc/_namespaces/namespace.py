@@ -462,5 +462,14 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     except OSError as error:
         if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
             note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
-            raise userns_error("open_ns", ESRCH, f"ns/{kind}", cause="process-gone", note=note) from None
-        raise userns_error("open_ns", error.errno or 0, f"ns/{kind}") from None
+            raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
+        raise userns_error("open_ns", error.errno or 0, _path_of(proc_dir, kind)) from None
+
+
+def _path_of(proc_dir: int, kind: NamespaceKind) -> str:
+    """For messages."""
+    try:
+        folder = os.readlink(f"/proc/self/fd/{proc_dir}").removesuffix(" (deleted)")
+    except OSError:
+        folder = ""
+    return os.path.join(folder, "ns", kind)
