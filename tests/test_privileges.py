@@ -201,7 +201,7 @@ def test_a_directory_that_is_no_cgroup(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as caught:
             run(["true"], cgroup=path)
         assert isinstance(caught.value, UsernsError)
-        assert caught.value.step == "cgroup"
+        assert (caught.value.step, caught.value.cause) == ("cgroup", "no-cgroup")
 
 
 def test_a_cgroup_of_somebody_else(script: Script) -> None:
@@ -217,7 +217,7 @@ def test_a_cgroup_of_somebody_else(script: Script) -> None:
         try:
             run(["true"], uid_map="root", cgroup=sys.argv[1])
         except PermissionError as error:
-            assert error.step == "cgroup", error.step
+            assert (error.step, error.cause) == ("cgroup", "cgroup-denied"), error
         else:
             raise AssertionError("it was placed")
         """,

@@ -73,6 +73,15 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Likely: parts of /proc are hidden here by other mounts, as in containers, and the kernel shows nobody in a "
         "user namespace more of it than there was.",
     ),
+    ("cgroup", ENOENT): (
+        "no-cgroup",
+        "There is no such directory, or it is none of a cgroup (version 2): those have a file cgroup.procs.",
+    ),
+    ("cgroup", EACCES): (
+        "cgroup-denied",
+        "To place a process takes the right to write cgroup.procs of that cgroup and of the nearest one above that the "
+        "calling process is in too (cgroups(7)). An ordinary user gets both by delegation (systemd: Delegate=yes).",
+    ),
     ("owner", EPERM): ("no-cap-setuid", "Becoming another user, who is to own the namespace, takes CAP_SETUID."),
     ("init", EAGAIN): (
         "process-limit",
