@@ -711,8 +711,14 @@ def test_a_process_that_is_in_no_other_namespace() -> None:
 
 @pytest.mark.parametrize("join", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
 def test_what_stands_for_no_namespace(join: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="join takes namespaces, paths, pids and processes, not"):
         UsernsProcess(TRUE, join=join)
+
+
+def test_what_is_no_pid() -> None:
+    for join in (-1, [-(2**40)]):
+        with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
+            UsernsProcess(TRUE, join=join)
 
 
 def test_a_file_that_is_no_namespace(tmp_path: Path) -> None:

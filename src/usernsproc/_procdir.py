@@ -62,6 +62,7 @@ def open_proc_dir(process: ProcessLike) -> int:
 
     Raises:
         ProcessLookupError: the process is gone (`ESRCH`).
+        ValueError: a number that is no pid, or ambiguous.
     """
     if not isinstance(process, int):
         pidfd = process.fileno()
@@ -92,6 +93,8 @@ def _is_program(pid: int) -> bool:
 
 
 def _open_by_pid(pid: int) -> int:
+    if pid <= 0:
+        raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -70,6 +70,8 @@ def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets: list[JoinLike] = [join]
     else:
+        if not hasattr(join, "__iter__"):
+            raise _no_join(join)
         targets = list(join)
     if not targets:
         yield NO_JOINS
@@ -100,7 +102,11 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
     elif isinstance(target, int) or _is_process(target):
         yield from _other_namespaces_of(target)
     else:
-        raise TypeError(f"join takes namespaces, paths, pids and processes, not {target!r}")
+        raise _no_join(target)
+
+
+def _no_join(target: object) -> TypeError:
+    return TypeError(f"join takes namespaces, paths, pids and processes, not {target!r}")
 
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
