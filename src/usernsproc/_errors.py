@@ -43,9 +43,9 @@ class UsernsError(OSError):
     """
 
     step: str | None
-    """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`,
-    `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `setns`, `cgroup`, `on_created`, `stdio`, `chdir`, `setsid`,
-    `setpgid`, `setid`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
+    """The operation that failed: `clone`, `open_proc`, `setgroups`, `uid_map`, `gid_map`, `newuidmap`, `newgidmap`,
+    `open_ns`, `setns`, `owner`, `cgroup`, `on_created`, `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`,
+    `setpgid`, `setid`, `init`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
     `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, or `prepare` for what comes before all of them."""
 
     cause: str | None
