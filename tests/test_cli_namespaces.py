@@ -229,6 +229,34 @@ def test_maps_and_setgroups_are_what_was_asked_for(mounts: Mounts) -> None:
     """)
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("further", [[], ["--pin-net"]])
+def test_another_owner(mounts: Mounts, further: list[str]) -> None:
+    mounts(f"""
+        further = [text for option in {further} for text in (option, path + ".net")]
+        maps = ["--map", "0:100000:65536"]
+        succeeds("create", "--pin", path, *maps, "--owner", "1234", *further)
+        with Namespace.open(path) as userns:
+            assert userns.owner_uid == 1234
+        succeeds("unpin", path, *further[1:])
+        assert "owner=4294967295 is no id" in fails("create", "--pin", path, *maps, "--owner", "4294967295")
+        nothing_left()
+    """)
+
+
+def test_every_preset_is_taken(mounts: Mounts) -> None:
+    """Also those of many ids: 'all' is what is mapped here."""
+    mounts("""
+        succeeds("create", "--pin", path, "--map", "all")
+        with Namespace.open(path) as userns, Namespace.current() as own:
+            assert sum(r.count for r in userns.uid_map) == sum(r.count for r in own.uid_map)
+        succeeds("unpin", path)
+        for preset in ("root", "current", "subids", "rootless", "all"):
+            assert preset in " ".join(succeeds("create", "--help").split())
+        nothing_left()
+    """)
+
+
 def test_further_kinds_are_made_with_it_and_owned_by_it(mounts: Mounts) -> None:
     mounts("""
         kinds = ("user", "mnt", "net", "ipc", "uts", "cgroup", "time")

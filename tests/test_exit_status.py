@@ -114,6 +114,27 @@ def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
     """)
 
 
+def test_beside_a_handler_that_reaps_everything(script: Script) -> None:
+    """As servers that keep worker processes have it: on each SIGCHLD, whoever has ended is reaped."""
+    script("""
+        import os, signal
+        from usernsproc import call
+        reaped = []
+
+        def reap(*_):
+            try:
+                while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                    reaped.append(found)
+            except ChildProcessError:
+                pass
+
+        signal.signal(signal.SIGCHLD, reap)
+        for number in range(300):
+            assert call(["sh", "-c", f"exit {number % 256}"], uid_map="root") == number % 256
+        assert reaped, "nobody was taken away"
+    """)
+
+
 def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the kernel keeps no status for the one who comes second."""
     monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)

@@ -80,6 +80,21 @@ def test_a_map_is_written_once() -> None:
             assert caught.value.step in (step, "setgroups")
 
 
+def test_no_map_is_written_for_one_that_has_ended() -> None:
+    """Its files in `/proc` are root's by then, which is not told as the fault of the calling process."""
+    with UsernsProcess() as holder:
+        holder.kill()
+        os.waitid(os.P_PIDFD, holder.fileno(), os.WEXITED | os.WNOWAIT)
+        for write in (holder.write_uid_map, holder.write_gid_map):
+            try:
+                write("root")
+            except ProcessLookupError as error:
+                assert isinstance(error, UsernsError)
+                assert (error.step, error.cause) == ("open_proc", "process-gone")
+            else:
+                assert os.geteuid() == 0, "the kernel lets root do it"
+
+
 def test_a_bad_map_is_refused_before_it_is_written() -> None:
     with UsernsProcess() as holder:
         with pytest.raises(IdMapError, match="uid_map"):

@@ -715,6 +715,12 @@ def test_what_stands_for_no_namespace(join: Any) -> None:
         UsernsProcess(TRUE, join=join)
 
 
+def test_what_is_no_pid() -> None:
+    for join in (-1, [-(2**40)]):
+        with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
+            UsernsProcess(TRUE, join=join)
+
+
 def test_a_file_that_is_no_namespace(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     for path, number in ((tmp_path / "plain", errno.ENOTTY), (tmp_path / "missing", errno.ENOENT)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -41,6 +43,25 @@ def test_a_map_of_340_ranges_comes_back_whole() -> None:
     ranges = [(i, i, 1) for i in range(340)]
     with create_userns(ranges, "root") as userns:
         assert userns.uid_map == IdMap(ranges)
+
+
+def test_which_file_of_proc_could_not_be_opened_is_told() -> None:
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ProcessLookupError) as caught:
+            Namespace.of(process.pid, "net")
+        assert caught.value.filename == f"/proc/{process.pid}/ns/net"
+
+
+@pytest.mark.parametrize("kind", ["pid", "net", "mnt"])
+def test_only_user_namespaces_have_maps(kind: str) -> None:
+    with UsernsProcess(uid_map="root", namespaces=[kind]) as holder, holder.namespace(kind) as namespace:
+        for name in ("uid_map", "gid_map"):
+            with pytest.raises(UsernsError) as caught:
+                getattr(namespace, name)
+            assert (caught.value.step, caught.value.errno) == ("setns", errno.EINVAL)
+            assert caught.value.cause == "not-a-user-namespace"
+            assert "ask its owner()" in caught.value.__notes__[0]
 
 
 def test_it_has_a_kind_an_identity_and_an_owner() -> None:

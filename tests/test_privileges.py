@@ -201,13 +201,13 @@ def test_a_directory_that_is_no_cgroup(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as caught:
             run(["true"], cgroup=path)
         assert isinstance(caught.value, UsernsError)
-        assert caught.value.step == "cgroup"
+        assert (caught.value.step, caught.value.cause) == ("cgroup", "no-cgroup")
         assert caught.value.filename == str(path)
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     with pytest.raises(FileNotFoundError) as caught:
         run(["true"], cgroup=descriptor)
     os.close(descriptor)
-    assert "no file cgroup.procs" in caught.value.__notes__[0]
+    assert "cgroup.procs" in caught.value.__notes__[0]
 
 
 def test_a_cgroup_of_somebody_else(script: Script) -> None:
@@ -223,7 +223,7 @@ def test_a_cgroup_of_somebody_else(script: Script) -> None:
         try:
             run(["true"], uid_map="root", cgroup=sys.argv[1])
         except PermissionError as error:
-            assert error.step == "cgroup", error.step
+            assert (error.step, error.cause) == ("cgroup", "cgroup-denied"), error
         else:
             raise AssertionError("it was placed")
         """,

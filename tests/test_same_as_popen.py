@@ -189,6 +189,7 @@ def test_an_id_that_cannot_be_taken_is_both_a_permission_error_and_a_value_error
         assert isinstance(caught.value, ValueError)
         assert caught.value.step == "setid"
         assert caught.value.cause in ("id-not-mapped", "setgroups-denied")
+        assert "preset 'rootless'" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("call", ["UsernsProcess(['true'], text=True).wait()", "run(['true'], text=True)"])

@@ -74,6 +74,15 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Likely: parts of /proc are hidden here by other mounts, as in containers, and the kernel shows nobody in a "
         "user namespace more of it than there was.",
     ),
+    ("cgroup", ENOENT): (
+        "no-cgroup",
+        "There is no such directory, or it is none of a cgroup (version 2): those have a file cgroup.procs.",
+    ),
+    ("cgroup", EACCES): (
+        "cgroup-denied",
+        "To place a process takes the right to write cgroup.procs of that cgroup and of the nearest one above that the "
+        "calling process is in too (cgroups(7)). An ordinary user gets both by delegation (systemd: Delegate=yes).",
+    ),
     ("owner", EPERM): ("no-cap-setuid", "Becoming another user, who is to own the namespace, takes CAP_SETUID."),
     ("init", EAGAIN): (
         "process-limit",
@@ -146,6 +155,21 @@ REMEDIES: dict[str, str] = {
     "containers, no_new_privs= of this library, or another sandbox set it; it cannot be undone.",
     "not-dumpable": _NOT_DUMPABLE[1],
     "too-many-ranges": "Use fewer, longer ranges.",
+}
+
+# What to do about ids that a command cannot take, or a namespace cannot belong to: by step and cause.
+_OWN_ALONE = "Leave owner= out: the namespace is then the own id's; or leave {} to this process."
+CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
+    (
+        "setid",
+        "id-not-mapped",
+    ): "user=, group= and extra_groups= are ids inside: take one that the map has, or map more (preset 'rootless').",
+    ("setid", "setgroups-denied"): 'Leave extra_groups= out. Groups can be set where setgroups stays "allow": with a '
+    "map of subordinate group ids (preset 'rootless'), or by who has CAP_SETGID.",
+    ("owner", "id-not-mapped"): "owner= is an id outside: take one that the first column of /proc/self/uid_map has.",
+    ("owner", "no-cap-setuid"): _OWN_ALONE.format("CAP_SETUID"),
+    ("owner", "no-cap-sys-admin"): _OWN_ALONE.format("CAP_SYS_ADMIN"),
+    ("owner", "no-cap-dac-override"): _OWN_ALONE.format("CAP_DAC_OVERRIDE"),
 }
 
 # What was found when newuidmap or newgidmap had failed, or None when nothing was.

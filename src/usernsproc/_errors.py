@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
 
-from ._causes import CAUSES, REMEDIES
+from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -191,6 +191,13 @@ def refusal(step: str, objection: Objection) -> IdMapPermissionError:
         EPERM, f"{os.strerror(EPERM)}: {where}: {objection.reason}", step=step, cause=objection.cause
     )
     error.add_note(REMEDIES[objection.cause].replace("USER", objection.user))
+    return error
+
+
+def credentials_error(step: str, reason: str, cause: str) -> CredentialsError:
+    """Ids that the kernel would refuse with EPERM or EINVAL, before it is asked; step `setid` or `owner`."""
+    error = CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step=step, cause=cause)
+    error.add_note(CREDENTIALS_REMEDIES[step, cause])
     return error
 
 

@@ -40,7 +40,7 @@ def pid_of(pidfd: int) -> int:
 
 def _gone(pid: int | None) -> UsernsError:
     filename = None if pid is None else f"/proc/{pid}"
-    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="The process has been reaped.")
+    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="There is no such process (any more).")
 
 
 def _pid_in_fdinfo(fd: int) -> int | None:
@@ -62,6 +62,7 @@ def open_proc_dir(process: ProcessLike) -> int:
 
     Raises:
         ProcessLookupError: the process is gone (`ESRCH`).
+        ValueError: a number that is no pid, or ambiguous.
     """
     if not isinstance(process, int):
         pidfd = process.fileno()
@@ -92,6 +93,8 @@ def _is_program(pid: int) -> bool:
 
 
 def _open_by_pid(pid: int) -> int:
+    if pid <= 0:
+        raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

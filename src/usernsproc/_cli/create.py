@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from .._errors import UsernsError
+from .._maps.idmap import PRESETS
 from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
 from .._processes.process import UsernsProcess
 
@@ -27,8 +28,8 @@ def add_to(commands: Any) -> None:
         "create",
         help="make namespaces that a path keeps",
         description="Make a user namespace, and others that it owns, and keep each at a path, without any process. "
-        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or a preset: 'root', 'current', "
-        "'rootless', 'subids' or 'all'. 'usernsproc map MAP' shows what that is for you.",
+        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or a preset, "
+        f"{', '.join(PRESETS)}; 'usernsproc map MAP' shows what a preset is for you.",
     )
     create.add_argument("--pin", metavar="PATH", help="where to keep the user namespace")
     for kind in FURTHER_KINDS:
@@ -37,6 +38,7 @@ def add_to(commands: Any) -> None:
     create.add_argument("--uid-map", metavar="MAP", help="the user id map")
     create.add_argument("--gid-map", metavar="MAP", help="the group id map")
     create.add_argument("--setgroups", choices=("allow", "deny"), help="default: what the map needs")
+    create.add_argument("--owner", metavar="ID", type=int, help="the id outside that shall own the namespace")
     create.set_defaults(run=run)
     remove = commands.add_parser(
         "unpin", help="give up namespaces that a path keeps", description="Unmount namespaces, and remove their files."
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     pins: dict[NamespaceKind, str] = {kind: path for kind, path in further.items() if path is not None}
     if options.pin is None and not pins:
         raise ValueError("create: where to keep it? --pin PATH")
-    maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups}
+    maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups, "owner": options.owner}
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
     refused: UsernsError | None = None

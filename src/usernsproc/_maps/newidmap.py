@@ -2,7 +2,7 @@
 
 They are set-user-ID programs that write a map which the kernel would refuse to an
 ordinary user, of ids that `/etc/subuid` and `/etc/subgid` give to this user. What
-they demand is in `_tool_rules.py`.
+they demand is in `tool_rules.py`.
 """
 
 from __future__ import annotations

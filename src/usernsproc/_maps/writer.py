@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import ENOSYS, EPERM
+from errno import EACCES, ENOSYS, EPERM, ESRCH
 from functools import cache, lru_cache
 
 from .. import _core
@@ -309,6 +309,8 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     except OSError as error:
         if error.errno == EPERM:
             _say_if_it_is_too_late(proc_dir, step)
+        elif error.errno == EACCES and _has_ended(proc_dir):  # then its files are root's
+            raise userns_error("open_proc", ESRCH, cause="process-gone", note="The process has ended.") from None
         raise userns_error(step, error.errno or 0) from None
     if written != len(data):
         raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")
@@ -320,6 +322,16 @@ def _say_if_it_is_too_late(proc_dir: int, step: str) -> None:
     if step == "setgroups" and _is_written(proc_dir, "gid_map"):
         note = "The group id map is written: setgroups comes before it, and stays as it is from then on."
         raise userns_error(step, EPERM, cause="setgroups-too-late", note=note) from None
+
+
+def _has_ended(proc_dir: int) -> bool:
+    """Also of a zombie, which is still in `/proc`."""
+    try:
+        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+        with open(fd, encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
+    except ProcessLookupError:
+        return True
 
 
 def _is_written(proc_dir: int, step: str) -> bool:

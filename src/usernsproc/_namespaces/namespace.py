@@ -323,8 +323,14 @@ class Namespace:
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
-            raise userns_error(*failure.args) from None
+            raise self._no_maps(*failure.args) from None
         return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
+
+    def _no_maps(self, step: str, errno: int) -> OSError:
+        if errno != EINVAL or self.kind is NamespaceKind.USER:
+            return userns_error(step, errno)
+        note = f"{self!r}: only user namespaces have id maps; ask its owner()."
+        return userns_error(step, errno, cause="not-a-user-namespace", note=note)
 
     def enter(self) -> Entered:
         """Move the calling **thread** into the namespace at once, with `setns(2)`.
@@ -456,6 +462,14 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     except OSError as error:
         if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
             note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
-            raise userns_error("open_ns", ESRCH, f"ns/{kind}", cause="process-gone", note=note) from None
-        path = f"{os.readlink(f'/proc/self/fd/{proc_dir}')}/ns/{kind}"
-        raise userns_error("open_ns", error.errno or 0, path) from None
+            raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
+        raise userns_error("open_ns", error.errno or 0, _path_of(proc_dir, kind)) from None
+
+
+def _path_of(proc_dir: int, kind: NamespaceKind) -> str:
+    """For messages."""
+    try:
+        folder = os.readlink(f"/proc/self/fd/{proc_dir}").removesuffix(" (deleted)")
+    except OSError:
+        folder = ""
+    return os.path.join(folder, "ns", kind)

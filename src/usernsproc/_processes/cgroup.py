@@ -48,7 +48,6 @@ def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
     try:
         os.stat("cgroup.procs", dir_fd=fd)
     except FileNotFoundError:
-        note = "It is not the directory of a cgroup (cgroups(7)): there is no file cgroup.procs in it."
-        raise userns_error("cgroup", ENOENT, path, note=note) from None
+        raise userns_error("cgroup", ENOENT, path) from None
     except OSError:
         pass

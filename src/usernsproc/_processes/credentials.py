@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from errno import EPERM
 from operator import index
 
 from .._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
-from .._errors import CredentialsError
+from .._errors import credentials_error
 from .._maps.idmap import IdMap
 from .._maps.writer import Maps
 
@@ -69,8 +68,10 @@ class Credentials:
             _refuse_unmapped(group, "extra_groups", maps.gid_map)
         if groups is not None and maps.setgroups == "deny":
             if asked_for_groups:
-                raise _refusal(
-                    'extra_groups cannot be set: setgroups is "deny" in this user namespace', "setgroups-denied"
+                raise credentials_error(
+                    "setid",
+                    'extra_groups cannot be set: setgroups is "deny" in this user namespace',
+                    "setgroups-denied",
                 )
             if os.getgroups():
                 raise ValueError(
@@ -98,21 +99,15 @@ def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None
     if owner < 0:
         raise ValueError(f"owner={owner} is no id")
     if owner not in caller.uid_map:
-        raise CredentialsError(
-            EPERM,
-            f"{os.strerror(EPERM)}: owner={owner} is no id of this process' own user namespace ({caller.uid_map})",
-            step="owner",
-            cause="id-not-mapped",
+        raise credentials_error(
+            "owner", f"owner={owner} is no id of this process' own user namespace ({caller.uid_map})", "id-not-mapped"
         )
     if owner == caller.uid:
         return None
     for capability, name, cause in _TO_GIVE_AWAY:
         if not caller.has(capability) and not (capability == CAP_DAC_OVERRIDE and caller.uid == 0):
-            raise CredentialsError(
-                EPERM,
-                f"{os.strerror(EPERM)}: owner={owner}: without {name} only the own id {caller.uid} can own it",
-                step="owner",
-                cause=cause,
+            raise credentials_error(
+                "owner", f"owner={owner}: without {name} only the own id {caller.uid} can own it", cause
             )
     return owner
 
@@ -150,13 +145,11 @@ def _inside_root(own_id: int, id_map: IdMap | None, name: str) -> int:
 
 def _refuse_unmapped(value: int, name: str, id_map: IdMap | None) -> None:
     if id_map is None:
-        raise _refusal(f"{name}={value}: no id is mapped in the new user namespace; give a map", "id-not-mapped")
+        raise credentials_error(
+            "setid", f"{name}={value}: no id is mapped in the new user namespace; give a map", "id-not-mapped"
+        )
     if value not in id_map:
-        raise _refusal(f"{name}={value} is not mapped by {id_map}", "id-not-mapped")
-
-
-def _refusal(reason: str, cause: str) -> CredentialsError:
-    return CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step="setid", cause=cause)
+        raise credentials_error("setid", f"{name}={value} is not mapped by {id_map}", "id-not-mapped")
 
 
 def _refuse_what_is_no_id(uid: int | None, gid: int | None, groups: Sequence[int] | None) -> None:
