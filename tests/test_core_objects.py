@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -17,16 +18,28 @@ OF_THE_LINKER = re.compile(r"__(start|stop)_usernsproc_\w+")
 PROGRAMS = ("holder", "launcher", "map_reader")
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled as the project says."""
+COMPILERS = ("cc", *filter(shutil.which, ("gcc", "clang")))
+
+
+@pytest.fixture(scope="module", params=COMPILERS)
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled as the project says, by each compiler that is there."""
     folder = tmp_path_factory.mktemp("objects")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
     macros = [f"-D{name}={value}" for name, value in extension["define-macros"]]
     for name in ("child", "programs"):
         subprocess.run(
-            ["cc", "-fPIC", *macros, *extension["extra-compile-args"], "-c", CORE / f"{name}.c", "-o", f"{name}.o"],
+            [
+                request.param,
+                "-fPIC",
+                *macros,
+                *extension["extra-compile-args"],
+                "-c",
+                CORE / f"{name}.c",
+                "-o",
+                f"{name}.o",
+            ],
             cwd=folder,
             check=True,
         )

@@ -265,7 +265,7 @@ int open_report(int report[2], struct failure *failure)
 {
 	int ends[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return fail(failure, STEP_prepare, errno);
 	if (move_above_stdio(ends, failure) < 0)
 		return -1;

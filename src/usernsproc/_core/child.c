@@ -276,7 +276,8 @@ void spawned_child(void *argument)
 	/* While it waits for the parent it must not outlive it, whatever is
 	 * wanted later. */
 	die_with_parent(&child->death, SIGKILL);
-	RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);
+	if (!child->is_launcher)
+		RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);
 	set_up_signals(plan, executes_image);
 	set_up_descriptors(child);
 

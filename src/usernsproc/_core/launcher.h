@@ -24,6 +24,8 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
+#define LOOKS_WITHOUT_SLEEP 100
+
 /* ---- what it tells ---- */
 
 RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)
@@ -122,6 +124,17 @@ RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
 	leave(0);
 }
 
+RAW_INLINE long wait_until_readable(int fd)
+{
+	struct pollfd input;
+	volatile struct pollfd *fields = &input; /* one by one, without a constant of the compiler's */
+
+	fields->fd = fd;
+	fields->events = POLLIN;
+	fields->revents = 0;
+	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
+}
+
 /* The parent knows which process we are, and has written the maps, but for a holder.
  * It closes its end when it gives up. */
 RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
@@ -129,11 +142,18 @@ RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 	char byte;
 	long length;
 
-	do
+	/* It comes soon, and to be woken takes longer. */
+	for (int look = 0;; look++) {
 		length = RAW3(read, own->report, &byte, 1);
-	while (length == -EINTR);
-	if (length != 1)
-		leave(255);
+		if (length == 1)
+			return;
+		if (length != -EAGAIN && length != -EINTR)
+			leave(255);
+		if (look < LOOKS_WITHOUT_SLEEP)
+			RAW0(sched_yield);
+		else
+			wait_until_readable(own->report);
+	}
 }
 
 RAW_INLINE void found(const struct launcher_parameters *own)
@@ -144,7 +164,7 @@ RAW_INLINE void found(const struct launcher_parameters *own)
 		let_a_child_go_on(own);
 	else
 		tell(own, STEP_none, 0);
-	die_with_parent(&own->death, SIGKILL); /* a change of ids clears it, and no child inherits it */
+	die_with_parent(&own->death, SIGKILL); /* a change of ids or an exec may clear it, and no child inherits it */
 }
 
 /* ---- what it becomes ---- */
@@ -154,20 +174,15 @@ RAW_INLINE void found(const struct launcher_parameters *own)
 RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *own)
 {
 	struct rlimit no_core;
-	struct pollfd lifeline;
 
 	no_core.rlim_cur = no_core.rlim_max = 0;
 	RAW4(prlimit64, 0, RLIMIT_CORE, &no_core, 0);
 	if (!own->has_lifeline)
 		RAW1(close, 0);
 	RAW2(prctl, PR_SET_NAME, own->name);
-	while (own->has_lifeline) {
-		lifeline.fd = 0;
-		lifeline.events = POLLIN;
-		lifeline.revents = 0;
-		if (RAW5(ppoll, &lifeline, 1, 0, 0, KERNEL_SIGSET_SIZE) > 0)
+	while (own->has_lifeline)
+		if (wait_until_readable(0) > 0)
 			leave(0);
-	}
 	for (;;)
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
@@ -293,13 +308,22 @@ RAW_INLINE long take_ids(const struct credentials *ids)
 	return result;
 }
 
+/* A user namespace that it has made took all that would outlive an exec. */
+RAW_INLINE int has_kept_capabilities(const struct founding *founding)
+{
+	return !(founding->namespaces & CLONE_NEWUSER);
+}
+
 RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 {
-	if (own->privileges.ambient) /* only kept by this when inside 0 becomes another */
+	const struct privileges *privileges = &own->privileges;
+
+	if (privileges->ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	need(own, STEP_setid, take_ids(&own->credentials));
-	need(own, STEP_capabilities, keep_over_exec(own->privileges.ambient)); /* and no others */
-	need(own, STEP_no_new_privs, refuse_new_privileges(&own->privileges));
+	if (privileges->ambient || has_kept_capabilities(&own->founding))
+		need(own, STEP_capabilities, keep_over_exec(privileges->ambient)); /* and no others */
+	need(own, STEP_no_new_privs, refuse_new_privileges(privileges));
 }
 
 RAW_INLINE void keep_private(const struct launcher_parameters *own)

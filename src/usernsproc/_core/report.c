@@ -1,6 +1,7 @@
 /* What a launcher tells its parent, by a socket. See report.h. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -53,10 +54,25 @@ static int has_failed(const struct report *told, struct failure *failure)
 	return 1;
 }
 
+/* To be woken takes longer than what is waited for, so at first it looks again and again. */
+#define LOOKS_WITHOUT_SLEEP 100
+
+static int looked_in_time(struct pollfd ends[2])
+{
+	for (int look = 0; look < LOOKS_WITHOUT_SLEEP; look++) {
+		if (poll(ends, 2, 0) > 0)
+			return 1;
+		sched_yield();
+	}
+	return 0;
+}
+
 /* Until there is something to hear. */
 static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
 {
 	ends[0].revents = ends[1].revents = 0;
+	if (looked_in_time(ends))
+		return 0;
 	if (poll(ends, 2, LOOK_MILLISECONDS) == 0 && continue_if_stopped(ends[1].fd) && ++*stops > MOST_STOPS)
 		return fail(failure, STEP_on_created, ESRCH);
 	return 0;
