@@ -6,6 +6,7 @@ import mmap
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -64,9 +65,25 @@ def touched(gib: float) -> Iterator[None]:
         memory.close()
 
 
-def row(name: str, value: float, unit: float | None = None) -> None:
+_exceeded: list[str] = []
+
+
+def row(name: str, value: float, unit: float | None = None, *, most: float | None = None) -> None:
+    """With the ratio to *unit*. *most*: what is promised of the ratio, or of the value where there is none."""
     ratio = "" if unit is None else f"{value / unit:10.2f}"
-    print(f"{name:58}{value:10.0f}{ratio}", flush=True)
+    limit = ""
+    if most is not None:
+        exceeded = (value if unit is None else value / unit) > most
+        limit = f"   at most {most:g}{': EXCEEDED' if exceeded else ''}"
+        if exceeded:
+            _exceeded.append(name)
+    print(f"{name:58}{value:10.0f}{ratio}{limit}", flush=True)
+
+
+def finish() -> None:
+    """With `--check`, a promise that was not kept is a failure. Without: noise may have been the reason."""
+    if _exceeded and "--check" in sys.argv:
+        sys.exit(f"more than is promised: {', '.join(_exceeded)}")
 
 
 def heading(title: str) -> None:

@@ -30,7 +30,18 @@ from conftest import state, state_again
 def both_maps(pid):
     return [" ".join(open(f"/proc/{pid}/{name}").read().split()) for name in ("uid_map", "gid_map")]
 
+def written_late():
+    holder = UsernsProcess()
+    try:
+        holder.write_uid_map("rootless")
+        holder.write_gid_map("rootless")
+    except BaseException:
+        holder.close()
+        raise
+    return holder
+
 KINDS = {
+    "late": written_late,
     "namespace": lambda: create_userns("rootless", "rootless"),
     "command": lambda: UsernsProcess(["sleep", "100"], uid_map="rootless"),
     "holder": lambda: UsernsProcess(uid_map="rootless"),
@@ -145,7 +156,7 @@ def tampered_with(pid: int, fault: str, when: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", ["namespace", "command", "holder"])
+@pytest.mark.parametrize("kind", ["namespace", "command", "holder", "late"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Server) -> None:
     """Either both maps are whole, or an exception says what failed; and nothing is left."""
