@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from errno import ENOENT
 from operator import index
 
@@ -18,16 +18,21 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 """A descriptor of the directory, which stays the caller's, or its path."""
 
 
-@contextmanager
-def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
+_NONE = nullcontext(-1)
+
+
+def opened_cgroup(cgroup: CgroupLike | None) -> AbstractContextManager[int]:
     """A descriptor, valid in the block; -1 for `None`.
 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
-    if cgroup is None:
-        yield -1
-    elif not isinstance(cgroup, (str, bytes, os.PathLike)):
+    return _NONE if cgroup is None else _opened(cgroup)
+
+
+@contextmanager
+def _opened(cgroup: CgroupLike) -> Generator[int]:
+    if not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd)
         yield fd

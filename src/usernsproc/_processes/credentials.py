@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import index
 
 from .._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
@@ -52,34 +53,48 @@ class Credentials:
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
-        _refuse_what_is_no_id(uid, gid, groups)
-        asked_for_groups = groups is not None
-        if gid is None and _is_left_out(caller.gid, maps.gid_map):
-            gid = _inside_root(caller.gid, maps.gid_map, "group")
-            groups = groups or ()
-        if uid is None and _is_left_out(caller.uid, maps.uid_map):
-            uid = _inside_root(caller.uid, maps.uid_map, "user")
-        if uid is None and owner is not None:
-            uid = _own_id_inside(caller.uid, maps.uid_map)
-        for value, name, id_map in ((uid, "user", maps.uid_map), (gid, "group", maps.gid_map)):
-            if value is not None:
-                _refuse_unmapped(value, name, id_map)
-        for group in groups or ():
-            _refuse_unmapped(group, "extra_groups", maps.gid_map)
-        if groups is not None and maps.setgroups == "deny":
-            if asked_for_groups:
-                raise credentials_error(
-                    "setid",
-                    'extra_groups cannot be set: setgroups is "deny" in this user namespace',
-                    "setgroups-denied",
-                )
-            if os.getgroups():
-                raise ValueError(
-                    'setgroups is "deny" in this user namespace: the command would keep the supplementary '
-                    f"groups of the calling process, {os.getgroups()}"
-                )
-            groups = None
-        return cls(uid, gid, None if groups is None else tuple(groups))
+        if groups is None and maps.setgroups != "deny":
+            return _unasked_groups(uid, gid, maps, caller, owner)
+        return _wanted(uid, gid, groups, maps, caller, owner)
+
+
+@lru_cache(maxsize=64)
+def _unasked_groups(uid: int | None, gid: int | None, maps: Maps, caller: Caller, owner: int | None) -> Credentials:
+    """Depends on its arguments alone, and programs ask again and again for the same."""
+    return _wanted(uid, gid, None, maps, caller, owner)
+
+
+def _wanted(
+    uid: int | None, gid: int | None, groups: Sequence[int] | None, maps: Maps, caller: Caller, owner: int | None
+) -> Credentials:
+    _refuse_what_is_no_id(uid, gid, groups)
+    asked_for_groups = groups is not None
+    if gid is None and _is_left_out(caller.gid, maps.gid_map):
+        gid = _inside_root(caller.gid, maps.gid_map, "group")
+        groups = groups or ()
+    if uid is None and _is_left_out(caller.uid, maps.uid_map):
+        uid = _inside_root(caller.uid, maps.uid_map, "user")
+    if uid is None and owner is not None:
+        uid = _own_id_inside(caller.uid, maps.uid_map)
+    for value, name, id_map in ((uid, "user", maps.uid_map), (gid, "group", maps.gid_map)):
+        if value is not None:
+            _refuse_unmapped(value, name, id_map)
+    for group in groups or ():
+        _refuse_unmapped(group, "extra_groups", maps.gid_map)
+    if groups is not None and maps.setgroups == "deny":
+        if asked_for_groups:
+            raise credentials_error(
+                "setid",
+                'extra_groups cannot be set: setgroups is "deny" in this user namespace',
+                "setgroups-denied",
+            )
+        if os.getgroups():
+            raise ValueError(
+                'setgroups is "deny" in this user namespace: the command would keep the supplementary '
+                f"groups of the calling process, {os.getgroups()}"
+            )
+        groups = None
+    return Credentials(uid, gid, None if groups is None else tuple(groups))
 
 
 def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None:
