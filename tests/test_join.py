@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SLEEP, output, sleeping
 
 from conftest import IS_ROOT
 from usernsproc import (
     DEVNULL,
     PIPE,
-    CompletedProcess,
     IdMap,
     Namespace,
     NamespaceKind,
@@ -36,7 +36,6 @@ from usernsproc._namespaces.join import opened
 
 Script = Callable[..., str]
 
-SLEEP = ("/bin/sleep", "1000")
 TRUE = ("/bin/true",)
 OTHERS = tuple(kind for kind in NamespaceKind if kind != "user")
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
@@ -48,22 +47,6 @@ with UsernsProcess(uid_map=sys.argv[1], gid_map=sys.argv[1], namespaces=["net"])
     print(holder.pid, flush=True)
     sys.stdin.read()
 """
-
-
-@contextmanager
-def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
-    """A command that runs in the block, and not after it, whatever happens there."""
-    process = UsernsProcess(SLEEP, **options)
-    try:
-        yield process
-    finally:
-        process.close()
-
-
-def output(args: Any, **options: Any) -> str:
-    done: CompletedProcess[str] = run(args, stdout=PIPE, text=True, timeout=60, **options)
-    assert done.returncode == 0
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SLEEP, output, sleeping
 
 from usernsproc import PIPE, Namespace, NamespaceKind, TimeoutExpired, UsernsError, UsernsProcess, run
 
 Script = Callable[..., str]
 
 OTHERS = [kind for kind in NamespaceKind if kind != "user"]
-SLEEP = ("/bin/sleep", "1000")
 OWN_PID = ("/bin/sh", "-c", "echo $$")
 WITH_INIT: dict[str, Any] = {"uid_map": "root", "namespaces": ("pid",), "init": True}
 WITH_PROC: dict[str, Any] = {**WITH_INIT, "mount_proc": True}
@@ -31,22 +30,6 @@ print("ready", flush=True)
 for _ in wanted:
     print(signal.sigwait(wanted).name, flush=True)
 """
-
-
-@contextmanager
-def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
-    """A command that runs in the block, and not after it, whatever happens there."""
-    process = UsernsProcess(SLEEP, **options)
-    try:
-        yield process
-    finally:
-        process.close()
-
-
-def output(args: Any, **options: Any) -> str:
-    done = run(args, stdout=PIPE, text=True, timeout=60, **options)
-    assert done.returncode == 0
-    return str(done.stdout)
 
 
 # ---- the eight kinds ----

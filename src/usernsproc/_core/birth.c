@@ -202,7 +202,6 @@ int is_named(pid_t pid, int pidfd, const char *name)
 /* The rest of an exec takes microseconds, unless the child does not get a
  * processor. A name may also have been refused, by a seccomp filter. */
 #define LOOKS 2000
-#define LOOKS_WITHOUT_SLEEP 50
 
 int wait_while(int answer, pid_t pid, int pidfd, const char *name)
 {

@@ -74,6 +74,8 @@ int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
 void kill_and_reap_group(pid_t leader, int pidfd);
+/* What is waited for comes soon, and to be woken takes longer: so often one looks first. */
+#define LOOKS_WITHOUT_SLEEP 100
 /* Root in a joined namespace may stop a child, but shall not stop us: wait for so long,
  * look, and give up at last. */
 #define LOOK_MILLISECONDS 10

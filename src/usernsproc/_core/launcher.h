@@ -24,8 +24,6 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
-#define LOOKS_WITHOUT_SLEEP 100
-
 /* ---- what it tells ---- */
 
 RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)

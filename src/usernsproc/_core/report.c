@@ -12,7 +12,7 @@
 
 /* A message of the launcher, and the descriptor that came with it, or -1. Returns the
  * length: 0 at the end, -1 when there is none yet. */
-static ssize_t receive(int socket, struct report *report, int *pidfd, int flags)
+static ssize_t receive(int socket, struct report *report, int *pidfd)
 {
 	union {
 		struct cmsghdr header;
@@ -25,7 +25,7 @@ static ssize_t receive(int socket, struct report *report, int *pidfd, int flags)
 
 	*pidfd = -1;
 	do
-		length = recvmsg(socket, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (length < 0 && errno == EINTR);
 	if (length > 0 && message.msg_controllen >= CMSG_LEN(sizeof(int)) &&
 	    control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS)
@@ -53,9 +53,6 @@ static int has_failed(const struct report *told, struct failure *failure)
 	*failure = told->failure;
 	return 1;
 }
-
-/* To be woken takes longer than what is waited for, so at first it looks again and again. */
-#define LOOKS_WITHOUT_SLEEP 100
 
 static int looked_in_time(struct pollfd ends[2])
 {
@@ -93,7 +90,7 @@ int read_report(int socket, const struct spawned *spawned, struct failure *failu
 			return -1;
 	while (!ends[0].revents && !ends[1].revents &&
 	       !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
-	while (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
+	while (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
 		close_if_open(pidfd);
 		if (has_failed(&told, failure))
 			return -1;
@@ -130,9 +127,9 @@ int wait_until_founded(int socket, struct spawned *spawned, struct failure *fail
 	do
 		if (listen_to(ends, &stops, failure) < 0)
 			return -1;
-	while ((length = receive(socket, &told, &pidfd, 0)) < 0 && !has_ended(spawned->pidfd));
+	while ((length = receive(socket, &told, &pidfd)) < 0 && !has_ended(spawned->pidfd));
 	if (length < 0) /* it may have told in between */
-		length = receive(socket, &told, &pidfd, 0);
+		length = receive(socket, &told, &pidfd);
 	if (length != (ssize_t)sizeof(told) || !is_step(told.failure.step)) {
 		close_if_open(pidfd);
 		return fail(failure, STEP_on_created, ESRCH);
@@ -150,7 +147,7 @@ int blame_launcher(int socket, struct failure *failure)
 	struct report told;
 	int pidfd = -1;
 
-	if (receive(socket, &told, &pidfd, 0) == (ssize_t)sizeof(told) && is_step(told.failure.step))
+	if (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.failure.step))
 		has_failed(&told, failure);
 	close_if_open(pidfd);
 	return -1;

@@ -1,0 +1,27 @@
+"""Commands that several files of tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from usernsproc import PIPE, CompletedProcess, UsernsProcess, run
+
+SLEEP = ("/bin/sleep", "1000")
+
+
+@contextmanager
+def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
+    """A command that runs in the block, and not after it, whatever happens there."""
+    process = UsernsProcess(SLEEP, **options)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def output(args: Any, **options: Any) -> str:
+    done: CompletedProcess[str] = run(args, stdout=PIPE, text=True, timeout=60, **options)
+    assert done.returncode == 0
+    return done.stdout
