@@ -19,6 +19,7 @@ from subprocess import (
 TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
 if TYPE_CHECKING:
     from . import lowlevel
+    from ._diagnosis.diagnosis import Ability, Diagnosis, diagnose
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
     from ._maps.idmap import IdMap, IdMapLike, IdRange
     from ._maps.subids import SubIds, subids
@@ -36,10 +37,12 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Ability",
     "CalledProcessError",
     "CompletedProcess",
     "CredentialsError",
     "DetachedMount",
+    "Diagnosis",
     "Entered",
     "IdMap",
     "IdMapError",
@@ -62,6 +65,7 @@ __all__ = [
     "check_call",
     "check_output",
     "create_userns",
+    "diagnose",
     "idmapped_mount",
     "lowlevel",
     "open_idmapped",
@@ -75,6 +79,7 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
+    "_diagnosis.diagnosis": ("Ability", "Diagnosis", "diagnose"),
     "_mounts.detached": ("DetachedMount",),
     "_namespaces.enter": ("Entered",),
     "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),

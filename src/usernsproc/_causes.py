@@ -21,7 +21,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "userns-refused",
         "Likely one of: this process runs in a chroot; its own user or group id is not mapped in its "
         "user namespace; kernel.unprivileged_userns_clone is 0; a seccomp profile (containers, systemd's "
-        "RestrictNamespaces=) refuses new user namespaces.",
+        "RestrictNamespaces=) refuses new user namespaces. 'usernsproc doctor' tells which.",
     ),
     ("clone", EACCES): (
         "userns-lsm",

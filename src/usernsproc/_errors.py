@@ -47,8 +47,8 @@ class UsernsError(OSError):
     `uid_map`, `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `cgroup`, `on_created`,
     `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`, `setpgid`, `setid`, `init`,
     `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
-    `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, or `prepare` for what
-    comes before all of them."""
+    `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, `loopback`, or `prepare`
+    for what comes before all of them."""
 
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .._errors import UsernsError
-from . import create, enter, ls, map, mount, run, umount
+from . import create, doctor, enter, ls, map, mount, run, umount
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run, enter, create, ls, map, mount, umount)
+COMMANDS = (run, enter, create, ls, map, mount, umount, doctor)
 """In the order of the help. Each has `add_to(commands)`, which makes its parser and
 sets `run`, called with the parsed options, as a default."""
 

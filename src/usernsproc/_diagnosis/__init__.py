@@ -1,0 +1,1 @@
+"""Why it goes wrong here: what can be done, found out by trying, and what forbids the rest."""

@@ -1,0 +1,126 @@
+"""What bears on user namespaces around this process, as `/proc` and `/sys` tell it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from .._maps.idmap import IdMap
+
+SECCOMP_FILTER = 2
+
+# Where the kernel keeps an empty directory for others to mount on, which hides nothing.
+_MADE_FOR_MOUNTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd")
+
+
+class Surroundings(NamedTuple):
+    """A reading; `None` where nothing could be learned."""
+
+    kernel: str | None
+    """The release, as `uname -r` gives it."""
+    has_user_namespaces: bool
+    """Whether the kernel was built with them."""
+    own_ids_mapped: bool
+    """Whether this process' own user and group id are mapped in its user namespace."""
+    capabilities: int
+    """Effective ones, a bit for each."""
+    no_new_privs: bool
+    seccomp: bool
+    """Whether a filter of system calls is on this process."""
+    label: str | None
+    """What a security module calls this process."""
+    selinux_enforces: bool
+    apparmor_restricts: bool
+    """`kernel.apparmor_restrict_unprivileged_userns` (Ubuntu)."""
+    unprivileged_userns_clone: bool | None
+    """`kernel.unprivileged_userns_clone` (Debian)."""
+    max_user_namespaces: int | None
+    """`user.max_user_namespaces` of this user namespace; the outer ones have their own."""
+    chroot: bool | None
+    """Whether this process runs in a chroot."""
+    container: str | None
+    """What started the container that this is in, where it says so."""
+    proc_mounts: tuple[str, ...]
+    """What is mounted below `/proc`, and hides parts of it."""
+
+    @classmethod
+    def read(cls, root: Path = Path("/")) -> Surroundings:
+        """Of this process, or as recorded below another directory. Changes nothing."""
+        proc = root / "proc"
+        status = _fields(_text(proc / "self/status"))
+        limit = _text(proc / "sys/user/max_user_namespaces")
+        unprivileged = _text(proc / "sys/kernel/unprivileged_userns_clone")
+        mounts = _mount_points(_text(proc / "self/mountinfo"))
+        return cls(
+            kernel=_text(proc / "sys/kernel/osrelease"),
+            has_user_namespaces=os.path.lexists(proc / "self/ns/user") or not proc.is_dir(),
+            own_ids_mapped=_is_mapped(proc, status, "uid") and _is_mapped(proc, status, "gid"),
+            capabilities=int(status.get("CapEff", "0"), 16),
+            no_new_privs=status.get("NoNewPrivs") == "1",
+            seccomp=status.get("Seccomp") == str(SECCOMP_FILTER),
+            label=_text(proc / "self/attr/current") or None,
+            selinux_enforces=_text(root / "sys/fs/selinux/enforce") == "1",
+            apparmor_restricts=_text(proc / "sys/kernel/apparmor_restrict_unprivileged_userns") == "1",
+            unprivileged_userns_clone=None if unprivileged is None else unprivileged != "0",
+            max_user_namespaces=None if limit is None else int(limit),
+            chroot=_is_chroot(root, mounts),
+            container=_container(root),
+            proc_mounts=tuple(
+                place for place in mounts if place.startswith("/proc/") and place not in _MADE_FOR_MOUNTS
+            ),
+        )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n")
+    except OSError:
+        return None  # not there, or not for this process to see: nothing was learned
+
+
+def _fields(text: str | None, between: str = ":") -> dict[str, str]:
+    """Of lines with a name and a value."""
+    lines = [line.partition(between) for line in (text or "").splitlines()]
+    return {name: value.strip() for name, _, value in lines}
+
+
+def _is_mapped(proc: Path, status: dict[str, str], kind: str) -> bool:
+    """An id that is not mapped is shown as the overflow id. So is one that is mapped to that: the map tells."""
+    effective = status.get(kind.capitalize(), "").split()[1:2]
+    overflow = _text(proc / f"sys/kernel/overflow{kind}")
+    written = _text(proc / f"self/{kind}_map")
+    if overflow is None or written is None or effective != [overflow]:
+        return True
+    return int(overflow) in IdMap.from_kernel(written)
+
+
+def _mount_points(mountinfo: str | None) -> list[str]:
+    return [line.split(" ")[4] for line in (mountinfo or "").splitlines()]
+
+
+def _is_chroot(root: Path, mounts: list[str]) -> bool | None:
+    """`mountinfo` shows what can be reached from the own root only. What process 1 has
+    for a root tells the rest, if it has the same mount namespace."""
+    if not mounts:
+        return None
+    if "/" not in mounts:
+        return True
+    try:
+        if os.readlink(root / "proc/self/ns/mnt") != os.readlink(root / "proc/1/ns/mnt"):
+            return None
+        return not os.path.samestat(os.stat(root), os.stat(root / "proc/1/root"))
+    except OSError:
+        return None
+
+
+def _container(root: Path) -> str | None:
+    named = _text(root / "run/systemd/container")
+    if not named:
+        environment = _text(root / "proc/1/environ") or ""
+        named = _fields(environment.replace("\0", "\n"), "=").get("container")
+    if not named and (root / ".dockerenv").exists():
+        named = "docker"
+    if not named and (root / "run/.containerenv").exists():
+        named = "podman"
+    return named or None
