@@ -18,6 +18,7 @@ from usernsproc import Namespace, UsernsProcess
 PROGRAM = [str(Path(sys.executable).parent / "usernsproc")]
 RUN = [*PROGRAM, "run"]
 ENTER = [*PROGRAM, "enter"]
+MOUNTINFO = Path("/proc/self/mountinfo")
 
 
 def run(*arguments: str, command: list[str] = RUN) -> subprocess.CompletedProcess[str]:
@@ -182,6 +183,33 @@ def test_the_directory_propagation_and_no_new_privileges() -> None:
     for propagation, shared in (([], "0"), (["--propagation", "shared"], "1"), (["--propagation", "private"], "0")):
         result = run("--map", "root", *options, *propagation, "sh", "-c", script)
         assert result.stdout.split() == ["/usr", "NoNewPrivs:", "1", shared]
+
+
+def test_capabilities_that_are_kept() -> None:
+    """Also by who is not user 0 inside, for whom exec would drop them."""
+    ambient = ["grep", "CapAmb", "/proc/self/status"]
+    kept = run("--map", "current", "--ambient-caps", "chown,CAP_NET_RAW", "--", *ambient)
+    assert int(kept.stdout.split()[1], 16) == 1 << 0 | 1 << 13
+    refused = run("--map", "current", "--ambient-caps", "chown,flying", "--", *ambient)
+    assert (refused.returncode, refused.stderr) == (125, "usernsproc: 'flying' is no capability\n")
+
+
+@pytest.mark.root
+def test_the_cgroup() -> None:
+    (mount_point,) = [line.split()[4] for line in MOUNTINFO.read_text().splitlines() if " - cgroup2 " in line][:1]
+    cgroup = Path(mount_point, f"usernsproc-cli-{os.getpid()}")
+    cgroup.mkdir()
+    try:
+        result = run("--map", "root", "--cgroup", str(cgroup), "--", "cat", "/proc/self/cgroup")
+    finally:
+        cgroup.rmdir()
+    assert f"0::/{cgroup.name}\n" in result.stdout
+
+
+def test_what_is_no_cgroup(tmp_path: Path) -> None:
+    result = run("--map", "root", "--cgroup", str(tmp_path), "--", "true")
+    assert result.returncode == 125
+    assert result.stderr.startswith(f"usernsproc: {tmp_path}: No such file or directory\n")
 
 
 @pytest.mark.root

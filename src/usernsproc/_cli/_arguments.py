@@ -21,6 +21,10 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cwd", metavar="DIR", help="the directory to start in")
     parser.add_argument("--no-new-privs", action="store_true", help="never gain rights by executing a program")
     parser.add_argument(
+        "--ambient-caps", metavar="CAP[,...]", default="", help="capabilities to keep over exec, for who is not root"
+    )
+    parser.add_argument("--cgroup", metavar="DIR", help="the cgroup (version 2) to start in")
+    parser.add_argument(
         "--namespaces",
         metavar="KIND[,...]",
         default="",
@@ -62,6 +66,8 @@ def process_options(options: argparse.Namespace) -> dict[str, Any]:
         "group": _id(options.group, lambda name: grp.getgrnam(name).gr_gid),
         "cwd": options.cwd,
         "no_new_privs": options.no_new_privs,
+        "ambient_caps": [name for name in options.ambient_caps.split(",") if name],
+        "cgroup": options.cgroup,
         "namespaces": kinds,
         "init": options.init,
         "mount_proc": options.mount_proc,
