@@ -16,8 +16,9 @@ def create_userns(
     setgroups: str | None,
     uid_map: str | None,
     gid_map: str | None,
-    owner: Namespace | None = None,
+    into: Namespace | None = None,
     between: Callable[[int, int], object] | None = None,
+    owner: int = -1,
     /,
 ) -> int: ...
 def read_maps(userns: int, /) -> bytes: ...

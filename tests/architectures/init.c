@@ -224,6 +224,7 @@ static void namespaces(void)
 	struct failure failure = {0};
 	struct traces before, with_one;
 	char maps[8];
+	uid_t owner = 0;
 	int userns;
 
 	look(&before);
@@ -243,6 +244,15 @@ static void namespaces(void)
 	check_nothing_left(&with_one, "read_maps");
 	close(userns);
 	check_nothing_left(&before, "a closed namespace");
+
+	userns = create_userns_of(1234, &subordinate_ids, NULL, &failure);
+	check_outcome(userns, &failure, STEP_none, 0, "create_userns for another owner");
+	check(ioctl(userns, NS_GET_OWNER_UID, &owner) == 0 && owner == 1234, "create_userns for another owner",
+	      "the owner");
+	check_maps(userns);
+	close(userns);
+	check_nothing_left(&before, "create_userns for another owner");
+	check(told_of_children == 0, "programs of ours", "no SIGCHLD was sent");
 
 	forget_old_code();
 	check_outcome(read_maps(0, maps, sizeof(maps), &failure), &failure, STEP_setns, EINVAL,

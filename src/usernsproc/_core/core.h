@@ -5,6 +5,7 @@
  *   spawn.c       the parent's side of a command or a holder
  *   report.c      what a launcher tells
  *   birth.c       clone for these, and the thread that keeps a child
+ *   foster.c      a parent for children of whose end nobody else shall hear
  *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory
  *   programs.c    code that is copied into tiny programs of ours, and runs alone
@@ -70,6 +71,7 @@ pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
+int ends_within(int pidfd, int milliseconds); /* -1: whenever */
 int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);
@@ -92,6 +94,9 @@ struct between {
 
 /* transient.c; `between` may be NULL */
 int create_userns(const struct maps *maps, const struct between *between, struct failure *failure);
+/* One that this id owns; not the own one. */
+int create_userns_of(uint32_t owner, const struct maps *maps, const struct between *between,
+		     struct failure *failure);
 
 /* The tiny programs. Their parameters are part of the image and are found at
  * PROGRAM_PARAMETERS in the memory of the program. */
@@ -220,6 +225,7 @@ struct plan {
 	 * NULL. Non-zero: give up. */
 	int (*between)(void *context, pid_t pid, int pidfd);
 	void *between_context;
+	struct foster *foster; /* who is its parent in our place; NULL: we are */
 };
 
 struct spawned {

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "birth.h"
+#include "foster.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
 
@@ -15,24 +15,15 @@ static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
 {
 	struct pollfd ends[2] = {{.fd = from, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
 	size_t length = 0;
-	int stops = 0;
 
 	while (length < size) {
 		ssize_t part;
 
 		ends[0].revents = ends[1].revents = 0;
-		if (poll(ends, 2, LOOK_MILLISECONDS) == 0) {
-			if (continue_if_stopped(pidfd) && ++stops > MOST_STOPS) {
-				errno = ESRCH;
-				return -1;
-			}
+		if (poll(ends, 2, -1) < 0)
 			continue;
-		}
-		if (!(ends[0].revents & POLLIN)) {
-			if (ends[0].revents || ends[1].revents)
-				break;
-			continue;
-		}
+		if (!(ends[0].revents & POLLIN))
+			break;
 		part = read(from, buffer + length, size - length);
 		if (part < 0 && errno != EINTR)
 			return -1;
@@ -64,8 +55,8 @@ static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, st
 
 /* A program of ours enters the namespace and tells. Not a child in our memory:
  * whoever is root in there could look into it. */
-static pid_t start_map_reader(struct child *child, int userns, int *from, int *pidfd,
-			      struct failure *failure)
+static pid_t start_map_reader(struct child *child, struct foster *foster, int userns, int *from,
+			      int *pidfd, struct failure *failure)
 {
 	static const struct map_reader_parameters parameters = {
 		.uid_map = "/proc/self/uid_map",
@@ -76,7 +67,6 @@ static pid_t start_map_reader(struct child *child, int userns, int *from, int *p
 			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	struct birth birth = {.child = child, .cgroup = -1, .pid = -1, .pidfd = -1};
 	int report[2] = {-1, -1}, on_disk = 0;
-	uint64_t mask;
 
 	if (open_pipe(report, failure) < 0)
 		return -1;
@@ -87,9 +77,7 @@ static pid_t start_map_reader(struct child *child, int userns, int *from, int *p
 		  map_reader_argv);
 	child->tid = child->go = 1;
 	if (child->image >= 0) {
-		mask = block_signals();
-		clone_child(&birth);
-		restore_signals(mask);
+		clone_in_foster(foster, &birth);
 		if (birth.pid < 0)
 			fail(failure, STEP_clone, (int)-birth.pid);
 		else
@@ -101,31 +89,41 @@ static pid_t start_map_reader(struct child *child, int userns, int *from, int *p
 	return (pid_t)birth.pid;
 }
 
+static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
+			    struct failure *failure)
+{
+	int from = -1, pidfd = -1;
+	ssize_t length = -1;
+	pid_t pid = start_map_reader(child, foster, userns, &from, &pidfd, failure);
+
+	if (pid > 0) {
+		if (child->failure.step != STEP_none)
+			*failure = child->failure;
+		else
+			length = read_told_maps(from, pidfd, buffer, size, failure);
+		kill_and_reap(pid, pidfd);
+		close(pidfd);
+	}
+	close_if_open(from);
+	return length;
+}
+
 ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure)
 {
 	struct child *child = allocate_child();
+	struct foster foster;
 	ssize_t length = -1;
-	int from = -1, pidfd;
-	pid_t pid;
 
 	if (!child)
 		return fail(failure, STEP_prepare, errno);
-	child->death.parent = (int32_t)getpid();
 	child->death.signal = SIGKILL;
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0) {
-		pid = start_map_reader(child, userns, &from, &pidfd, failure);
-		if (pid > 0) {
-			if (child->failure.step != STEP_none)
-				*failure = child->failure;
-			else
-				length = read_told_maps(from, pidfd, buffer, size, failure);
-			kill_and_reap(pid, pidfd);
-			close(pidfd);
-		}
-		close_if_open(from);
-		close(child->death.parent_pidfd);
+	if (child->death.parent_pidfd >= 0 && start_foster(&foster, failure) == 0) {
+		child->death.parent = foster.own_pid;
+		length = read_maps_by(child, &foster, userns, buffer, size, failure);
+		end_foster(&foster);
 	}
+	close_if_open(child->death.parent_pidfd);
 	free_child(child);
 	return length;
 }

@@ -105,29 +105,34 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, owner=None, between=None) -> fd\n\n"
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, into=None, between=None, owner=-1) -> fd\n\n"
 				"A user namespace with these maps (None: unwritten). The descriptor is\n"
-				"kept as owner._fd as well. between(pid, pidfd) is called while a child\n"
-				"in it waits, and may write the maps that are left.");
+				"kept as into._fd as well. between(pid, pidfd) is called while a child\n"
+				"in it waits, and may write the maps that are left. owner: another id\n"
+				"than the own one.");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
 	struct call call = {.between = Py_None};
-	struct between between = {call_between, &call};
+	struct between between = {call_between, &call}, *used = NULL;
 	struct maps maps;
 	struct failure failure;
-	PyObject *owner = Py_None;
+	PyObject *into = Py_None;
+	long long owner = -1;
 	int userns;
 
-	if (!PyArg_ParseTuple(arguments, "zzz|OO:create_userns", &maps.setgroups, &maps.uid_map,
-			      &maps.gid_map, &owner, &call.between))
+	if (!PyArg_ParseTuple(arguments, "zzz|OOL:create_userns", &maps.setgroups, &maps.uid_map,
+			      &maps.gid_map, &into, &call.between, &owner))
 		return NULL;
+	if (call.between != Py_None)
+		used = &between;
 	call.thread = PyEval_SaveThread();
-	userns = create_userns(&maps, call.between == Py_None ? NULL : &between, &failure);
+	userns = owner < 0 ? create_userns(&maps, used, &failure)
+			   : create_userns_of((uint32_t)owner, &maps, used, &failure);
 	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	if (owner != Py_None && keep(owner, "_fd", userns) < 0) {
+	if (into != Py_None && keep(into, "_fd", userns) < 0) {
 		close(userns);
 		return NULL;
 	}

@@ -31,7 +31,7 @@ int fail(struct failure *failure, enum step step, int error)
 	return -1;
 }
 
-static int ends_within(int pidfd, int milliseconds)
+int ends_within(int pidfd, int milliseconds)
 {
 	struct pollfd process = {.fd = pidfd, .events = POLLIN};
 	int result;

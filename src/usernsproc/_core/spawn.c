@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "birth.h"
+#include "foster.h"
 #include "inline.h"
 #include "report.h"
 
@@ -205,7 +205,9 @@ static int run_child(const struct plan *plan, struct child *child, int report[2]
 
 	child->signal_mask = plan->signal_mask ? *plan->signal_mask : mask;
 	child->tid = 1;
-	if (needs_keeper(plan)) {
+	if (plan->foster) {
+		clone_in_foster(plan->foster, &birth);
+	} else if (needs_keeper(plan)) {
 		clone_in_keeper(&birth);
 	} else {
 		block_signals();
@@ -311,7 +313,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 		return fail(failure, STEP_prepare, errno);
 	child->plan = &plan;
 	child->death.signal = plan.death_signal;
-	child->death.parent = (int32_t)getpid();
+	child->death.parent = plan.foster ? plan.foster->own_pid : (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0 && prepare_image(&plan, child, report, spawned, failure) == 0)
 		result = run_child(&plan, child, report, spawned, failure);

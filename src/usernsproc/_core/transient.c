@@ -2,10 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "stack.h"
+#include "foster.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -73,5 +74,55 @@ int create_userns(const struct maps *maps, const struct between *between, struct
 		close(child->death.parent_pidfd);
 	}
 	free_child(child);
+	return userns;
+}
+
+/* A change of ids in our memory would make us non-dumpable: a program of ours becomes
+ * the owner and makes the namespace, and is held until that is mapped and open. */
+static int in_holder(struct foster *foster, uint32_t owner, const struct maps *maps, const struct between *between,
+		     struct failure *failure)
+{
+	static char *const nothing[] = {NULL};
+	struct plan plan = {
+		.maps = *maps,
+		.is_alone = 1,
+		.command = {nothing, nothing, nothing},
+		.place = {.umask = -1, .process_group = -1, NAMES_OF_PLACE},
+		.founding = {.set_owner = 1, .owner = owner, .namespaces = CLONE_NEWUSER},
+		.cgroup = -1,
+		.death_signal = SIGKILL,
+		.between = between ? between->call : NULL,
+		.between_context = between ? between->context : NULL,
+		.foster = foster,
+	};
+	struct spawned spawned;
+	int proc_dir, userns = -1;
+
+	if (spawn(&plan, &spawned, failure) < 0)
+		return -1;
+	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
+	if (proc_dir >= 0) {
+		userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
+		if (userns < 0)
+			fail(failure, STEP_open_ns, errno);
+		close(proc_dir);
+	}
+	if (userns < 0)
+		blame_its_end(spawned.pidfd, failure);
+	kill_and_reap(spawned.pid, spawned.pidfd);
+	close(spawned.pidfd);
+	return userns;
+}
+
+int create_userns_of(uint32_t owner, const struct maps *maps, const struct between *between,
+		     struct failure *failure)
+{
+	struct foster foster;
+	int userns;
+
+	if (start_foster(&foster, failure) < 0)
+		return -1;
+	userns = in_holder(&foster, owner, maps, between, failure);
+	end_foster(&foster);
 	return userns;
 }

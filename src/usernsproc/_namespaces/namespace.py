@@ -18,6 +18,7 @@ from .._procdir import open_proc_dir
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
+from .owner import checked_owner
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def create_userns(
             alone without `CAP_SETGID`.
         owner: the id **outside** that shall own it and is charged for it
             (`user.max_user_namespaces`). Another than the own one takes `CAP_SETUID`,
-            and a program of ours that becomes it: this process keeps its ids. The end
-            of that program, a child until then, is told by SIGCHLD.
+            and a program of ours that becomes it: this process keeps its ids. Of that
+            program nobody hears either: its parent is a transient child.
 
     Raises:
         IdMapError: a map is malformed; nothing was created.
@@ -79,26 +80,18 @@ def create_userns(
     maps = Maps.wanted(uid_map, gid_map, setgroups, caller)
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
-    if owner is not None and owner != caller.uid:
-        return _of_another_owner(maps, owner)
+    owner = checked_owner(owner, caller)
     userns = Namespace(-1)
     try:
         between = maps.write_by_tool if maps.by_tool else None
-        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between)
+        owner_uid = -1 if owner is None else owner
+        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between, owner_uid)
     except _core.Failure as failure:
         raise userns_error(*failure.args) from None
     except BaseException:  # of a signal handler: the descriptor may be there already
         userns.close()
         raise
     return userns
-
-
-def _of_another_owner(maps: Maps, owner: int) -> Namespace:
-    from .._processes.process import UsernsProcess
-
-    holder = UsernsProcess(uid_map=maps.uid_map, gid_map=maps.gid_map, setgroups=maps.setgroups, owner=owner)
-    with holder:
-        return holder.namespace()
 
 
 class Namespace:

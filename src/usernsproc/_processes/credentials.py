@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import index
 
-from .._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
+from .._caller import Caller
 from .._errors import credentials_error
 from .._maps.idmap import IdMap
 from .._maps.writer import Maps
-
-TYPE_CHECKING = False  # typing takes longer to load than this package
-if TYPE_CHECKING:
-    from .._namespaces.join import Joins
 
 _LARGEST_ID = 2**32 - 1
 
@@ -95,45 +90,6 @@ def _wanted(
             )
         groups = None
     return Credentials(uid, gid, None if groups is None else tuple(groups))
-
-
-def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None:
-    """`None` where nothing is to be done: it is the caller.
-
-    Raises:
-        CredentialsError: there is no such id here, or this caller may not become it.
-        ValueError: no new user namespace is made; or a negative number.
-    """
-    if owner is None:
-        return None
-    if not hasattr(owner, "__index__"):
-        raise TypeError(f"owner is a user id, not {owner!r}")
-    owner = index(owner)
-    if joins.userns is not None:
-        raise ValueError("a user namespace is joined, and has its owner")
-    if owner < 0:
-        raise ValueError(f"owner={owner} is no id")
-    if owner not in caller.uid_map:
-        raise credentials_error(
-            "owner", f"owner={owner} is no id of this process' own user namespace ({caller.uid_map})", "id-not-mapped"
-        )
-    if owner == caller.uid:
-        return None
-    for capability, name, cause in _TO_GIVE_AWAY:
-        if not caller.has(capability) and not (capability == CAP_DAC_OVERRIDE and caller.uid == 0):
-            raise credentials_error(
-                "owner", f"owner={owner}: without {name} only the own id {caller.uid} can own it", cause
-            )
-    return owner
-
-
-# To become that id; then to write maps of a namespace that is not one's own, of a process whose
-# files in /proc are root's.
-_TO_GIVE_AWAY = (
-    (CAP_SETUID, "CAP_SETUID", "no-cap-setuid"),
-    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "no-cap-sys-admin"),
-    (CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", "no-cap-dac-override"),
-)
 
 
 def _own_id_inside(own_id: int, id_map: IdMap | None) -> int:

@@ -18,11 +18,12 @@ from .._maps.writer import Maps, write_map
 from .._namespaces.join import opened as opened_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
+from .._namespaces.owner import checked_owner
 from .._procdir import open_proc_dir_of, pid_of, read_id_map
 from .capabilities import capability_mask
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
-from .credentials import Credentials, checked_owner
+from .credentials import Credentials
 from .encoding import name_default_encoding
 from .pidfd_popen import PidfdPopen
 from .plan import Plan
@@ -211,7 +212,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._caller = Caller.now()
         with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
             new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
-            self._owner = checked_owner(owner, self._caller, joins)
+            if owner is not None and joins.userns is not None:
+                raise ValueError("a user namespace is joined, and has its owner")
+            self._owner = checked_owner(owner, self._caller)
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
             self._plan = Plan(
                 is_holder=self._is_holder,

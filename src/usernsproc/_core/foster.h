@@ -1,0 +1,24 @@
+/* A parent for children of whose end nobody else shall hear. */
+#ifndef USERNSPROC_FOSTER_H
+#define USERNSPROC_FOSTER_H
+
+#include "birth.h"
+
+struct foster {
+	struct child *child; /* itself */
+	int pidfd;
+	pid_t pid;
+	/* Words that both wait on with futex(2). */
+	int32_t own_pid; /* as its children see it */
+	int32_t go;	 /* `birth` says what to start */
+	int32_t done;	 /* it says what came of it */
+	struct birth *birth;
+};
+
+int start_foster(struct foster *foster, struct failure *failure);
+/* As clone_child(). */
+void clone_in_foster(struct foster *foster, struct birth *birth);
+/* When its child, if any, has ended. */
+void end_foster(struct foster *foster);
+
+#endif
