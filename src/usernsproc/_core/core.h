@@ -71,7 +71,7 @@ pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
-int ends_within(int pidfd, int milliseconds); /* -1: whenever */
+int has_ended_within(int pidfd, int milliseconds); /* -1: whenever */
 int has_ended(int pidfd);
 void blame_its_end(int pidfd, struct failure *failure);
 void kill_and_reap(pid_t pid, int pidfd);

@@ -135,7 +135,7 @@ static void end_orphan(struct birth *birth)
 {
 	if (birth->pidfd >= 0) {
 		RAW4(pidfd_send_signal, birth->pidfd, SIGKILL, 0, 0);
-		ends_within(birth->pidfd, -1);
+		has_ended_within(birth->pidfd, -1);
 		close(birth->pidfd);
 		birth->pidfd = -1;
 	}
@@ -153,7 +153,7 @@ void clone_in_foster(struct foster *foster, struct birth *birth)
 void end_foster(struct foster *foster)
 {
 	if (foster->done)
-		ends_within(foster->pidfd, REAPS_WITHIN_MILLISECONDS);
+		has_ended_within(foster->pidfd, REAPS_WITHIN_MILLISECONDS);
 	kill_and_reap(foster->pid, foster->pidfd);
 	close(foster->pidfd);
 	free_child(foster->child);

@@ -31,7 +31,7 @@ int fail(struct failure *failure, enum step step, int error)
 	return -1;
 }
 
-int ends_within(int pidfd, int milliseconds)
+int has_ended_within(int pidfd, int milliseconds)
 {
 	struct pollfd process = {.fd = pidfd, .events = POLLIN};
 	int result;
@@ -45,7 +45,7 @@ int ends_within(int pidfd, int milliseconds)
 /* A zombie answers signal 0, so only poll(2) tells whether it still runs. */
 int has_ended(int pidfd)
 {
-	return ends_within(pidfd, 0);
+	return has_ended_within(pidfd, 0);
 }
 
 /* A child that was killed may take a moment to end, in which its files in /proc
@@ -55,7 +55,7 @@ void blame_its_end(int pidfd, struct failure *failure)
 {
 	int may_be_that = failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH;
 
-	if (may_be_that && ends_within(pidfd, 20))
+	if (may_be_that && has_ended_within(pidfd, 20))
 		failure->error = ESRCH;
 }
 
@@ -165,7 +165,7 @@ void kill_and_reap(pid_t pid, int pidfd)
 		result = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL);
 	while (result < 0 && errno == EINTR);
 	if (result < 0) /* not ours to reap; but it must not run on when its stack is used again */
-		ends_within(pidfd, -1);
+		has_ended_within(pidfd, -1);
 }
 
 /* It, and children of ours that are in its process group. Before Linux 6.9 these have
