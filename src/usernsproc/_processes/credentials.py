@@ -9,8 +9,9 @@ from operator import index
 
 from .._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
 from .._errors import credentials_error
-from .._maps.idmap import IdMap
+from .._maps.idmap import IDENTITY, IdMap
 from .._maps.writer import Maps
+from .._namespaces.namespace import own_setgroups
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Credentials:
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
-        if groups is None and maps.setgroups != "deny":
+        if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
             return _unasked_groups(uid, gid, maps, caller, owner)
         return _wanted(uid, gid, groups, maps, caller, owner)
 
@@ -81,7 +82,7 @@ def _wanted(
             _refuse_unmapped(value, name, id_map)
     for group in groups or ():
         _refuse_unmapped(group, "extra_groups", maps.gid_map)
-    if groups is not None and maps.setgroups == "deny":
+    if groups is not None and _setgroups_is_denied(maps, caller):
         if asked_for_groups:
             raise credentials_error(
                 "setid",
@@ -95,6 +96,16 @@ def _wanted(
             )
         groups = None
     return Credentials(uid, gid, None if groups is None else tuple(groups))
+
+
+def _setgroups_is_denied(maps: Maps, caller: Caller) -> bool:
+    """What the own namespace denies, those in it cannot allow. (The outermost one allows it.)"""
+    if maps.setgroups == "deny" or caller.gid_map is IDENTITY:
+        return maps.setgroups == "deny"
+    try:
+        return own_setgroups() == "deny"
+    except FileNotFoundError:  # no /proc: that is told when the maps are written
+        return False
 
 
 def checked_owner(owner: int | None, caller: Caller, joins: Joins) -> int | None:
