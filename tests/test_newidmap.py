@@ -110,7 +110,7 @@ def test_a_line_that_newuidmap_passes_over_is_shown(line: str) -> None:
     """A blank at the end makes it malformed, which is hard to see."""
     told = the_refusal(subuid=line)
     assert (told.step, told.cause) == ("uid_map", "no-subids")
-    assert f"its line {line!r} is no NAME:FIRST:COUNT in /etc/subuid" in told.text
+    assert f"its line {line!r} is malformed (NAME:FIRST:COUNT, and no more) in /etc/subuid" in told.text
     failed = the_failure(UNCHECKED + 'report(create_userns, "0:100000:5", "root")', subuid=line)
     assert failed.cause == "tool-failed"
 

@@ -80,10 +80,17 @@ while what := requests.recv(1000):
 """
 
 FAULTS = (
+    "access:error=EACCES",
+    "capget:error=EPERM",
+    "chdir:error=EACCES",
     "clone:error=EAGAIN",
+    "close_range:error=EPERM",
+    "dup3:error=EBADF",
     "execve:error=ENOMEM",
     "fcntl:error=EMFILE",
+    "getxattr:error=EIO",
     "mmap:error=ENOMEM",
+    "mprotect:error=ENOMEM",
     "newfstatat:error=EACCES",
     "openat:error=EMFILE",
     "openat:error=EACCES",
@@ -93,6 +100,8 @@ FAULTS = (
     "pread64:error=EIO",
     "prctl:error=EPERM",
     "read:error=EIO",
+    "readlink:error=EACCES",
+    "statfs:error=EIO",
     "waitid:error=EINTR",
     "write:error=EPERM",
     "write:retval=1",

@@ -103,9 +103,10 @@ def _not_given_objection(step: str, r: IdRange, first: int, owner: Owner, given:
 
 def no_subids(step: str, owner: Owner, id_range: IdRange | None = None, own_map: IdMap = IDENTITY) -> Objection:
     """Said of a map, and of a preset that cannot be made without."""
-    malformed = malformed_line(owner, step)
-    line = "there is no line for it" if malformed is None else f"its line {malformed!r} is no NAME:FIRST:COUNT"
-    reason = f"{owner} has no subordinate {_IDS[step]} ids: {line} in {_where(step)}"
+    line, malformed = "there is no line for it in", malformed_line(owner, step)
+    if malformed is not None:
+        line = f"its line {malformed!r} is malformed (NAME:FIRST:COUNT, and no more) in"
+    reason = f"{owner} has no subordinate {_IDS[step]} ids: {line} {_where(step)}"
     if sum(r.count for r in own_map) <= 1:  # a line would be of no use
         reason = f"{reason}, and this process' own user namespace maps no id that could be one ({own_map})"
         return Objection(id_range, "not-mapped-in-parent", reason)
