@@ -388,15 +388,15 @@ def test_a_tool_that_is_no_program() -> None:
 @pytest.mark.parametrize("by_fd", [True, False])
 def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_fd: bool) -> None:
     """By absolute path, from the root directory. The folder's is there only when it is named by it."""
-    script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; ls -l /proc/$$/fd >&2; exit 1'
+    script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; echo >&2; ls -l /proc/$$/fd >&2; exit 1'
     source = """
 os.environ["SECRET"] = "secret"
 os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
 """
     told = the_failure(KNOWN.format(by_fd) + source + BOTH, before=fake(script))
     assert told.stderr is not None
-    path, *listed = told.stderr.splitlines()
-    assert path == "/usr/bin/newuidmap /"
+    path, environment, *listed = told.stderr.splitlines()
+    assert (path, environment) == ("/usr/bin/newuidmap /", "")
     targets = {words[-3]: words[-1] for line in listed if "->" in (words := line.split())}
     standard = {name: targets.pop(name).partition(":")[0] for name in "012"}
     assert standard == {"0": "/dev/null", "1": "pipe", "2": "pipe"}
