@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_what_an_encoding_lacks_is_drawn_with_what_it_has(encoding: str) -> None
     assert result.stdout.decode(encoding) == (
         "   inside  outside      ids\na  7 - 8   1000 - 1001    2\n\ninside   ..|aa|..\noutside  ..|aa|..\n"
     )
+
+
+def test_bars_fit_into_the_terminal() -> None:
+    """A letter stands for more ids then."""
+    text = ",".join(f"{100000 * n}:{200000 * n}:65536" for n in range(6))
+    master, terminal = os.openpty()
+    try:
+        termios.tcsetwinsize(terminal, (24, 80))
+        subprocess.run([PROGRAM, "map", text], stdout=terminal, check=True, timeout=60)
+        printed = os.read(master, 10000).decode().splitlines()
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert printed[-2] == f"inside   {'··'.join(f'|{letter * 6}|' for letter in 'abcdef')}··"
+    assert max(map(len, printed)) <= 80
+    assert len(usernsproc("map", text).splitlines()[-1]) > 80
 
 
 def test_who_reads_may_have_seen_enough() -> None:

@@ -391,6 +391,7 @@ def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_
     script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; echo >&2; ls -l /proc/$$/fd >&2; exit 1'
     source = """
 os.environ["SECRET"] = "secret"
+os.chdir("/tmp")
 os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
 """
     told = the_failure(KNOWN.format(by_fd) + source + BOTH, before=fake(script))

@@ -13,7 +13,7 @@ from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace, own_setgroups
 from .._procdir import open_proc_dir, read_id_map
 from .drawing import drawn
-from .output import write_out
+from .output import columns, write_out
 
 NOT_MAPPED = 1
 
@@ -101,7 +101,7 @@ def _id(text: str) -> int:
 
 def _described(shown: Shown) -> str:
     title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
-    return (f"{title}:\n" if title else "") + drawn(shown.id_map)
+    return (f"{title}:\n" if title else "") + drawn(shown.id_map, columns())
 
 
 def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:

@@ -9,6 +9,14 @@ _PLAIN = str.maketrans("…·─│├└", "-.-||`")
 """For what is drawn, where the encoding of standard output lacks it."""
 
 
+def columns() -> int | None:
+    """Of the terminal that standard output is, `None` where it is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):  # none at all, no terminal, or not even a file
+        return None
+
+
 def write_out(text: str) -> None:
     """Write to standard output. Who reads may have seen enough (`head`)."""
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
