@@ -282,6 +282,7 @@ class _Transport(asyncio.SubprocessTransport):
 
     async def wait(self) -> int:
         while self._returncode is None:
+            self._process._refuse_to_wait_in_copy()
             waiter = self._loop.create_future()
             self._waiters.add(waiter)
             try:
@@ -336,6 +337,13 @@ class _Transport(asyncio.SubprocessTransport):
     def abandon(self) -> None:
         """`close` without the loop: for a start that failed, and for a loop that is closed."""
         self._closing = self._released = True
+        if self._process._is_copy():
+            # Closing is all: the loop's selector is shared with the process that it was copied
+            # from, which would no longer be told of what is removed from it here.
+            if self._watched >= 0:
+                os.close(self._watched)
+            self._process.close()
+            return
         for pipe in self._pipes.values():
             pipe.abort()
         self._unwatch()
