@@ -172,7 +172,9 @@ def test_a_forked_copy_starts_its_own_and_leaves_ours_alone(script: Script) -> N
     """)
 
 
-@pytest.mark.parametrize("what", ['UsernsProcess(["cat"], stdin=PIPE, uid_map="root")', 'UsernsProcess(uid_map="root")'])
+@pytest.mark.parametrize(
+    "what", ['UsernsProcess(["cat"], stdin=PIPE, uid_map="root")', 'UsernsProcess(uid_map="root")']
+)
 def test_a_forked_copy_that_ends_as_a_program_does_neither_kills_nor_waits(what: str, script: Script) -> None:
     """It leaves the `with` block, and calls what was registered with `atexit`."""
     printed = script(f"""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._pipes import Data
-    from ._processes.options import CommandOptions, File
+    from ._processes.options import File, StreamOptions
 
 __all__ = ["Process", "create_subprocess_exec", "create_subprocess_shell"]
 
@@ -43,7 +43,7 @@ async def create_subprocess_exec(
     stdout: File = None,
     stderr: File = None,
     limit: int = 2**16,
-    **options: Unpack[CommandOptions],
+    **options: Unpack[StreamOptions],
 ) -> Process:
     """Start a command in a new user namespace: `asyncio.create_subprocess_exec` with the
     parameters of `UsernsProcess`.
@@ -86,7 +86,7 @@ async def create_subprocess_shell(
     stdout: File = None,
     stderr: File = None,
     limit: int = 2**16,
-    **options: Unpack[CommandOptions],
+    **options: Unpack[StreamOptions],
 ) -> Process:
     """Run *cmd* with `/bin/sh` in a new user namespace: as `create_subprocess_exec`.
 
