@@ -308,7 +308,7 @@ async def test_other_refusals() -> None:
     with pytest.raises(ValueError, match="Limit"):
         await create_subprocess_exec("true", stdout=PIPE, limit=0)
     with pytest.raises(ValueError, match="preexec_fn"):
-        await create_subprocess_exec("true", preexec_fn=print)  # type: ignore[call-arg]
+        await create_subprocess_exec("true", preexec_fn=print)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         await create_subprocess_exec("true", no_such_option=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
@@ -939,6 +939,47 @@ def test_the_interpreter_ends_with_one_alive(loop: str, where: str, script: Scri
     )
     assert printed.strip().isdigit(), printed
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("how", ["sys.exit(7)", "process = None; gc.collect(); os._exit(7)", "await copied(process)"])
+def test_a_forked_copy_neither_kills_nor_waits(loop: str, how: str, script: Script) -> None:
+    """Nor does it take from the loop, whose selector it shares, what is watched."""
+    script(
+        f"""
+        import asyncio, gc, os, sys
+        from asyncio.subprocess import PIPE
+        from test_aio import LOOPS
+        from usernsproc.aio import create_subprocess_exec
+
+        async def copied(process):
+            process.kill()
+            try:
+                await process.wait()
+            except ChildProcessError:
+                process._transport.abandon()  # as when it is dropped
+                os._exit(7)
+
+        async def main():
+            process = await create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, uid_map="root")
+            copy = os.fork()
+            if copy == 0:
+                {how}
+            async with asyncio.timeout(20):
+                while (ended := os.waitpid(copy, os.WNOHANG)) == (0, 0):
+                    await asyncio.sleep(0.01)
+                assert os.waitstatus_to_exitcode(ended[1]) == 7
+                process.stdin.write(b"line\\n")
+                assert await process.stdout.readline() == b"line\\n"
+                process.stdin.close()
+                assert await process.wait() == 0
+
+        runner = asyncio.Runner(loop_factory=LOOPS[sys.argv[1]])
+        runner.run(main())
+        runner.close()  # not by the copy: uvloop itself would take its own from the selector
+        """,
+        loop,
+    )
 
 
 # ---- UsernsProcess itself, with event loops of all kinds ----

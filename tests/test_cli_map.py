@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,48 @@ def test_bars_are_in_the_order_of_ids_on_each_side() -> None:
     """Ranges that adjoin share a border; the last id closes the bar."""
     printed = usernsproc("map", "4294967294:5:1,0:6:2,2:0:3")
     assert printed.splitlines()[-2:] == ["inside   |bb|cc|··|a|", "outside  |cc|··|a|bb|··"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_drawn_with_what_it_has(encoding: str) -> None:
+    command = [PROGRAM, "map", "7:1000:2"]
+    result = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode(encoding) == (
+        "   inside  outside      ids\na  7 - 8   1000 - 1001    2\n\ninside   ..|aa|..\noutside  ..|aa|..\n"
+    )
+
+
+def test_bars_fit_into_the_terminal() -> None:
+    """A letter stands for more ids then."""
+    text = ",".join(f"{100000 * n}:{200000 * n}:65536" for n in range(6))
+    master, terminal = os.openpty()
+    try:
+        termios.tcsetwinsize(terminal, (24, 80))
+        subprocess.run([PROGRAM, "map", text], stdout=terminal, check=True, timeout=60)
+        printed = os.read(master, 10000).decode().splitlines()
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert printed[-2] == f"inside   {'··'.join(f'|{letter * 6}|' for letter in 'abcdef')}··"
+    assert max(map(len, printed)) <= 80
+    assert len(usernsproc("map", text).splitlines()[-1]) > 80
+
+
+def test_who_reads_may_have_seen_enough() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        result = subprocess.run([PROGRAM, "map"], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(write)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_where_standard_output_is_closed_that_is_an_error() -> None:
+    command = ["sh", "-c", '"$0" map >&-', PROGRAM]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (125, "usernsproc: standard output is closed\n")
 
 
 def test_of_many_ranges_the_first_are_drawn() -> None:
@@ -135,6 +178,7 @@ def test_a_preset_that_this_user_cannot_have_is_an_error_with_its_remedy() -> No
         (["everything"], "'everything' is no"),
         (["0:4294967296:1"], "4294967296"),
         (["--pid", "999999999"], "/proc/999999999"),
+        (["--pid", str(10**20)], f"/proc/{10**20}: No such process"),
         (["--namespace", "/etc/passwd"], "/etc/passwd"),
         (["--namespace", "/proc/self/ns/net"], "Invalid argument"),
         (["root", "--pid", "1"], "not allowed"),

@@ -105,6 +105,17 @@ def test_no_line_for_the_user(uid_map: str, subuid: str, subgid: str, step: str,
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("line", [f"{LINES} ", f"{LINES}\r", f"{UID}:100000 :65536", f"{UID}:0o100:65536"])
+def test_a_line_that_newuidmap_passes_over_is_shown(line: str) -> None:
+    """A blank at the end makes it malformed, which is hard to see."""
+    told = the_refusal(subuid=line)
+    assert (told.step, told.cause) == ("uid_map", "no-subids")
+    assert f"its line {line!r} is malformed (NAME:FIRST:COUNT, and no more) in /etc/subuid" in told.text
+    failed = the_failure(UNCHECKED + 'report(create_userns, "0:100000:5", "root")', subuid=line)
+    assert failed.cause == "tool-failed"
+
+
+@pytest.mark.root
 def test_a_range_larger_than_the_line() -> None:
     told = the_refusal('report(create_userns, "0:1000:1,1:100000:1001", "root")', subuid=f"{UID}:100000:1000")
     assert (told.step, told.cause) == ("uid_map", "subids-too-small")
@@ -208,9 +219,13 @@ report(create_userns, "rootless", "rootless")
 
 
 @pytest.mark.root
-def test_a_user_without_a_name() -> None:
+@pytest.mark.parametrize("uid_map", ["rootless", "0:100000:65536"])
+@pytest.mark.parametrize("lines", ["1234:100000:65536", ""])
+def test_a_user_without_a_name(uid_map: str, lines: str) -> None:
+    """Told first: without a name nobody is given a line by usermod."""
     drop = tuple(word.replace(str(UID), "1234") for word in DROP)
-    told = the_refusal(drop=drop, subuid="1234:100000:65536", subgid="1234:100000:65536")
+    source = f'report(create_userns, "{uid_map}", "{uid_map}")'
+    told = the_refusal(source, drop=drop, subuid=lines, subgid=lines)
     assert (told.step, told.cause) == ("uid_map", "no-user-name")
     assert "1234" in told.text
 
@@ -373,16 +388,17 @@ def test_a_tool_that_is_no_program() -> None:
 @pytest.mark.parametrize("by_fd", [True, False])
 def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_fd: bool) -> None:
     """By absolute path, from the root directory. The folder's is there only when it is named by it."""
-    script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; ls -l /proc/$$/fd | grep -o "[0-9]* -> .*" >&2; exit 1'
+    script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; echo >&2; ls -l /proc/$$/fd >&2; exit 1'
     source = """
 os.environ["SECRET"] = "secret"
+os.chdir("/tmp")
 os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
 """
     told = the_failure(KNOWN.format(by_fd) + source + BOTH, before=fake(script))
     assert told.stderr is not None
-    path, *descriptors = told.stderr.splitlines()
-    assert path == "/usr/bin/newuidmap /"
-    targets = dict(line.split(" -> ") for line in descriptors)
+    path, environment, *listed = told.stderr.splitlines()
+    assert (path, environment) == ("/usr/bin/newuidmap /", "")
+    targets = {words[-3]: words[-1] for line in listed if "->" in (words := line.split())}
     standard = {name: targets.pop(name).partition(":")[0] for name in "012"}
     assert standard == {"0": "/dev/null", "1": "pipe", "2": "pipe"}
     others = [target for target in targets.values() if target != "/usr/bin/newuidmap"]

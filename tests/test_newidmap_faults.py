@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts
+from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts, shadow
 
 PROGRAM = """
 import json, os, socket, sys
@@ -80,10 +80,17 @@ while what := requests.recv(1000):
 """
 
 FAULTS = (
+    "access:error=EACCES",
+    "capget:error=EPERM",
+    "chdir:error=EACCES",
     "clone:error=EAGAIN",
+    "close_range:error=EPERM",
+    "dup3:error=EBADF",
     "execve:error=ENOMEM",
     "fcntl:error=EMFILE",
+    "getxattr:error=EIO",
     "mmap:error=ENOMEM",
+    "mprotect:error=ENOMEM",
     "newfstatat:error=EACCES",
     "openat:error=EMFILE",
     "openat:error=EACCES",
@@ -93,11 +100,16 @@ FAULTS = (
     "pread64:error=EIO",
     "prctl:error=EPERM",
     "read:error=EIO",
+    "readlink:error=EACCES",
+    "statfs:error=EIO",
     "waitid:error=EINTR",
     "write:error=EPERM",
     "write:retval=1",
 )
 """Not `close`, which would leave the descriptor open, nor what kills and reaps."""
+WRITERS = [("bookworm", "namespace"), ("bookworm", "command"), ("bookworm", "holder"), ("bookworm", "late")]
+WRITERS += [("trixie", "namespace")]
+"""The child is named to newuidmap by its pid, and by fd:N."""
 MOST_CALLS = 60
 WHOLE = [f"0:{UID}:1,1:{FIRST}:{COUNT}"] * 2
 
@@ -105,12 +117,13 @@ WHOLE = [f"0:{UID}:1,1:{FIRST}:{COUNT}"] * 2
 class Server:
     """The program, which is asked by messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, suite: str) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.requests.settimeout(60)
         with theirs:
             command = in_private_mounts(*DROP, sys.executable, "-c", PROGRAM, str(theirs.fileno()))
             environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
+            environment["PATH"] = f"{shadow(suite)}:{os.environ['PATH']}"
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", env=environment)
         assert self.answer() == "ready"
 
@@ -129,8 +142,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(request.param)
     yield server
     server.close()
 
@@ -156,7 +169,7 @@ def tampered_with(pid: int, fault: str, when: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", ["namespace", "command", "holder", "late"])
+@pytest.mark.parametrize(("server", "kind"), WRITERS, indirect=["server"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Server) -> None:
     """Either both maps are whole, or an exception says what failed; and nothing is left."""

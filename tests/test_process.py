@@ -28,7 +28,7 @@ Script = Callable[..., str]
 def output_of(command: Any, **options: Any) -> str:
     with UsernsProcess(command, stdout=PIPE, text=True, **options) as process:
         assert process.stdout is not None
-        output = process.stdout.read()
+        output: str = process.stdout.read()
     assert process.returncode == 0
     return output
 

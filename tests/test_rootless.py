@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ordinary import COUNT, FIRST, SUITES, UID, as_ordinary_user, shadow
+from ordinary import COUNT, DROP, FIRST, SUITES, UID, as_ordinary_user, shadow
 
 each_release = pytest.mark.parametrize("suite", SUITES)
 
@@ -231,6 +231,40 @@ except IdMapError as error:
     assert maps == ["0:0:1", "0:0:1", both, both, "0:5:1", "5:65536:1", "0:65000:536,1000:0:1,1001:1:999"]
     assert refused.startswith("not-mapped-in-parent")
     assert "outside ids 65537 … 65999 are not mapped" in refused
+
+
+DENIED = """
+import os, sys
+from usernsproc import *
+assert open("/proc/self/setgroups").read() == "deny\\n"
+ids = {"uid_map": "0:5:10", "gid_map": "0:5:10"}
+print(check_output(["id", "-u"], uid_map="all").decode().strip())
+for options in (ids, {"uid_map": "all", "extra_groups": [5]}):
+    try:
+        print(check_output(["id", "-u"], **options).decode().strip())
+    except ValueError as error:
+        print(getattr(error, "cause", None), error)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("groups", ["", "4"])
+def test_where_the_own_namespace_denies_setgroups_so_do_those_in_it(groups: str) -> None:
+    """A command does without where it has no groups; else that is told, before there is a child."""
+    drop = tuple(word if word != "--clear-groups" or not groups else f"--groups={groups}" for word in DROP)
+    printed = as_ordinary_user(
+        """
+import sys
+from usernsproc import call
+sys.exit(call([sys.executable, "-c", sys.argv[1]], uid_map="rootless", setgroups="deny"))
+""",
+        DENIED,
+        drop=drop,
+    )
+    unchanged, other, asked = printed.splitlines()
+    assert unchanged == "0"
+    assert other == "0" if not groups else "the command would keep the supplementary" in other
+    assert asked.startswith("setgroups-denied ")
 
 
 @pytest.mark.root

@@ -95,6 +95,25 @@ def test_what_contradicts_itself_is_refused_as_by_subprocess(options: dict[str, 
     assert str(ours.value) == str(theirs.value)
 
 
+def test_check_output_refuses_what_subprocess_refuses() -> None:
+    options: dict[str, Any] = {"capture_output": True}
+    with pytest.raises(ValueError, match="capture_output") as ours:
+        check_output(["true"], **options)
+    with pytest.raises(ValueError, match="capture_output") as theirs:
+        subprocess.check_output(["true"], **options)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_the_repr_of_an_error_does_not_repeat_the_output() -> None:
+    command = ["sh", "-c", "echo secret; exit 3"]
+    with pytest.raises(CalledProcessError) as ours:
+        run(command, check=True, capture_output=True)
+    with pytest.raises(CalledProcessError) as theirs:
+        subprocess.run(command, check=True, capture_output=True)
+    assert repr(ours.value) == repr(theirs.value)
+    assert ours.value.output == b"secret\n"
+
+
 @pytest.mark.parametrize("name", ["stdout", "check"])
 def test_check_output_sets_these_itself(name: str) -> None:
     options: dict[str, Any] = {name: 1}

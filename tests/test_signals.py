@@ -172,6 +172,56 @@ def test_a_forked_copy_starts_its_own_and_leaves_ours_alone(script: Script) -> N
     """)
 
 
+@pytest.mark.parametrize(
+    "what", ['UsernsProcess(["cat"], stdin=PIPE, uid_map="root")', 'UsernsProcess(uid_map="root")']
+)
+def test_a_forked_copy_that_ends_as_a_program_does_neither_kills_nor_waits(what: str, script: Script) -> None:
+    """It leaves the `with` block, and calls what was registered with `atexit`."""
+    printed = script(f"""
+        import atexit, os, sys, time, warnings
+        from usernsproc import PIPE, UsernsProcess
+        warnings.simplefilter("error")
+        with {what} as process:
+            at_exit = atexit.register(process.terminate)
+            copy = os.fork()
+            if copy == 0:
+                sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 7
+            time.sleep(0.05)
+            assert process.poll() is None
+            atexit.unregister(process.terminate)
+            process.kill()
+        assert process.returncode == -9
+        print("the first")
+    """)
+    assert printed == "the first\n"
+
+
+def test_a_forked_copy_is_told_that_there_is_nothing_to_wait_for(script: Script) -> None:
+    """`Popen` says at once that it ended with 0."""
+    script("""
+        import os, threading
+        from usernsproc import UsernsProcess
+        process = UsernsProcess(["sleep", "60"], uid_map="root")
+        threading.Thread(target=process.wait).start()  # it has a lock, which is never released in the copy
+        copy = os.fork()
+        if copy == 0:
+            for wait in (process.wait, lambda: process.wait(timeout=60), process.communicate, process.waitid):
+                try:
+                    wait()
+                except ChildProcessError:
+                    continue
+                os._exit(1)
+            for signal in (process.terminate, process.kill, process.close):
+                signal()
+            os._exit(7 if process.returncode is None else 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 7
+        assert process.poll() is None
+        process.kill()
+        assert process.wait() == -9
+    """)
+
+
 def test_it_works_in_subinterpreters(script: Script) -> None:
     script("""
         import sys

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ordinary import as_ordinary_user
+from ordinary import UID, as_ordinary_user
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids
@@ -91,6 +91,15 @@ def test_nothing_is_remembered(files: Write) -> None:
         "NAME:-100:5",
         "NAME:1_00:5",
         "NAME:100:-5",
+        "NAME:100:5 ",
+        "NAME:100:5\t",
+        "NAME:100:5\r",
+        "NAME:100 :5",
+        "NAME:100:5 # five",
+        "NAME:0o100:5",
+        "NAME:0b11:5",
+        "NAME:\u0661\u0660:5",
+        "NAME:100:18446744073709551616",
         "NAME :100:5",
         ":100:5",
         "NAME:4294967295:5",
@@ -109,6 +118,8 @@ def test_a_malformed_line_is_passed_over(line: str, files: Write) -> None:
     [
         ("NAME:0x64:0x5", "0:100:5"),
         ("NAME:0144:05", "0:100:5"),
+        ("NAME: 100:+5", "0:100:5"),
+        ("NAME:100:18446744073709551615", "0:100:4294967195"),
         ("NAME:100:5:more", "0:100:5"),
         ("NAME:4294967290:100", "0:4294967290:5"),
         ("NAME:3000000000:1000000000", "0:3000000000:1000000000"),
@@ -135,6 +146,32 @@ def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> Non
     (tmp_path / "subuid").mkdir()
     with pytest.raises(IsADirectoryError, match="subuid"):
         subids()
+
+
+@pytest.mark.root
+def test_a_file_that_only_root_may_read_is_told_with_its_remedy() -> None:
+    """And not with that of another file which cannot be opened at this step."""
+    printed = as_ordinary_user(ASK, before="chmod 600 /etc/subgid")
+    assert printed == "subids-unreadable [Errno 13] Permission denied: '/etc/subgid'\n"
+
+
+def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(
+    script: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the encoding of the system is not that of the files."""
+    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    script("""
+        import os, sys, tempfile
+        from usernsproc._maps import subids
+        assert sys.getfilesystemencoding() == "ascii"
+        name = b"j\\xc3\\xb6rg"
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(name + b":100:5\\n")
+            file.flush()
+            subids.FILES = {"uid_map": file.name}
+            assert subids.ranges_of(subids.Owner(os.fsdecode(name), None), "uid_map") == [(100, 5)]
+    """)
 
 
 def test_what_subids_gives_is_a_map() -> None:
@@ -196,8 +233,12 @@ def plugin(tmp_path: Path) -> Path:
 
 @pytest.mark.root
 @pytest.mark.parametrize("more", ["", "mount --bind /dev/null /usr/bin/getsubids"], ids=["getsubids", "libsubid"])
-def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str) -> None:
-    """By getsubids, and where that is not installed, by libsubid. What the files say does not count then."""
+@pytest.mark.parametrize("name", [None, "user name"])
+def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, name: str | None) -> None:
+    """By getsubids, and where that is not installed, by libsubid. What the files say does not count then.
+    Names in a directory may have blanks."""
+    if name:
+        more = f"{more}\necho '{name}:x:{UID}:{UID}::/:/bin/sh' >/etc/passwd"
     printed = as_ordinary_user(ASK, before=USE_PLUGIN.format(plugin=plugin, more=more))
     found, maps, refused = printed.splitlines()
     assert found == "0:700000:1000 0:800000:1000"

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+import asyncio
+from typing import Any, assert_type
 
-from usernsproc import PIPE, CompletedProcess, UsernsProcess, check_output, run
+from usernsproc import PIPE, CompletedProcess, UsernsProcess, aio, call, check_call, check_output, run
 
 CAT = ["cat"]
 
@@ -39,3 +40,27 @@ def test_so_is_what_run_and_check_output_give() -> None:
     words = check_output(CAT, input="in", universal_newlines=True)
     assert_type(words, str)
     assert words == "in"
+
+
+def test_what_is_known_only_when_it_runs_is_accepted() -> None:
+    """As `Popen` is declared: no type checker may refuse what it takes."""
+    for text in (True, False):
+        encoding = "utf-8" if text else None
+        with UsernsProcess(CAT, stdin=PIPE, text=text) as process:
+            assert_type(process, UsernsProcess[Any])
+        with UsernsProcess(CAT, stdin=PIPE, encoding=encoding) as encoded:
+            assert_type(encoded, UsernsProcess[Any])
+        assert_type(run(CAT, input=None, stdin=PIPE, universal_newlines=text), CompletedProcess[Any])
+        assert isinstance(check_output(CAT, stdin=PIPE, encoding=encoding), str if text else bytes)
+        assert call(["true"], text=text) == check_call(["true"], encoding=encoding) == 0
+
+
+def test_what_asks_for_nothing_is_accepted() -> None:
+    with UsernsProcess(["true"], preexec_fn=None, startupinfo=None, creationflags=0, encoding=None) as process:
+        assert_type(process, UsernsProcess[bytes])
+
+    async def in_asyncio() -> int:
+        process = await aio.create_subprocess_exec("true", universal_newlines=False, shell=False, bufsize=0, text=None)
+        return await process.wait()
+
+    assert asyncio.run(in_asyncio()) == 0

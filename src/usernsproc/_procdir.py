@@ -97,7 +97,7 @@ def _open_by_pid(pid: int) -> int:
         raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         raise _gone(pid) from None
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None

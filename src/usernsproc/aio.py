@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._pipes import Data
-    from ._processes.options import CommandOptions, File
+    from ._processes.options import File, StreamOptions
 
 __all__ = ["Process", "create_subprocess_exec", "create_subprocess_shell"]
 
@@ -43,7 +43,7 @@ async def create_subprocess_exec(
     stdout: File = None,
     stderr: File = None,
     limit: int = 2**16,
-    **options: Unpack[CommandOptions],
+    **options: Unpack[StreamOptions],
 ) -> Process:
     """Start a command in a new user namespace: `asyncio.create_subprocess_exec` with the
     parameters of `UsernsProcess`.
@@ -86,7 +86,7 @@ async def create_subprocess_shell(
     stdout: File = None,
     stderr: File = None,
     limit: int = 2**16,
-    **options: Unpack[CommandOptions],
+    **options: Unpack[StreamOptions],
 ) -> Process:
     """Run *cmd* with `/bin/sh` in a new user namespace: as `create_subprocess_exec`.
 
@@ -282,6 +282,7 @@ class _Transport(asyncio.SubprocessTransport):
 
     async def wait(self) -> int:
         while self._returncode is None:
+            self._process._refuse_to_wait_in_copy()
             waiter = self._loop.create_future()
             self._waiters.add(waiter)
             try:
@@ -336,6 +337,13 @@ class _Transport(asyncio.SubprocessTransport):
     def abandon(self) -> None:
         """`close` without the loop: for a start that failed, and for a loop that is closed."""
         self._closing = self._released = True
+        if self._process._is_copy():
+            # Closing is all: the loop's selector is shared with the process that it was copied
+            # from, which would no longer be told of what is removed from it here.
+            if self._watched >= 0:
+                os.close(self._watched)
+            self._process.close()
+            return
         for pipe in self._pipes.values():
             pipe.abort()
         self._unwatch()

@@ -12,14 +12,15 @@ MOST_DRAWN = 26
 GAP = "··"
 
 
-def drawn(id_map: IdMap) -> str:
+def drawn(id_map: IdMap, width: int | None = None) -> str:
     """Several lines. Each range has a letter; its length in the bars is a matter of
-    powers of two, and dots stand for ids that are not mapped."""
+    powers of two, of more of them where they would be wider than *width*. Dots stand
+    for ids that are not mapped."""
     if not id_map:
         return "no id is mapped\n"
     lines = _table(id_map)
     shown = id_map if len(id_map) <= MOST_DRAWN else id_map[:MOST_DRAWN]
-    lines += ["", f"inside   {_bar(shown, lambda r: r.inside)}", f"outside  {_bar(shown, lambda r: r.outside)}"]
+    lines += ["", *_bars(shown, width)]
     if len(id_map) > MOST_DRAWN:
         lines.append(f"         (the first {MOST_DRAWN} of {len(id_map)} ranges)")
     return "".join(f"{line}\n" for line in lines)
@@ -42,11 +43,23 @@ def _letter(position: int) -> str:
     return ascii_letters[position % len(ascii_letters)]
 
 
-def _bar(ranges: IdMap, first: Callable[[IdRange], int]) -> str:
+def _bars(ranges: IdMap, width: int | None) -> list[str]:
+    bars: list[str] = []
+    for doublings in range(1, NO_ID.bit_length() + 1):
+        bars = [
+            f"inside   {_bar(ranges, lambda r: r.inside, doublings)}",
+            f"outside  {_bar(ranges, lambda r: r.outside, doublings)}",
+        ]
+        if width is None or max(map(len, bars)) <= width:
+            break
+    return bars
+
+
+def _bar(ranges: IdMap, first: Callable[[IdRange], int], doublings: int) -> str:
     boxes = sorted((first(r), r.count, _letter(n)) for n, r in enumerate(ranges))
     parts = [GAP if boxes[0][0] > 0 else "", "|"]
     for (start, count, letter), following in pairwise([*boxes, (NO_ID, 0, "")]):
-        parts.append(f"{letter * count.bit_length()}|")
+        parts.append(f"{letter * -(-count.bit_length() // doublings)}|")
         if start + count < following[0]:
             parts.append(GAP if not following[1] else f"{GAP}|")
     return "".join(parts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .._namespaces.listing import NamespaceInfo, NamespaceList
 from .._namespaces.namespace import Namespace, NamespaceKind
+from .output import write_out
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
 
@@ -38,23 +38,12 @@ def run(options: argparse.Namespace) -> int:
     found = Namespace.list()
     kinds = [NamespaceKind(kind) for kind in options.kind or NamespaceKind]
     if options.json:
-        _print(_as_json(found, kinds))
+        write_out(_as_json(found, kinds))
     else:
         lines = _tree(found, kinds) if options.tree else _table(info for info in found if info.kind in kinds)
-        _print("".join(f"{line}\n" for line in lines))
+        write_out("".join(f"{line}\n" for line in lines))
         _tell_unseen(found)
     return 0
-
-
-def _print(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads has seen enough (head). Python would fail once more when it ends.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
 
 
 def _tell_unseen(found: NamespaceList) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from typing import Any, NamedTuple
 
 from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
-from .._namespaces.namespace import Namespace
+from .._namespaces.namespace import Namespace, own_setgroups
 from .._procdir import open_proc_dir, read_id_map
 from .drawing import drawn
+from .output import columns, write_out
 
 NOT_MAPPED = 1
 
@@ -53,13 +53,12 @@ class Shown(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     maps, setgroups = _asked_for(options)
     if options.json:
-        _print_json(maps, setgroups, options)
+        write_out(_as_json_text(maps, setgroups, options))
     elif options.to_outside or options.to_inside:
-        sys.stdout.writelines(f"{line}\n" for shown in maps for line in _translations(shown, options))
+        write_out("".join(f"{line}\n" for shown in maps for line in _translations(shown, options)))
     else:
-        sys.stdout.write("\n".join(_described(shown) for shown in maps))
-        if setgroups is not None:
-            sys.stdout.write(f"\nsetgroups: {setgroups}\n")
+        last = "" if setgroups is None else f"\nsetgroups: {setgroups}\n"
+        write_out("\n".join(_described(shown) for shown in maps) + last)
     return NOT_MAPPED if _anything_unmapped(maps, options) else 0
 
 
@@ -79,12 +78,7 @@ def _asked_for(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
     assert maps.gid_map is not None
     writers = ["newuidmap" if "uid_map" in maps.by_tool else "this process"]
     writers.append("newgidmap" if "gid_map" in maps.by_tool else "this process")
-    return _both(maps.uid_map, maps.gid_map, *writers), maps.setgroups or _inherited_setgroups()
-
-
-def _inherited_setgroups() -> str:
-    with open("/proc/self/setgroups", encoding="ascii") as file:
-        return file.read().strip()
+    return _both(maps.uid_map, maps.gid_map, *writers), maps.setgroups or own_setgroups()
 
 
 def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: str | None = None) -> list[Shown]:
@@ -107,7 +101,7 @@ def _id(text: str) -> int:
 
 def _described(shown: Shown) -> str:
     title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
-    return (f"{title}:\n" if title else "") + drawn(shown.id_map)
+    return (f"{title}:\n" if title else "") + drawn(shown.id_map, columns())
 
 
 def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:
@@ -129,11 +123,11 @@ def _anything_unmapped(maps: list[Shown], options: argparse.Namespace) -> bool:
     return any(other is None for shown in maps for _, _, other in _translated(shown, options))
 
 
-def _print_json(maps: list[Shown], setgroups: str | None, options: argparse.Namespace) -> None:
+def _as_json_text(maps: list[Shown], setgroups: str | None, options: argparse.Namespace) -> str:
     document: dict[str, Any] = {shown.key: _as_json(shown, options) for shown in maps}
     if setgroups is not None:
         document["setgroups"] = setgroups
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _as_json(shown: Shown, options: argparse.Namespace) -> dict[str, Any]:

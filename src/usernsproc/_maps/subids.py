@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ FILES = {"uid_map": "/etc/subuid", "gid_map": "/etc/subgid"}
 NSSWITCH = "/etc/nsswitch.conf"
 
 Ranges = list[tuple[int, int]]
+
+_NUMBER = re.compile(r"[ \t\v\f\r]*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", re.ASCII)
 
 
 class SubIds(NamedTuple):
@@ -82,7 +85,14 @@ def ranges_of(owner: Owner, step: str) -> Ranges:
         from .subids_nss import ranges_by_nss
 
         return ranges_by_nss(owner.name, step)
-    return list(_in_file(FILES[step], {owner.name, None if owner.uid is None else str(owner.uid)} - {None}))
+    return [found for line in _own_lines(owner, step) if (found := _range(line))]
+
+
+def malformed_line(owner: Owner, step: str) -> str | None:
+    """A line of this user that does not count, in a file that does."""
+    if other_source() is not None:
+        return None
+    return next((line for line in _own_lines(owner, step) if not _range(line)), None)
 
 
 def other_source() -> str | None:
@@ -95,33 +105,44 @@ def other_source() -> str | None:
     return None
 
 
-def _in_file(path: str, owners: set[str | None]) -> Iterator[tuple[int, int]]:
-    """Lines that are malformed are passed over, as newuidmap does."""
-    for line in _lines(path):
-        fields = line.rstrip("\n").split(":")
-        if len(fields) < 3 or fields[0] not in owners:
-            continue
-        try:
-            first, count = _number(fields[1]), _number(fields[2])
-        except ValueError:
-            continue
-        if first >= 0 and count > 0:
-            yield first, count
+def _own_lines(owner: Owner, step: str) -> Iterator[str]:
+    names = {owner.name, None if owner.uid is None else str(owner.uid)}
+    return (line for line in _lines(FILES[step]) if line.partition(":")[0] in names)
+
+
+def _range(line: str) -> tuple[int, int] | None:
+    """First id and count; `None` for a malformed line, which newuidmap passes over."""
+    fields = line.split(":")
+    try:
+        first, count = _number(fields[1]), _number(fields[2])
+    except (IndexError, ValueError):
+        return None
+    return (first, count) if count else None
 
 
 def _number(text: str) -> int:
-    """As `strtoul(3)` with base 0 reads it."""
-    digits = text.strip().replace("_", "no digit")
-    if len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX":
-        return int(digits, 8)
-    return int(digits, 0)
+    """As `strtoul(3)` with base 0 reads it, and to the end: a blank after it, or the carriage
+    return of a file that was edited elsewhere, makes the line malformed."""
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        raise ValueError(text)
+    digits = found[1]
+    is_octal = len(digits) > 1 and digits[1] not in "xX" and digits[0] == "0"
+    number = int(digits, 8 if is_octal else 0)
+    if number >= 2**64:  # ERANGE; int() is quick with as many digits as it takes
+        raise ValueError(text)
+    return number
 
 
 def _lines(path: str) -> list[str]:
+    """Decoded as names of users are."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.readlines()
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read()).split("\n")
     except FileNotFoundError:
         return []
+    except PermissionError as error:
+        note = f"Let root make it readable for everybody: chmod a+r {path}. It holds no secret."
+        raise userns_error("prepare", error.errno or 0, path, cause="subids-unreadable", note=note) from None
     except OSError as error:
         raise userns_error("prepare", error.errno or 0, path) from None

@@ -10,7 +10,8 @@ from typing import Any
 from .._errors import userns_error
 from .tool import find_tool, run_tool
 
-_LINE = re.compile(r"^\d+: \S+ (\d+) (\d+)$", re.MULTILINE)
+_LINE = re.compile(r"^\d+: .* (\d+) (\d+)$", re.MULTILINE)
+"""Number of the range, name of the user (which may have blanks), first id, count."""
 _LIBRARIES = ("libsubid.so.5", "libsubid.so.4")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._errors import Objection, userns_error
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
-from .subids import FILES, Owner, Ranges, other_source, ranges_of
+from .subids import FILES, Owner, Ranges, malformed_line, other_source, ranges_of
 from .tool import find_tool
 
 TOOLS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
@@ -30,6 +30,8 @@ def objections(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
         rule = f"without {_NAMES[step]} only the own id {_own_id(step, caller)} can be mapped, alone and with count 1"
         reason = f"{rule}; {tool} could not have it either: it is not in this process' bounding set"
         yield Objection(id_map[0], "no-cap-setuid" if step == "uid_map" else "no-cap-setgid", reason)
+    if Owner.of(None).name is None:  # before lines are looked for: usermod(8) adds them for names alone
+        yield no_user_name(step)
     yield from _not_given(step, id_map, caller)
     if step == "uid_map" and not bounds >> CAP_SETFCAP & 1:
         reason = f"mapping outside id 0 needs CAP_SETFCAP, which is not in the bounding set: {tool} could not have it"
@@ -37,8 +39,6 @@ def objections(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
     if (os.getuid(), os.getgid()) != (caller.uid, caller.gid):
         ids = f"{os.getuid()}:{os.getgid()} and {caller.uid}:{caller.gid}"
         yield Objection(None, "ids-differ", f"{tool} demands that real and effective ids are the same, not {ids}")
-    if Owner.of(None).name is None:
-        yield Objection(None, "no-user-name", f"{tool} demands a user name, and user id {os.getuid()} has none")
     yield from _tool_without_rights(step)
     if status.get("NoNewPrivs") == "1":
         yield Objection(None, "no-new-privs", f"no_new_privs is set: {tool} would not get the rights that it needs")
@@ -47,6 +47,11 @@ def objections(step: str, id_map: IdMap, caller: Caller) -> Iterator[Objection]:
     if len(_as_the_tool_writes_it(id_map)) > MAX_TEXT:
         reason = f"{tool} would write {len(_as_the_tool_writes_it(id_map))} bytes, the kernel takes at most {MAX_TEXT}"
         yield Objection(None, "too-many-ranges", reason)
+
+
+def no_user_name(step: str) -> Objection:
+    """To whatever this user would have the tool write."""
+    return Objection(None, "no-user-name", f"{TOOLS[step]} demands a user name, and user id {os.getuid()} has none")
 
 
 def _own_status() -> dict[str, str]:
@@ -98,7 +103,10 @@ def _not_given_objection(step: str, r: IdRange, first: int, owner: Owner, given:
 
 def no_subids(step: str, owner: Owner, id_range: IdRange | None = None, own_map: IdMap = IDENTITY) -> Objection:
     """Said of a map, and of a preset that cannot be made without."""
-    reason = f"{owner} has no subordinate {_IDS[step]} ids: there is no line for it in {_where(step)}"
+    line, malformed = "there is no line for it in", malformed_line(owner, step)
+    if malformed is not None:
+        line = f"its line {malformed!r} is malformed (NAME:FIRST:COUNT, and no more) in"
+    reason = f"{owner} has no subordinate {_IDS[step]} ids: {line} {_where(step)}"
     if sum(r.count for r in own_map) <= 1:  # a line would be of no use
         reason = f"{reason}, and this process' own user namespace maps no id that could be one ({own_map})"
         return Objection(id_range, "not-mapped-in-parent", reason)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SETGROUPS = ("allow", "deny")
+_CAPABILITIES = {"uid_map": CAP_SETUID, "gid_map": CAP_SETGID}
 
 
 class Maps:
@@ -206,12 +207,15 @@ def _preset(step: str, name: str, caller: Caller) -> IdMap:
     if name not in OF_SUBIDS:
         return own_id_as(name, own_id)
     from .subids import Owner, ranges_of
-    from .tool_rules import no_subids
+    from .tool_rules import no_subids, no_user_name
 
     owner = Owner.of(None)
     found = laid_out(ranges_of(owner, step))
     if not found:
-        raise refusal(step, no_subids(step, owner, own_map=_own_map(step, caller)))
+        objection = no_subids(step, owner, own_map=_own_map(step, caller))
+        if objection.cause == "no-subids" and owner.name is None and not caller.has(_CAPABILITIES[step]):
+            objection = no_user_name(step)  # usermod(8) could not add a line
+        raise refusal(step, objection)
     return found if name == "subids" else rootless(own_id, found)
 
 
@@ -241,9 +245,8 @@ def _refuse(step: str, objections: Iterator[Objection]) -> None:
 
 def needs_tool(step: str, id_map: IdMap, caller: Caller) -> bool:
     """Whether more is asked for than the own id, by who may not have more."""
-    if step == "uid_map":
-        return not caller.has(CAP_SETUID) and not _is_own_id(id_map, caller.uid)
-    return not caller.has(CAP_SETGID) and not _is_own_id(id_map, caller.gid)
+    own_id = caller.uid if step == "uid_map" else caller.gid
+    return not caller.has(_CAPABILITIES[step]) and not _is_own_id(id_map, own_id)
 
 
 def _is_own_id(id_map: IdMap, own_id: int) -> bool:

@@ -312,7 +312,7 @@ class Namespace:
         with Namespace.current() as current:
             if self == current:
                 caller = Caller.now()
-                return WrittenMaps(caller.uid_map, caller.gid_map, _own_setgroups())
+                return WrittenMaps(caller.uid_map, caller.gid_map, own_setgroups())
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
@@ -444,7 +444,7 @@ class WrittenMaps:
         self.setgroups = setgroups
 
 
-def _own_setgroups() -> str:
+def own_setgroups() -> str:
     with open("/proc/thread-self/setgroups", encoding="ascii") as file:
         return file.read().strip()
 

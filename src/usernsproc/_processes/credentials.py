@@ -8,8 +8,9 @@ from functools import lru_cache
 
 from .._caller import Caller
 from .._errors import credentials_error
-from .._maps.idmap import IdMap
+from .._maps.idmap import IDENTITY, IdMap
 from .._maps.writer import Maps
+from .._namespaces.namespace import own_setgroups
 
 _LARGEST_ID = 2**32 - 1
 
@@ -48,7 +49,7 @@ class Credentials:
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
-        if groups is None and maps.setgroups != "deny":
+        if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
             return _unasked_groups(uid, gid, maps, caller, owner)
         return _wanted(uid, gid, groups, maps, caller, owner)
 
@@ -76,7 +77,7 @@ def _wanted(
             _refuse_unmapped(value, name, id_map)
     for group in groups or ():
         _refuse_unmapped(group, "extra_groups", maps.gid_map)
-    if groups is not None and maps.setgroups == "deny":
+    if groups is not None and _setgroups_is_denied(maps, caller):
         if asked_for_groups:
             raise credentials_error(
                 "setid",
@@ -90,6 +91,16 @@ def _wanted(
             )
         groups = None
     return Credentials(uid, gid, None if groups is None else tuple(groups))
+
+
+def _setgroups_is_denied(maps: Maps, caller: Caller) -> bool:
+    """What the own namespace denies, those in it cannot allow. (The outermost one allows it.)"""
+    if maps.setgroups == "deny" or caller.gid_map is IDENTITY:
+        return maps.setgroups == "deny"
+    try:
+        return own_setgroups() == "deny"
+    except FileNotFoundError:  # no /proc: that is told when the maps are written
+        return False
 
 
 def _own_id_inside(own_id: int, id_map: IdMap | None) -> int:

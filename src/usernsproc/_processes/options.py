@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import IO, Any, TypedDict
+from typing import IO, Any, Literal, TypedDict
 
 from typing_extensions import TypeAlias
 
@@ -30,6 +30,9 @@ class CommandOptions(TypedDict, total=False):
     umask: int
     pipesize: int
     process_group: int | None
+    preexec_fn: None
+    startupinfo: None
+    creationflags: Literal[0]
 
     uid_map: IdMapLike | None
     gid_map: IdMapLike | None
@@ -47,6 +50,17 @@ class CommandOptions(TypedDict, total=False):
     cgroup: CgroupLike | None
 
 
+class StreamOptions(CommandOptions, total=False):
+    """What `usernsproc.aio` takes, as asyncio, to say what is so anyway."""
+
+    bufsize: Literal[0]
+    shell: bool
+    text: Literal[False] | None
+    universal_newlines: Literal[False]
+    encoding: None
+    errors: None
+
+
 class ProcessOptions(CommandOptions, total=False):
     """All but those that decide on text or bytes."""
 
@@ -55,6 +69,15 @@ class ProcessOptions(CommandOptions, total=False):
     stdout: File
     stderr: File
     shell: bool
+
+
+class CallOptions(ProcessOptions, total=False):
+    """All: `call` gives neither text nor bytes."""
+
+    text: bool | None
+    universal_newlines: bool | None
+    encoding: str | None
+    errors: str | None
 
 
 class RunOptions(ProcessOptions, total=False):

@@ -5,6 +5,7 @@ What makes the child is left to a subclass, in `_execute_child`.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -32,18 +33,33 @@ class _DelSafe:
     """For what `__del__` calls: when the interpreter ends, modules may be empty already."""
 
     waitid = staticmethod(os.waitid)
+    RLock = staticmethod(threading.RLock)
     close = staticmethod(os.close)
     P_PIDFD = os.P_PIDFD
     WEXITED = os.WEXITED | _WALL
     WNOHANG = os.WNOHANG
     CLD_EXITED = os.CLD_EXITED
+    forks = 0
+    """How many forks this copy of the program is away from the first. No pid: that of a
+    copy in a new pid namespace can be the same."""
+
+
+def _count_fork() -> None:
+    _DelSafe.forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class PidfdPopen(subprocess.Popen["AnyStr"]):
-    """`wait` and `poll` use `waitid(P_PIDFD)`, `send_signal` uses `pidfd_send_signal`: never a pid."""
+    """`wait` and `poll` use `waitid(P_PIDFD)`, `send_signal` uses `pidfd_send_signal`: never a pid.
+
+    In a forked copy of the program the child is a sibling, and not the copy's to end or to wait for.
+    """
 
     _pidfd = -1
     _detached = False
+    _forks = 0
     _creating_thread = 0
     """Which runs on_created now: for it, waiting would never end."""
     _is_holder = False
@@ -52,6 +68,7 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     def __init__(self, args: Any, *popen_args: Any, **popen_options: Any) -> None:
         self._pidfd_lock = threading.RLock()
+        self._forks = _DelSafe.forks
         super().__init__(args, *popen_args, **popen_options)
 
     # ---- the pidfd ----
@@ -78,7 +95,13 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         self._detached = True
         return pidfd
 
+    def _is_copy(self, _safe: type[_DelSafe] = _DelSafe) -> bool:
+        """This object was made by a process of which this one is a forked copy."""
+        return self._forks != _safe.forks
+
     def _close_pidfd(self, _safe: type[_DelSafe] = _DelSafe) -> None:
+        if self._is_copy():  # where a lock may be held by a thread that does not exist
+            self._pidfd_lock = _safe.RLock()
         # Not while another thread, a watchdog perhaps, signals through it: its
         # number could be that of another child the next moment.
         with self._pidfd_lock:
@@ -87,12 +110,16 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
                 _safe.close(pidfd)
 
     def close(self) -> None:
-        """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect."""
+        """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect.
+
+        In a forked copy of the program the process runs on: the copy's descriptors are released.
+        """
         try:
             if self._pidfd >= 0:
-                self.kill()
-                self._creating_thread = 0  # it ends, whether it was started or not
-                self.wait()
+                if not self._is_copy():
+                    self.kill()
+                    self._creating_thread = 0  # it ends, whether it was started or not
+                    self.wait()
                 self._close_pidfd()
         finally:
             self._close_pipes()
@@ -105,8 +132,9 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
     def __exit__(
         self, exc_type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for a command, as `Popen` does; end a holder. Then close the pidfd."""
-        if self._is_holder or self._pidfd < 0:
+        """Wait for a command, as `Popen` does; end a holder. Then close the pidfd. In a
+        forked copy of the program, `close`."""
+        if self._is_holder or self._pidfd < 0 or self._is_copy():
             self.close()
             return
         super().__exit__(exc_type, value, traceback)
@@ -115,7 +143,9 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     def __del__(self, *ignored: Any) -> None:
         # A running child stays in subprocess._active, which reaps it later: as in Popen.
-        if self._pidfd >= 0:
+        if self._is_copy():
+            self._close_pidfd()
+        elif self._pidfd >= 0:
             super().__del__()
             if self.returncode is not None:
                 self._close_pidfd()
@@ -125,12 +155,15 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
     def send_signal(self, sig: int) -> None:
         """Send *sig* with `pidfd_send_signal(2)`.
 
-        As `Popen.send_signal`, it does nothing when the process has ended. Unlike
-        it, it cannot reach a stranger that got the process' pid.
+        As `Popen.send_signal`, it does nothing when the process has ended, or in a
+        forked copy of the program. Unlike it, it cannot reach a stranger that got the
+        process' pid.
 
         Raises:
             PermissionError: the process runs a set-user-ID program (`EPERM`).
         """
+        if self._is_copy():
+            return
         self.poll()
         with self._pidfd_lock:
             if self.returncode is None:
@@ -212,9 +245,14 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         if self._creating_thread == threading.get_ident() and self.returncode is None:
             raise RuntimeError("the command runs only after on_created has returned: waiting for it would never end")
 
+    def _refuse_to_wait_in_copy(self) -> None:
+        if self._is_copy() and self.poll() is None:
+            raise ChildProcessError(errno.ECHILD, f"process {self.pid} is no child of this forked copy of the program")
+
     def _wait(self, timeout: float | None) -> int:
         if timeout is None:
             self._refuse_to_wait_while_creating()
+        self._refuse_to_wait_in_copy()
         if timeout is not None and self.returncode is None:
             self._wait_readable(timeout)
         while self.returncode is None:

@@ -177,6 +177,19 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             *popen_args: Any,
             text: Literal[False] | None = None,
             universal_newlines: Literal[False] | None = None,
+            encoding: None = None,
+            errors: None = None,
+            **options: Unpack[ProcessOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: UsernsProcess[Any],
+            args: Any = None,
+            *popen_args: Any,
+            text: bool | None = None,
+            universal_newlines: bool | None = None,
+            encoding: str | None = None,
+            errors: str | None = None,
             **options: Unpack[ProcessOptions],
         ) -> None: ...
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .options import ProcessOptions, RunOptions
+    from .options import CallOptions, ProcessOptions, RunOptions
 
 __all__ = ["call", "check_call", "check_output", "run"]
 
@@ -68,6 +68,17 @@ def run(
     input: Any = None,
     **options: Unpack[RunOptions],
 ) -> CompletedProcess[bytes]: ...
+@overload
+def run(
+    args: Any,
+    *popen_args: Any,
+    text: bool | None = None,
+    universal_newlines: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: Any = None,
+    **options: Unpack[RunOptions],
+) -> CompletedProcess[Any]: ...
 def run(
     args: Any,
     *popen_args: Any,
@@ -95,14 +106,11 @@ def run(
         ValueError: *input* with *stdin*, *capture_output* with *stdout* or
             *stderr*; and what `UsernsProcess` raises.
     """
-    if capture_output:
-        if options.get("stdout") is not None or options.get("stderr") is not None:
-            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-        options["stdout"] = options["stderr"] = PIPE
-    return _run(args, popen_args, {**options, "input": input}, timeout=timeout, check=check)
+    options = {**options, "input": input, "capture_output": capture_output}
+    return _run(args, popen_args, options, timeout=timeout, check=check)
 
 
-def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[ProcessOptions]) -> int:
+def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[CallOptions]) -> int:
     """Run a command and give its return code; as `subprocess.call`.
 
     Raises:
@@ -117,7 +125,7 @@ def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: U
             raise
 
 
-def check_call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[ProcessOptions]) -> int:
+def check_call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[CallOptions]) -> int:
     """Run a command that has to succeed; as `subprocess.check_call`.
 
     Raises:
@@ -186,6 +194,18 @@ def check_output(
     timeout: float | None = None,
     **options: Unpack[ProcessOptions],
 ) -> bytes: ...
+@overload
+def check_output(
+    args: Any,
+    *popen_args: Any,
+    text: bool | None = None,
+    universal_newlines: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    input: Any = None,
+    timeout: float | None = None,
+    **options: Unpack[ProcessOptions],
+) -> Any: ...
 def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **options: Any) -> Any:
     """Run a command that has to succeed and give its standard output; as `subprocess.check_output`.
 
@@ -213,12 +233,15 @@ def _run(
         if options.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")
         options["stdin"] = PIPE
+    if options.pop("capture_output", False):
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options["stdout"] = options["stderr"] = PIPE
     with UsernsProcess[Any](args, *popen_args, **options) as process:
         stdout, stderr = _communicate(process, input, timeout)
-    result = CompletedProcess(process.args, process.returncode, stdout, stderr)
-    if check:
-        result.check_returncode()
-    return result
+    if check and process.returncode:
+        raise CalledProcessError(process.returncode, process.args, output=stdout, stderr=stderr)
+    return CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def _communicate(process: UsernsProcess[Any], input: Any, timeout: float | None) -> tuple[Any, Any]:
