@@ -699,7 +699,7 @@ def test_what_stands_for_no_namespace(join: Any) -> None:
 
 
 def test_what_is_no_pid() -> None:
-    for join in (-1, [-(2**40)]):
+    for join in (-1, [-(2**40)], 2**31, [2**64]):
         with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
             UsernsProcess(TRUE, join=join)
 

@@ -78,6 +78,7 @@ def open_proc_dir(process: ProcessLike) -> int:
     return open_proc_dir_of(process)
 
 
+_PID_MAX = (1 << 31) - 1  # of pid_t
 _PF_KTHREAD = 0x00200000
 
 
@@ -93,7 +94,7 @@ def _is_program(pid: int) -> bool:
 
 
 def _open_by_pid(pid: int) -> int:
-    if pid <= 0:
+    if not 0 < pid <= _PID_MAX:
         raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
         [pidfd] = map(os.pidfd_open, (pid,))  # as below
