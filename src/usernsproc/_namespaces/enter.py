@@ -176,6 +176,8 @@ class Entered:
             os.close(fd)
 
     def __enter__(self) -> Self:
+        if self._is_back:
+            raise ValueError(f"the thread has left this {self._kind} namespace: enter() it again")
         try:
             may_go_back = bool(self._fds) and self._may_go_back()
         except BaseException as error:
