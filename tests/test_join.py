@@ -73,10 +73,12 @@ def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
     command = ["unshare", *(names[kind] for kind in kinds), "sh", "-c", "echo; exec sleep 1000"]
     with subprocess.Popen(command, stdout=PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        with namespaces_of(process.pid, *kinds) as found:
-            yield found
-        process.kill()
+        try:
+            process.stdout.readline()
+            with namespaces_of(process.pid, *kinds) as found:
+                yield found
+        finally:  # a test that fails does not wait for it
+            process.kill()
 
 
 # ---- what is joined ----
