@@ -128,7 +128,7 @@ def test_of_a_pin(inside: Inside) -> None:
 
 def test_of_a_namespace_that_is_opened(inside: Inside) -> None:
     inside("""
-        with UsernsProcess(uid_map="root") as holder:
+        with UsernsProcess(uid_map="root", namespaces=["net"]) as holder, holder.namespace("net") as net:
             descriptors = state()["descriptors"]
             for call in (
                 lambda: Namespace.of(holder),
@@ -136,9 +136,26 @@ def test_of_a_namespace_that_is_opened(inside: Inside) -> None:
                 lambda: Namespace.open("/proc/self/ns/user"),
                 lambda: Namespace.current("net"),
                 lambda: create_userns("root", "root"),
+                lambda: Namespace.owner(net),
             ):
                 for where, error in interruptions(call, lambda namespace: namespace.close()):
                     assert state()["descriptors"] == descriptors, where
+    """)
+
+
+def test_of_namespaces_that_are_looked_up_to_be_joined(inside: Inside) -> None:
+    """All those of a process."""
+    inside("""
+        from usernsproc._namespaces.join import opened
+        with UsernsProcess(uid_map="root", namespaces=["net"]) as holder:
+            before, points = state(), 0
+            def look():
+                with opened(holder):
+                    pass
+            for where, error in interruptions(look, lambda _: None):
+                assert state() == before, where
+                points += 1
+            assert points > 300, points
     """)
 
 

@@ -295,10 +295,12 @@ class Namespace:
         )
 
     def _related(self, request: int, reason: str) -> Namespace:
+        related = Namespace(-1)
         try:
-            return Namespace(fcntl.ioctl(self.fileno(), request))
+            [related._fd] = map(fcntl.ioctl, (self.fileno(),), (request,))  # as in `open`
         except OSError as error:
             raise self._refused(error, reason) from None
+        return related
 
     def _refused(self, error: OSError, reason: str) -> OSError:
         note = f"{self!r}: {reason}." if error.errno in (EINVAL, EPERM, ENOTTY) else None
