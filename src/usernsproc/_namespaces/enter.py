@@ -53,6 +53,9 @@ class Entered:
     entered one has no rights in its parent any more. From others it takes
     `CAP_SYS_ADMIN` in the owner of the **previous** namespace. `with` then raises
     before its block is begun, and the thread stays where it is now.
+
+    An exception of a signal handler on the way in or back brings the thread back, but
+    for one at the very beginning of `__enter__` or `__exit__`.
     """
 
     __slots__ = ("_fds", "_is_back", "_kind", "_obstacle", "_thread")
