@@ -373,8 +373,9 @@ class Namespace:
         The namespace is mounted on a file there, as `unshare(1)` and `ip netns` do
         it, with `open_tree(OPEN_TREE_CLONE)` and `move_mount()`. The file is made,
         if it is not there, and goes again when that fails: either the namespace is
-        pinned or nothing has changed; what cannot be undone is told by a note. What takes a path of a namespace takes this
-        one: `Namespace.open`, `nsenter(1)`, `idmapped_mount`.
+        pinned or nothing has changed; what cannot be undone is told by a note. What
+        takes a path of a namespace takes this one: `Namespace.open`, `nsenter(1)`,
+        `idmapped_mount`.
 
         Args:
             path: a name that does not exist, or an empty regular file. A symbolic
