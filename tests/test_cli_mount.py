@@ -139,6 +139,7 @@ def test_what_cannot_be_mounted(mounting: Script) -> None:
         (["mount", "--map", "root", "--propagation", "all", "/usr", "/mnt"], "all"),
         (["mount", "--userns", "/etc/passwd", "/usr", "/mnt"], "/etc/passwd"),
         (["umount"], "TARGET"),
+        (["umount", ""], ": No such file or directory"),
         (["umount", "--lazy", "--recursive", "/mnt"], "--recursive"),
     ],
 )

@@ -429,6 +429,95 @@ def test_one_namespace_after_the_other_is_entered(script: Script) -> None:
     """)
 
 
+PIDFD_SETNS = """
+import errno, os
+from usernsproc import *
+from usernsproc import lowlevel
+kinds = [kind for kind in NamespaceKind if kind != "user"]
+def links():
+    return {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in os.listdir("/proc/self/ns")}
+def of(process):
+    names = {kind: os.readlink(f"/proc/{process.pid}/ns/{kind}") for kind in NamespaceKind}
+    # A pid namespace is entered by children that are made later.
+    return names | {f"{kind}_for_children": names[kind] for kind in ("pid", "time")} | {"pid": links()["pid"]}
+def errno_of(*arguments):
+    try:
+        lowlevel.setns(*arguments)
+    except OSError as error:
+        return error.errno
+    return 0
+options = {"uid_map": "root", "namespaces": kinds}
+"""
+
+
+def test_pidfd_setns_with_flags_that_are_none(script: Script) -> None:
+    """invalid_flags of the kernel's own tests: with a pidfd, kinds have to be named, and nothing but kinds."""
+    script(
+        PIDFD_SETNS
+        + """
+with UsernsProcess(**options) as holder:
+    before, user, clone_vm = links(), NamespaceKind.USER.flag, 0x100
+    for flags in (0, -1, clone_vm, user | clone_vm):
+        assert errno_of(holder.pidfd, flags) == errno.EINVAL, flags
+        assert links() == before
+"""
+    )
+
+
+def test_pidfd_setns_incremental_and_one_shot(script: Script) -> None:
+    """pidfd_incremental_setns and pidfd_one_shot_setns of the kernel's own tests: one kind
+    after the other, and all at once."""
+    script(
+        PIDFD_SETNS
+        + """
+every = [kind.flag for kind in NamespaceKind]
+at_once = 0
+for flag in every:
+    at_once |= flag
+# A command: a holder of root's is not to be inspected from inside, as the second step would.
+with UsernsProcess(["sleep", "60"], **options) as process:
+    expected = of(process)
+    for steps in (every, [at_once]):
+        child = os.fork()
+        if child == 0:
+            for flags in steps:
+                lowlevel.setns(process.pidfd, flags)
+            proc = os.open("/proc/self/ns", os.O_RDONLY)  # of the holder's mount namespace, where /proc is the same
+            assert {kind: os.readlink(kind, dir_fd=proc) for kind in os.listdir(proc)} == expected
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    process.kill()
+"""
+    )
+
+
+def test_pidfd_setns_no_foul_play_and_of_an_exited_child(script: Script) -> None:
+    """By these names in the kernel's own tests: a sibling is refused, whatever the kind; and who has
+    exited is in no namespace. In both cases nothing has changed."""
+    script(
+        PIDFD_SETNS
+        + """
+with UsernsProcess(**options) as one, UsernsProcess(**options) as two:
+    lowlevel.setns(one.pidfd, NamespaceKind.USER.flag)
+    before = links()
+    for kind in NamespaceKind:
+        assert errno_of(two.pidfd, kind.flag) == errno.EPERM, kind
+    assert links() == before
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    pidfd = os.pidfd_open(child)
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+    for reaped in (False, True):
+        if reaped:
+            os.waitpid(child, 0)
+        for kind in kinds:
+            assert errno_of(pidfd, kind.flag) == errno.ESRCH, kind
+    assert links() == before
+"""
+    )
+
+
 def test_what_is_no_namespace_is_not_entered() -> None:
     """setns_einval of the kernel's own tests: a memfd."""
     with Namespace(os.memfd_create("no namespace")) as wrong:
@@ -509,6 +598,22 @@ def test_interrupted_while_entering_it_is_where_it_was(inside: Inside) -> None:
                 pass
             assert link("net") == before
             assert os.listdir("/proc/self/fd") == descriptors
+    """)
+
+
+def test_what_was_left_is_not_entered_again_by_with(inside: Inside) -> None:
+    """Nothing says that the thread is still in there."""
+    inside("""
+        with UsernsProcess(uid_map="root", namespaces=["uts"]) as holder, holder.namespace("uts") as uts:
+            before = link("uts")
+            with uts.enter() as entered:
+                pass
+            try:
+                with entered:
+                    raise AssertionError
+            except ValueError as error:
+                assert "has left this uts namespace" in str(error)
+            assert link("uts") == before
     """)
 
 

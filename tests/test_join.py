@@ -73,10 +73,12 @@ def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
     command = ["unshare", *(names[kind] for kind in kinds), "sh", "-c", "echo; exec sleep 1000"]
     with subprocess.Popen(command, stdout=PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        with namespaces_of(process.pid, *kinds) as found:
-            yield found
-        process.kill()
+        try:
+            process.stdout.readline()
+            with namespaces_of(process.pid, *kinds) as found:
+                yield found
+        finally:  # a test that fails does not wait for it
+            process.kill()
 
 
 # ---- what is joined ----
@@ -699,7 +701,7 @@ def test_what_stands_for_no_namespace(join: Any) -> None:
 
 
 def test_what_is_no_pid() -> None:
-    for join in (-1, [-(2**40)]):
+    for join in (-1, [-(2**40)], 2**31, [2**64]):
         with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
             UsernsProcess(TRUE, join=join)
 

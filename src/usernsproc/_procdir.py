@@ -78,6 +78,7 @@ def open_proc_dir(process: ProcessLike) -> int:
     return open_proc_dir_of(process)
 
 
+_PID_MAX = (1 << 31) - 1  # of pid_t
 _PF_KTHREAD = 0x00200000
 
 
@@ -93,18 +94,25 @@ def _is_program(pid: int) -> bool:
 
 
 def _open_by_pid(pid: int) -> int:
-    if pid <= 0:
+    if not 0 < pid <= _PID_MAX:
         raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
-        pidfd = os.pidfd_open(pid)
+        [pidfd] = map(os.pidfd_open, (pid,))  # as below
     except (ProcessLookupError, OverflowError):
         raise _gone(pid) from None
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+    proc_dir = -1
     try:
-        return open_proc_dir_of(pidfd)
-    finally:
-        os.close(pidfd)
+        try:
+            proc_dir = open_proc_dir_of(pidfd)
+        finally:
+            os.close(pidfd)
+    except BaseException:
+        if proc_dir >= 0:
+            os.close(proc_dir)
+        raise
+    return proc_dir
 
 
 def open_proc_dir_of(pidfd: int) -> int:
@@ -115,7 +123,8 @@ def open_proc_dir_of(pidfd: int) -> int:
     """
     pid = pid_of(pidfd)
     try:
-        proc_dir = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+        [proc_dir] = map(os.open, (f"/proc/{pid}",), (os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,))
     except FileNotFoundError:
         # gone, or hidden, or no /proc at all
         if os.path.exists("/proc/self"):

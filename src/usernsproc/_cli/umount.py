@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from errno import ENOENT
 from typing import Any
 
 
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from .._mounts.table import MountId  # `run` does without
     from .._mounts.unmount import unmount_one, unmount_tree
 
+    if not options.target:  # of an unset variable: it is neither the root nor the working directory
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), options.target)
     target = options.target.rstrip("/") or "/"
     if os.path.islink(target):
         raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")

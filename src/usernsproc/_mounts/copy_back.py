@@ -25,6 +25,8 @@ from .table import MountEntry, MountId, is_mounted
 class MountCopy:
     """A detached copy of a mount, which stands in its place if that is gone."""
 
+    _fd = -1
+
     def __init__(self, entry: MountEntry) -> None:
         self.entry = entry
         self._original = entry.identity()
@@ -60,18 +62,25 @@ class MountCopy:
         return True
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    __del__ = close  # of one that a signal handler's exception has lost
 
 
 class MadePrivate:
     """A mount that had to be made private, and a peer to have its propagation back from."""
+
+    _peer = -1
 
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
         if MountId.at(entry.point).number != entry.number:  # a path leads to the topmost only
             note = "Another mount covers it, so it cannot be made private, which it must be first."
             raise userns_error("umount", EBUSY, entry.point, cause="mounted-over", note=note)
-        self._peer = -1 if entry.is_unbindable else _copied(entry)
+        if not entry.is_unbindable:
+            self._peer = _copied(entry)
         try:
             _set_propagation(entry, MS_PRIVATE)
         except OSError as error:
@@ -91,7 +100,10 @@ class MadePrivate:
 
     def close(self) -> None:
         if self._peer >= 0:
-            os.close(self._peer)
+            peer, self._peer = self._peer, -1
+            os.close(peer)
+
+    __del__ = close  # as of MountCopy
 
 
 def must_be_private(tree: list[MountEntry], mounts: Iterable[MountEntry]) -> list[MountEntry]:
@@ -105,7 +117,9 @@ def must_be_private(tree: list[MountEntry], mounts: Iterable[MountEntry]) -> lis
 def _copied(entry: MountEntry) -> int:
     flags = AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
     try:
-        return _core.open_tree(AT_FDCWD, os.fsencode(entry.point), flags)
+        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+        [fd] = map(_core.open_tree, (AT_FDCWD,), (os.fsencode(entry.point),), (flags,))
+        return fd
     except OSError as error:
         raise userns_error("umount", error.errno or 0, entry.point) from None
 

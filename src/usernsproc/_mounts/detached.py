@@ -17,7 +17,7 @@ from .abi import (
 )
 from .attributes import Attributes
 from .causes import move_refusal
-from .idmapped_copy import open_path
+from .idmapped_copy import opened_path
 from .maps import maps_of_detached_mount
 from .mount import Mount
 from .propagation import set_propagation, set_propagation_of_tree
@@ -90,15 +90,6 @@ class DetachedMount:
         Linux 5.2.
         """
         tree = self.fileno()
-        target_fd = open_path("move_mount", target)
-        try:
-            mount = self._attach(tree, target, target_fd)
-        finally:
-            os.close(target_fd)
-        return mount
-
-    def _attach(self, tree: int, target: Path, target_fd: int) -> Mount:
-        # What can fail comes before it is to be seen.
         mount_id = MountId.of_fd(tree)
         if is_mounted(mount_id):  # it would be moved
             raise userns_error(
@@ -108,18 +99,29 @@ class DetachedMount:
                 cause="attached",
                 note="The descriptor is of a mount that is mounted already.",
             )
+        mount: Mount | None = None
         below: dict[int, MountId] = {}
-        mount = Mount(path_of(target_fd), mount_id, below)
-        with open_mounts() as table:
-            try:
+        try:
+            # What can fail comes before it is to be seen.
+            with opened_path("move_mount", target) as target_fd, open_mounts() as table:
+                mount = Mount(path_of(target_fd), mount_id, below)
                 self._move(tree, target, target_fd)
                 below.update(self._settle(tree, target, mount_id, table))
-                self.close()
-            except BaseException:
-                if self._fd >= 0 and is_mounted(mount_id):
-                    _core.umount2(b"/proc/self/fd/%d" % tree, MNT_DETACH)
-                raise
+            self.close()
+        except BaseException as error:
+            if mount is not None:
+                self._take_back(mount, mount_id, error)
+            raise
         return mount
+
+    def _take_back(self, mount: Mount, mount_id: MountId, error: BaseException) -> None:
+        try:
+            if self._fd < 0:  # a signal handler has raised when all was done
+                mount.unmount(lazy=True)
+            elif is_mounted(mount_id):
+                _core.umount2(b"/proc/self/fd/%d" % self._fd, MNT_DETACH)
+        except OSError as second:
+            error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 
     def _move(self, tree: int, target: Path, target_fd: int) -> None:
         try:

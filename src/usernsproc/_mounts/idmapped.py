@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from .. import _core
@@ -10,7 +9,7 @@ from .abi import MS_PRIVATE, MS_UNBINDABLE
 from .attributes import Attributes
 from .causes import Request, refusal
 from .detached import DetachedMount
-from .idmapped_copy import idmapped_copy, open_path
+from .idmapped_copy import idmapped_copy, opened_path
 from .userns_like import borrowed_userns
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def idmapped_mount(
 
     Linux 5.12. See `mount_setattr(2)`.
     """
-    with open_idmapped(
+    detached = open_idmapped(
         source,
         userns,
         recursive=recursive,
@@ -88,8 +87,12 @@ def idmapped_mount(
         nodev=nodev,
         noexec=noexec,
         propagation=propagation,
-    ) as detached:
+    )
+    try:
         return detached.attach(target)
+    except BaseException:
+        detached.close()
+        raise
 
 
 def open_idmapped(
@@ -114,14 +117,15 @@ def open_idmapped(
     attributes = Attributes.wanted(read_only, nosuid, nodev, noexec, propagation)
     if attributes.propagation == MS_UNBINDABLE:  # could not be attached below a shared mount
         attributes = attributes._replace(propagation=MS_PRIVATE)
-    with borrowed_userns(userns) as userns_fd:
-        source_fd = open_path("open_tree", source)
-        try:
-            tree = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
-        except _core.Failure as failure:
-            raise refusal(failure, Request(source, source_fd, userns_fd, recursive, attributes)) from None
-        finally:
-            os.close(source_fd)
-    detached = DetachedMount(tree, propagation=propagation)
+    detached = DetachedMount(-1, propagation=propagation)
     detached._may_be_tree = recursive
+    try:
+        with borrowed_userns(userns) as userns_fd, opened_path("open_tree", source) as source_fd:
+            try:
+                detached._fd = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
+            except _core.Failure as failure:
+                raise refusal(failure, Request(source, source_fd, userns_fd, recursive, attributes)) from None
+    except BaseException:
+        detached.close()
+        raise
     return detached

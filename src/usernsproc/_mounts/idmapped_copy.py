@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from errno import ENOSYS, EPERM
 
 from .. import _core
@@ -21,16 +23,24 @@ from .userns_like import Path
 AS_IT_IS = Attributes(0, 0, 0)
 
 
-def open_path(step: str, path: Path) -> int:
+@contextmanager
+def opened_path(step: str, path: Path) -> Generator[int]:
     """What a path leads to, looked up once and for all: it may change afterwards."""
     try:
-        return _core.open_tree(AT_FDCWD, os.fsencode(path), OPEN_TREE_CLOEXEC)
+        [fd] = map(_core.open_tree, (AT_FDCWD,), (os.fsencode(path),), (OPEN_TREE_CLOEXEC,))
     except OSError as error:
         raise userns_error(step, error.errno or 0, os.fspath(path)) from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes: Attributes = AS_IT_IS) -> int:
     """A descriptor of a detached copy of what *source_fd* is open on, idmapped.
+
+    `map` makes the calls that open it: a signal handler can raise after a call of ours,
+    before the result is stored, but not while a list is unpacked.
 
     Raises:
         _core.Failure: the step and the errno.
@@ -38,7 +48,7 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
     flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     to_set = attributes.to_set | MOUNT_ATTR_IDMAP
     try:
-        tree = _core.open_tree(source_fd, b"", flags)
+        [tree] = map(_core.open_tree, (source_fd,), (b"",), (flags,))
     except OSError as error:
         raise _core.Failure("open_tree", error.errno or 0) from None
     try:
@@ -62,9 +72,9 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
     # It may have maps already. Then mount_setattr() refuses others, even on a new
     # copy, and only the call that makes the copy may replace them.
     try:
-        return _core.open_tree_attr(
-            source_fd, b"", flags, to_set, attributes.to_clear, attributes.propagation, userns_fd
-        )
+        arguments = source_fd, b"", flags, to_set, attributes.to_clear, attributes.propagation, userns_fd
+        [tree] = map(_core.open_tree_attr, *((argument,) for argument in arguments))
+        return tree
     except OSError as error:
         errno = EPERM if error.errno == ENOSYS else error.errno or 0
         raise _core.Failure("mount_setattr", errno) from None

@@ -36,8 +36,8 @@ def enter(namespace: Namespace) -> Entered:
     except OSError as error:
         entered.close()
         raise _not_entered(namespace, error.errno or 0) from None
-    except BaseException:  # of a signal handler: the thread may have moved already
-        entered._undo()
+    except BaseException as error:  # of a signal handler: the thread may have moved already
+        entered._undo(error)
         raise
     return entered
 
@@ -53,24 +53,30 @@ class Entered:
     entered one has no rights in its parent any more. From others it takes
     `CAP_SYS_ADMIN` in the owner of the **previous** namespace. `with` then raises
     before its block is begun, and the thread stays where it is now.
+
+    An exception of a signal handler on the way in or back brings the thread back, but
+    for one at the very beginning of `__enter__` or `__exit__`.
     """
 
-    __slots__ = ("_fds", "_kind", "_obstacle", "_thread")
+    __slots__ = ("_fds", "_is_back", "_kind", "_obstacle", "_thread")
 
     def __init__(self, kind: NamespaceKind) -> None:
         self._kind = kind
         self._thread = get_ident()
         self._fds: list[int] = []
         self._obstacle: OSError | None = None
+        self._is_back = False
         if kind is not USER:
             self._remember()
 
     def _remember(self) -> None:
         """Before the thread has moved: afterwards nothing leads there."""
         try:
-            self._fds.append(_open(f"/proc/thread-self/ns/{_LINK.get(self._kind, self._kind)}", os.O_RDONLY))
+            # Without a bytecode between the opening and the record of it, no signal handler can raise there.
+            link = f"/proc/thread-self/ns/{_LINK.get(self._kind, self._kind)}"
+            self._fds += map(os.open, (link,), (os.O_RDONLY | os.O_CLOEXEC,))
             if self._kind is MNT:
-                self._fds += map(_open, ("/", "."), (os.O_PATH, os.O_PATH))
+                self._fds += map(os.open, ("/", "."), (os.O_PATH | os.O_CLOEXEC,) * 2)
         except OSError as error:
             self._obstacle = error
             self.close()
@@ -98,9 +104,10 @@ class Entered:
             raise RuntimeError("another thread has entered this namespace: only that one can leave it")
         if self._kind is USER or self._obstacle is not None:
             raise self._no_way_back()
-        if self._fds:
+        if self._fds and not self._is_back:
             self._go_back()
-            self.close()
+            self._is_back = True
+        self.close()
 
     def _go_back(self) -> None:
         previous, *directories = self._fds
@@ -117,11 +124,12 @@ class Entered:
             except OSError as error:
                 raise userns_error("chroot", error.errno or 0) from None
 
-    def _undo(self) -> None:
+    def _undo(self, error: BaseException) -> None:
+        """After an interrupt, *error*: it is not known where the thread is."""
         try:
             self.leave()
-        except OSError:
-            pass  # there is an exception already
+        except OSError as second:
+            error.add_note(f"The thread may be in the {self._kind} namespace now: {second.strerror} on the way back.")
         finally:
             self.close()
 
@@ -157,7 +165,8 @@ class Entered:
         """Whether the owner of the previous namespace is one that the thread has rights in: its
         own user namespace, or one below."""
         try:
-            os.close(fcntl.ioctl(self._fds[0], _core.NS_GET_USERNS))
+            [owner] = map(fcntl.ioctl, self._fds[:1], (_core.NS_GET_USERNS,))
+            os.close(owner)
         except OSError:
             return False
         return True
@@ -165,10 +174,19 @@ class Entered:
     def close(self) -> None:
         """Give up the way back; the thread stays where it is. Again: no effect."""
         while self._fds:
-            os.close(self._fds.pop())
+            fd = self._fds[-1]
+            del self._fds[-1]  # not by a call, after which a signal handler could raise
+            os.close(fd)
 
     def __enter__(self) -> Self:
-        if not self._fds or not self._may_go_back():
+        if self._is_back:
+            raise ValueError(f"the thread has left this {self._kind} namespace: enter() it again")
+        try:
+            may_go_back = bool(self._fds) and self._may_go_back()
+        except BaseException as error:
+            self._undo(error)
+            raise
+        if not may_go_back:
             self.close()
             raise self._no_way_back()
         return self
@@ -178,21 +196,23 @@ class Entered:
     ) -> None:
         try:
             self.leave()
+        except (OSError, RuntimeError):
+            raise
+        except BaseException as error:  # of a signal handler: the thread may not have moved yet
+            self._undo(error)
+            raise
         finally:
             self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_fds"):
+            self.close()
 
     def __repr__(self) -> str:
         return f"<Entered {self._kind} namespace, {'with a way' if self._fds else 'no way'} back>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Entered cannot be pickled: it belongs to a thread of this process")
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC)
 
 
 def _not_entered(namespace: Namespace, errno: int) -> OSError:

@@ -123,7 +123,9 @@ def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
         for kind in NamespaceKind:
             if not os.path.exists(f"/proc/self/ns/{kind}"):
                 continue  # this kernel has no such kind
-            with Namespace(open_namespace_at(proc_dir, kind)) as theirs, Namespace.current(kind) as own:
+            theirs = Namespace(-1)
+            theirs._fd = open_namespace_at(proc_dir, kind)
+            with theirs, Namespace.current(kind) as own:
                 if theirs != own:
                     count += 1
                     yield _above_stdio(theirs)
@@ -134,10 +136,13 @@ def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
 
 
 def _above_stdio(namespace: Namespace) -> Namespace:
+    above = Namespace(-1)
     try:
-        return Namespace(fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+        [above._fd] = map(fcntl.fcntl, (namespace.fileno(),), (fcntl.F_DUPFD_CLOEXEC,), (3,))
     except OSError as error:
         raise userns_error("prepare", error.errno or 0) from None
+    return above
 
 
 def _in_order(others: list[Namespace], userns: Namespace | None) -> list[Namespace]:

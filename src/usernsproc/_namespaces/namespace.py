@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from errno import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
+from functools import partial
 from operator import index
 
 from .. import _core
@@ -121,16 +122,21 @@ class Namespace:
                 `/proc/PID/ns/` the latter is the ptrace access check of `proc(5)`.
             UsernsError: the file is no namespace (`ENOTTY`).
         """
+        found = cls(-1)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+            [found._fd] = map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK,))
         except OSError as error:
             raise userns_error("open_ns", error.errno or 0, os.fspath(path)) from None
         try:
-            fcntl.ioctl(fd, _core.NS_GET_NSTYPE)
+            fcntl.ioctl(found._fd, _core.NS_GET_NSTYPE)
         except OSError as error:
-            os.close(fd)
+            found.close()
             raise _no_namespace(error.errno or 0, os.fspath(path)) from None
-        return cls(fd)
+        except BaseException:
+            found.close()
+            raise
+        return found
 
     @classmethod
     def of(cls, process: ProcessLike, kind: str = "user") -> Self:
@@ -147,11 +153,13 @@ class Namespace:
                 of another process as well.
         """
         kind = NamespaceKind(kind)
+        found = cls(-1)
         proc_dir = open_proc_dir(process)
         try:
-            return cls(open_namespace_at(proc_dir, kind))
+            found._fd = open_namespace_at(proc_dir, kind)
         finally:
             os.close(proc_dir)
+        return found
 
     @classmethod
     def current(cls, kind: str = "user") -> Self:
@@ -280,10 +288,12 @@ class Namespace:
         )
 
     def _related(self, request: int, reason: str) -> Namespace:
+        related = Namespace(-1)
         try:
-            return Namespace(fcntl.ioctl(self.fileno(), request))
+            [related._fd] = map(fcntl.ioctl, (self.fileno(),), (request,))  # as in `open`
         except OSError as error:
             raise self._refused(error, reason) from None
+        return related
 
     def _refused(self, error: OSError, reason: str) -> OSError:
         note = f"{self!r}: {reason}." if error.errno in (EINVAL, EPERM, ENOTTY) else None
@@ -356,8 +366,9 @@ class Namespace:
         The namespace is mounted on a file there, as `unshare(1)` and `ip netns` do
         it, with `open_tree(OPEN_TREE_CLONE)` and `move_mount()`. The file is made,
         if it is not there, and goes again when that fails: either the namespace is
-        pinned or nothing has changed. What takes a path of a namespace takes this
-        one: `Namespace.open`, `nsenter(1)`, `idmapped_mount`.
+        pinned or nothing has changed; what cannot be undone is told by a note. What
+        takes a path of a namespace takes this one: `Namespace.open`, `nsenter(1)`,
+        `idmapped_mount`.
 
         Args:
             path: a name that does not exist, or an empty regular file. A symbolic
@@ -451,7 +462,9 @@ def own_setgroups() -> str:
 
 def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
     try:
-        return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+        name, flags = f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC
+        [fd] = map(partial(os.open, dir_fd=proc_dir), (name,), (flags,))  # as in `Namespace.open`
+        return fd
     except OSError as error:
         if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
             note = "The process has ended: a zombie is in no namespace but its user and pid namespace."

@@ -27,20 +27,20 @@ MNT_DETACH = 2
 
 def pin(namespace: Namespace, path: Path) -> None:
     """`Namespace.pin`."""
-    kind = namespace.kind
-    tree = _detached_mount(namespace, path)
+    kind, point = namespace.kind, _MountPoint(path, namespace)
     try:
-        point = _MountPoint(path, namespace.device)
         try:
-            point.prepare()
-            _attach(tree, point, kind)
-        except BaseException:
-            point.undo(namespace.inode)
-            raise
+            tree = _detached_mount(namespace, path)
+            try:
+                point.prepare()
+                _attach(tree, point, kind)
+            finally:
+                os.close(tree)
         finally:
             point.close()
-    finally:
-        os.close(tree)
+    except BaseException as error:
+        point.undo(error)
+        raise
 
 
 def unpin(path: Path) -> None:
@@ -69,12 +69,15 @@ def nsfs_device() -> int:
 class _MountPoint:
     """The file that a namespace is mounted on; ours where we have made it."""
 
-    def __init__(self, path: Path, nsfs: int) -> None:
-        self._path = path
-        self._nsfs = nsfs
+    _closed = True
+
+    def __init__(self, path: Path, namespace: Namespace) -> None:
         self._made: list[int] = []
         self._found: list[int] = []
-        self._ready = False
+        self._ready = self._closed = False
+        self._path = path
+        self._nsfs = namespace.device
+        self._inode = namespace.inode
 
     def prepare(self) -> None:
         try:
@@ -106,20 +109,31 @@ class _MountPoint:
     def fd(self) -> int:
         return (self._made or self._found)[0]
 
-    def undo(self, inode: int) -> None:
-        """When it is not known whether the mount was made: an interrupt may have come after it."""
+    def undo(self, error: BaseException) -> None:
+        """When it is not known whether the mount was made: an interrupt, *error*, may have come after it."""
+        if not (self._made or self._ready):
+            return  # nothing was changed
+        what = "pin"
         try:
             there = os.lstat(self._path)
-            if self._ready and (there.st_dev, there.st_ino) == (self._nsfs, inode):
+            if self._ready and (there.st_dev, there.st_ino) == (self._nsfs, self._inode):
                 _core.umount2(os.fsencode(self._path), MNT_DETACH)
+            what = "file"
             if self._made:
                 os.unlink(self._path)
-        except OSError:
-            pass  # there is an exception already
+        except FileNotFoundError:
+            pass  # somebody else has removed it
+        except OSError as second:
+            path = os.fsdecode(self._path)
+            error.add_note(f"The {what} at {path} stays, as it could not be removed: {second.strerror}.")
 
     def close(self) -> None:
-        for fd in self._made + self._found:
-            os.close(fd)
+        if not self._closed:
+            self._closed = True
+            for fd in self._made + self._found:
+                os.close(fd)
+
+    __del__ = close  # of one that a signal handler's exception has lost
 
 
 _MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,14 +141,17 @@ _MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def _open_point(path: Path) -> int:
     try:
-        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        [fd] = map(os.open, (path,), (os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,))  # as in `prepare`
+        return fd
     except OSError as error:
         raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
 
 
 def _detached_mount(namespace: Namespace, path: Path) -> int:
     try:
-        return _core.open_tree(namespace.fileno(), b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+        [tree] = map(_core.open_tree, (namespace.fileno(),), (b"",), (flags,))  # as in `prepare`
+        return tree
     except OSError as error:
         raise userns_error("open_tree", error.errno or 0, os.fspath(path)) from None
 

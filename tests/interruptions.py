@@ -1,0 +1,55 @@
+"""Exceptions of signal handlers, at each point where Python can run one.
+
+That is at the beginning of each function, and after each call of one that is written
+in C, when its result has not been stored yet: the events of a profile function.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import usernsproc
+
+PACKAGE = str(Path(usernsproc.__file__).parent)
+
+
+class Interruption(BaseException):
+    pass
+
+
+def interruptions(call: Callable[[], Any], undo: Callable[[Any], object]) -> Iterator[tuple[str, Interruption]]:
+    """Call it again and again, interrupted at one point later each time; tells where. In the end it is not, and is
+    undone, as where the exception was ignored by Python, in a `__del__`."""
+    for number in count(1):
+        points, where = 0, ""
+
+        def at_a_point(frame: FrameType, event: str, function: Any) -> None:
+            nonlocal points, where
+            if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+                points += 1
+                if points == number:  # noqa: B023
+                    after = f" after {function.__name__}" if event == "c_return" else ""
+                    where = f"{os.path.basename(frame.f_code.co_filename)} {frame.f_code.co_name}{after}"
+                    raise Interruption
+
+        sys.setprofile(at_a_point)
+        try:
+            result = call()
+        except Interruption as error:
+            sys.setprofile(None)
+            found = error.with_traceback(None)
+            del error
+            gc.collect()
+            yield where, found
+        else:
+            sys.setprofile(None)
+            undo(result)
+            if points < number:
+                return
