@@ -578,3 +578,23 @@ def test_python_runs_in_it_as_ever() -> None:
     source = "import sys; print(sys.stdin.read()[::-1])"
     process = UsernsProcess([sys.executable, "-c", source], stdin=PIPE, stdout=PIPE, text=True, uid_map="root")
     assert process.communicate("abc")[0] == "cba\n"
+
+
+def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again(script: Script) -> None:
+    """A daemon that closes 0, 1 and 2 counts on the lowest number being the next."""
+    script(
+        """
+        import os
+        from usernsproc import UsernsProcess
+        DEVNULL = os.open(os.devnull, os.O_RDWR)
+        def streams_of(**options):
+            for fd in (0, 1, 2):
+                os.close(fd)
+            process = UsernsProcess(uid_map="root", gid_map="root", **options)
+            return process, [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+        for options in ({}, {"args": ["true"]}, {"namespaces": ["pid"], "args": ["true"], "user": 0}):
+            process, streams = streams_of(**options)
+            assert streams == [0, 1, 2], (options, streams, process.pidfd)
+            process.close()
+        """
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from .._diagnosis.diagnosis import Ability, Diagnosis, diagnose
 from .._diagnosis.surroundings import Surroundings
 from .._diagnosis.trials import TRIALS
+from .output import columns, write_out
 
 WORKS, SOME_DO_NOT, NO_USERNS = 0, 1, 2
-WIDTH = 100
+WIDTH = 100  # where there is no terminal
 INDENT: dict[str, Any] = {"initial_indent": "       ", "subsequent_indent": "       "}
 
 
@@ -39,7 +39,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     diagnosis = diagnose(*options.abilities, path=options.path)
-    sys.stdout.write(_as_json(diagnosis) if options.json else _as_text(diagnosis))
+    write_out(_as_json(diagnosis) if options.json else _as_text(diagnosis))
     if diagnosis:
         return WORKS
     return SOME_DO_NOT if diagnosis.has_userns else NO_USERNS
@@ -62,12 +62,13 @@ def _as_text(diagnosis: Diagnosis) -> str:
 
 def _described(ability: Ability) -> str:
     answer = "works" if ability else "fails"
+    width = columns() or WIDTH
     lines = [f"{answer}  {ability.name:15} {ability.meaning}"]
     if not ability:
         where = f"{ability.step}: " if ability.step else ""
         cause = f" ({ability.cause})" if ability.cause else ""
         said = [f"{where}{ability.reason}{cause}", *(ability.remedy or "").splitlines()]
-        lines += [wrapped for line in said for wrapped in textwrap.wrap(line, WIDTH, **INDENT)]
+        lines += [wrapped for line in said for wrapped in textwrap.wrap(line, width, **INDENT)]
     return "".join(f"{line}\n" for line in lines)
 
 

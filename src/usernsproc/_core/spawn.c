@@ -161,6 +161,21 @@ static int run_holder(const struct plan *plan, struct child *child, struct spawn
 	return release(child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
 }
 
+/* It is kept: 0, 1 and 2 are left to who has closed them, and will open others there. */
+static int move_pidfd_above_stdio(struct spawned *spawned, struct failure *failure)
+{
+	int above;
+
+	if (spawned->pidfd > 2)
+		return 0;
+	above = fcntl(spawned->pidfd, F_DUPFD_CLOEXEC, 3);
+	if (above < 0)
+		return fail(failure, STEP_prepare, errno);
+	close(spawned->pidfd);
+	spawned->pidfd = above;
+	return 0;
+}
+
 static int run_born(const struct plan *plan, struct child *child, int report[2],
 		    struct spawned *spawned, struct failure *failure)
 {
@@ -172,6 +187,8 @@ static int run_born(const struct plan *plan, struct child *child, int report[2],
 		result = run_holder(plan, child, spawned, failure);
 	else
 		result = run_command(plan, child, spawned, failure);
+	if (result == 0)
+		result = move_pidfd_above_stdio(spawned, failure);
 	if (result < 0)
 		kill_and_reap(spawned->pid, spawned->pidfd);
 	wait_until_memory_is_left(child, spawned->pidfd);
