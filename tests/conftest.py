@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 
 IS_ROOT = os.geteuid() == 0
+A_HANG = 600
+"""Seconds after which a program is given up, lest it hang for ever. Not how long it may take: two
+suites may run at once on a slow machine."""
+SETTLES_WITHIN = 10
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,7 +67,7 @@ def state() -> dict[str, object]:
 
 def state_again(before: dict[str, object]) -> dict[str, object]:
     """A keeper thread ends by itself, just after its child: give it a moment."""
-    end = time.monotonic() + 2
+    end = time.monotonic() + SETTLES_WITHIN
     while (after := state()) != before and time.monotonic() < end:
         time.sleep(0.005)
     return after
@@ -90,7 +94,7 @@ def script(tmp_path: Path) -> Callable[..., str]:
     has failed when it ends with anything but 0.
     """
 
-    def run(source: str, *args: str, timeout: float = 120) -> str:
+    def run(source: str, *args: str, timeout: float = A_HANG) -> str:
         path = tmp_path / "script.py"
         path.write_text("from __future__ import annotations\n" + textwrap.dedent(source))
         result = subprocess.run(

@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conftest import A_HANG
+
 UID = 1000
 FIRST, COUNT = 100000, 65536
 """Of the subordinate ids."""
@@ -31,7 +33,7 @@ def shadow(suite: str) -> Path:
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
-        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=300)
+        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=A_HANG)
     return folder
 
 
@@ -67,6 +69,6 @@ def as_ordinary_user(
     else:
         assert not before
         assert (subuid, subgid) == (None, None)
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd="/", check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False)
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout

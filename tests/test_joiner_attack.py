@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import IS_ROOT
+from conftest import A_HANG, IS_ROOT
 
 HERE = Path(__file__).parent
 SHIFTED = "0:100000:65536"
@@ -58,7 +58,7 @@ def pursued(pursuer: Path, mode: str, way: str, who: str, id_map: str, kinds: st
         env={**os.environ, "PURSUED_SECRET": secrets.token_hex(16)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=A_HANG,
         check=True,
     )
     return Pursuit(**json.loads(done.stdout))

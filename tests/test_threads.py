@@ -56,7 +56,6 @@ def test_eight_threads_create_while_eight_others_compute(script: Script) -> None
         assert_unchanged(before)
         assert resident() - memory < 4 << 20, resident() - memory
         """,
-        timeout=300,
     )
 
 
@@ -97,7 +96,6 @@ def test_eight_threads_run_commands_while_eight_others_compute(script: Script) -
         assert not failures, failures
         assert_unchanged(before)
         """,
-        timeout=300,
     )
 
 
@@ -443,7 +441,6 @@ def test_sixteen_threads_with_500_commands_each(script: Script) -> None:
         assert not failures, (len(failures), failures[:5])
         assert_unchanged(before)
         """,
-        timeout=300,
     )
 
 
