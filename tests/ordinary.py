@@ -69,6 +69,8 @@ def as_ordinary_user(
     else:
         assert not before
         assert (subuid, subgid) == (None, None)
-    result = subprocess.run(command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False
+    )
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout

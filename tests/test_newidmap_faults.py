@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts
 
+from conftest import A_HANG
+
 PROGRAM = """
 import json, os, socket, sys
 import usernsproc
@@ -107,7 +109,7 @@ class Server:
 
     def __init__(self) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.requests.settimeout(60)
+        self.requests.settimeout(A_HANG)
         with theirs:
             command = in_private_mounts(*DROP, sys.executable, "-c", PROGRAM, str(theirs.fileno()))
             environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -125,7 +127,7 @@ class Server:
 
     def close(self) -> None:
         self.requests.close()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(A_HANG) == 0
 
 
 @pytest.fixture(scope="module")

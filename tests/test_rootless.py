@@ -320,7 +320,9 @@ small = min(once() for _ in range(15))
 memory = bytearray(512 * 2**20)
 for page in range(0, len(memory), 4096):
     memory[page] = 1
-big = min(once() for _ in range(15))
+big, end = once(), time.monotonic() + 60
+while big >= small + 0.010 and time.monotonic() < end:  # others may keep the machine busy for a while
+    big = min(big, once())
 print(small, big)
 """
     )
