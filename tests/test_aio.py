@@ -25,8 +25,9 @@ import pytest
 import trio
 import trio.lowlevel
 import uvloop
+from leaks import assert_unchanged, children, descriptors, state
 
-from conftest import A_HANG, assert_unchanged, children, descriptors, state
+from conftest import A_HANG
 from usernsproc import IdMap, IdMapError, UsernsError, UsernsProcess, aio
 from usernsproc.aio import create_subprocess_exec, create_subprocess_shell
 
@@ -704,7 +705,7 @@ def test_cancellation_at_random_moments_leaves_nothing(loop: str, script: Script
         """
         import asyncio, gc, random, sys, warnings
         from asyncio.subprocess import PIPE
-        from conftest import assert_unchanged, children, state
+        from leaks import assert_unchanged, children, state
         from test_aio import LOOPS, until
         from usernsproc.aio import create_subprocess_exec
 
@@ -767,7 +768,7 @@ def test_a_thousand_at_once(loop: str, script: Script) -> None:
         """
         import asyncio, gc, resource, sys
         from asyncio.subprocess import PIPE
-        from conftest import assert_unchanged, children, state
+        from leaks import assert_unchanged, children, state
         from test_aio import LOOPS
         from usernsproc.aio import create_subprocess_exec
 

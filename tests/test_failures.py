@@ -25,8 +25,9 @@ from typing import Any, NamedTuple, Self
 
 import native
 import pytest
+from leaks import assert_unchanged, descriptors, state
 
-from conftest import IS_ROOT, assert_unchanged, descriptors, state
+from conftest import IS_ROOT
 from usernsproc import Namespace, UsernsError, UsernsProcess, create_userns
 from usernsproc.lowlevel import fork_userns
 

@@ -19,7 +19,7 @@ from usernsproc import PIPE, UsernsProcess
 
 PREPARE = """
     import errno, os, pathlib, subprocess, sys
-    from conftest import state
+    from leaks import state
     from usernsproc import (
         Namespace, UsernsError, create_userns, idmapped_mount, open_idmapped, supports_idmap,
     )

@@ -23,7 +23,7 @@ import usernsproc
 from usernsproc import *
 
 def report(call, *args, **options):
-    from conftest import assert_unchanged, state
+    from leaks import assert_unchanged, state
     before = state()
     try:
         call(*args, **options)

@@ -27,7 +27,7 @@ PROGRAM = """
 import json, os, socket, sys
 import usernsproc
 from usernsproc import *
-from conftest import state, state_again
+from leaks import state, state_again
 
 def both_maps(pid):
     return [" ".join(open(f"/proc/{pid}/{name}").read().split()) for name in ("uid_map", "gid_map")]

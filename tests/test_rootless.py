@@ -172,7 +172,7 @@ def test_an_exception_in_on_created_leaves_nothing_after_the_tools_have_run() ->
     as_ordinary_user(
         TELL
         + """
-from conftest import assert_unchanged, state
+from leaks import assert_unchanged, state
 before = state()
 try:
     run(["true"], uid_map="rootless", on_created=lambda process: 1 / 0)

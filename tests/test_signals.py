@@ -18,32 +18,42 @@ WAYS = ['uid_map="root"', 'uid_map="root", user=0, group=0']
 def test_no_signal_is_lost_while_the_program_spawns(options: str, script: Script) -> None:
     """Thousands of queued signals: each writes a byte to the wakeup descriptor, once."""
     script(f"""
-        import os, signal, subprocess, sys, time
+        import os, signal, subprocess, sys
         from usernsproc import UsernsProcess, create_userns
-        SIGNALS = 5_000
+        TIMES, SIGNALS = 125, 40
         reader, writer = os.pipe2(os.O_NONBLOCK)
         signal.set_wakeup_fd(writer)
         signal.signal(signal.SIGRTMIN, lambda *_: None)
+        # For each byte that it is given it sends so many, over a few milliseconds.
         sender = subprocess.Popen([sys.executable, "-c", '''if 1:
             import os, signal, sys, time
-            for number in range(int(sys.argv[2])):
-                os.kill(int(sys.argv[1]), signal.SIGRTMIN)
-                if number % 20 == 0:
-                    time.sleep(0.001)
-        ''', str(os.getpid()), str(SIGNALS)])
-        received = spawned = 0
-        end = time.monotonic() + 500
-        while sender.poll() is None or received < SIGNALS:
+            while os.read(0, 1):
+                for number in range(int(sys.argv[2])):
+                    os.kill(int(sys.argv[1]), signal.SIGRTMIN)
+                    if number % 4 == 0:
+                        time.sleep(0.0001)
+        ''', str(os.getpid()), str(SIGNALS)], stdin=subprocess.PIPE)
+        times = received = during = 0
+
+        def receive():
+            try:
+                return len(os.read(reader, 65536))
+            except BlockingIOError:
+                return 0
+
+        while times < TIMES or during <= 10:
+            times += 1
+            os.write(sender.stdin.fileno(), b".")
+            received += receive()
             assert UsernsProcess(["true"], {options}).wait() == 0
             create_userns("root", "root").close()
-            spawned += 1
-            try:
-                received += len(os.read(reader, 65536))
-            except BlockingIOError:
-                pass
-            assert time.monotonic() < end, (received, spawned)
-        assert (received, sender.returncode) == (SIGNALS, 0)
-        assert spawned > 50
+            caught = receive()
+            received += caught
+            during += caught > 0
+        sender.stdin.close()
+        assert sender.wait() == 0
+        received += receive()
+        assert received == times * SIGNALS, (received, times)
     """)
 
 

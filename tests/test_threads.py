@@ -15,7 +15,7 @@ def test_eight_threads_create_while_eight_others_compute(script: Script) -> None
     script(
         """
         import os, sys, threading
-        from conftest import assert_unchanged, state
+        from leaks import assert_unchanged, state
         from usernsproc import create_userns
 
         # The computing threads let go of the GIL after 5 ms each by default. With
@@ -64,7 +64,7 @@ def test_eight_threads_run_commands_while_eight_others_compute(script: Script) -
     script(
         """
         import sys, threading
-        from conftest import assert_unchanged, state
+        from leaks import assert_unchanged, state
         from usernsproc import PIPE, UsernsProcess
 
         sys.setswitchinterval(1e-4)
@@ -412,7 +412,7 @@ def test_sixteen_threads_with_500_commands_each(script: Script) -> None:
     script(
         """
         import os, threading
-        from conftest import assert_unchanged, state
+        from leaks import assert_unchanged, state
         from usernsproc import PIPE, UsernsProcess
 
         COMMAND = ["sh", "-c", "cat; echo /proc/self/fd/*"]
