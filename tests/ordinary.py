@@ -21,7 +21,7 @@ FIRST, COUNT = 100000, 65536
 """Of the subordinate ids."""
 
 TESTS = Path(__file__).parent
-SHADOW = Path(sys.prefix) / "shadow"
+SHADOW = Path(os.environ.get("SHADOW", f"{sys.prefix}/shadow"))
 SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
@@ -38,8 +38,9 @@ def shadow(suite: str) -> Path:
 
 
 def in_private_mounts(*command: str) -> list[str]:
-    expose = [str(TESTS / "expose"), sys.base_prefix, str(TESTS.parent), sys.prefix, "--"]
-    return ["unshare", "--mount", "--propagation", "private", *expose, *command]
+    SHADOW.mkdir(exist_ok=True)
+    folders = [sys.base_prefix, str(TESTS.parent), sys.prefix, str(SHADOW)]
+    return ["unshare", "--mount", "--propagation", "private", str(TESTS / "expose"), *folders, "--", *command]
 
 
 def as_ordinary_user(
