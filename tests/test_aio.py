@@ -817,6 +817,9 @@ def test_in_a_loop_of_another_thread(loop: str, pdeathsig: int | None) -> None:
             async with asyncio.timeout(0.01):
                 await process.communicate()
         assert await stopped(process) == -9
+        # Until its exec a child of another thread has the other end of the pipe as well.
+        assert process.stdout
+        assert await process.stdout.read() == b""
 
     failures: list[BaseException] = []
 
