@@ -28,9 +28,10 @@ def median(function: Callable[[], object], count: int) -> float:
 
 
 def in_turns(rounds: int, **contestants: Callable[[], float]) -> dict[str, float]:
-    """Each contestant gives microseconds; run one after the other, several rounds, the medians."""
+    """Each contestant gives microseconds; run one after the other, several rounds, the medians.
+    With `--once`, one round: to see that it runs."""
     results: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
+    for _ in range(1 if "--once" in sys.argv else rounds):
         for name, measure in contestants.items():
             results[name].append(measure())
     return {name: statistics.median(values) for name, values in results.items()}

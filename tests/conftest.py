@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from leaks import assert_unchanged, state
 
 IS_ROOT = os.geteuid() == 0
+A_HANG = 600
+"""Seconds after which a program is given up, lest it hang for ever. Not how long it may take: two
+suites may run at once on a slow machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,53 +28,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if not item.get_closest_marker("root")]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
-
-
-def descriptors() -> dict[str, str]:
-    """The open descriptors of this process, and what they refer to."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the one that lists
-    return found
-
-
-def children() -> set[str]:
-    """Pids of children of any thread, zombies included."""
-    found: set[str] = set()
-    for task in os.listdir("/proc/self/task"):
-        try:
-            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            pass  # a thread that has just ended
-    return found
-
-
-def state() -> dict[str, object]:
-    return {
-        "descriptors": descriptors(),
-        "children": children(),
-        "threads": set(os.listdir("/proc/self/task")),
-        "mounts": Path("/proc/self/mountinfo").read_text(),
-        "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        "dumpable": os.stat("/proc/self/environ").st_uid == os.geteuid(),
-    }
-
-
-def state_again(before: dict[str, object]) -> dict[str, object]:
-    """A keeper thread ends by itself, just after its child: give it a moment."""
-    end = time.monotonic() + 2
-    while (after := state()) != before and time.monotonic() < end:
-        time.sleep(0.005)
-    return after
-
-
-def assert_unchanged(before: dict[str, object]) -> None:
-    after = state_again(before)
-    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
-    assert not changed, f"left behind (before, after): {changed}"
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +45,7 @@ def script(tmp_path: Path) -> Callable[..., str]:
     has failed when it ends with anything but 0.
     """
 
-    def run(source: str, *args: str, timeout: float = 120) -> str:
+    def run(source: str, *args: str, timeout: float = A_HANG) -> str:
         path = tmp_path / "script.py"
         path.write_text("from __future__ import annotations\n" + textwrap.dedent(source))
         result = subprocess.run(

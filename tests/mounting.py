@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import native
+from leaks import state
 
-from conftest import state
 from usernsproc import UsernsError
 
 MAP = "0:100000:65536"

@@ -14,12 +14,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conftest import A_HANG
+
 UID = 1000
 FIRST, COUNT = 100000, 65536
 """Of the subordinate ids."""
 
 TESTS = Path(__file__).parent
-SHADOW = Path(sys.prefix) / "shadow"
+SHADOW = Path(os.environ.get("SHADOW", f"{sys.prefix}/shadow"))
 SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
@@ -31,13 +33,14 @@ def shadow(suite: str) -> Path:
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
-        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=300)
+        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=A_HANG)
     return folder
 
 
 def in_private_mounts(*command: str) -> list[str]:
-    expose = [str(TESTS / "expose"), sys.base_prefix, str(TESTS.parent), sys.prefix, "--"]
-    return ["unshare", "--mount", "--propagation", "private", *expose, *command]
+    SHADOW.mkdir(exist_ok=True)
+    folders = [sys.base_prefix, str(TESTS.parent), sys.prefix, str(SHADOW)]
+    return ["unshare", "--mount", "--propagation", "private", str(TESTS / "expose"), *folders, "--", *command]
 
 
 def as_ordinary_user(
@@ -67,6 +70,8 @@ def as_ordinary_user(
     else:
         assert not before
         assert (subuid, subgid) == (None, None)
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd="/", check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False
+    )
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout

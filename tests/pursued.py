@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import native
+from leaks import assert_unchanged, state
 
-from conftest import assert_unchanged, state
 from usernsproc import DEVNULL, PIPE, Namespace, UsernsProcess, create_userns, run
 
 TRUE = ("/bin/true",)

@@ -25,8 +25,9 @@ import pytest
 import trio
 import trio.lowlevel
 import uvloop
+from leaks import assert_unchanged, children, descriptors, state
 
-from conftest import assert_unchanged, children, descriptors, state
+from conftest import A_HANG
 from usernsproc import IdMap, IdMapError, UsernsError, UsernsProcess, aio
 from usernsproc.aio import create_subprocess_exec, create_subprocess_shell
 
@@ -34,7 +35,6 @@ OWN_UID, OWN_GID = os.geteuid(), os.getegid()
 FOREVER = ("sleep", "1000")
 ECHO = ("cat",)
 STUBBORN = ("sh", "-c", "trap '' TERM; echo ready; exec sleep 1000")
-LONGEST_TEST = 60  # seconds
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -49,7 +49,7 @@ def run_in(loop: str, main: Coroutine[Any, Any, None]) -> None:
     complaints: list[dict[str, Any]] = []
     with asyncio.Runner(debug=True, loop_factory=LOOPS[loop]) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-        runner.run(asyncio.wait_for(main, LONGEST_TEST))
+        runner.run(asyncio.wait_for(main, A_HANG))
         left = asyncio.all_tasks(runner.get_loop())
     gc.collect()
     assert not complaints
@@ -72,7 +72,7 @@ def in_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(A_HANG):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -212,9 +212,8 @@ async def test_a_command_that_nobody_reads_has_to_wait() -> None:
     """Twice the limit, and what a pipe takes: no more is read from it."""
     process = await create_subprocess_exec("yes", stdout=PIPE, limit=1000)
     assert process.stdout
-    await asyncio.sleep(0.1)
     transport: Any = process.stdout._transport  # type: ignore[attr-defined]
-    assert not transport.is_reading()
+    await until(lambda: not transport.is_reading())
     assert await process.stdout.readexactly(1 << 20) == b"y\n" * (1 << 19)
     assert await stopped(process) == -signal.SIGKILL
     await process.stdout.read()
@@ -397,13 +396,10 @@ async def test_nothing_is_left_once_wait_returns() -> None:
 
 @in_each_loop
 async def test_wait_does_not_wait_for_others_that_hold_a_pipe() -> None:
-    process = await create_subprocess_shell("sleep 0.3 & echo $!", stdout=PIPE, stdin=PIPE)
+    process = await create_subprocess_shell("sleep 1000 & echo $!", stdout=PIPE, stdin=PIPE)
     assert process.stdout
-    start = time.monotonic()
     assert await process.wait() == 0
-    assert time.monotonic() - start < 0.25
-    grandchild = int(await process.stdout.readline())
-    os.kill(grandchild, 0)
+    os.kill(int(await process.stdout.readline()), signal.SIGKILL)
     assert await process.stdout.read() == b""
 
 
@@ -412,8 +408,7 @@ async def test_wait_does_not_wait_for_others_that_write_without_end() -> None:
     process = await create_subprocess_shell("yes & echo $! >&2; sleep 0.1", stdout=PIPE, stderr=PIPE)
     assert process.stdout
     assert process.stderr
-    async with asyncio.timeout(10):
-        assert await process.wait() == 0
+    assert await process.wait() == 0
     assert await process.stdout.readline() == b"y\n"
     os.kill(int(await process.stderr.readline()), signal.SIGKILL)
     assert len(await process.stdout.read()) > 64 << 10
@@ -506,9 +501,12 @@ async def test_one_that_a_tracer_has_not_let_go_is_looked_at_again() -> None:
     inner = transport.get_extra_info("subprocess")
     inner._waitpid_lock.acquire()
     process.kill()
-    used = time.process_time()
-    await asyncio.sleep(0.2)
-    assert time.process_time() - used < 0.1
+    used = []
+    for _ in range(5):  # a virtual machine that stands still may count that as ours, though not each time
+        before = time.process_time()
+        await asyncio.sleep(0.1)
+        used.append(time.process_time() - before)
+    assert min(used) < 0.05
     assert process.returncode is None
     inner._waitpid_lock.release()
     assert await process.wait() == -9
@@ -582,7 +580,7 @@ async def test_the_pidfd_can_have_a_reader_of_its_own() -> None:
 async def test_the_death_signal_arrives(script: Script) -> None:
     """A parent that is killed in the middle of its loop leaves no command behind."""
     printed = script("""
-        import asyncio, os, signal, select
+        import asyncio, os, signal
         from usernsproc.aio import create_subprocess_exec
 
         read, write = os.pipe()
@@ -593,7 +591,7 @@ async def test_the_death_signal_arrives(script: Script) -> None:
             asyncio.run(main())
         os.close(write)
         os.wait()
-        assert select.select([read], [], [], 10)[0] and os.read(read, 1) == b""
+        assert os.read(read, 1) == b""
         print("gone")
     """)
     assert printed == "gone\n"
@@ -660,12 +658,16 @@ async def test_a_process_that_cannot_be_watched_is_not_left_alone(monkeypatch: p
 @in_each_loop
 async def test_cancelling_communicate_does_not_kill() -> None:
     tasks = asyncio.all_tasks()
-    process = await create_subprocess_shell("sleep 0.1; echo still there; exec sleep 1000", stdin=PIPE, stdout=PIPE)
+    reader, writer = os.pipe()
+    shell = f"read line </proc/self/fd/{reader}; echo still there; exec sleep 1000"
+    process = await create_subprocess_shell(shell, stdin=PIPE, stdout=PIPE, pass_fds=[reader])
+    os.close(reader)
     assert process.stdout
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await asyncio.gather(process.communicate(), asyncio.sleep(0.01))
     assert process.returncode is None
+    os.close(writer)
     assert await process.stdout.readline() == b"still there\n"
     assert asyncio.all_tasks() == tasks
     await stopped(process)
@@ -703,7 +705,7 @@ def test_cancellation_at_random_moments_leaves_nothing(loop: str, script: Script
         """
         import asyncio, gc, random, sys, warnings
         from asyncio.subprocess import PIPE
-        from conftest import assert_unchanged, children, state
+        from leaks import assert_unchanged, children, state
         from test_aio import LOOPS, until
         from usernsproc.aio import create_subprocess_exec
 
@@ -766,7 +768,7 @@ def test_a_thousand_at_once(loop: str, script: Script) -> None:
         """
         import asyncio, gc, resource, sys
         from asyncio.subprocess import PIPE
-        from conftest import assert_unchanged, children, state
+        from leaks import assert_unchanged, children, state
         from test_aio import LOOPS
         from usernsproc.aio import create_subprocess_exec
 
@@ -810,11 +812,14 @@ def test_in_a_loop_of_another_thread(loop: str, pdeathsig: int | None) -> None:
     async def main() -> None:
         process = await create_subprocess_exec(*ECHO, stdin=PIPE, stdout=PIPE, uid_map="root", pdeathsig=pdeathsig)
         assert await output_of(process, b"through") == b"through"
+        process = await create_subprocess_exec(*FOREVER, stdout=PIPE, pdeathsig=pdeathsig)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                process = await create_subprocess_exec(*FOREVER, stdout=PIPE, pdeathsig=pdeathsig)
                 await process.communicate()
         assert await stopped(process) == -9
+        # Until its exec a child of another thread has the other end of the pipe as well.
+        assert process.stdout
+        assert await process.stdout.read() == b""
 
     failures: list[BaseException] = []
 
@@ -907,7 +912,6 @@ async def test_closing_the_transport_kills_and_reaps() -> None:
 @pytest.mark.parametrize("where", ["main thread", "other thread"])
 def test_the_interpreter_ends_with_one_alive(loop: str, where: str, script: Script) -> None:
     """It does not hang, and says nothing."""
-    started = time.monotonic()
     printed = script(
         """
         import asyncio, sys, threading
@@ -938,7 +942,6 @@ def test_the_interpreter_ends_with_one_alive(loop: str, where: str, script: Scri
         where,
     )
     assert printed.strip().isdigit(), printed
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -1002,12 +1005,12 @@ def test_the_popen_in_a_selector(selector: type[selectors.BaseSelector]) -> None
         waiting.register(process, selectors.EVENT_READ)
         assert waiting.select(0) == []
         process.kill()
-        assert [key.fileobj for key, _ in waiting.select(10)] == [process]
+        assert [key.fileobj for key, _ in waiting.select(A_HANG)] == [process]
 
 
 def test_the_popen_in_select() -> None:
     with UsernsProcess(["true"]) as process:
-        assert select.select([process], [], [], 10)[0] == [process]
+        assert select.select([process], [], [], A_HANG)[0] == [process]
         assert process.poll() == 0
 
 

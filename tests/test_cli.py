@@ -107,18 +107,19 @@ def test_signals_are_forwarded(sig: signal.Signals) -> None:
 
 def test_what_the_terminal_sends_arrives_once() -> None:
     """Ctrl-C goes to the whole process group; forwarding it too would double it."""
-    shell = (
-        "n=0; trap 'n=$((n+1))' INT; echo ready; i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done; echo n=$n"
-    )
+    once = "while [ $n = 0 ]; do sleep 0.01; done"
+    twice = "i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done"
+    shell = f"n=0; trap 'n=$((n+1))' INT; echo ready; {once}; {twice}; echo n=$n"
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(RUN[0], [*RUN, "--map", "root", "sh", "-c", shell])
     output = b""
     try:
+        while b"ready" not in output:
+            output += os.read(terminal, 1000)
+        os.write(terminal, b"\x03")
         while True:
             output += os.read(terminal, 1000)
-            if b"ready" in output and b"^C" not in output:
-                os.write(terminal, b"\x03")
     except OSError:
         pass  # EIO: the other end is closed
     os.close(terminal)

@@ -16,7 +16,7 @@ Script = Callable[..., str]
 PREPARE = """
     import errno
     import native
-    from conftest import state
+    from leaks import state
     from mounting import *
     from usernsproc import DetachedMount, create_userns, lowlevel, open_idmapped
     work = own_mount_namespace()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from itertools import combinations
 
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from usernsproc import IdMap, IdMapError, IdRange
@@ -16,7 +16,8 @@ ID_COUNT = 2**32 - 1
 SMALL = 24
 """Small numbers can be checked id by id, and collide often."""
 
-PROFILE = settings(deadline=None, database=None, max_examples=100)
+PROFILE = settings(deadline=None, database=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+"""On a busy machine anything may be slow."""
 
 Triple = tuple[int, int, int]
 
@@ -203,10 +204,9 @@ def test_a_map_is_accepted_exactly_if_no_id_is_used_twice(ranges: list[Triple]) 
 
 
 @settings(PROFILE, max_examples=300)
-@given(st.lists(st.tuples(numbers, numbers, st.integers(-1, 6)), max_size=3))
+@given(st.lists(st.tuples(numbers, numbers, st.integers(1, 6)), max_size=3))
 def test_the_verdict_at_the_highest_id_is_the_one_at_0_mirrored(ranges: list[Triple]) -> None:
     """Number the ids downwards from the highest: the same rules hold there."""
-    assume(all(count > 0 for _, _, count in ranges))
     mirrored = [(ID_COUNT - i - c, ID_COUNT - o - c, c) for i, o, c in ranges]
     assert accepted(mirrored) == is_a_map(ranges, ID_COUNT)
 

@@ -286,7 +286,7 @@ def test_it_ends_with_the_creating_process(script: Script, all_kinds: UsernsProc
             except ProcessLookupError:
                 continue
             import select
-            assert select.select([pidfd], [], [], 10)[0]
+            assert select.select([pidfd], [], [], 60)[0]
         """,
         str(all_kinds.pid),
     )

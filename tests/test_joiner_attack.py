@@ -11,12 +11,13 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from conftest import IS_ROOT
+from conftest import A_HANG, IS_ROOT
 
 HERE = Path(__file__).parent
 SHIFTED = "0:100000:65536"
@@ -32,6 +33,8 @@ PATHS = frozenset({"root", "directory"})
 """And a file outside, by the root or the working directory of a process."""
 OF_500 = 500
 LEAST_SEEN = 100
+MORE_TRIES = 19
+"""Where the pursuer has not got at enough: it is up to the machine how often each of them runs."""
 
 each_who = pytest.mark.parametrize(("who", "id_map"), WHO, ids=[f"{who}, {id_map}" for who, id_map in WHO])
 
@@ -39,6 +42,16 @@ each_who = pytest.mark.parametrize(("who", "id_map"), WHO, ids=[f"{who}, {id_map
 class Pursuit(NamedTuple):
     outcomes: dict[str, int]
     report: dict[str, int]
+
+    def __or__(self, other: Pursuit) -> Pursuit:
+        both = [
+            {word: mine.get(word, 0) + its.get(word, 0) for word in {*mine, *its}}
+            for mine, its in zip(self, other, strict=True)
+        ]
+        return Pursuit(*both)
+
+    def least(self, *words: str) -> int:
+        return min(self.report[word] for word in words)
 
     def obtained(self) -> set[str]:
         return {word for word, count in self.report.items() if count and word not in ("seen", "refused", "traced")}
@@ -58,30 +71,43 @@ def pursued(pursuer: Path, mode: str, way: str, who: str, id_map: str, kinds: st
         env={**os.environ, "PURSUED_SECRET": secrets.token_hex(16)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=A_HANG,
         check=True,
     )
     return Pursuit(**json.loads(done.stdout))
+
+
+def pursued_until(enough: Callable[[Pursuit], bool], pursuer: Path, *arguments: Any) -> Pursuit:
+    """All pursuits together, of which there are as many as it takes."""
+    found = pursued(pursuer, *arguments)
+    for _ in range(MORE_TRIES):
+        if enough(found):
+            break
+        found |= pursued(pursuer, *arguments)
+    assert enough(found), found
+    return found
+
+
+def all_is_tried(pursuit: Pursuit) -> bool:
+    return pursuit.least("seen", "refused", "traced") > LEAST_SEEN
 
 
 @each_who
 def test_a_joined_container_gets_nothing_of_the_joining_program(who: str, id_map: str, pursuer: Path) -> None:
     """All namespaces of it are joined. Who comes in is refused to its root until he runs the command, and
     then has nothing."""
-    found = pursued(pursuer, "look", "usernsproc", who, id_map, "all", 2 * OF_500)
-    assert found.outcomes == {"0": 2 * OF_500}
+    found = pursued_until(all_is_tried, pursuer, "look", "usernsproc", who, id_map, "all", 2 * OF_500)
+    assert found.outcomes.keys() == {"0"}
     assert found.obtained() & (NOTHING | PATHS if who == "in own mounts" else NOTHING) == set()
-    assert min(found.report[word] for word in ("seen", "refused", "traced")) > LEAST_SEEN
 
 
 @each_who
 def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer: Path) -> None:
     """User and pid namespace alone: then the command itself, which its root may inspect, is in our mount
     namespace. That way, and no other, it reaches our files, as far as their permissions allow."""
-    found = pursued(pursuer, "look", "usernsproc", who, id_map, "some", OF_500)
-    assert found.outcomes == {"0": OF_500}
+    found = pursued_until(all_is_tried, pursuer, "look", "usernsproc", who, id_map, "some", OF_500)
+    assert found.outcomes.keys() == {"0"}
     assert found.obtained() & NOTHING == set()
-    assert min(found.report[word] for word in ("seen", "refused", "traced")) > LEAST_SEEN
 
 
 @each_who
@@ -90,19 +116,25 @@ def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
     who: str, id_map: str, kinds: str, pursuer: Path
 ) -> None:
     """To have more time. The call does not wait for ever: it goes on, or is told that the child is lost."""
-    found = pursued(pursuer, "stop", "usernsproc", who, id_map, kinds, 200)
+
+    def enough(pursuit: Pursuit) -> bool:
+        return pursuit.least("seen", "refused") > LEAST_SEEN
+
+    found = pursued_until(enough, pursuer, "stop", "usernsproc", who, id_map, kinds, 200)
     assert found.outcomes.keys() <= {"0", "child-killed"}
     assert found.obtained() & NOTHING == set()
-    assert min(found.report[word] for word in ("seen", "refused")) > LEAST_SEEN
 
 
 @each_who
 @pytest.mark.parametrize("kinds", ["all", "some"])
 def test_who_is_killed_on_the_way_leaves_nothing_behind(who: str, id_map: str, kinds: str, pursuer: Path) -> None:
     """No process, zombie, descriptor, thread: pursued.py compares."""
-    found = pursued(pursuer, "kill", "usernsproc", who, id_map, kinds, 300)
+
+    def enough(pursuit: Pursuit) -> bool:
+        return pursuit.outcomes.get("child-killed", 0) > 10
+
+    found = pursued_until(enough, pursuer, "kill", "usernsproc", who, id_map, kinds, 300)
     assert found.outcomes.keys() <= {"0", "-9", "child-killed"}
-    assert found.outcomes["child-killed"] > 10
 
 
 @each_who
@@ -111,7 +143,5 @@ def test_the_pursuer_is_strong_enough_for_a_copy_of_the_program(
     who: str, id_map: str, kinds: str, pursuer: Path
 ) -> None:
     """The control experiment: were a joiner a forked copy that enters the namespaces, the tests above would fail."""
-    found = pursued(pursuer, "look", "fork", who, id_map, kinds, 20)
-    assert found.obtained() >= {"address", "taken", "ours"}
-    if id_map == "root":
-        assert found.obtained() >= {"memory", "environment", "opened"}
+    wanted = {"address", "taken", "ours"} | ({"memory", "environment", "opened"} if id_map == "root" else set())
+    pursued_until(lambda pursuit: pursuit.obtained() >= wanted, pursuer, "look", "fork", who, id_map, kinds, 20)

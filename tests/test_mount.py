@@ -12,7 +12,7 @@ Script = Callable[..., str]
 PREPARE = """
     import errno, os, pathlib, subprocess, tempfile
     import native
-    from conftest import descriptors, state, state_again
+    from leaks import descriptors, state, state_again
     from usernsproc import Namespace, UsernsError, UsernsProcess, create_userns, idmapped_mount
 
     native.unshare(native.CLONE_NEWNS)

@@ -313,7 +313,7 @@ def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told(mountin
     """Never a wrong cause."""
     mounting("""
         import resource
-        from conftest import descriptors
+        from leaks import descriptors
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         seen = []
         with create_userns(MAP, MAP) as userns:

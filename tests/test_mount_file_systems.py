@@ -198,7 +198,7 @@ def test_fuse_can_where_its_server_asks_for_it(script: Script) -> None:
 
 def test_asking_leaves_nothing_and_needs_a_path(script: Script) -> None:
     script("""
-        from conftest import state
+        from leaks import state
         from mounting import *
         from usernsproc import supports_idmap
         work = own_mount_namespace()

@@ -14,7 +14,7 @@ Script = Callable[..., str]
 PREPARE = """
     import errno
     import native
-    from conftest import state
+    from leaks import state
     from mounting import *
     from usernsproc import Namespace, UsernsProcess, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
     work = own_mount_namespace()

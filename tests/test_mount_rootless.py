@@ -14,11 +14,12 @@ from textwrap import dedent
 
 import pytest
 
+from conftest import A_HANG
 from usernsproc import PIPE, UsernsProcess
 
 PREPARE = """
     import errno, os, pathlib, subprocess, sys
-    from conftest import state
+    from leaks import state
     from usernsproc import (
         Namespace, UsernsError, create_userns, idmapped_mount, open_idmapped, supports_idmap,
     )
@@ -58,7 +59,7 @@ def inside(tmp_path: Path) -> Callable[[str], str]:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
             text=True,
         ) as process:
-            output: str = process.communicate(timeout=60)[0]
+            output: str = process.communicate(timeout=A_HANG)[0]
         assert process.returncode == 0, output
         assert list(work.iterdir()) == []
         return output

@@ -189,7 +189,7 @@ def test_a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(
     source = """
         import sys
         import native
-        from conftest import state
+        from leaks import state
         from mounting import *
         from usernsproc import idmapped_mount
         options = dict(propagation=sys.argv[1], recursive=sys.argv[2] == "True")
@@ -248,7 +248,7 @@ def test_a_propagation_that_does_not_exist_is_refused() -> None:
 def test_two_hundred_mounts_leave_nothing(script: Script) -> None:
     script("""
         import pathlib
-        from conftest import state
+        from leaks import state
         from mounting import *
         from usernsproc import create_userns, idmapped_mount
         work = own_mount_namespace()

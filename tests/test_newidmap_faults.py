@@ -21,11 +21,13 @@ from typing import Any
 import pytest
 from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts, shadow
 
+from conftest import A_HANG
+
 PROGRAM = """
 import json, os, socket, sys
 import usernsproc
 from usernsproc import *
-from conftest import state, state_again
+from leaks import state, state_again
 
 def both_maps(pid):
     return [" ".join(open(f"/proc/{pid}/{name}").read().split()) for name in ("uid_map", "gid_map")]
@@ -119,7 +121,7 @@ class Server:
 
     def __init__(self, suite: str) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.requests.settimeout(60)
+        self.requests.settimeout(A_HANG)
         with theirs:
             command = in_private_mounts(*DROP, sys.executable, "-c", PROGRAM, str(theirs.fileno()))
             environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -138,7 +140,7 @@ class Server:
 
     def close(self) -> None:
         self.requests.close()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(A_HANG) == 0
 
 
 @pytest.fixture(scope="module")

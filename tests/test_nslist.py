@@ -309,8 +309,11 @@ def test_one_that_waits_for_children_is_found(script: Script) -> None:
 def test_processes_that_may_not_be_looked_into_are_counted(script: Script) -> None:
     """By who has no rights over them: here a process that entered an own user namespace."""
     script("""
-        import os
+        import os, sys
         from usernsproc import *
+        if len(sys.argv) == 1:  # in a pid namespace of its own, where nobody else comes and goes
+            own = {"uid_map": "root", "namespaces": ["pid"], "init": True, "mount_proc": True}
+            sys.exit(run([sys.executable, __file__, "inside"], **own).returncode)
         with UsernsProcess(["sleep", "1000"], uid_map="root") as process, create_userns("root", "root") as mine:
             seen = next(info for info in Namespace.list("user") if process.pid in info.pids)
             before = Namespace.list()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leaks import descriptors
 from recycle import Stranger
 
-from conftest import descriptors
 from usernsproc import PIPE, IdMap, Namespace, UsernsError, UsernsProcess, idmapped_mount
 
 pytestmark = pytest.mark.root

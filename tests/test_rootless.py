@@ -172,7 +172,7 @@ def test_an_exception_in_on_created_leaves_nothing_after_the_tools_have_run() ->
     as_ordinary_user(
         TELL
         + """
-from conftest import assert_unchanged, state
+from leaks import assert_unchanged, state
 before = state()
 try:
     run(["true"], uid_map="rootless", on_created=lambda process: 1 / 0)
@@ -354,7 +354,9 @@ small = min(once() for _ in range(15))
 memory = bytearray(512 * 2**20)
 for page in range(0, len(memory), 4096):
     memory[page] = 1
-big = min(once() for _ in range(15))
+big, end = once(), time.monotonic() + 60
+while big >= small + 0.010 and time.monotonic() < end:  # others may keep the machine busy for a while
+    big = min(big, once())
 print(small, big)
 """
     )

@@ -273,10 +273,13 @@ def test_the_status_is_true_although_sigchld_is_ignored(script: Script) -> None:
 
 def test_waiting_with_a_timeout_sleeps_until_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it looks again and again"))
-    with UsernsProcess(["sleep", "0.1"], uid_map="root") as process:
-        began = time.process_time()
-        assert process.wait(timeout=60) == 0
-        assert time.process_time() - began < 0.05
+    used = []
+    for _ in range(5):  # a virtual machine that stands still may count that as ours, though not each time
+        with UsernsProcess(["sleep", "0.1"], uid_map="root") as process:
+            began = time.process_time()
+            assert process.wait(timeout=60) == 0
+            used.append(time.process_time() - began)
+    assert min(used) < 0.05
 
 
 def test_the_signature_has_our_parameters() -> None:

@@ -169,7 +169,7 @@ def test_an_unbindable_tree_stays_unbindable_and_as_a_whole(mounting: Script) ->
 def test_at_the_limit_of_descriptors_a_tree_stays_as_a_whole(mounting: Script) -> None:
     mounting("""
         import resource
-        from conftest import descriptors
+        from leaks import descriptors
         make_submounts()
         mount = idmapped_mount(source, target, (MAP, MAP), recursive=True)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -27,7 +27,7 @@ import unittest
 from typing import Any
 
 EVERY_ID = "0:0:4294967295"
-GIVE_UP_AFTER = 240  # seconds; then all threads are shown
+GIVE_UP_AFTER = 500  # seconds; then all threads are shown
 
 
 def replace_popen() -> None:
