@@ -12,7 +12,7 @@ Script = Callable[..., str]
 
 CALLS = """
 import errno, os, signal, subprocess, sys, threading, time
-from conftest import assert_unchanged, state
+from leaks import assert_unchanged, state
 from usernsproc import create_userns, UsernsError
 MAP = "0:100000:65536" if os.geteuid() == 0 else "root"
 userns = create_userns(MAP, MAP)
