@@ -269,6 +269,11 @@ class NamespaceKind(Kind):
         return namespace.uid_map, namespace.gid_map, namespace.owner_uid
 
 
+class NamespaceOfAnotherKind(NamespaceKind):
+    def start(self) -> Namespace:
+        return create_userns(SHIFTED["uid_map"], SHIFTED["gid_map"], owner=1000)
+
+
 class MapsKind(NamespaceKind):
     """Reading the maps of a namespace, by a program that enters it."""
 
@@ -307,6 +312,7 @@ ALL_KINDS = {
 }
 if IS_ROOT:
     ALL_KINDS["command with another owner"] = Kind(**COMMAND, **SHIFTED, owner=1000)
+    ALL_KINDS["namespace with another owner"] = NamespaceOfAnotherKind()
     ALL_KINDS["holder with another owner"] = Kind(**SHIFTED, owner=1000)
 each_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 
@@ -886,3 +892,8 @@ def alone_with_children_stopped(name: str) -> None:
 def test_a_child_that_is_stopped_while_it_joins(kind: str, alone: Alone) -> None:
     """It is let go on; the call does not wait for ever."""
     assert int(alone(alone_with_children_stopped, kind)) > 2
+
+
+def test_who_reads_the_maps_is_stopped(alone: Alone) -> None:
+    """Its parent, which alone is told, lets it go on."""
+    assert int(alone(alone_with_children_stopped, "maps")) > 0

@@ -40,11 +40,11 @@ static int map(const struct plan *plan, const struct spawned *spawned, struct fa
 
 	if (!plan->maps.setgroups && !plan->maps.uid_map && !plan->maps.gid_map)
 		return 0;
-	proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
-	if (proc_dir < 0)
-		return -1;
-	result = write_maps(proc_dir, &plan->maps, failure);
-	close(proc_dir);
+	result = proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
+	if (proc_dir >= 0) {
+		result = write_maps(proc_dir, &plan->maps, failure);
+		close(proc_dir);
+	}
 	if (result < 0)
 		blame_its_end(spawned->pidfd, failure);
 	return result;
