@@ -65,7 +65,7 @@ def _described(ability: Ability) -> str:
     width = columns() or WIDTH
     lines = [f"{answer}  {ability.name:15} {ability.meaning}"]
     if not ability:
-        where = f"{ability.step}: " if ability.step else ""
+        where = f"{ability.step}: " if ability.step and f"{ability.step}:" not in str(ability.reason) else ""
         cause = f" ({ability.cause})" if ability.cause else ""
         said = [f"{where}{ability.reason}{cause}", *(ability.remedy or "").splitlines()]
         lines += [wrapped for line in said for wrapped in textwrap.wrap(line, width, **INDENT)]
