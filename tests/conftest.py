@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,12 +19,24 @@ IS_ROOT = os.geteuid() == 0
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
+    config.addinivalue_line("markers", "kernel(version): needs that Linux, such as '6.15'; the rest runs on all")
+
+
+def kernel_version(text: str) -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+KERNEL = kernel_version(os.uname().release)
+
+
+def is_for_here(item: pytest.Item) -> bool:
+    needed = [kernel_version(marker.args[0]) for marker in item.iter_markers("kernel")]
+    return (IS_ROOT or not item.get_closest_marker("root")) and max(needed, default=KERNEL) <= KERNEL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if IS_ROOT:
-        return
-    kept = [item for item in items if not item.get_closest_marker("root")]
+    kept = [item for item in items if is_for_here(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
