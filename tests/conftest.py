@@ -19,7 +19,7 @@ IS_ROOT = os.geteuid() == 0
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
-    config.addinivalue_line("markers", "kernel(version): needs that Linux, such as '6.15'; the rest runs on all")
+    config.addinivalue_line("markers", "kernel(since, before=...): needs such a Linux, as '6.15'; the rest runs on all")
 
 
 def kernel_version(text: str) -> tuple[int, int]:
@@ -30,9 +30,15 @@ def kernel_version(text: str) -> tuple[int, int]:
 KERNEL = kernel_version(os.uname().release)
 
 
+def is_for_this_kernel(since: str = "0.0", before: str | None = None) -> bool:
+    return kernel_version(since) <= KERNEL and (before is None or kernel_version(before) > KERNEL)
+
+
 def is_for_here(item: pytest.Item) -> bool:
-    needed = [kernel_version(marker.args[0]) for marker in item.iter_markers("kernel")]
-    return (IS_ROOT or not item.get_closest_marker("root")) and max(needed, default=KERNEL) <= KERNEL
+    """What is of no use to this user or under this kernel is left out, not skipped."""
+    if item.get_closest_marker("root") and not IS_ROOT:
+        return False
+    return all(is_for_this_kernel(*marker.args, **marker.kwargs) for marker in item.iter_markers("kernel"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
