@@ -21,6 +21,7 @@ pytestmark = pytest.mark.kernel("6.3")
 PREPARE = """
     import errno, os, pathlib, subprocess, sys
     from conftest import state
+    from mounting import tells
     from usernsproc import (
         Namespace, UsernsError, create_userns, idmapped_mount, open_idmapped, supports_idmap,
     )
