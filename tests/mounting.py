@@ -12,7 +12,7 @@ from pathlib import Path
 import native
 
 from conftest import KERNEL, state
-from usernsproc import Mount, UsernsError
+from usernsproc import DetachedMount, Mount, UsernsError
 
 MAP = "0:100000:65536"
 MKFS = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
@@ -110,7 +110,7 @@ def failure(function: Callable[..., object], *arguments: object, **options: obje
     raise AssertionError("it did not fail")
 
 
-def tells(mount: Mount, uid_map: str, gid_map: str | None = None) -> bool:
+def tells(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
     """Whether the kernel says that these are its maps; it does since Linux 6.15, and before, the error says so."""
     if KERNEL >= (6, 15):
         return (str(mount.uid_map), str(mount.gid_map)) == (uid_map, gid_map or uid_map)

@@ -142,8 +142,35 @@ def test_the_kernel_tells_its_maps_or_the_error_says_since_when(mounting: Script
                 assert (error.step, error.cause) == ("statmount", "kernel-too-old")
                 assert "7.0" in error.__notes__[0]
                 assert KERNEL < (7, 0)
+            else:
+                assert KERNEL >= (7, 0)
             with detached.attach(target) as mount:
                 assert tells(mount, MAP, "5:6:7")
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.kernel("7.0")
+def test_its_maps_are_told_with_submounts_and_without(mounting: Script) -> None:
+    """The kernel itself does only with them. Nothing is left of the copy that it is asked for."""
+    mounting("""
+        (source / "sub").mkdir()
+        run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
+        for recursive in (True, False):
+            with open_idmapped(source, (MAP, "5:6:7"), recursive=recursive) as detached:
+                before = state()
+                assert tells(detached, MAP, "5:6:7")
+                assert state() == before
+                inner = os.open(".", os.O_PATH | os.O_CLOEXEC, dir_fd=detached.fileno())
+                with DetachedMount(inner) as again:
+                    assert tells(again, MAP, "5:6:7")
+        with DetachedMount(lowlevel.open_tree(-100, source, os.O_CLOEXEC | 1)) as plain:
+            assert (list(plain.uid_map), list(plain.gid_map)) == ([], [])
+        with open_idmapped(source, (MAP, MAP)) as detached:
+            native.refuse_system_call(428, errno.EPERM)  # open_tree
+            error = failure(lambda: detached.uid_map)
+            assert (error.step, error.errno, error.cause) == ("statmount", errno.EPERM, None)
+            assert "CAP_SYS_ADMIN" in error.__notes__[0]
     """)
 
 

@@ -91,6 +91,15 @@ def test_where_the_kernel_does_not_keep_it_the_loss_is_told(command: list[str]) 
             assert process.wait() == 255
 
 
+def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `python -W error`, where the warning is raised at the end of the block."""
+    monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeWarning, match="status is lost"), UsernsProcess(["true"]) as process:
+        by_somebody_else(process)
+    assert os.listdir("/proc/self/fd") == before
+
+
 @kept_by_the_kernel
 def test_with_sigchld_ignored(script: Script) -> None:
     """The kernel reaps by itself then."""

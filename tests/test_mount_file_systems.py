@@ -70,6 +70,7 @@ def test_three_ranges_an_unmapped_creator_and_read_only(script: Script, kind: st
     script(source, kind)
 
 
+@pytest.mark.kernel("6.2")
 def test_squashfs_is_shown_with_other_owners(script: Script) -> None:
     script("""
         import errno
@@ -89,6 +90,7 @@ def test_squashfs_is_shown_with_other_owners(script: Script) -> None:
     """)
 
 
+@pytest.mark.kernel("5.19")
 def test_an_overlay_of_idmapped_lower_layers(script: Script) -> None:
     """As containers have them: several images shifted into the container, what is written belongs to it."""
     script("""
@@ -115,6 +117,7 @@ def test_an_overlay_of_idmapped_lower_layers(script: Script) -> None:
     """)
 
 
+@pytest.mark.kernel("5.19")
 def test_an_overlay_with_an_idmapped_upper_layer(script: Script) -> None:
     """The layers lie on the disk unshifted. Who mounts the overlay, user 0, has to be mapped too."""
     script("""
@@ -177,6 +180,7 @@ def test_a_file_system_that_cannot_is_named(script: Script, kind: str) -> None:
     script(source, kind)
 
 
+@pytest.mark.kernel("6.12")
 def test_fuse_can_where_its_server_asks_for_it(script: Script) -> None:
     script("""
         from fuse_server import mount_fuse
@@ -196,6 +200,7 @@ def test_fuse_can_where_its_server_asks_for_it(script: Script) -> None:
     """)
 
 
+@pytest.mark.kernel("6.3")
 def test_asking_leaves_nothing_and_needs_a_path(script: Script) -> None:
     script("""
         from conftest import state

@@ -9,7 +9,7 @@ import pytest
 
 from usernsproc import idmapped_mount
 
-pytestmark = [pytest.mark.root, pytest.mark.kernel("5.12")]
+pytestmark = [pytest.mark.root, pytest.mark.kernel("6.3")]
 
 Script = Callable[..., str]
 
