@@ -810,9 +810,9 @@ def test_in_a_loop_of_another_thread(loop: str, pdeathsig: int | None) -> None:
     async def main() -> None:
         process = await create_subprocess_exec(*ECHO, stdin=PIPE, stdout=PIPE, uid_map="root", pdeathsig=pdeathsig)
         assert await output_of(process, b"through") == b"through"
+        process = await create_subprocess_exec(*FOREVER, stdout=PIPE, pdeathsig=pdeathsig)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                process = await create_subprocess_exec(*FOREVER, stdout=PIPE, pdeathsig=pdeathsig)
                 await process.communicate()
         assert await stopped(process) == -9
 
