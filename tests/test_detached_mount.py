@@ -80,6 +80,7 @@ def test_it_is_attached_once(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_a_process_in_another_mount_namespace_attaches_it(mounting: Script) -> None:
     """The descriptor is passed to a container's process, which has no right to the file system."""
     mounting("""
@@ -175,7 +176,7 @@ def test_its_maps_are_told_with_submounts_and_without(mounting: Script) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("recursive", [False, pytest.param(True, marks=pytest.mark.kernel("6.3"))])
 def test_an_interrupt_leaves_no_mount(script: Script, recursive: bool) -> None:
     """An exception of a signal handler, before or after any of the system calls."""
     script(

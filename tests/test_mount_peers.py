@@ -66,6 +66,7 @@ class TestKernelSelftestMountSetattr:
                 assert os.stat("of-0", dir_fd=tree).st_uid == 100000
         """)
 
+    @pytest.mark.kernel("6.15")
     def test_change_idmapping(self, mounting: Script) -> None:
         """Of a mount itself never; only of a copy, by the call that makes it."""
         mounting("""
@@ -107,6 +108,7 @@ class TestKernelSelftestMountSetattr:
                 assert (target / "link").read_text() == "of 0"
         """)
 
+    @pytest.mark.kernel("6.3")
     def test_a_recursive_change_of_a_tree_is_all_or_nothing(self, mounting: Script) -> None:
         mounting("""
             for name, kind in (("a", "tmpfs"), ("b", "proc"), ("c", "tmpfs")):
