@@ -84,8 +84,11 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
 
 
 def _overflow_id(kind: str) -> int:
-    with open(f"/proc/sys/kernel/overflow{kind}") as file:
-        return int(file.read())
+    try:
+        with open(f"/proc/sys/kernel/overflow{kind}") as file:
+            return int(file.read())
+    except FileNotFoundError:  # no /proc, which is told later
+        return 65534
 
 
 def can_copy(source_fd: int, *, recursive: bool) -> bool:
