@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from leaks import assert_unchanged, state
+from native import KERNEL, kernel_version
 
 IS_ROOT = os.geteuid() == 0
 A_HANG = 600
@@ -20,12 +21,22 @@ suites may run at once on a slow machine."""
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
+    config.addinivalue_line("markers", "kernel(since, before=...): needs such a Linux, as '6.15'; the rest runs on all")
+
+
+def is_for_this_kernel(since: str = "0.0", before: str | None = None) -> bool:
+    return kernel_version(since) <= KERNEL and (before is None or kernel_version(before) > KERNEL)
+
+
+def is_for_here(item: pytest.Item) -> bool:
+    """What is of no use to this user or under this kernel is left out, not skipped."""
+    if item.get_closest_marker("root") and not IS_ROOT:
+        return False
+    return all(is_for_this_kernel(*marker.args, **marker.kwargs) for marker in item.iter_markers("kernel"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if IS_ROOT:
-        return
-    kept = [item for item in items if not item.get_closest_marker("root")]
+    kept = [item for item in items if is_for_here(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 

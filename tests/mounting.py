@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from errno import ENOSYS
 from pathlib import Path
 
 import native
 from leaks import state
 
-from usernsproc import UsernsError
+from usernsproc import DetachedMount, Mount, UsernsError
 
 MAP = "0:100000:65536"
 MKFS = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
@@ -107,6 +108,18 @@ def failure(function: Callable[..., object], *arguments: object, **options: obje
         assert state() == before, "it left something behind"
         return error
     raise AssertionError("it did not fail")
+
+
+def tells(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
+    """Whether the kernel says that these are its maps; it does since Linux 6.15, and before, the error says so."""
+    if native.KERNEL >= (6, 15):
+        return (str(mount.uid_map), str(mount.gid_map)) == (uid_map, gid_map or uid_map)
+    try:
+        found = mount.uid_map
+    except UsernsError as error:
+        expected = ("statmount", ENOSYS, "kernel-too-old")
+        return (error.step, error.errno, error.cause) == expected and "6.15" in error.__notes__[0]
+    raise AssertionError(f"it has maps: {found}")
 
 
 def mounts_below(path: Path) -> list[str]:

@@ -1,12 +1,21 @@
-"""System calls that the tests make and Python lacks, by ctypes."""
+"""The kernel that the tests run on: its version, and system calls that Python lacks, by ctypes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+def kernel_version(text: str) -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+KERNEL = kernel_version(os.uname().release)
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000

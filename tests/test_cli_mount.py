@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.kernel("6.3")
+
 Script = Callable[..., str]
 
 PREPARE = """

@@ -11,6 +11,8 @@ import pytest
 
 from usernsproc import DetachedMount
 
+pytestmark = pytest.mark.kernel("5.12")
+
 Script = Callable[..., str]
 
 PREPARE = """
@@ -65,7 +67,7 @@ def test_it_is_attached_once(mounting: Script) -> None:
             assert state() == before
         with detached.attach(target) as mount:
             assert detached.closed
-            assert (mount.target, str(mount.uid_map), str(mount.gid_map)) == (str(target), MAP, MAP)
+            assert mount.target == str(target) and tells(mount, MAP)
             assert owners(target / "of-0") == (100000, 100000)
             try:
                 detached.attach(target)
@@ -78,6 +80,7 @@ def test_it_is_attached_once(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_a_process_in_another_mount_namespace_attaches_it(mounting: Script) -> None:
     """The descriptor is passed to a container's process, which has no right to the file system."""
     mounting("""
@@ -99,7 +102,7 @@ def test_a_process_in_another_mount_namespace_attaches_it(mounting: Script) -> N
                     assert owners(target / "sub") == (0, 0)
                     (target / "new").touch()
                     assert owners(target / "new") == (0, 0)
-                    assert str(mount.uid_map) == "0:0:65536"
+                    assert tells(mount, "0:0:65536")
                     assert len(mounts_below(target)) == 2
                 assert mounts_below(target) == []
                 os._exit(0)
@@ -139,15 +142,41 @@ def test_the_kernel_tells_its_maps_or_the_error_says_since_when(mounting: Script
             except UsernsError as error:
                 assert (error.step, error.cause) == ("statmount", "kernel-too-old")
                 assert "7.0" in error.__notes__[0]
-                version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-                assert version < (7, 0)
+                assert native.KERNEL < (7, 0)
+            else:
+                assert native.KERNEL >= (7, 0)
             with detached.attach(target) as mount:
-                assert (str(mount.uid_map), str(mount.gid_map)) == (MAP, "5:6:7")
+                assert tells(mount, MAP, "5:6:7")
     """)
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.kernel("7.0")
+def test_its_maps_are_told_with_submounts_and_without(mounting: Script) -> None:
+    """The kernel itself does only with them. Nothing is left of the copy that it is asked for."""
+    mounting("""
+        (source / "sub").mkdir()
+        run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
+        for recursive in (True, False):
+            with open_idmapped(source, (MAP, "5:6:7"), recursive=recursive) as detached:
+                before = state()
+                assert tells(detached, MAP, "5:6:7")
+                assert state() == before
+                inner = os.open(".", os.O_PATH | os.O_CLOEXEC, dir_fd=detached.fileno())
+                with DetachedMount(inner) as again:
+                    assert tells(again, MAP, "5:6:7")
+        with DetachedMount(lowlevel.open_tree(-100, source, os.O_CLOEXEC | 1)) as plain:
+            assert (list(plain.uid_map), list(plain.gid_map)) == ([], [])
+        with open_idmapped(source, (MAP, MAP)) as detached:
+            native.refuse_system_call(428, errno.EPERM)  # open_tree
+            error = failure(lambda: detached.uid_map)
+            assert (error.step, error.errno, error.cause) == ("statmount", errno.EPERM, None)
+            assert "CAP_SYS_ADMIN" in error.__notes__[0]
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("recursive", [False, pytest.param(True, marks=pytest.mark.kernel("6.3"))])
 def test_an_interrupt_leaves_no_mount(script: Script, recursive: bool) -> None:
     """An exception of a signal handler, before or after any of the system calls."""
     script(

@@ -30,7 +30,8 @@ def by_somebody_else(process: UsernsProcess[bytes]) -> None:
     os.waitpid(process.pid, 0)
 
 
-each_reaper = pytest.mark.parametrize("reap", [by_us, by_somebody_else])
+kept_by_the_kernel = pytest.mark.kernel("6.15")
+each_reaper = pytest.mark.parametrize("reap", [by_us, pytest.param(by_somebody_else, marks=kept_by_the_kernel)])
 
 
 @each_reaper
@@ -68,6 +69,7 @@ def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> No
             resource.setrlimit(resource.RLIMIT_CORE, limit)
 
 
+@kept_by_the_kernel
 def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
     with UsernsProcess(["sh", "-c", "exit 9"]) as process:
         by_somebody_else(process)
@@ -78,6 +80,27 @@ def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
             process.waitid()
 
 
+@pytest.mark.kernel(before="6.15")
+@pytest.mark.parametrize("command", [["sh", "-c", "exit 9"], ["sh", "-c", "kill -9 $$"]])
+def test_where_the_kernel_does_not_keep_it_the_loss_is_told(command: list[str]) -> None:
+    with UsernsProcess(command, uid_map="root") as process:
+        by_somebody_else(process)
+        with pytest.raises(ChildProcessError):
+            process.waitid()
+        with pytest.warns(RuntimeWarning, match="status is lost"):
+            assert process.wait() == 255
+
+
+def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `python -W error`, where the warning is raised at the end of the block."""
+    monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeWarning, match="status is lost"), UsernsProcess(["true"]) as process:
+        by_somebody_else(process)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@kept_by_the_kernel
 def test_with_sigchld_ignored(script: Script) -> None:
     """The kernel reaps by itself then."""
     script("""
@@ -92,6 +115,7 @@ def test_with_sigchld_ignored(script: Script) -> None:
     """)
 
 
+@kept_by_the_kernel
 def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
     script("""
         import os, threading
@@ -114,6 +138,7 @@ def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
     """)
 
 
+@kept_by_the_kernel
 def test_beside_a_handler_that_reaps_everything(script: Script) -> None:
     """As servers that keep worker processes have it: on each SIGCHLD, whoever has ended is reaped."""
     script("""

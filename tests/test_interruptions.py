@@ -11,7 +11,7 @@ Script = Callable[..., str]
 
 MOUNTING = """
     import sys, warnings
-    from conftest import state
+    from leaks import state
     from interruptions import interruptions
     from mounting import *
     from usernsproc import create_userns, idmapped_mount, open_idmapped
@@ -84,7 +84,7 @@ def test_of_a_mount_that_is_taken_away(tree: str, propagation: str, script: Scri
 OWN_NAMESPACES = """
 import os, sys, warnings
 import native
-from conftest import state
+from leaks import state
 from interruptions import interruptions
 from usernsproc import *
 from usernsproc import _core

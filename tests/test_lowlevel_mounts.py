@@ -11,6 +11,8 @@ import pytest
 
 from usernsproc import lowlevel
 
+pytestmark = pytest.mark.kernel("6.8")
+
 AT_FDCWD = -100
 LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
 STATMOUNT_MNT_BASIC, STATMOUNT_MNT_POINT, STATMOUNT_FS_TYPE = 0x2, 0x10, 0x20
@@ -69,6 +71,7 @@ def test_listmount_in_pieces(script: Callable[..., str]) -> None:
     """)
 
 
+@pytest.mark.kernel("6.15")
 def test_open_tree_attr(tmp_path: Path) -> None:
     """A copy of a mount takes rights; without them it is the kernel's own error."""
     if os.geteuid() == 0:

@@ -77,6 +77,7 @@ def mounting(script: Script) -> Callable[[str], str]:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_a_shifted_directory(mounting: Callable[[str], str]) -> None:
     """Owners seen through the mount, owners on disk after writing, and nothing left."""
     mounting("""
@@ -98,6 +99,7 @@ def test_a_shifted_directory(mounting: Callable[[str], str]) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_the_namespace_may_be_closed_once_it_is_mounted(mounting: Callable[[str], str]) -> None:
     mounting("""
         userns = create_userns(MAP, MAP)
@@ -108,6 +110,7 @@ def test_the_namespace_may_be_closed_once_it_is_mounted(mounting: Callable[[str]
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_an_unmapped_id_cannot_create_files_through_it(mounting: Callable[[str], str]) -> None:
     mounting("""
         with idmapped_mount(source, target, (MAP, MAP)):
@@ -117,6 +120,7 @@ def test_an_unmapped_id_cannot_create_files_through_it(mounting: Callable[[str],
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_three_ranges_at_once(mounting: Callable[[str], str]) -> None:
     mounting("""
         ranges = "0:100000:10,1000:200000:1,10:300000:990"
@@ -129,6 +133,7 @@ def test_three_ranges_at_once(mounting: Callable[[str], str]) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_read_only(mounting: Callable[[str], str]) -> None:
     mounting("""
         with idmapped_mount(source, target, (MAP, MAP), read_only=True):
@@ -144,6 +149,7 @@ def test_read_only(mounting: Callable[[str], str]) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_a_single_file_and_relative_paths(mounting: Callable[[str], str]) -> None:
     mounting("""
         (work / "file").touch()
@@ -156,6 +162,7 @@ def test_a_single_file_and_relative_paths(mounting: Callable[[str], str]) -> Non
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_a_user_namespace_by_whatever_stands_for_it(mounting: Callable[[str], str]) -> None:
     """A namespace, a process, a descriptor, a path, a pair of maps."""
     mounting("""
@@ -169,6 +176,7 @@ def test_a_user_namespace_by_whatever_stands_for_it(mounting: Callable[[str], st
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_what_cannot_be_mounted_is_told_apart_and_nothing_has_changed(mounting: Callable[[str], str]) -> None:
     mounting("""
         error = failure(work / "nothing", target, (MAP, MAP))
@@ -191,6 +199,7 @@ def test_what_cannot_be_mounted_is_told_apart_and_nothing_has_changed(mounting: 
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_a_busy_mount_stays(mounting: Callable[[str], str]) -> None:
     """It is not detached lazily, so that nobody deletes below what seems to be gone."""
     mounting("""
@@ -210,6 +219,7 @@ def test_a_busy_mount_stays(mounting: Callable[[str], str]) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_the_mount_of_somebody_else_is_not_unmounted(mounting: Callable[[str], str]) -> None:
     mounting("""
         mount = idmapped_mount(source, target, (MAP, MAP))
@@ -244,6 +254,7 @@ def test_an_ordinary_user_is_refused_with_the_step(script: Script) -> None:
     """)
 
 
+@pytest.mark.kernel("6.3")
 def test_an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own(script: Script) -> None:
     """Where it is root, over a file system that it mounted there."""
     script("""
@@ -265,6 +276,7 @@ def test_an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own(script:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_at_the_limit_of_descriptors_nothing_is_mounted(mounting: Callable[[str], str]) -> None:
     """Nor left mounted, when the call fails at the last moment."""
     mounting("""
@@ -293,6 +305,7 @@ def test_at_the_limit_of_descriptors_nothing_is_mounted(mounting: Callable[[str]
 
 
 @pytest.mark.root
+@pytest.mark.kernel("5.12")
 def test_a_target_that_is_a_symbolic_link_is_followed(mounting: Callable[[str], str]) -> None:
     mounting("""
         (work / "link").symlink_to(target)

@@ -52,6 +52,7 @@ def test_one_map_where_two_are_needed(one_map: str) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_the_user_namespace(mounting: Script) -> None:
     """No user namespace; the initial one; one without maps, or with one map; a closed descriptor."""
     mounting("""
@@ -87,6 +88,7 @@ def test_of_the_user_namespace(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_somebody_elses_user_namespace(mounting: Script) -> None:
     """The maps are taken only by who controls the namespace: not by its child."""
     mounting("""
@@ -110,6 +112,7 @@ def test_of_somebody_elses_user_namespace(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_the_file_system(mounting: Script) -> None:
     """It cannot; its own user namespace would give the maps; its root is somebody else."""
     mounting("""
@@ -144,6 +147,7 @@ def test_of_the_file_system(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.15")
 def test_of_a_source_that_has_maps_already(mounting: Script) -> None:
     """The new maps are in place of the old ones; before Linux 6.15 it is refused, and nothing else is to blame."""
     mounting("""
@@ -153,7 +157,7 @@ def test_of_a_source_that_has_maps_already(mounting: Script) -> None:
         with idmapped_mount(source, target, (MAP, MAP)):
             with idmapped_mount(target, target_2, (other, other)) as mount:
                 assert owners(target_2 / "of-1000") == (301000, 301000)
-                assert str(mount.uid_map) == other
+                assert tells(mount, other)
                 assert create_as(300001, target_2 / "new") == 0
                 assert owners(source / "new") == (1, 1)
                 assert owners(target / "new") == (100001, 100001)
@@ -179,6 +183,39 @@ def test_of_a_source_that_has_maps_already(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel(before="5.12")
+def test_of_a_kernel_without_idmapped_mounts(mounting: Script) -> None:
+    mounting("""
+        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "ENOSYS", "kernel-too-old")
+        assert "5.12" in failure(open_idmapped, source, (MAP, MAP)).__notes__[0]
+        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
+        assert mounts_below(target) == []
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.kernel("5.12", before="6.3")
+def test_of_a_file_system_that_can_be_idmapped_later(mounting: Script) -> None:
+    mounting("""
+        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "EINVAL", "no-idmap-support")
+        assert "6.3" in failure(open_idmapped, source, (MAP, MAP)).__notes__[0]
+        assert supports_idmap(source)[:3] == (False, "tmpfs", "no-idmap-support")
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.kernel("5.12", before="6.15")
+def test_of_a_source_that_has_maps_already_before_others_could_replace_them(mounting: Script) -> None:
+    mounting("""
+        source = make_file_system("ext4", work)
+        with idmapped_mount(source, target, (MAP, MAP)):
+            assert cause(target, source, ("root", "root")) == ("mount_setattr", "EPERM", "already-idmapped")
+            assert "6.15" in failure(open_idmapped, target, (MAP, MAP)).__notes__[0]
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_an_old_kernel(mounting: Script) -> None:
     mounting("""
         native.refuse_system_call(NR_MOUNT_SETATTR, errno.ENOSYS)
@@ -191,6 +228,7 @@ def test_of_an_old_kernel(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_a_seccomp_profile(mounting: Script) -> None:
     """One that knows no mount_setattr and says EPERM to it: no right is missing."""
     mounting("""
@@ -203,6 +241,7 @@ def test_of_a_seccomp_profile(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_rights_in_the_mount_namespace(mounting: Script) -> None:
     mounting("""
         with create_userns(MAP, MAP) as userns, open_idmapped(source, userns) as detached:
@@ -215,6 +254,7 @@ def test_of_rights_in_the_mount_namespace(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_a_source_or_target_in_another_mount_namespace(mounting: Script) -> None:
     mounting("""
         with UsernsProcess(["sleep", "10"], uid_map="root", gid_map="root", namespaces=("mnt",)) as process:
@@ -227,6 +267,7 @@ def test_of_a_source_or_target_in_another_mount_namespace(mounting: Script) -> N
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_what_a_less_privileged_mount_namespace_may_not_undo(mounting: Script) -> None:
     """There, the mounts that came with it keep their attributes and their submounts, whoever asks."""
     mounting("""
@@ -256,6 +297,7 @@ def test_of_what_a_less_privileged_mount_namespace_may_not_undo(mounting: Script
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_source_and_target(mounting: Script) -> None:
     mounting("""
         (work / "file").touch()
@@ -274,6 +316,7 @@ def test_of_source_and_target(mounting: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_of_too_many_mounts(script: Script) -> None:
     """The limit is the whole system's: the program asks the kernel for more than it has."""
     script(
@@ -309,6 +352,7 @@ def test_an_ordinary_user_has_no_rights_to_mount(script: Script) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told(mounting: Script) -> None:
     """Never a wrong cause."""
     mounting("""
@@ -332,6 +376,7 @@ def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told(mountin
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_without_proc(mounting: Script) -> None:
     """It tells which mounts there are, so nothing is mounted that could not be found again."""
     mounting("""

@@ -9,7 +9,7 @@ import pytest
 
 from usernsproc import idmapped_mount
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.kernel("6.3")]
 
 Script = Callable[..., str]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from usernsproc import (
     _core,
     create_userns,
 )
+from usernsproc._namespaces.listing import _kernel_list
 
 Script = Callable[..., str]
 OWN = f"0:{os.geteuid()}:1", f"0:{os.getegid()}:1"
@@ -74,8 +76,9 @@ def test_those_of_a_process_have_owner_parent_and_maps() -> None:
                 pins=(),
                 uid_map=OWN[0],
                 gid_map=OWN[1],
-                routes=((f"/proc/{holder.pid}/task/{holder.pid}/ns/user",),),
+                routes=((f"/proc/{holder.pid}/task/{holder.pid}/ns/user",), *info.routes[1:]),
             )
+            assert all(isinstance(number, int) for (number,) in info.routes[1:])  # where the kernel lists it
         for kind in kinds:
             with holder.namespace(kind) as namespace, Namespace.current(kind) as current:
                 owned = info_of(namespace, found)
@@ -417,6 +420,7 @@ def number_of(namespace: Namespace) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
+@pytest.mark.kernel("6.18")
 def test_a_namespace_is_opened_by_its_number() -> None:
     """open_by_handle_at, Linux 6.18, with the number that the kernel never gives out again."""
     with Namespace.current("net") as net:
@@ -428,6 +432,74 @@ def test_a_namespace_is_opened_by_its_number() -> None:
             return
         with Namespace(fd) as again:
             assert again == net
+
+
+@pytest.mark.root
+@pytest.mark.kernel("6.19")
+def test_the_kernel_lists_what_nothing_in_proc_leads_to() -> None:
+    """Here a namespace whose only descriptor is on its way through a socket."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with create_userns("root", "root") as userns:
+            identity = userns.inode, number_of(userns)
+            socket.send_fds(ours, [b"x"], [userns.fileno()])
+        found = Namespace.list("user")
+        (info,) = [info for info in found if info.inode == identity[0]]
+        assert (info.pids, info.pins, info.routes) == ((), (), ((identity[1],),))
+        assert (info.owner_uid, info.uid_map) == (os.geteuid(), OWN[0])
+        assert found.unseen_namespaces == 0
+        with info.open() as namespace:
+            assert (namespace.inode, number_of(namespace)) == identity
+    assert not is_listed("user", identity[0])
+
+
+@pytest.mark.root
+@pytest.mark.kernel("6.19")
+def test_the_kernel_lists_what_is_mounted_where_no_process_is(script: Script) -> None:
+    script("""
+        import os, socket, time
+        from mounting import *
+        from usernsproc import Namespace, create_userns
+
+        def make(channel):
+            mine = own_mount_namespace()
+            with create_userns("root", "root") as userns, Namespace.current("mnt") as mounts:
+                userns.pin(mine / "pin")
+                channel.send(str(userns.inode).encode())
+                socket.send_fds(channel, [b"x"], [mounts.fileno()])
+
+        ours, theirs = socket.socketpair()
+        if (pid := os.fork()) == 0:
+            make(theirs)
+            os._exit(0)
+        inode = int(ours.recv(100))
+        _, (mounts,), _, _ = socket.recv_fds(ours, 1, 1)
+        os.waitpid(pid, 0)
+
+        def routes():
+            return [info.routes for info in Namespace.list("user") if info.inode == inode]
+
+        (((number,),),) = routes()
+        assert isinstance(number, int)
+        os.close(mounts)
+        end = time.monotonic() + 10
+        while routes():
+            assert time.monotonic() < end  # a mount namespace goes a moment later
+            time.sleep(0.05)
+    """)
+
+
+@pytest.mark.root
+@pytest.mark.kernel("6.19")
+def test_all_that_the_kernel_lists_is_there() -> None:
+    """More than it gives at once. (An ordinary user is given only those that it is in.)"""
+    with ExitStack() as stack:
+        made = [stack.enter_context(create_userns("root", "root")) for _ in range(600)]
+        numbers = set(_kernel_list())
+        assert numbers >= {number_of(namespace) for namespace in made}
+        listed = {info.inode: info for info in Namespace.list("user")}
+        for namespace in made:
+            assert (number_of(namespace),) in listed[namespace.inode].routes
 
 
 def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,7 +543,7 @@ def network_that_a_socket_holds() -> socket.socket:
 
 @pytest.mark.root
 def test_what_only_the_kernel_lists_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here a network namespace that only a socket holds. Its owner comes with it."""
+    """Here a network namespace that only a socket holds (which Linux 7.3 does not list). Its owner comes with it."""
     SIOCGSKNS = 0x894C  # noqa: N806
     holding = network_that_a_socket_holds()
     with holding:

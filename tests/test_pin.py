@@ -483,6 +483,7 @@ def test_a_pin_ends_with_the_mount_namespace_that_it_was_made_in(tmp_path: Path)
 
 
 @pytest.mark.root
+@pytest.mark.kernel("6.3")
 def test_a_pin_serves_an_idmapped_mount(mounts: Mounts) -> None:
     mounts("""
         native.must(native.libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, None))

@@ -147,7 +147,8 @@ class DetachedMount:
 
     @property
     def uid_map(self) -> IdMap:
-        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`)."""
+        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`),
+        and of a mount without submounts only to who may copy it (else: `EPERM`)."""
         return maps_of_detached_mount(self.fileno())[0]
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from errno import ENOSYS, EPERM
+from errno import EINVAL, ENOSYS, EPERM
 
 from .. import _core
 from .._errors import userns_error
+from .._namespaces.namespace import Namespace
 from .abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -61,6 +62,7 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
             attributes.propagation,
             userns_fd,
         )
+        _refuse_missing_maps(tree, userns_fd)
         result, tree = tree, -1
         return result
     except OSError as error:
@@ -78,6 +80,25 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
     except OSError as error:
         errno = EPERM if error.errno == ENOSYS else error.errno or 0
         raise _core.Failure("mount_setattr", errno) from None
+
+
+def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
+    """Older kernels, as 6.1, take also a user namespace whose maps are not written, and show all
+    files as nobody's. Only where the top is shown so are the maps looked at: that takes a process."""
+    shown = os.stat(tree)
+    if shown.st_uid != _overflow_id("uid") and shown.st_gid != _overflow_id("gid"):
+        return
+    with Namespace(os.dup(userns_fd)) as userns:
+        if not (userns.uid_map and userns.gid_map):
+            raise _core.Failure("mount_setattr", EINVAL)
+
+
+def _overflow_id(kind: str) -> int:
+    try:
+        with open(f"/proc/sys/kernel/overflow{kind}") as file:
+            return int(file.read())
+    except FileNotFoundError:  # no /proc, which is told later
+        return 65534
 
 
 def can_copy(source_fd: int, *, recursive: bool) -> bool:

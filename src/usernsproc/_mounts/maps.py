@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
-from errno import EINVAL, ENOENT, ENOSYS
+from errno import EINVAL, ENOENT, ENOSYS, EPERM
 from typing import NoReturn
 
 from .. import _core
 from .._errors import userns_error
 from .._maps.idmap import IdMap
 from .abi import (
+    AT_EMPTY_PATH,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
     STATMOUNT_BY_FD,
     STATMOUNT_MNT_GIDMAP,
     STATMOUNT_MNT_UIDMAP,
@@ -41,12 +46,34 @@ def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
 def maps_of_detached_mount(fd: int) -> UidAndGidMap:
     try:
         answer = _core.statmount(0, _QUESTION, 0, fd, STATMOUNT_BY_FD)
+    except FileNotFoundError:
+        answer = _ask_of_copy(fd)
     except OSError as error:
         if error.errno in (EINVAL, ENOSYS):
             note = "The kernel tells the maps of a detached mount since Linux 7.0. Attach it, and ask the Mount."
             raise _too_old(error.errno, None, note) from None
         _refused(error, None)
     return _maps(answer, None)
+
+
+def _ask_of_copy(fd: int) -> bytes:
+    """The kernel looks for a root below the top of the namespace that a detached mount is in, and
+    that is `ENOENT` where the mount is alone. So ask for a copy that has another one upon it."""
+    copies: list[int] = []
+    try:
+        for _ in range(2):
+            copies.append(_core.open_tree(fd, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH))
+        below, above = copies
+        _core.move_mount(above, b"", below, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+        return _core.statmount(0, _QUESTION, 0, below, STATMOUNT_BY_FD)
+    except OSError as error:
+        note = None
+        if error.errno == EPERM:
+            note = "A mount without submounts has to be copied for that: likely, CAP_SYS_ADMIN is missing."
+        raise userns_error("statmount", error.errno or 0, note=note) from None
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 def _refused(error: OSError, target: str | None) -> NoReturn:

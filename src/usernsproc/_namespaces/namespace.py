@@ -421,8 +421,9 @@ class Namespace:
         Found in `/proc`: those of the threads of all processes, those that open
         descriptors and bind mounts hold, and their parents and owners. Where the
         kernel lists them itself (`listns(2)`, Linux 6.19), those that only something
-        else holds, such as a socket, or a mount in a mount namespace without any
-        process, are found too. No descriptor stays open.
+        else holds, such as a descriptor in a socket's queue, or a mount in a mount
+        namespace without any process, are found too. It does not list a network
+        namespace that only a socket is in. No descriptor stays open.
 
         It is no snapshot: what begins or ends meanwhile may be missed, or may be
         gone.

@@ -137,9 +137,11 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         if self._is_holder or self._pidfd < 0 or self._is_copy():
             self.close()
             return
-        super().__exit__(exc_type, value, traceback)
-        if self.returncode is not None:
-            self._close_pidfd()
+        try:
+            super().__exit__(exc_type, value, traceback)
+        finally:
+            if self.returncode is not None:
+                self._close_pidfd()
 
     def __del__(self, *ignored: Any) -> None:
         # A running child stays in subprocess._active, which reaps it later: as in Popen.
