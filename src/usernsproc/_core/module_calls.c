@@ -2,6 +2,7 @@
 #include "module.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -177,6 +178,19 @@ enum { STATMOUNT_FIRST_SIZE = 4096, STATMOUNT_LAST_SIZE = 1 << 20 };
 PyDoc_STRVAR(statmount_doc, "statmount(mount_id, mask, namespace_id, fd, flags) -> bytes\n\n"
 			    "statmount(2), Linux 6.8: a struct statmount and its strings.");
 
+/* The kernel says in the first word how much of the buffer it has written. */
+static PyObject *cut_to_size(PyObject *answer)
+{
+	const char *told = PyBytes_AsString(answer);
+	PyObject *cut;
+	uint32_t size;
+
+	memcpy(&size, told, sizeof(size));
+	cut = PyBytes_FromStringAndSize(told, size < PyBytes_Size(answer) ? (Py_ssize_t)size : PyBytes_Size(answer));
+	Py_DECREF(answer);
+	return cut;
+}
+
 static PyObject *core_statmount(PyObject *module, PyObject *arguments)
 {
 	unsigned long long mount_id, mask, namespace_id;
@@ -203,7 +217,7 @@ static PyObject *core_statmount(PyObject *module, PyObject *arguments)
 			break;
 	}
 	if (result == 0)
-		return answer;
+		return cut_to_size(answer);
 	PyErr_SetFromErrno(PyExc_OSError);
 	Py_DECREF(answer);
 	return NULL;
