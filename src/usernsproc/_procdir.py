@@ -98,7 +98,7 @@ def _open_by_pid(pid: int) -> int:
         raise ValueError(f"{pid} is neither a pid nor a pidfd")
     try:
         [pidfd] = map(os.pidfd_open, (pid,))  # as below
-    except (ProcessLookupError, OverflowError):
+    except ProcessLookupError:
         raise _gone(pid) from None
     except OSError as error:
         raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
