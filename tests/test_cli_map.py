@@ -178,7 +178,7 @@ def test_a_preset_that_this_user_cannot_have_is_an_error_with_its_remedy() -> No
         (["everything"], "'everything' is no"),
         (["0:4294967296:1"], "4294967296"),
         (["--pid", "999999999"], "/proc/999999999"),
-        (["--pid", str(10**20)], f"/proc/{10**20}: No such process"),
+        (["--pid", str(10**20)], f"{10**20} is neither a pid nor a pidfd"),
         (["--namespace", "/etc/passwd"], "/etc/passwd"),
         (["--namespace", "/proc/self/ns/net"], "Invalid argument"),
         (["root", "--pid", "1"], "not allowed"),

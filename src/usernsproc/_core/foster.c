@@ -22,7 +22,7 @@
 #define __WALL 0x40000000
 #endif
 
-#define LIVENESS_CHECK_NANOSECONDS 200000000
+#define LIVENESS_CHECK_NANOSECONDS 20000000
 #define REAPS_WITHIN_MILLISECONDS 1000
 
 static void set_word(int32_t *word, int32_t value)
