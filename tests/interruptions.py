@@ -24,7 +24,13 @@ class Interruption(BaseException):
     pass
 
 
-def interruptions(call: Callable[[], Any], undo: Callable[[Any], object]) -> Iterator[tuple[str, Interruption]]:
+class TimeIsUp(TimeoutError):
+    """As handlers of SIGALRM raise it: an `OSError`, which is not to be taken for that of a system call."""
+
+
+def interruptions(
+    call: Callable[[], Any], undo: Callable[[Any], object], kind: type[BaseException] = Interruption
+) -> Iterator[tuple[str, BaseException]]:
     """Call it again and again, interrupted at one point later each time; tells where. In the end it is not, and is
     undone, as where the exception was ignored by Python, in a `__del__`."""
     for number in count(1):
@@ -37,12 +43,12 @@ def interruptions(call: Callable[[], Any], undo: Callable[[Any], object]) -> Ite
                 if points == number:  # noqa: B023
                     after = f" after {function.__name__}" if event == "c_return" else ""
                     where = f"{os.path.basename(frame.f_code.co_filename)} {frame.f_code.co_name}{after}"
-                    raise Interruption
+                    raise kind
 
         sys.setprofile(at_a_point)
         try:
             result = call()
-        except Interruption as error:
+        except (kind, OSError) as error:  # one may have become another
             sys.setprofile(None)
             found = error.with_traceback(None)
             del error

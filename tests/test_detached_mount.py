@@ -134,6 +134,23 @@ def test_a_mount_that_is_mounted_is_not_moved(mounting: Script) -> None:
 
 
 @pytest.mark.root
+def test_to_ask_for_its_maps_mounts_nothing_elsewhere(mounting: Script) -> None:
+    """A copy of a shared mount is a peer of it: what is mounted on the one is mounted on the other."""
+    mounting("""
+        from usernsproc._mounts.maps import _ask_of_copy
+        native.must(native.libc.mount(None, bytes(source.parent), None, native.MS_SHARED, None))
+        before = state()["mounts"]
+        with open_idmapped(source, (MAP, MAP), propagation="shared") as detached:
+            try:
+                _ask_of_copy(detached.fileno())
+            except UsernsError as error:
+                assert error.step == "statmount"
+                assert native.KERNEL < (7, 0)
+        assert state()["mounts"] == before
+    """)
+
+
+@pytest.mark.root
 def test_the_kernel_tells_its_maps_or_the_error_says_since_when(mounting: Script) -> None:
     mounting("""
         with open_idmapped(source, (MAP, "5:6:7")) as detached:

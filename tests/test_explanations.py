@@ -165,6 +165,14 @@ def test_what_the_surroundings_do_not_show_is_not_guessed(
     assert explain(step, errno, recorded(changed)) is None
 
 
+def test_what_was_refused_without_asking_the_kernel_has_its_own_reason(recorded: Recorded) -> None:
+    """A user without subordinate ids is none of AppArmor's doing."""
+    assert explain("uid_map", EPERM, recorded(UBUNTU), foreseen=True) is None
+    unmapped = explain("uid_map", EPERM, recorded({**status(uid="65534"), "proc/self/uid_map": ""}), foreseen=True)
+    assert unmapped
+    assert unmapped.cause == "own-id-unmapped"
+
+
 def test_nothing_can_be_read(tmp_path: Path) -> None:
     """As in a chroot without `/proc`: nothing is known, and nothing is made up."""
     around = Surroundings.read(tmp_path)

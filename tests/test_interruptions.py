@@ -159,10 +159,13 @@ def test_of_namespaces_that_are_looked_up_to_be_joined(inside: Inside) -> None:
     """)
 
 
-def test_of_a_thread_that_enters_and_comes_back(inside: Inside) -> None:
+@pytest.mark.parametrize("exception", ["Interruption", "TimeIsUp"])
+def test_of_a_thread_that_enters_and_comes_back(exception: str, inside: Inside) -> None:
     """It is where it was. But for the very beginning of `__enter__` and of `__exit__`: there an
     exception comes too early for any context manager that is written in Python."""
-    inside("""
+    inside(
+        f"from interruptions import {exception} as Exceptional\n"
+        + dedent("""
         with UsernsProcess(uid_map="root", namespaces=["net", "mnt"]) as holder:
             for kind in ("net", "mnt"):
                 with holder.namespace(kind) as namespace, Namespace.current(kind) as own:
@@ -172,10 +175,10 @@ def test_of_a_thread_that_enters_and_comes_back(inside: Inside) -> None:
                     link = f"/proc/thread-self/ns/{kind}"
                     before, descriptors, cwd = os.readlink(link), state()["descriptors"], os.getcwd()
                     points = 0
-                    for where, error in interruptions(namespace.enter, lambda entered: entered.leave()):
+                    for where, error in interruptions(namespace.enter, lambda entered: entered.leave(), Exceptional):
                         assert (os.readlink(link), state()["descriptors"]) == (before, descriptors), where
                         assert os.getcwd() == cwd
-                    for where, error in interruptions(visit, lambda _: None):
+                    for where, error in interruptions(visit, lambda _: None, Exceptional):
                         if where in ("enter.py __enter__", "enter.py __exit__"):
                             _core.setns(own.fileno(), 0)
                             os.chdir(cwd)
@@ -184,6 +187,7 @@ def test_of_a_thread_that_enters_and_comes_back(inside: Inside) -> None:
                         points += 1
                     assert points > 20, points
     """)
+    )
 
 
 FAILING = """

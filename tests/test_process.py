@@ -592,7 +592,9 @@ def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again(script: S
                 os.close(fd)
             process = UsernsProcess(uid_map="root", gid_map="root", **options)
             return process, [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
-        for options in ({}, {"args": ["true"]}, {"namespaces": ["pid"], "args": ["true"], "user": 0}):
+        command = {"args": ["true"]}
+        created = {"on_created": lambda process: None}
+        for options in ({}, command, {**command, **created}, {**command, "namespaces": ["pid"], "user": 0}):
             process, streams = streams_of(**options)
             assert streams == [0, 1, 2], (options, streams, process.pidfd)
             process.close()

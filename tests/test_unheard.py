@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 Script = Callable[..., str]
 
 CALLS = """
@@ -73,6 +75,28 @@ def test_it_does_not_matter_whether_sigchld_is_ignored(script: Script) -> None:
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for call in calls * 10:
     call()
+userns.close()
+"""
+    )
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("call", ["userns.uid_map", "make_for_another()"])
+@pytest.mark.parametrize("how", ["entered", "made"])
+def test_from_where_children_go_to_another_pid_namespace(how: str, call: str, script: Script) -> None:
+    """There a child has another number than here. In a new one the first is process 1, and ends it."""
+    script(
+        CALLS
+        + f"""
+import native
+from usernsproc import UsernsProcess
+if "{how}" == "made":
+    native.unshare(native.CLONE_NEWPID)
+    {call}
+else:
+    with UsernsProcess(uid_map="root", namespaces=["pid"]) as holder, holder.namespace("pid") as pids, pids.enter():
+        {call}
+        {call}
 userns.close()
 """
     )

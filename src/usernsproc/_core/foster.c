@@ -22,8 +22,16 @@
 #define __WALL 0x40000000
 #endif
 
-#define LIVENESS_CHECK_NANOSECONDS 20000000
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+#define ORPHAN_LOOKS 50
 #define REAPS_WITHIN_MILLISECONDS 1000
+
+static const struct {
+	int64_t seconds, nanoseconds;
+} liveness_check = {0, 20000000};
 
 static void set_word(int32_t *word, int32_t value)
 {
@@ -81,12 +89,8 @@ static void foster_child(void *argument)
 /* Until it has set the word. Somebody may have killed it before. */
 static int wait_for_word(const struct foster *foster, int32_t *word)
 {
-	struct {
-		int64_t seconds, nanoseconds;
-	} limit = {0, LIVENESS_CHECK_NANOSECONDS};
-
 	while (!__atomic_load_n(word, __ATOMIC_ACQUIRE))
-		if (RAW4(futex, word, FUTEX_WAIT, 0, &limit) == -ETIMEDOUT && has_ended(foster->pidfd))
+		if (RAW4(futex, word, FUTEX_WAIT, 0, &liveness_check) < 0 && has_ended(foster->pidfd))
 			return __atomic_load_n(word, __ATOMIC_ACQUIRE) ? 0 : -1;
 	return 0;
 }
@@ -130,15 +134,21 @@ int start_foster(struct foster *foster, struct failure *failure)
 	return fail(failure, STEP_clone, pid > 0 ? ESRCH : (int)-pid);
 }
 
-/* It was killed. A child that it may have made ends by itself, but runs in our memory until then. */
+/* The foster was killed. A child that it has made ends by itself, but runs in our memory until
+ * then, which the kernel tells by `tid`. If that does not happen, there is none: a pidfd that
+ * a failing clone has written is not open. */
 static void end_orphan(struct birth *birth)
 {
-	if (birth->pidfd >= 0) {
-		RAW4(pidfd_send_signal, birth->pidfd, SIGKILL, 0, 0);
-		has_ended_within(birth->pidfd, -1);
+	int32_t *tid = &birth->child->tid;
+	siginfo_t info;
+
+	for (int look = 0; __atomic_load_n(tid, __ATOMIC_ACQUIRE) && look < ORPHAN_LOOKS; look++)
+		RAW4(futex, tid, FUTEX_WAIT, 1, &liveness_check);
+	if (!__atomic_load_n(tid, __ATOMIC_ACQUIRE)) {
+		waitid((idtype_t)P_PIDFD, (id_t)birth->pidfd, &info, WEXITED | __WALL); /* where orphans come to us */
 		close(birth->pidfd);
-		birth->pidfd = -1;
 	}
+	birth->pidfd = -1;
 	birth->pid = -ESRCH;
 }
 
@@ -148,6 +158,8 @@ void clone_in_foster(struct foster *foster, struct birth *birth)
 	set_word(&foster->go, 1);
 	if (wait_for_word(foster, &foster->done) < 0)
 		end_orphan(birth);
+	if (birth->pid > 0 && foster->pid != foster->own_pid) /* that was the number in another pid namespace */
+		birth->pid = pid_of(birth->pidfd, (pid_t)birth->pid);
 }
 
 void end_foster(struct foster *foster)

@@ -13,7 +13,8 @@ static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
  * end of the pipe, so that there is no end of file. */
 static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
 {
-	struct pollfd ends[2] = {{.fd = from, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
+	/* In this order: what ends after the first look has written before the second. */
+	struct pollfd ends[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = from, .events = POLLIN}};
 	size_t length = 0;
 
 	while (length < size) {
@@ -22,7 +23,7 @@ static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
 		ends[0].revents = ends[1].revents = 0;
 		if (poll(ends, 2, -1) < 0)
 			continue;
-		if (!(ends[0].revents & POLLIN))
+		if (!(ends[1].revents & POLLIN))
 			break;
 		part = read(from, buffer + length, size - length);
 		if (part < 0 && errno != EINTR)

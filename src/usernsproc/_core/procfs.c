@@ -158,8 +158,8 @@ void kill_and_reap(pid_t pid, int pidfd)
 	siginfo_t info;
 	long result = RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
 
-	/* Refused by a filter? What has not been reaped still has its pid. */
-	if (result < 0 && result != -ESRCH)
+	/* Refused by a filter? What has not ended still has its pid. */
+	if (result < 0 && result != -ESRCH && !has_ended(pidfd))
 		kill(pid, SIGKILL);
 	do
 		result = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL);

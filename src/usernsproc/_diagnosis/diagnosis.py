@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .._errors import UsernsError
+from .._errors import IdMapPermissionError, UsernsError
 from .._mounts.userns_like import Path
 from .explanations import explain
 from .surroundings import Surroundings
@@ -122,7 +122,7 @@ def _tried(trial: Trial, path: Path, around: Surroundings) -> Ability:
 def _failed(trial: Trial, path: Path, error: OSError | ValueError, around: Surroundings) -> Ability:
     errno = error.errno if isinstance(error, OSError) else None
     step: str | None = getattr(error, "step", None)
-    row = explain(step, errno, around)
+    row = explain(step, errno, around, foreseen=isinstance(error, IdMapPermissionError))
     if row:
         return Ability(trial.name, _meaning(trial, path), False, step, errno, row.cause, *row.told(around))
     cause = error.cause if isinstance(error, UsernsError) else None

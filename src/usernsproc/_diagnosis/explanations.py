@@ -27,6 +27,8 @@ class Explanation:
     """With names of `Surroundings` to be filled in."""
     remedy: str
     """What changes least comes first."""
+    is_foreseen: bool = False
+    """It explains also what is refused before the kernel is asked."""
 
     def told(self, around: Surroundings) -> tuple[str, str]:
         """The reason and the remedy."""
@@ -58,6 +60,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         applies=lambda around: not around.own_ids_mapped,
         reason="The own user or group id is not mapped in the user namespace that this process is in.",
         remedy="Have the outer namespace made with a map of that id, or become one that it maps.",
+        is_foreseen=True,
     ),
     Explanation(
         cause="chroot",
@@ -150,9 +153,11 @@ EXPLANATIONS: tuple[Explanation, ...] = (
 )
 
 
-def explain(step: str | None, errno: int | None, around: Surroundings) -> Explanation | None:
-    """The row for a failed step, if the surroundings show why."""
+def explain(step: str | None, errno: int | None, around: Surroundings, *, foreseen: bool = False) -> Explanation | None:
+    """The row for a failed step, if the surroundings show why; *foreseen*: the kernel was not asked."""
     for row in EXPLANATIONS:
+        if foreseen and not row.is_foreseen:
+            continue
         if step in row.steps and errno in row.errnos and row.applies(around):
             return row
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from errno import ENOENT
+from errno import EIO, ENOENT
 from typing import NamedTuple
 
 from .._caller import CAP_SETGID, CAP_SETUID, Caller
@@ -56,17 +56,22 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         flags = struct.unpack("16sh22x", request)[1]
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
     except OSError as error:
-        sys.exit(error.errno)
+        sys.exit(100 + error.errno)
 """
+_ERRNO_FROM = 100  # lower ones are the interpreter's own
 
 
 def _net(_: Path) -> None:
     if not sys.executable:
         raise userns_error("exec", ENOENT, note="Python knows no interpreter (sys.executable) to try it with.")
     program = [sys.executable, "-I", "-S", "-c", _LOOPBACK_UP]
-    errno = run(program, uid_map="root", gid_map="root", namespaces=["net"], cwd="/").returncode
-    if errno:
-        raise userns_error("loopback", errno)
+    status = run(program, uid_map="root", gid_map="root", namespaces=["net"], cwd="/").returncode
+    if status > _ERRNO_FROM:
+        raise userns_error("loopback", status - _ERRNO_FROM)
+    if status:
+        raise userns_error(
+            "loopback", EIO, note=f"The interpreter to try it with, {sys.executable}, ended with {status}."
+        )
 
 
 def _idmapped_mount(path: Path) -> None:

@@ -52,22 +52,17 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
         [tree] = map(_core.open_tree, (source_fd,), (b"",), (flags,))
     except OSError as error:
         raise _core.Failure("open_tree", error.errno or 0) from None
+    below = AT_EMPTY_PATH | (flags & AT_RECURSIVE)
     try:
-        _core.mount_setattr(
-            tree,
-            b"",
-            AT_EMPTY_PATH | (flags & AT_RECURSIVE),
-            to_set,
-            attributes.to_clear,
-            attributes.propagation,
-            userns_fd,
-        )
-        _refuse_missing_maps(tree, userns_fd)
-        result, tree = tree, -1
-        return result
-    except OSError as error:
-        if error.errno != EPERM:
-            raise _core.Failure("mount_setattr", error.errno or 0) from None
+        try:
+            _core.mount_setattr(tree, b"", below, to_set, attributes.to_clear, attributes.propagation, userns_fd)
+        except OSError as error:
+            if error.errno != EPERM:
+                raise _core.Failure("mount_setattr", error.errno or 0) from None
+        else:
+            _refuse_missing_maps(tree, userns_fd)
+            result, tree = tree, -1
+            return result
     finally:
         if tree >= 0:
             os.close(tree)
@@ -89,8 +84,12 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
     if shown.st_uid != _overflow_id("uid") and shown.st_gid != _overflow_id("gid"):
         return
     with Namespace(os.dup(userns_fd)) as userns:
-        if not (userns.uid_map and userns.gid_map):
-            raise _core.Failure("mount_setattr", EINVAL)
+        try:
+            are_written = bool(userns.uid_map and userns.gid_map)
+        except PermissionError:
+            return  # who may not enter it cannot tell
+    if not are_written:
+        raise _core.Failure("mount_setattr", EINVAL)
 
 
 def _overflow_id(kind: str) -> int:

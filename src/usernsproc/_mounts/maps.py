@@ -14,6 +14,7 @@ from .abi import (
     AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
+    MS_PRIVATE,
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
     STATMOUNT_BY_FD,
@@ -61,9 +62,11 @@ def _ask_of_copy(fd: int) -> bytes:
     that is `ENOENT` where the mount is alone. So ask for a copy that has another one upon it."""
     copies: list[int] = []
     try:
-        for _ in range(2):
-            copies.append(_core.open_tree(fd, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH))
+        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+        copies += map(_core.open_tree, (fd, fd), (b"", b""), (flags, flags))
         below, above = copies
+        # A copy of a shared mount is a peer of it, to which the move would propagate.
+        _core.mount_setattr(below, b"", AT_EMPTY_PATH, 0, 0, MS_PRIVATE, 0)
         _core.move_mount(above, b"", below, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
         return _core.statmount(0, _QUESTION, 0, below, STATMOUNT_BY_FD)
     except OSError as error:

@@ -8,7 +8,7 @@ from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import UsernsError, userns_error
 from .kind import NamespaceKind
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeGuard
 
     from .namespace import Namespace
 
@@ -30,16 +30,22 @@ _LINK = {PID: "pid_for_children"}
 
 def enter(namespace: Namespace) -> Entered:
     """`Namespace.enter`."""
-    entered = Entered(namespace.kind)
+    entered, fd = Entered(namespace.kind), namespace.fileno()
     try:
-        _core.setns(namespace.fileno(), namespace.kind.flag)
-    except OSError as error:
-        entered.close()
-        raise _not_entered(namespace, error.errno or 0) from None
-    except BaseException as error:  # of a signal handler: the thread may have moved already
-        entered._undo(error)
+        _core.setns(fd, namespace.kind.flag)
+    except BaseException as error:
+        if _is_answer(error):
+            entered.close()
+            raise _not_entered(namespace, error.errno or 0) from None
+        entered._undo(error)  # of a signal handler: the thread may have moved already
         raise
     return entered
+
+
+def _is_answer(error: BaseException) -> TypeGuard[OSError]:
+    """Of a system call, in the frame that handles it. The exception of a signal handler,
+    which can be an `OSError` as well, has gone through the handler's frame."""
+    return isinstance(error, OSError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 class Entered:
@@ -78,6 +84,8 @@ class Entered:
             if self._kind is MNT:
                 self._fds += map(os.open, ("/", "."), (os.O_PATH | os.O_CLOEXEC,) * 2)
         except OSError as error:
+            if not _is_answer(error):
+                raise
             self._obstacle = error
             self.close()
 
@@ -114,6 +122,8 @@ class Entered:
         try:
             _core.setns(previous, self._kind.flag)
         except OSError as error:
+            if not _is_answer(error):
+                raise
             raise self._not_left(error.errno or 0) from None
         if directories:
             root, cwd = directories
@@ -122,6 +132,8 @@ class Entered:
                 os.chroot(".")
                 os.fchdir(cwd)
             except OSError as error:
+                if not _is_answer(error):
+                    raise
                 raise userns_error("chroot", error.errno or 0) from None
 
     def _undo(self, error: BaseException) -> None:
@@ -167,7 +179,9 @@ class Entered:
         try:
             [owner] = map(fcntl.ioctl, self._fds[:1], (_core.NS_GET_USERNS,))
             os.close(owner)
-        except OSError:
+        except OSError as error:
+            if not _is_answer(error):
+                raise
             return False
         return True
 
@@ -196,10 +210,9 @@ class Entered:
     ) -> None:
         try:
             self.leave()
-        except (OSError, RuntimeError):
-            raise
-        except BaseException as error:  # of a signal handler: the thread may not have moved yet
-            self._undo(error)
+        except BaseException as error:
+            if not isinstance(error, UsernsError) and self._thread == get_ident():
+                self._undo(error)  # of a signal handler: the thread may not have moved yet
             raise
         finally:
             self.close()

@@ -352,7 +352,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         closing it, must not disturb the core: it gets one of its own."""
         assert self._on_created is not None
         self.pid = pid
-        self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 0)
+        self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
         self._child_created = True
         self._creating_thread = threading.get_ident()
         try:
