@@ -283,15 +283,17 @@ def test_an_exception_of_a_handler_loses_no_process(what: str, script: Script) -
             pass
 
         def interrupt(*_):
-            raise Interrupt
+            if armed: # Python may come to it only after setitimer() has returned
+                raise Interrupt
 
         signal.signal(signal.SIGALRM, interrupt)
         before = len(os.listdir("/proc/self/fd"))
         for number in range(CALLS):
-            process = None
+            process, armed = None, True
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.00002 * (number % 60))
                 process = {what}
+                armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Interrupt:
                 pass
