@@ -600,3 +600,9 @@ def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again(script: S
             process.close()
         """
     )
+
+
+def test_no_descriptor_is_none_of_them() -> None:
+    """Popen takes it, or not, depending on Python's version and what else is asked for."""
+    options: dict[str, Any] = {"pass_fds": None}
+    assert UsernsProcess(["true"], uid_map="root", **options).wait() == 0

@@ -115,7 +115,6 @@ CASES: dict[str, dict[str, Any]] = {
     "pass_fds is negative": {"args": [TRUE], "pass_fds": [-1]},
     "pass_fds is too large": {"args": [TRUE], "pass_fds": [2**40]},
     "pass_fds has a word": {"args": [TRUE], "pass_fds": ["a"]},
-    "pass_fds is None": {"args": [TRUE], "pass_fds": None},
     "pass_fds is a number": {"args": [TRUE], "pass_fds": 1},
     "stdin is a word": {"args": [TRUE], "stdin": "x"},
     "stdin is too large": {"args": [TRUE], "stdin": 2**40},

@@ -58,14 +58,14 @@ def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
     return tuple(pairs)
 
 
-def descriptors_to_keep(pass_fds: Iterable[int]) -> tuple[int, ...]:
-    """Ascending, each once.
+def descriptors_to_keep(pass_fds: Iterable[int] | None) -> tuple[int, ...]:
+    """Ascending, each once. (`None` is none of them, as Popen has it on Python 3.13.)
 
     Raises:
         ValueError: a number that cannot be a descriptor.
         OSError: a descriptor that is not open (`EBADF`).
     """
-    fds = tuple(sorted({int(fd) for fd in pass_fds}))
+    fds = tuple(sorted({int(fd) for fd in pass_fds or ()}))
     for fd in fds:
         if not 0 <= fd <= _LARGEST_INT:
             raise ValueError(f"bad value(s) in pass_fds: {fd} is not a descriptor")
