@@ -98,6 +98,25 @@ def test_only_what_is_asked_for_is_told() -> None:
         diagnose("net").ability("userns")
 
 
+def test_an_interpreter_that_fails_is_told_and_says_nothing_itself(script: Script, tmp_path: Path) -> None:
+    """Of the words of others nothing is read, and none of them come between ours."""
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\necho noise; echo noise >&2; exit 3\n")
+    failing.chmod(0o755)
+    tmp_path.chmod(0o755)
+    printed = script(
+        """
+        import sys
+        from usernsproc import diagnose
+        sys.executable = sys.argv[1]
+        [ability] = diagnose("net").abilities
+        print(ability.works, ability.step, ability.remedy)
+        """,
+        str(failing),
+    )
+    assert printed == f"False loopback The interpreter to try it with, {failing}, ended with 3.\n"
+
+
 @pytest.mark.parametrize("name", ["", "Userns", "wlan"])
 def test_what_is_no_ability_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="userns, many-ids, mount, proc, net, idmapped-mount are"):

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SLEEP, sleeping
 
 from conftest import IS_ROOT
 from usernsproc import PIPE, Namespace, UsernsError, UsernsProcess, run
 
 Script = Callable[..., str]
 
-SLEEP = ("/bin/sleep", "1000")
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 WITH_ROOT: dict[str, Any] = {"uid_map": "0:0:1,1:100000:65536", "gid_map": "0:0:1,1:100000:65536"}
 OWN_ID = os.geteuid()
 OWNER = 100000
-
-
-@contextmanager
-def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
-    process = UsernsProcess(SLEEP, **options)
-    try:
-        yield process
-    finally:
-        process.close()
 
 
 def owner_of(process: UsernsProcess[Any]) -> int:

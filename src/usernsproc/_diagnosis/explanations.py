@@ -43,6 +43,7 @@ def _is_privileged(around: Surroundings) -> bool:
 _CLONE = ("clone",)
 _MAPS = ("setgroups", "uid_map", "gid_map")
 _INSIDE = ("propagation", "mount_proc", "loopback")
+_APPARMOR_PROFILE = "Let root load a profile for this program with the rule 'userns,' (apparmor_parser -r)."
 
 EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
@@ -103,7 +104,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         applies=lambda around: around.apparmor_restricts,
         reason="AppArmor refuses user namespaces to programs without a profile that allows them "
         "(kernel.apparmor_restrict_unprivileged_userns is 1); this one is called {label}.",
-        remedy="Let root load a profile for this program with the rule 'userns,' (apparmor_parser -r).",
+        remedy=_APPARMOR_PROFILE,
     ),
     Explanation(
         cause="selinux-userns",
@@ -138,7 +139,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         applies=lambda around: around.apparmor_restricts,
         reason="AppArmor lets this program, called {label}, make a user namespace, but takes all rights in it "
         "(kernel.apparmor_restrict_unprivileged_userns is 1).",
-        remedy="Let root load a profile for this program with the rule 'userns,' (apparmor_parser -r).",
+        remedy=_APPARMOR_PROFILE,
     ),
     Explanation(
         cause="proc-masked",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from errno import EIO, ENOENT
+from subprocess import DEVNULL
 from typing import NamedTuple
 
 from .._caller import CAP_SETGID, CAP_SETUID, Caller
@@ -65,7 +66,17 @@ def _net(_: Path) -> None:
     if not sys.executable:
         raise userns_error("exec", ENOENT, note="Python knows no interpreter (sys.executable) to try it with.")
     program = [sys.executable, "-I", "-S", "-c", _LOOPBACK_UP]
-    status = run(program, uid_map="root", gid_map="root", namespaces=["net"], cwd="/").returncode
+    ended = run(
+        program,
+        uid_map="root",
+        gid_map="root",
+        namespaces=["net"],
+        cwd="/",
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    status = ended.returncode
     if status > _ERRNO_FROM:
         raise userns_error("loopback", status - _ERRNO_FROM)
     if status:
