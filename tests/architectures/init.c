@@ -101,8 +101,8 @@ static struct plan plan_as(uint32_t id, char **argv)
 	struct plan plan = plan_for(argv);
 
 	plan.maps = subordinate_ids;
-	plan.credentials = (struct credentials){.set_uid = 1, .set_gid = 1, .set_groups = 1, .uid = id,
-						.gid = id, .group_count = 2, .groups = groups};
+	plan.credentials = (struct credentials){
+		.uid = {1, id}, .gid = {1, id}, .set_groups = 1, .group_count = 2, .groups = groups};
 	return plan;
 }
 
@@ -288,8 +288,7 @@ static void commands_behind_a_successor(void)
 	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
 	below_init.founding.namespaces |= CLONE_NEWPID;
 	below_init.is_init = 1;
-	owned.founding.set_owner = 1;
-	owned.founding.owner = 1234;
+	owned.founding.owner = (struct optional_id){1, 1234};
 	look(&before);
 	check_report(in_pid_namespace, REPORT_AS("33"), "a command as 33 in a pid namespace of its own");
 	check_report(below_init, REPORT_AS("33"), "a command below an init");

@@ -232,7 +232,7 @@ static void keep_capabilities_to_enter(struct child *child)
 	const struct founding *founding = &child->plan->founding;
 	struct capabilities own;
 
-	if (!founding->join_count && !founding->set_owner)
+	if (!founding->join_count && !founding->owner.is_set)
 		return;
 	must(child, STEP_capabilities, get_capabilities(&own));
 	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));

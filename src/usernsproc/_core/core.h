@@ -123,9 +123,15 @@ struct parent_death {
 	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
 };
 
+struct optional_id {
+	int32_t is_set;
+	uint32_t id;
+};
+
 struct credentials {
-	int32_t set_uid, set_gid, set_groups;
-	uint32_t uid, gid, group_count;
+	struct optional_id uid, gid;
+	int32_t set_groups;
+	uint32_t group_count;
 	const uint32_t *groups;
 };
 
@@ -162,8 +168,7 @@ struct join {
 struct founding {
 	const struct join *joins;
 	uint32_t join_count;
-	int32_t set_owner;
-	uint32_t owner; /* an id outside */
+	struct optional_id owner; /* outside */
 	uint64_t namespaces; /* CLONE_NEW... */
 };
 
@@ -231,6 +236,7 @@ struct plan {
 struct spawned {
 	pid_t pid;
 	int pidfd;
+	int proc_dir; /* until it runs: its directory in /proc, where its maps are written, or -1 */
 	int image_on_disk;
 	int in_cgroup; /* not only asked for: placed by clone */
 };

@@ -23,9 +23,14 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
-#ifndef F_SEAL_EXEC
-#define F_SEAL_EXEC 0x20
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x10
 #endif
+
+/* Nothing was ever mapped writable, so there is nothing but the future that F_SEAL_WRITE
+ * would look for: it empties the processor's lists of pages for that, which takes longer
+ * than to write the image. */
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
 
 #if defined(__x86_64__)
 #define MACHINE EM_X86_64
@@ -166,7 +171,7 @@ static int sealed_memfd(const char *image, size_t size)
 	if (fd < 0)
 		return -1;
 	if (write_all(fd, image, size) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
+	    fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
 		close_keeping_errno(fd);
 		return -1;
 	}

@@ -98,8 +98,8 @@ RAW_INLINE void make_namespaces(const struct launcher_parameters *own)
 {
 	const struct founding *founding = &own->founding;
 
-	if (founding->set_owner)
-		need(own, STEP_owner, RAW3(setresuid, -1, founding->owner, -1));
+	if (founding->owner.is_set)
+		need(own, STEP_owner, RAW3(setresuid, -1, founding->owner.id, -1));
 	if (founding->namespaces)
 		need(own, STEP_clone, RAW1(unshare, founding->namespaces));
 }
@@ -299,10 +299,10 @@ RAW_INLINE long take_ids(const struct credentials *ids)
 
 	if (ids->set_groups)
 		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->set_gid)
-		result = RAW3(setresgid, ids->gid, ids->gid, ids->gid);
-	if (result == 0 && ids->set_uid)
-		result = RAW3(setresuid, ids->uid, ids->uid, ids->uid);
+	if (result == 0 && ids->gid.is_set)
+		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
+	if (result == 0 && ids->uid.is_set)
+		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
 	return result;
 }
 

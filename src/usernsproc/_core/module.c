@@ -15,6 +15,7 @@
 
 struct module_state {
 	PyObject *failure;
+	PyObject *names_of_fields; /* of a Plan */
 };
 
 #define STEP_NAME(name) #name,
@@ -94,12 +95,13 @@ PyDoc_STRVAR(spawn_doc, "spawn(plan, between) -> image_on_disk\n\n"
 
 static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 {
+	struct module_state *state = PyModule_GetState(module);
 	PyObject *object, *between, *result = NULL;
 	struct plan plan;
 
 	if (!PyArg_ParseTuple(arguments, "OO:spawn", &object, &between))
 		return NULL;
-	if (get_plan(object, &plan) == 0)
+	if (get_plan(object, state->names_of_fields, &plan) == 0)
 		result = spawn_plan(module, object, &plan, between);
 	free_plan(&plan);
 	return result;
@@ -265,6 +267,9 @@ static int module_exec(PyObject *module)
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;
+	state->names_of_fields = names_of_fields();
+	if (!state->names_of_fields)
+		return -1;
 	if (add_constants(module) < 0 || add_namespace_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
@@ -275,6 +280,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	struct module_state *state = PyModule_GetState(module);
 
 	Py_VISIT(state->failure);
+	Py_VISIT(state->names_of_fields);
 	return 0;
 }
 
@@ -283,6 +289,7 @@ static int module_clear(PyObject *module)
 	struct module_state *state = PyModule_GetState(module);
 
 	Py_CLEAR(state->failure);
+	Py_CLEAR(state->names_of_fields);
 	return 0;
 }
 

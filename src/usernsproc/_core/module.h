@@ -7,9 +7,10 @@
 
 #include "core.h"
 
-/* module_plan.c: from a _plan.Plan, which has to outlive it. -1: an exception is set;
- * free_plan() in either case. */
-int get_plan(PyObject *object, struct plan *plan);
+/* module_plan.c: from a Plan, which has to outlive it, with the names of its attributes.
+ * -1: an exception is set; free_plan() in either case. */
+PyObject *names_of_fields(void);
+int get_plan(PyObject *object, PyObject *names, struct plan *plan);
 void free_plan(struct plan *plan);
 
 /* module_calls.c: thin system calls */

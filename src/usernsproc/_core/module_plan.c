@@ -6,76 +6,87 @@
 
 extern char **environ;
 
-static int get_long(PyObject *plan, const char *name, long *value)
+/* ---- from what an attribute holds to what a field holds ---- */
+
+static int take_number(PyObject *value, struct plan *plan, void *field)
 {
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
+	long number = PyLong_AsLong(value);
 
-	if (!attribute)
+	(void)plan;
+	if (number == -1 && PyErr_Occurred())
 		return -1;
-	*value = PyLong_AsLong(attribute);
-	Py_DECREF(attribute);
-	return *value == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
-static int get_int(PyObject *plan, const char *name, int *value)
-{
-	long wide = 0;
-
-	if (get_long(plan, name, &wide) < 0)
-		return -1;
-	if (wide < INT_MIN || wide > INT_MAX) {
-		PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", name);
+	if (number < INT_MIN || number > INT_MAX) {
+		PyErr_Format(PyExc_OverflowError, "%ld does not fit into a C int", number);
 		return -1;
 	}
-	*value = (int)wide;
+	*(int *)field = (int)number;
 	return 0;
 }
 
-/* The plan keeps the bytes alive. */
-static int get_text(PyObject *plan, const char *name, const char **text)
+static int take_flags(PyObject *value, struct plan *plan, void *field)
 {
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
-	char *bytes = NULL;
-	int result = 0;
+	unsigned long flags = PyLong_AsUnsignedLong(value);
 
-	if (!attribute)
-		return -1;
-	if (attribute != Py_None) /* a NUL inside is a ValueError */
-		result = PyBytes_AsStringAndSize(attribute, &bytes, NULL);
-	Py_DECREF(attribute);
-	*text = bytes;
-	return result;
+	(void)plan;
+	*(uint64_t *)field = flags;
+	return PyErr_Occurred() ? -1 : 0;
 }
 
-/* A NULL-terminated vector of the bytes in a tuple; PyMem_Free() it. */
-static char **vector_of(PyObject *tuple)
+/* -1: leave the id alone */
+static int take_id(PyObject *value, struct plan *plan, void *field)
 {
-	Py_ssize_t length = PyTuple_Size(tuple);
+	struct optional_id *id = field;
+	long number = PyLong_AsLong(value);
+
+	(void)plan;
+	if (number == -1 && PyErr_Occurred())
+		return -1;
+	id->is_set = number >= 0;
+	id->id = (uint32_t)number;
+	return 0;
+}
+
+/* A str of ours, or None. The plan keeps it alive. */
+static int take_text(PyObject *value, struct plan *plan, void *field)
+{
+	const char *text = value == Py_None ? NULL : PyUnicode_AsUTF8AndSize(value, NULL);
+
+	(void)plan;
+	*(const char **)field = text;
+	return text || value == Py_None ? 0 : -1;
+}
+
+/* Bytes of the user's, or None. The plan keeps them alive. */
+static int take_path(PyObject *value, struct plan *plan, void *field)
+{
+	char *path = NULL;
+
+	(void)plan;
+	if (value != Py_None && PyBytes_AsStringAndSize(value, &path, NULL) < 0) /* a NUL inside is a ValueError */
+		return -1;
+	*(const char **)field = path;
+	return 0;
+}
+
+/* A NULL-terminated vector of the bytes in a tuple. */
+static int take_vector(PyObject *value, struct plan *plan, void *field)
+{
+	Py_ssize_t length = PyTuple_Size(value);
 	char **vector;
 
+	(void)plan;
 	if (length < 0)
-		return NULL;
+		return -1;
 	vector = PyMem_Calloc((size_t)length + 1, sizeof(char *));
+	*(char ***)field = vector;
 	if (!vector) {
 		PyErr_NoMemory();
-		return NULL;
+		return -1;
 	}
-	for (Py_ssize_t i = 0; i < length; i++) {
-		if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &vector[i], NULL) < 0) {
-			PyMem_Free(vector);
-			return NULL;
-		}
-	}
-	return vector;
-}
-
-static char **get_vector(PyObject *plan, const char *name)
-{
-	PyObject *attribute = PyObject_GetAttrString(plan, name);
-	char **vector = attribute ? vector_of(attribute) : NULL;
-
-	Py_XDECREF(attribute);
-	return vector;
+	for (Py_ssize_t i = 0; i < length; i++)
+		if (PyBytes_AsStringAndSize(PyTuple_GetItem(value, i), &vector[i], NULL) < 0)
+			return -1;
+	return 0;
 }
 
 /* Another thread may change the environment as soon as we let go of the GIL,
@@ -101,145 +112,157 @@ static char **copy_of_environ(void)
 	return copy;
 }
 
-static char **get_environment(PyObject *plan)
+static int take_environment(PyObject *value, struct plan *plan, void *field)
 {
-	PyObject *attribute = PyObject_GetAttrString(plan, "envp");
-	char **vector = NULL;
-
-	if (attribute)
-		vector = attribute == Py_None ? copy_of_environ() : vector_of(attribute);
-	Py_XDECREF(attribute);
-	return vector;
+	if (value != Py_None)
+		return take_vector(value, plan, field);
+	*(char ***)field = copy_of_environ();
+	return *(char ***)field ? 0 : -1;
 }
 
-/* The numbers in a tuple of ints from 0 to 2**32 - 1; PyMem_Free() them. */
-static uint32_t *get_numbers(PyObject *plan, const char *name, int *count)
+/* Those in a tuple of ints from 0 to 2**32 - 1. */
+static uint32_t *numbers_of(PyObject *tuple, Py_ssize_t *count)
 {
-	PyObject *tuple = PyObject_GetAttrString(plan, name);
-	Py_ssize_t length = tuple ? PyTuple_Size(tuple) : -1;
-	uint32_t *numbers = length < 0 ? NULL : PyMem_Calloc((size_t)length + 1, sizeof(uint32_t));
+	uint32_t *numbers;
 
-	for (Py_ssize_t i = 0; numbers && i < length; i++) {
-		unsigned long number = PyLong_AsUnsignedLong(PyTuple_GetItem(tuple, i));
-
+	*count = PyTuple_Size(tuple);
+	if (*count < 0)
+		return NULL;
+	numbers = PyMem_Calloc((size_t)*count + 1, sizeof(*numbers));
+	if (!numbers)
+		PyErr_NoMemory();
+	for (Py_ssize_t i = 0; numbers && i < *count; i++) {
+		numbers[i] = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(tuple, i));
 		if (PyErr_Occurred()) {
 			PyMem_Free(numbers);
 			numbers = NULL;
-		} else {
-			numbers[i] = (uint32_t)number;
 		}
 	}
-	Py_XDECREF(tuple);
-	*count = (int)length;
-	if (!numbers && !PyErr_Occurred())
-		PyErr_NoMemory();
 	return numbers;
 }
 
-/* -1: leave the id alone */
-static int get_id(PyObject *plan, const char *name, int32_t *set, uint32_t *id)
+static int take_descriptors_to_keep(PyObject *value, struct plan *plan, void *field)
 {
-	long value;
+	Py_ssize_t count;
 
-	if (get_long(plan, name, &value) < 0)
-		return -1;
-	*set = value >= 0;
-	*id = (uint32_t)value;
-	return 0;
+	(void)field;
+	plan->keep = (int *)numbers_of(value, &count);
+	plan->keep_count = (int)count;
+	return plan->keep ? 0 : -1;
 }
 
-static int get_numbers_of_plan(PyObject *object, struct plan *plan)
+static int take_groups(PyObject *value, struct plan *plan, void *field)
 {
-	struct place *place = &plan->place;
-	int set_groups, no_new_privs;
-	long namespaces, ambient, propagation;
+	Py_ssize_t count;
 
-	if (get_int(object, "is_holder", &plan->is_alone) < 0 ||
-	    get_int(object, "stdin", &plan->stdio[0]) < 0 ||
-	    get_int(object, "stdout", &plan->stdio[1]) < 0 ||
-	    get_int(object, "stderr", &plan->stdio[2]) < 0 ||
-	    get_int(object, "close_fds", &plan->close_fds) < 0 ||
-	    get_int(object, "restore_signals", &plan->restore_signals) < 0 ||
-	    get_int(object, "start_new_session", &place->start_new_session) < 0 ||
-	    get_int(object, "init", &plan->is_init) < 0 ||
-	    get_int(object, "mount_proc", &place->mount_proc) < 0 ||
-	    get_long(object, "propagation", &propagation) < 0 ||
-	    get_id(object, "owner", &plan->founding.set_owner, &plan->founding.owner) < 0 ||
-	    get_int(object, "umask", &place->umask) < 0 ||
-	    get_int(object, "process_group", &place->process_group) < 0 ||
-	    get_int(object, "death_signal", &plan->death_signal) < 0 ||
-	    get_int(object, "set_groups", &set_groups) < 0 ||
-	    get_int(object, "no_new_privs", &no_new_privs) < 0 ||
-	    get_int(object, "cgroup", &plan->cgroup) < 0 ||
-	    get_long(object, "namespaces", &namespaces) < 0 ||
-	    get_long(object, "ambient_caps", &ambient) < 0 ||
-	    get_id(object, "uid", &plan->credentials.set_uid, &plan->credentials.uid) < 0 ||
-	    get_id(object, "gid", &plan->credentials.set_gid, &plan->credentials.gid) < 0)
-		return -1;
-	plan->credentials.set_groups = set_groups;
-	plan->privileges.no_new_privs = no_new_privs;
-	plan->privileges.ambient = (uint64_t)ambient;
-	plan->founding.namespaces = (uint64_t)namespaces;
-	place->propagation = (uint64_t)propagation;
-	return 0;
-}
-
-static int get_texts_of_plan(PyObject *object, struct plan *plan)
-{
-	if (get_text(object, "setgroups", &plan->maps.setgroups) < 0 ||
-	    get_text(object, "uid_map", &plan->maps.uid_map) < 0 ||
-	    get_text(object, "gid_map", &plan->maps.gid_map) < 0 ||
-	    get_text(object, "cwd", &plan->place.cwd) < 0)
-		return -1;
-	return 0;
-}
-
-static int get_memory_of_plan(PyObject *object, struct plan *plan)
-{
-	int group_count;
-
-	plan->command.argv = get_vector(object, "argv");
-	if (plan->command.argv)
-		plan->command.candidates = get_vector(object, "candidates");
-	if (plan->command.candidates)
-		plan->command.envp = get_environment(object);
-	if (plan->command.envp)
-		plan->keep = (int *)get_numbers(object, "keep_fds", &plan->keep_count);
-	if (plan->keep)
-		plan->credentials.groups = get_numbers(object, "groups", &group_count);
-	if (!plan->credentials.groups)
-		return -1;
-	plan->credentials.group_count = (uint32_t)group_count;
-	return 0;
+	(void)field;
+	plan->credentials.groups = numbers_of(value, &count);
+	plan->credentials.group_count = (uint32_t)count;
+	return plan->credentials.groups ? 0 : -1;
 }
 
 /* Pairs: descriptor, kind, descriptor, kind, … */
-static int get_joins(PyObject *object, struct plan *plan)
+static int take_joins(PyObject *value, struct plan *plan, void *field)
 {
-	int count;
-	uint32_t *numbers = get_numbers(object, "joins", &count);
+	Py_ssize_t count;
 
-	plan->founding.joins = (struct join *)numbers;
-	plan->founding.join_count = numbers ? (uint32_t)count / 2 : 0;
-	return numbers ? 0 : -1;
+	(void)field;
+	plan->founding.joins = (struct join *)numbers_of(value, &count);
+	plan->founding.join_count = (uint32_t)count / 2;
+	return plan->founding.joins ? 0 : -1;
 }
 
 /* None: that of the calling thread */
-static int get_signal_mask(PyObject *object, struct plan *plan)
+static int take_signal_mask(PyObject *value, struct plan *plan, void *field)
 {
-	PyObject *attribute = PyObject_GetAttrString(object, "signal_mask");
-	uint64_t *mask = NULL;
+	uint64_t *mask;
 
-	if (attribute && attribute != Py_None) {
-		mask = PyMem_Malloc(sizeof(*mask));
-		if (mask)
-			*mask = PyLong_AsUnsignedLongLong(attribute);
-		else
-			PyErr_NoMemory();
+	(void)field;
+	if (value == Py_None)
+		return 0;
+	plan->signal_mask = mask = PyMem_Malloc(sizeof(*mask));
+	if (!mask) {
+		PyErr_NoMemory();
+		return -1;
 	}
-	Py_XDECREF(attribute);
-	plan->signal_mask = mask;
+	*mask = PyLong_AsUnsignedLongLong(value);
 	return PyErr_Occurred() ? -1 : 0;
+}
+
+/* ---- all of a plan ---- */
+
+static const struct field {
+	const char *name;
+	int (*take)(PyObject *value, struct plan *plan, void *field);
+	size_t offset;
+} fields[] = {
+#define FIELD(name, take, field) {name, take, offsetof(struct plan, field)}
+	FIELD("is_holder", take_number, is_alone),
+	FIELD("namespaces", take_flags, founding.namespaces),
+	FIELD("joins", take_joins, founding.joins),
+	FIELD("owner", take_id, founding.owner),
+	FIELD("propagation", take_flags, place.propagation),
+	FIELD("mount_proc", take_number, place.mount_proc),
+	FIELD("init", take_number, is_init),
+	FIELD("setgroups", take_text, maps.setgroups),
+	FIELD("uid_map", take_text, maps.uid_map),
+	FIELD("gid_map", take_text, maps.gid_map),
+	FIELD("argv", take_vector, command.argv),
+	FIELD("candidates", take_vector, command.candidates),
+	FIELD("envp", take_environment, command.envp),
+	FIELD("cwd", take_path, place.cwd),
+	FIELD("stdin", take_number, stdio[0]),
+	FIELD("stdout", take_number, stdio[1]),
+	FIELD("stderr", take_number, stdio[2]),
+	FIELD("keep_fds", take_descriptors_to_keep, keep),
+	FIELD("close_fds", take_number, close_fds),
+	FIELD("restore_signals", take_number, restore_signals),
+	FIELD("start_new_session", take_number, place.start_new_session),
+	FIELD("umask", take_number, place.umask),
+	FIELD("process_group", take_number, place.process_group),
+	FIELD("uid", take_id, credentials.uid),
+	FIELD("gid", take_id, credentials.gid),
+	FIELD("set_groups", take_number, credentials.set_groups),
+	FIELD("groups", take_groups, credentials.groups),
+	FIELD("ambient_caps", take_flags, privileges.ambient),
+	FIELD("no_new_privs", take_number, privileges.no_new_privs),
+	FIELD("cgroup", take_number, cgroup),
+	FIELD("signal_mask", take_signal_mask, signal_mask),
+	FIELD("death_signal", take_number, death_signal),
+#undef FIELD
+};
+
+enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+
+PyObject *names_of_fields(void)
+{
+	PyObject *names = PyTuple_New(FIELDS);
+
+	for (int i = 0; names && i < FIELDS; i++) {
+		PyObject *name = PyUnicode_InternFromString(fields[i].name);
+
+		if (!name || PyTuple_SetItem(names, i, name) < 0)
+			Py_CLEAR(names);
+	}
+	return names;
+}
+
+int get_plan(PyObject *object, PyObject *names, struct plan *plan)
+{
+	static const struct place place = {NAMES_OF_PLACE};
+	int result = 0;
+
+	memset(plan, 0, sizeof(*plan));
+	plan->place = place;
+	for (int i = 0; result == 0 && i < FIELDS; i++) {
+		PyObject *value = PyObject_GetAttr(object, PyTuple_GetItem(names, i));
+
+		if (!value)
+			return -1;
+		result = fields[i].take(value, plan, (char *)plan + fields[i].offset);
+		Py_DECREF(value);
+	}
+	return result;
 }
 
 void free_plan(struct plan *plan)
@@ -251,16 +274,4 @@ void free_plan(struct plan *plan)
 	PyMem_Free((void *)plan->command.envp);
 	PyMem_Free(plan->keep);
 	PyMem_Free((void *)plan->credentials.groups);
-}
-
-int get_plan(PyObject *object, struct plan *plan)
-{
-	static const struct place place = {NAMES_OF_PLACE};
-
-	memset(plan, 0, sizeof(*plan));
-	plan->place = place;
-	if (get_numbers_of_plan(object, plan) < 0 || get_texts_of_plan(object, plan) < 0 ||
-	    get_signal_mask(object, plan) < 0 || get_joins(object, plan) < 0)
-		return -1;
-	return get_memory_of_plan(object, plan);
 }

@@ -15,10 +15,10 @@ static int needs_launcher(const struct plan *plan)
 {
 	const struct credentials *wanted = &plan->credentials;
 
-	if (plan->founding.join_count || plan->founding.set_owner)
+	if (plan->founding.join_count || plan->founding.owner.is_set)
 		return 1;
 	return !plan->is_alone &&
-	       (plan->is_init || wanted->set_uid || wanted->set_gid || wanted->set_groups);
+	       (plan->is_init || wanted->uid.is_set || wanted->gid.is_set || wanted->set_groups);
 }
 
 static int needs_keeper(const struct plan *plan)
@@ -34,17 +34,21 @@ static void futex_wake(int32_t *word)
 	RAW3(futex, word, FUTEX_WAKE, 1);
 }
 
-static int map(const struct plan *plan, const struct spawned *spawned, struct failure *failure)
+static int writes_maps(const struct plan *plan)
 {
-	int proc_dir, result;
+	return plan->maps.setgroups || plan->maps.uid_map || plan->maps.gid_map;
+}
 
-	if (!plan->maps.setgroups && !plan->maps.uid_map && !plan->maps.gid_map)
+static int map(const struct plan *plan, struct spawned *spawned, struct failure *failure)
+{
+	int result = 0;
+
+	if (!writes_maps(plan))
 		return 0;
-	result = proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
-	if (proc_dir >= 0) {
-		result = write_maps(proc_dir, &plan->maps, failure);
-		close(proc_dir);
-	}
+	if (spawned->proc_dir < 0)
+		result = spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
+	if (result >= 0)
+		result = write_maps(spawned->proc_dir, &plan->maps, failure);
 	if (result < 0)
 		blame_its_end(spawned->pidfd, failure);
 	return result;
@@ -66,7 +70,7 @@ static int move_to_cgroup(int cgroup, pid_t pid, struct failure *failure)
 }
 
 /* While the child waits: maps, cgroup, and whatever the caller wants to do. */
-static int prepare_child(const struct plan *plan, const struct spawned *spawned, struct failure *failure)
+static int prepare_child(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	if (map(plan, spawned, failure) < 0)
 		return -1;
@@ -129,6 +133,8 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 			struct failure *failure)
 {
 	close_end(&report[1]); /* so that its end is the end of the child's copy */
+	if (writes_maps(plan) && !has_successor(&plan->founding)) /* while it starts; else, or if in vain, later */
+		spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
 	if (wait_until_founded(report[0], spawned, failure) < 0) {
 		close_end(&report[0]); /* at which a successor ends that nobody has told of */
 		kill_and_reap_group(spawned->pid, spawned->pidfd);
@@ -192,6 +198,7 @@ static int run_born(const struct plan *plan, struct child *child, int report[2],
 	if (result < 0)
 		kill_and_reap(spawned->pid, spawned->pidfd);
 	wait_until_memory_is_left(child, spawned->pidfd);
+	close_if_open(spawned->proc_dir);
 	if (result < 0) {
 		close(spawned->pidfd);
 		spawned->pidfd = -1;
@@ -325,6 +332,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	int report[2] = {-1, -1}, result = -1;
 
 	spawned->pidfd = -1;
+	spawned->proc_dir = -1;
 	spawned->image_on_disk = 0;
 	if (!child)
 		return fail(failure, STEP_prepare, errno);

@@ -88,7 +88,7 @@ static int in_holder(struct foster *foster, uint32_t owner, const struct maps *m
 		.is_alone = 1,
 		.command = {nothing, nothing, nothing},
 		.place = {.umask = -1, .process_group = -1, NAMES_OF_PLACE},
-		.founding = {.set_owner = 1, .owner = owner, .namespaces = CLONE_NEWUSER},
+		.founding = {.owner = {1, owner}, .namespaces = CLONE_NEWUSER},
 		.cgroup = -1,
 		.death_signal = SIGKILL,
 		.between = between ? between->call : NULL,

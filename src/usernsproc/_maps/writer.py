@@ -27,9 +27,9 @@ _CAPABILITIES = {"uid_map": CAP_SETUID, "gid_map": CAP_SETGID}
 
 
 class Maps:
-    """What is to be written; `None`: left unwritten. Permitted when it was made."""
+    """What is to be written; `None`: left unwritten. Permitted when it was made, and not changed since."""
 
-    __slots__ = ("by_tool", "gid_map", "setgroups", "uid_map")
+    __slots__ = ("_hash", "by_tool", "gid_map", "gid_text", "setgroups", "uid_map", "uid_text")
 
     def __init__(
         self, uid_map: IdMap | None, gid_map: IdMap | None, setgroups: str | None, by_tool: tuple[str, ...] = ()
@@ -39,6 +39,10 @@ class Maps:
         self.setgroups = setgroups
         self.by_tool = by_tool
         """`uid_map`, `gid_map`, where `newuidmap` and `newgidmap` have to do it."""
+        self.uid_text = None if uid_map is None or "uid_map" in by_tool else uid_map.to_kernel()
+        """What is to be written directly."""
+        self.gid_text = None if gid_map is None or "gid_map" in by_tool else gid_map.to_kernel()
+        self._hash = hash(self._values())
 
     def _values(self) -> tuple[object, ...]:
         return self.uid_map, self.gid_map, self.setgroups, self.by_tool
@@ -47,14 +51,20 @@ class Maps:
         return self._values() == other._values() if isinstance(other, Maps) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Maps{self._values()}"
 
     def but(self, **others: Any) -> Maps:
         """A copy with some of the members replaced."""
-        return Maps(**{**{name: getattr(self, name) for name in self.__slots__}, **others})
+        own: dict[str, Any] = {
+            "uid_map": self.uid_map,
+            "gid_map": self.gid_map,
+            "setgroups": self.setgroups,
+            "by_tool": self.by_tool,
+        }
+        return Maps(**{**own, **others})
 
     @classmethod
     def wanted(
@@ -90,16 +100,6 @@ class Maps:
             raise ValueError(f'setgroups must be "allow", "deny" or None, not {setgroups!r}')
         uids, gids = _hashable("uid_map", uid_map, caller), _hashable("gid_map", gid_map, caller)
         return _direct(uids, gids, setgroups, caller) or _with_tools(uids, gids, setgroups, caller)
-
-    @property
-    def uid_text(self) -> str | None:
-        """What is to be written directly."""
-        return self.uid_map.to_kernel() if self.uid_map is not None and "uid_map" not in self.by_tool else None
-
-    @property
-    def gid_text(self) -> str | None:
-        """What is to be written directly."""
-        return self.gid_map.to_kernel() if self.gid_map is not None and "gid_map" not in self.by_tool else None
 
     def write_by_tool(self, pid: int, pidfd: int) -> None:  # noqa: ARG002, called as `between`
         """Have written what is not to be written directly.

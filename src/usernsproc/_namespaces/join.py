@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from .._errors import userns_error
 from .._maps.presets import unchanged
@@ -58,10 +58,8 @@ class Joins:
 NO_JOINS = Joins((), None)
 
 
-_NONE = nullcontext(NO_JOINS)
-
-
-def opened(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Joins]:
+@contextmanager
+def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     """The namespaces that *join* stands for.
 
     Raises:
@@ -69,11 +67,6 @@ def opened(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Joins]
         TypeError: something that stands for no namespace.
         UsernsError: step `open_ns` or `open_proc`, as of `Namespace.open` and `Namespace.of`.
     """
-    return _NONE if isinstance(join, tuple) and not join else _opened(join)
-
-
-@contextmanager
-def _opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets: list[JoinLike] = [join]
     elif not hasattr(join, "__iter__"):

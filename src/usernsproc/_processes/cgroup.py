@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from errno import ENOENT
 from operator import index
 
@@ -18,20 +18,13 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 """A descriptor of the directory, which stays the caller's, or its path."""
 
 
-_NONE = nullcontext(-1)
-
-
-def opened_cgroup(cgroup: CgroupLike | None) -> AbstractContextManager[int]:
-    """A descriptor, valid in the block; -1 for `None`.
+@contextmanager
+def opened_cgroup(cgroup: CgroupLike) -> Generator[int]:
+    """A descriptor, valid in the block.
 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
-    return _NONE if cgroup is None else _opened(cgroup)
-
-
-@contextmanager
-def _opened(cgroup: CgroupLike) -> Generator[int]:
     if not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd)

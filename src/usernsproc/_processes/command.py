@@ -40,7 +40,7 @@ class Command:
     def candidates(self, env: Mapping[Any, Any] | None) -> tuple[bytes, ...]:
         """The files to try, in the order of `PATH`: that of *env*, as in `os.execvpe`."""
         executable = os.fsencode(self.executable)
-        if os.path.dirname(executable):
+        if b"/" in executable:
             return (executable,)
         return tuple(os.path.join(os.fsencode(d), executable) for d in os.get_exec_path(env))
 

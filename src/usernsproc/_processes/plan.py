@@ -36,9 +36,9 @@ class Plan:
     mount_proc: bool = False
     init: bool = False
 
-    setgroups: bytes | None = None
-    uid_map: bytes | None = None
-    gid_map: bytes | None = None
+    setgroups: str | None = None
+    uid_map: str | None = None
+    gid_map: str | None = None
 
     argv: tuple[bytes, ...] = ()
     candidates: tuple[bytes, ...] = ()
@@ -82,9 +82,9 @@ class Plan:
 
     def write(self, maps: Maps) -> None:
         """The core writes them while the child waits."""
-        self.setgroups = _encoded(maps.setgroups)
-        self.uid_map = _encoded(maps.uid_text)
-        self.gid_map = _encoded(maps.gid_text)
+        self.setgroups = maps.setgroups
+        self.uid_map = maps.uid_text
+        self.gid_map = maps.gid_text
 
     def start(
         self,
@@ -120,10 +120,6 @@ class Plan:
             pass  # reaped by somebody else
         pidfd, self.pidfd = self.pidfd, -1
         os.close(pidfd)
-
-
-def _encoded(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("ascii")
 
 
 def _warn_of_image_on_disk() -> None:

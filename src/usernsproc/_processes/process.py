@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from operator import index
 
 from .._caller import Caller
 from .._errors import closed_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps, write_map
+from .._namespaces.join import NO_JOINS
 from .._namespaces.join import opened as opened_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
@@ -128,6 +129,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     Linux 5.4. See `clone(2)`, `user_namespaces(7)`, `pidfd_open(2)`.
     """
 
+    _owner: int | None = None
+
     if TYPE_CHECKING:
 
         @overload
@@ -223,30 +226,38 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         self._caller = Caller.now()
-        with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
-            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
-            if owner is not None and joins.userns is not None:
-                raise ValueError("a user namespace is joined, and has its owner")
-            self._owner = checked_owner(owner, self._caller)
+        self._plan = plan = Plan(
+            is_holder=self._is_holder, no_new_privs=bool(no_new_privs), death_signal=_death_signal(pdeathsig)
+        )
+        # What is left out, as most of it mostly is, is not looked at: each thing costs.
+        joins, opened = NO_JOINS, None
+        try:
+            if cgroup is not None or join != ():
+                opened = ExitStack()
+                if cgroup is not None:
+                    plan.cgroup = opened.enter_context(opened_cgroup(cgroup))
+                joins = opened.enter_context(opened_joins(join))
+                plan.joins = joins.for_core
+            if namespaces != () or propagation is not None or mount_proc or init or joins is not NO_JOINS:
+                new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
+                plan.namespaces, plan.propagation = new.flags, new.propagation
+                plan.mount_proc, plan.init = new.mount_proc, new.init
+            if owner is not None:
+                if joins.userns is not None:
+                    raise ValueError("a user namespace is joined, and has its owner")
+                self._owner = checked_owner(owner, self._caller)
+                plan.owner = -1 if self._owner is None else self._owner
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
-            self._plan = Plan(
-                is_holder=self._is_holder,
-                joins=joins.for_core,
-                namespaces=new.flags,
-                propagation=new.propagation,
-                mount_proc=new.mount_proc,
-                init=new.init,
-                owner=-1 if self._owner is None else self._owner,
-                ambient_caps=capability_mask(ambient_caps),
-                no_new_privs=bool(no_new_privs),
-                cgroup=cgroup_fd,
-                death_signal=_death_signal(pdeathsig),
-            )
             if joins.userns is None:
-                self._plan.write(self._maps)
+                plan.write(self._maps)
+            if ambient_caps != ():
+                plan.ambient_caps = capability_mask(ambient_caps)
             if self._is_holder:
-                _refuse_what_a_command_has(self._plan)
+                _refuse_what_a_command_has(plan)
             super().__init__(args, *popen_args, **popen_options)
+        finally:
+            if opened is not None:
+                opened.close()
 
     def _wanted_maps(
         self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
@@ -304,7 +315,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         plan.umask = umask
         self._take_credentials(plan, uid, gid, gids)
         self._start({"exec": command.executable, "chdir": cwd})
-        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
+            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
         credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner)
