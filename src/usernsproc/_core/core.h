@@ -236,7 +236,7 @@ struct plan {
 struct spawned {
 	pid_t pid;
 	int pidfd;
-	int proc_dir; /* until it runs: its directory in /proc, where its maps are written, or -1 */
+	int proc_dir; /* until it runs: its directory in /proc, or -1 */
 	int image_on_disk;
 	int in_cgroup; /* not only asked for: placed by clone */
 };

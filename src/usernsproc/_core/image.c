@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "inline.h"
@@ -90,21 +91,37 @@ static void write_headers(struct headers *headers, size_t size, size_t entry)
 	headers->stack.p_flags = PF_R | PF_W;
 }
 
-/* The image in malloc()ed memory, or NULL. */
-static char *build(enum program program, const void *parameters, size_t parameters_size, size_t *size)
-{
-	struct code code = program_code(program);
-	size_t code_offset = (PARAMETERS_OFFSET + parameters_size + 15) & ~(size_t)15;
-	char *image;
+#define CODE_ALIGNMENT 16ul
 
-	*size = code_offset + code.size;
-	image = calloc(1, *size);
-	if (!image)
-		return NULL;
-	write_headers((struct headers *)image, *size, code_offset + code.entry);
-	memcpy(image + PARAMETERS_OFFSET, parameters, parameters_size);
-	memcpy(image + code_offset, code.start, code.size);
-	return image;
+/* Its parts, which are never put together in memory. */
+struct image {
+	union {
+		struct headers headers;
+		char space[PARAMETERS_OFFSET];
+	} start;
+	struct iovec parts[4];
+	size_t size;
+};
+
+static struct iovec part(const void *data, size_t size)
+{
+	return (struct iovec){(void *)(uintptr_t)data, size};
+}
+
+static void set_parts(struct image *image, enum program program, const void *parameters, size_t parameters_size)
+{
+	static const char padding[CODE_ALIGNMENT];
+	struct code code = program_code(program);
+	size_t parameters_end = PARAMETERS_OFFSET + parameters_size;
+	size_t code_offset = (parameters_end + CODE_ALIGNMENT - 1) & ~(CODE_ALIGNMENT - 1);
+
+	image->size = code_offset + code.size;
+	memset(&image->start, 0, sizeof(image->start));
+	write_headers(&image->start.headers, image->size, code_offset + code.entry);
+	image->parts[0] = part(&image->start, sizeof(image->start));
+	image->parts[1] = part(parameters, parameters_size);
+	image->parts[2] = part(padding, code_offset - parameters_end);
+	image->parts[3] = part(code.start, code.size);
 }
 
 int may_inspect_all(void)
@@ -123,19 +140,16 @@ static mode_t image_mode(void)
 	return may_inspect_all() ? 0111 : 0755;
 }
 
-static int write_all(int fd, const char *data, size_t size)
+static int write_image(int fd, const struct image *image)
 {
-	while (size) {
-		ssize_t written = write(fd, data, size);
+	ssize_t written;
 
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written < 0)
-			return -1;
-		data += written;
-		size -= (size_t)written;
-	}
-	return fchmod(fd, image_mode());
+	do
+		written = writev(fd, image->parts, sizeof(image->parts) / sizeof(image->parts[0]));
+	while (written < 0 && errno == EINTR);
+	if (written >= 0 && (size_t)written < image->size)
+		errno = ENOSPC; /* the one thing that makes a file take less */
+	return (size_t)written == image->size ? fchmod(fd, image_mode()) : -1;
 }
 
 /* Out of the way of the child's 0, 1 and 2. */
@@ -160,7 +174,7 @@ static void close_keeping_errno(int fd)
 	errno = error;
 }
 
-static int sealed_memfd(const char *image, size_t size)
+static int sealed_memfd(const struct image *image)
 {
 	static const char name[] = "usernsproc";
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
@@ -170,7 +184,7 @@ static int sealed_memfd(const char *image, size_t size)
 	fd = above_stdio(fd);
 	if (fd < 0)
 		return -1;
-	if (write_all(fd, image, size) < 0 ||
+	if (write_image(fd, image) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
 		close_keeping_errno(fd);
 		return -1;
@@ -190,7 +204,7 @@ static int has_writer(int fd)
 
 /* A file without a name, for vm.memfd_noexec=2. Executable only through a
  * descriptor that cannot write. */
-static int unlinked_file_in(const char *directory, const char *image, size_t size)
+static int unlinked_file_in(const char *directory, const struct image *image)
 {
 	struct statvfs file_system;
 	char path[32];
@@ -206,7 +220,7 @@ static int unlinked_file_in(const char *directory, const char *image, size_t siz
 			return -1;
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
 		fd = above_stdio(open(path, O_RDONLY | O_CLOEXEC));
-		if (fd >= 0 && write_all(writable, image, size) < 0) {
+		if (fd >= 0 && write_image(writable, image) < 0) {
 			close_keeping_errno(fd);
 			fd = -1;
 		}
@@ -215,28 +229,26 @@ static int unlinked_file_in(const char *directory, const char *image, size_t siz
 	return fd;
 }
 
-static int unlinked_file(const char *image, size_t size)
+static int unlinked_file(const struct image *image)
 {
 	static const char *const directories[] = {"/dev/shm", "/tmp", "/var/tmp", "/run"};
 	int fd = -1;
 
 	for (size_t i = 0; fd < 0 && i < sizeof(directories) / sizeof(directories[0]); i++)
-		fd = unlinked_file_in(directories[i], image, size);
+		fd = unlinked_file_in(directories[i], image);
 	return fd;
 }
 
 int make_image(enum program program, const void *parameters, size_t parameters_size, int *on_disk,
 	       struct failure *failure)
 {
-	size_t size;
-	char *image = build(program, parameters, parameters_size, &size);
+	struct image image;
 	int fd;
 
-	if (!image)
-		return fail(failure, STEP_prepare, ENOMEM);
-	fd = sealed_memfd(image, size);
+	set_parts(&image, program, parameters, parameters_size);
+	fd = sealed_memfd(&image);
 	if (fd < 0 && errno == EACCES) {
-		fd = unlinked_file(image, size);
+		fd = unlinked_file(&image);
 		if (fd < 0)
 			errno = EACCES;
 		else
@@ -244,7 +256,6 @@ int make_image(enum program program, const void *parameters, size_t parameters_s
 	}
 	if (fd < 0)
 		fail(failure, STEP_prepare, errno);
-	free(image);
 	return fd;
 }
 

@@ -68,25 +68,53 @@ static int take_path(PyObject *value, struct plan *plan, void *field)
 	return 0;
 }
 
-/* A NULL-terminated vector of the bytes in a tuple. */
-static int take_vector(PyObject *value, struct plan *plan, void *field)
+/* Each as bytes: what is a str or a path as os.fsencode() has it. */
+static PyObject *encoded(PyObject *sequence)
 {
-	Py_ssize_t length = PyTuple_Size(value);
-	char **vector;
+	PyObject *words = PySequence_Tuple(sequence), *bytes;
+	Py_ssize_t count = words ? PyTuple_Size(words) : 0;
+	PyObject *result = words ? PyTuple_New(count) : NULL;
 
-	(void)plan;
-	if (length < 0)
-		return -1;
-	vector = PyMem_Calloc((size_t)length + 1, sizeof(char *));
-	*(char ***)field = vector;
+	for (Py_ssize_t i = 0; result && i < count; i++)
+		if (!PyUnicode_FSConverter(PyTuple_GetItem(words, i), &bytes) || PyTuple_SetItem(result, i, bytes) < 0)
+			Py_CLEAR(result);
+	Py_XDECREF(words);
+	return result;
+}
+
+/* A NULL-terminated vector and what it points to, in one block; PyMem_Free() it. */
+static char **vector_of(PyObject *tuple)
+{
+	size_t count = (size_t)PyTuple_Size(tuple), size = 0, length;
+	char **vector, *text;
+
+	for (size_t i = 0; i < count; i++)
+		size += (size_t)PyBytes_Size(PyTuple_GetItem(tuple, (Py_ssize_t)i)) + 1;
+	vector = PyMem_Malloc((count + 1) * sizeof(char *) + size);
 	if (!vector) {
 		PyErr_NoMemory();
-		return -1;
+		return NULL;
 	}
-	for (Py_ssize_t i = 0; i < length; i++)
-		if (PyBytes_AsStringAndSize(PyTuple_GetItem(value, i), &vector[i], NULL) < 0)
-			return -1;
-	return 0;
+	text = (char *)(vector + count + 1);
+	for (size_t i = 0; i < count; i++, text += length) {
+		PyObject *bytes = PyTuple_GetItem(tuple, (Py_ssize_t)i);
+
+		length = (size_t)PyBytes_Size(bytes) + 1;
+		vector[i] = memcpy(text, PyBytes_AsString(bytes), length);
+	}
+	vector[count] = NULL;
+	return vector;
+}
+
+static int take_vector(PyObject *value, struct plan *plan, void *field)
+{
+	PyObject *words = encoded(value);
+	char **vector = words ? vector_of(words) : NULL;
+
+	(void)plan;
+	*(char ***)field = vector;
+	Py_XDECREF(words);
+	return vector ? 0 : -1;
 }
 
 /* Another thread may change the environment as soon as we let go of the GIL,

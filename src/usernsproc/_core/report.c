@@ -79,7 +79,7 @@ static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
  * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
  * Should a fork in another thread have copied the other end, so that it stays open, the
  * name tells. */
-int read_report(int socket, const struct spawned *spawned, struct failure *failure)
+int read_report(int socket, struct spawned *spawned, struct failure *failure)
 {
 	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
 	struct report told;
@@ -89,7 +89,7 @@ int read_report(int socket, const struct spawned *spawned, struct failure *failu
 		if (listen_to(ends, &stops, failure) < 0)
 			return -1;
 	while (!ends[0].revents && !ends[1].revents &&
-	       !(has_told(socket) && is_named(spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC) == 0));
+	       !(has_told(socket) && is_named(spawned, NAME_BEFORE_EXEC) == 0));
 	while (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
 		close_if_open(pidfd);
 		if (has_failed(&told, failure))

@@ -104,7 +104,7 @@ static int release(struct child *child, const struct spawned *spawned, struct fa
  * the namespace meets our memory, and inside root does not own its program. */
 static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
-	int named = wait_while(0, spawned->pid, spawned->pidfd, NAME_OF_HOLDER);
+	int named = wait_while(0, spawned, NAME_OF_HOLDER);
 
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);
@@ -157,7 +157,7 @@ static int run_command(const struct plan *plan, struct child *child, struct spaw
 		return blame_child(child, failure);
 	if (release(child, spawned, failure) < 0)
 		return -1;
-	wait_while(1, spawned->pid, spawned->pidfd, NAME_BEFORE_EXEC);
+	wait_while(1, spawned, NAME_BEFORE_EXEC);
 	return 0;
 }
 

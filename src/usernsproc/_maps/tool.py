@@ -50,8 +50,8 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
     """
     plan = Plan(
         namespaces=0,
-        argv=tuple(map(os.fsencode, (os.path.basename(path), *args))),
-        candidates=(os.fsencode(path),),
+        argv=(os.path.basename(path), *args),
+        candidates=(path,),
         cwd=b"/",
         keep_fds=keep_fds,
     )

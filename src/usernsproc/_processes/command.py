@@ -33,10 +33,6 @@ class Command:
             words = [executable or SHELL, "-c", *words]
         return cls(words, words[0] if executable is None else executable)
 
-    @property
-    def argv(self) -> tuple[bytes, ...]:
-        return tuple(map(os.fsencode, self.args))
-
     def candidates(self, env: Mapping[Any, Any] | None) -> tuple[bytes, ...]:
         """The files to try, in the order of `PATH`: that of *env*, as in `os.execvpe`."""
         executable = os.fsencode(self.executable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import _core
 from .._errors import userns_error
@@ -40,8 +40,9 @@ class Plan:
     uid_map: str | None = None
     gid_map: str | None = None
 
-    argv: tuple[bytes, ...] = ()
-    candidates: tuple[bytes, ...] = ()
+    argv: Sequence[Any] = ()
+    candidates: Sequence[Any] = ()
+    """Both as in `Popen`: strings, bytes and paths."""
     envp: tuple[bytes, ...] | None = ()
     """`None`: the environment as it is at the moment of the call."""
     cwd: bytes | None = None

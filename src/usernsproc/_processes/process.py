@@ -302,7 +302,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         plan = self._plan
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
-        plan.argv = command.argv
+        plan.argv = command.args
         plan.candidates = command.candidates(env)
         plan.envp = environment(env)
         plan.cwd = None if cwd is None else os.fsencode(cwd)
