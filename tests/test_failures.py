@@ -707,6 +707,7 @@ FAULTS = (
     "unshare:error=ENOSPC",
     "waitid:error=EINTR",
     "write:error=EPERM",
+    "writev:error=ENOSPC",
 )
 """What fails, and how. Not those that cannot be told or made up for (`close`, `munmap`, what kills and reaps), nor
 `futex`, which libc needs."""
@@ -715,6 +716,8 @@ LOADER_CALLS = ("mmap", "mprotect", "openat", "read")
 LOADER_FAILED = frozenset({1, 127, -signal.SIGSEGV, 128 + signal.SIGSEGV})
 NO_THREAD = {"ENOMEM": (errno.EAGAIN,)}
 """What `pthread_create(3)` makes of it."""
+NO_WORD = {"write": (errno.ESRCH,)}
+"""What is told of a child that cannot tell, and ends."""
 MOST_CALLS = 40
 
 
@@ -813,7 +816,8 @@ def alone_with_each_fault(name: str) -> None:
                 has_struck = outcome.has_struck
                 call, _, error = fault.partition(":error=")
                 allowed = LOADER_FAILED if call in LOADER_CALLS else frozenset[int]()
-                assert_told(kind, outcome, getattr(errno, error), *NO_THREAD.get(error, ()), allowed=allowed)
+                numbers = (getattr(errno, error), *NO_THREAD.get(error, ()), *NO_WORD.get(call, ()))
+                assert_told(kind, outcome, *numbers, allowed=allowed)
                 kind.check(kind.start())
             if not has_struck:
                 break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import mmap
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -324,3 +326,32 @@ def test_nobody_is_in_a_new_namespace_whom_its_root_could_inspect(id_map: str) -
         assert processes_in(userns) == []
     with UsernsProcess(uid_map=id_map, gid_map=id_map) as holder, holder.namespace() as userns:
         assert processes_in(userns) == [holder.pid]  # this is how one would be seen
+
+
+def images() -> list[int]:
+    """Descriptors of programs of ours, that this process has."""
+    links = {fd: Path(f"/proc/self/fd/{fd}") for fd in map(int, os.listdir("/proc/self/fd"))}
+    return [fd for fd, link in links.items() if link.is_symlink() and "memfd:usernsproc" in str(link.readlink())]
+
+
+CHANGES: dict[str, Callable[[int], object]] = {
+    "written": lambda image: os.pwrite(image, b"x", 0),
+    "appended to": lambda image: os.pwrite(image, b"x", os.fstat(image).st_size),
+    "shortened": lambda image: os.ftruncate(image, 1),
+    "extended": lambda image: os.ftruncate(image, 1 << 20),
+    "mapped to be written": lambda image: mmap.mmap(image, 1),
+    "given other seals": lambda image: fcntl.fcntl(image, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_its_program_cannot_be(change: str) -> None:
+    """Not even through the descriptor that it was made with, as a fork in another thread has it."""
+
+    def attempt(_: object) -> None:
+        [image] = images()
+        with pytest.raises(PermissionError):
+            CHANGES[change](image)
+
+    with UsernsProcess(uid_map="root", on_created=attempt):
+        assert images() == []

@@ -33,8 +33,8 @@ RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long
 	report.failure.step = step;
 	report.failure.error = (int32_t)-result;
 	report.pid = 0;
-	RAW3(write, own->report, &report, sizeof(report));
-	if (step != STEP_none)
+	result = RAW3(write, own->report, &report, sizeof(report));
+	if (step != STEP_none || result < 0) /* our end tells who waits for a word */
 		leave(255);
 }
 
