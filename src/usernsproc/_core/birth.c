@@ -179,18 +179,18 @@ void wait_until_memory_is_left(struct child *child, int pidfd)
  * still to give the child its own memory and to close descriptors. The name of the
  * process comes after that. No pipe that exec closes would do: a fork in another
  * thread of the program could copy its other end, and keep it open for ever. */
-int is_named(struct spawned *spawned, const char *name)
+int is_named(const struct spawned *spawned, const char *name)
 {
-	struct failure failure;
+	char path[32], text[32];
 	ssize_t length;
-	char text[32];
 	int fd;
 
-	if (spawned->proc_dir < 0)
-		spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, &failure);
-	if (spawned->proc_dir < 0)
-		return -failure.error;
-	fd = openat(spawned->proc_dir, "comm", O_RDONLY | O_CLOEXEC);
+	if (spawned->proc_dir >= 0) {
+		fd = openat(spawned->proc_dir, "comm", O_RDONLY | O_CLOEXEC);
+	} else {
+		snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid_in_proc(spawned->pid, spawned->pidfd));
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
 	if (fd < 0)
 		return -errno;
 	length = read(fd, text, sizeof(text) - 1);
@@ -207,7 +207,7 @@ int is_named(struct spawned *spawned, const char *name)
  * processor. A name may also have been refused, by a seccomp filter. */
 #define LOOKS 2000
 
-int wait_while(int answer, struct spawned *spawned, const char *name)
+int wait_while(int answer, const struct spawned *spawned, const char *name)
 {
 	const struct timespec shortly = {.tv_nsec = 50000};
 	int now = answer;

@@ -32,11 +32,11 @@ int is_main_thread(void);
 void wait_until_memory_is_left(struct child *child, int pidfd);
 
 /* Whether the child has this name now: 1 or 0, -errno where /proc does not tell. */
-int is_named(struct spawned *spawned, const char *name);
+int is_named(const struct spawned *spawned, const char *name);
 
 /* Wait until that is no longer the answer, or the process has ended, but not for
  * longer than a moment; gives the last answer. */
-int wait_while(int answer, struct spawned *spawned, const char *name);
+int wait_while(int answer, const struct spawned *spawned, const char *name);
 
 /* Descriptors for children, none of them 0, 1 or 2. */
 int open_self(struct failure *failure);

@@ -94,13 +94,14 @@ static void write_headers(struct headers *headers, size_t size, size_t entry)
 #define CODE_ALIGNMENT 16ul
 
 /* Its parts, which are never put together in memory. */
+enum { PARTS = 4 };
+
 struct image {
 	union {
 		struct headers headers;
 		char space[PARAMETERS_OFFSET];
 	} start;
-	struct iovec parts[4];
-	size_t size;
+	struct iovec parts[PARTS];
 };
 
 static struct iovec part(const void *data, size_t size)
@@ -115,9 +116,8 @@ static void set_parts(struct image *image, enum program program, const void *par
 	size_t parameters_end = PARAMETERS_OFFSET + parameters_size;
 	size_t code_offset = (parameters_end + CODE_ALIGNMENT - 1) & ~(CODE_ALIGNMENT - 1);
 
-	image->size = code_offset + code.size;
 	memset(&image->start, 0, sizeof(image->start));
-	write_headers(&image->start.headers, image->size, code_offset + code.entry);
+	write_headers(&image->start.headers, code_offset + code.size, code_offset + code.entry);
 	image->parts[0] = part(&image->start, sizeof(image->start));
 	image->parts[1] = part(parameters, parameters_size);
 	image->parts[2] = part(padding, code_offset - parameters_end);
@@ -142,14 +142,22 @@ static mode_t image_mode(void)
 
 static int write_image(int fd, const struct image *image)
 {
-	ssize_t written;
+	struct iovec parts[PARTS], *next = parts;
 
-	do
-		written = writev(fd, image->parts, sizeof(image->parts) / sizeof(image->parts[0]));
-	while (written < 0 && errno == EINTR);
-	if (written >= 0 && (size_t)written < image->size)
-		errno = ENOSPC; /* the one thing that makes a file take less */
-	return (size_t)written == image->size ? fchmod(fd, image_mode()) : -1;
+	memcpy(parts, image->parts, sizeof(parts));
+	while (next < parts + PARTS) {
+		ssize_t written = writev(fd, next, (int)(parts + PARTS - next));
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written < 0)
+			return -1;
+		for (; next < parts + PARTS && (size_t)written >= next->iov_len; next++)
+			written -= (ssize_t)next->iov_len;
+		if (next < parts + PARTS)
+			*next = part((char *)next->iov_base + written, next->iov_len - (size_t)written);
+	}
+	return fchmod(fd, image_mode());
 }
 
 /* Out of the way of the child's 0, 1 and 2. */

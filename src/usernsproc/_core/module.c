@@ -81,7 +81,7 @@ static PyObject *spawn_plan(PyObject *module, PyObject *object, struct plan *pla
 	PyEval_RestoreThread(call.thread);
 	if (result < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	if (keep(object, "pidfd", spawned.pidfd) < 0 || keep(object, "pid", spawned.pid) < 0) {
+	if (keep(object, "pid", spawned.pid) < 0 || keep(object, "pidfd", spawned.pidfd) < 0) {
 		kill_and_reap(spawned.pid, spawned.pidfd);
 		close(spawned.pidfd);
 		return NULL;

@@ -16,7 +16,7 @@ static int take_number(PyObject *value, struct plan *plan, void *field)
 	if (number == -1 && PyErr_Occurred())
 		return -1;
 	if (number < INT_MIN || number > INT_MAX) {
-		PyErr_Format(PyExc_OverflowError, "%ld does not fit into a C int", number);
+		PyErr_SetNone(PyExc_OverflowError); /* whose: see get_plan() */
 		return -1;
 	}
 	*(int *)field = (int)number;
@@ -289,6 +289,8 @@ int get_plan(PyObject *object, PyObject *names, struct plan *plan)
 			return -1;
 		result = fields[i].take(value, plan, (char *)plan + fields[i].offset);
 		Py_DECREF(value);
+		if (result < 0 && fields[i].take == take_number && PyErr_ExceptionMatches(PyExc_OverflowError))
+			PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", fields[i].name);
 	}
 	return result;
 }

@@ -79,7 +79,7 @@ static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
  * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
  * Should a fork in another thread have copied the other end, so that it stays open, the
  * name tells. */
-int read_report(int socket, struct spawned *spawned, struct failure *failure)
+int read_report(int socket, const struct spawned *spawned, struct failure *failure)
 {
 	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
 	struct report told;

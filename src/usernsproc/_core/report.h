@@ -12,7 +12,7 @@ int wait_until_founded(int socket, struct spawned *spawned, struct failure *fail
 void let_go_on(int socket);
 
 /* Wait until the command is executed, or what failed is known. */
-int read_report(int socket, struct spawned *spawned, struct failure *failure);
+int read_report(int socket, const struct spawned *spawned, struct failure *failure);
 
 /* It has failed already: by what else it has told, if anything. Always -1. */
 int blame_launcher(int socket, struct failure *failure);

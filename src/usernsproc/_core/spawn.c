@@ -39,6 +39,12 @@ static int writes_maps(const struct plan *plan)
 	return plan->maps.setgroups || plan->maps.uid_map || plan->maps.gid_map;
 }
 
+static void close_proc_dir(struct spawned *spawned)
+{
+	close_if_open(spawned->proc_dir);
+	spawned->proc_dir = -1;
+}
+
 static int map(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	int result = 0;
@@ -79,6 +85,7 @@ static int prepare_child(const struct plan *plan, struct spawned *spawned, struc
 		return -1;
 	if (!plan->between)
 		return 0;
+	close_proc_dir(spawned); /* of no use to others, who may fork */
 	if (plan->between(plan->between_context, spawned->pid, spawned->pidfd))
 		return fail(failure, STEP_on_created, 0);
 	return has_ended(spawned->pidfd) ? fail(failure, STEP_on_created, ESRCH) : 0;
@@ -198,7 +205,7 @@ static int run_born(const struct plan *plan, struct child *child, int report[2],
 	if (result < 0)
 		kill_and_reap(spawned->pid, spawned->pidfd);
 	wait_until_memory_is_left(child, spawned->pidfd);
-	close_if_open(spawned->proc_dir);
+	close_proc_dir(spawned);
 	if (result < 0) {
 		close(spawned->pidfd);
 		spawned->pidfd = -1;

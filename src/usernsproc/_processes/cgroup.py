@@ -19,13 +19,15 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 
 
 @contextmanager
-def opened_cgroup(cgroup: CgroupLike) -> Generator[int]:
-    """A descriptor, valid in the block.
+def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
+    """A descriptor, valid in the block; -1 for `None`.
 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
-    if not isinstance(cgroup, (str, bytes, os.PathLike)):
+    if cgroup is None:
+        yield -1
+    elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd)
         yield fd

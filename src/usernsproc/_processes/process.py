@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from operator import index
 
 from .._caller import Caller
@@ -44,6 +44,8 @@ __all__ = ["UsernsProcess"]
 
 _POPEN_INIT = subprocess.Popen.__init__
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
+_NONE: tuple[()] = ()
+"""What parameters are that were left out. Others are not compared with it: that could be anybody's code."""
 
 
 class UsernsProcess(PidfdPopen["AnyStr"]):
@@ -129,7 +131,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     Linux 5.4. See `clone(2)`, `user_namespaces(7)`, `pidfd_open(2)`.
     """
 
-    _owner: int | None = None
+    _maps: Maps
+    _owner: int | None
 
     if TYPE_CHECKING:
 
@@ -203,16 +206,16 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         uid_map: IdMapLike | None = None,
         gid_map: IdMapLike | None = None,
         setgroups: str | None = None,
-        namespaces: Iterable[str] = (),
+        namespaces: Iterable[str] = _NONE,
         propagation: str | None = None,
         mount_proc: bool = False,
         init: bool = False,
-        join: JoinLike | Iterable[JoinLike] = (),
+        join: JoinLike | Iterable[JoinLike] = _NONE,
         owner: int | None = None,
         on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
         pdeathsig: int | None = signal.SIGKILL,
         no_new_privs: bool = False,
-        ambient_caps: Iterable[str | int] = (),
+        ambient_caps: Iterable[str | int] = _NONE,
         cgroup: CgroupLike | None = None,
         **popen_options: Any,
     ) -> None:
@@ -229,35 +232,33 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._plan = plan = Plan(
             is_holder=self._is_holder, no_new_privs=bool(no_new_privs), death_signal=_death_signal(pdeathsig)
         )
-        # What is left out, as most of it mostly is, is not looked at: each thing costs.
-        joins, opened = NO_JOINS, None
-        try:
-            if cgroup is not None or join != ():
-                opened = ExitStack()
-                if cgroup is not None:
-                    plan.cgroup = opened.enter_context(opened_cgroup(cgroup))
-                joins = opened.enter_context(opened_joins(join))
-                plan.joins = joins.for_core
-            if namespaces != () or propagation is not None or mount_proc or init or joins is not NO_JOINS:
+
+        def start_with(joins: Joins) -> None:
+            """What is left out, as most of it mostly is, is not looked at: each thing costs."""
+            if not (namespaces is _NONE and propagation is None and joins is NO_JOINS) or mount_proc or init:
                 new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
                 plan.namespaces, plan.propagation = new.flags, new.propagation
                 plan.mount_proc, plan.init = new.mount_proc, new.init
-            if owner is not None:
-                if joins.userns is not None:
-                    raise ValueError("a user namespace is joined, and has its owner")
-                self._owner = checked_owner(owner, self._caller)
-                plan.owner = -1 if self._owner is None else self._owner
+            if owner is not None and joins.userns is not None:
+                raise ValueError("a user namespace is joined, and has its owner")
+            self._owner = None if owner is None else checked_owner(owner, self._caller)
+            if self._owner is not None:
+                plan.owner = self._owner
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
             if joins.userns is None:
                 plan.write(self._maps)
-            if ambient_caps != ():
+            if ambient_caps is not _NONE:
                 plan.ambient_caps = capability_mask(ambient_caps)
             if self._is_holder:
                 _refuse_what_a_command_has(plan)
-            super().__init__(args, *popen_args, **popen_options)
-        finally:
-            if opened is not None:
-                opened.close()
+            super(UsernsProcess, self).__init__(args, *popen_args, **popen_options)
+
+        if cgroup is None and join is _NONE:
+            start_with(NO_JOINS)
+            return
+        with opened_cgroup(cgroup) as plan.cgroup, opened_joins(join) as joins:
+            plan.joins = joins.for_core
+            start_with(joins)
 
     def _wanted_maps(
         self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
