@@ -412,6 +412,24 @@ def test_the_limit_of_descriptors_reached_at_every_count(kind: str, alone: Alone
     assert set(steps) <= {"prepare", "clone", "open_proc", "setgroups", "uid_map", "gid_map", "open_ns", "stdio"}
 
 
+def alone_reach_the_limit_of_a_files_size() -> None:
+    """That of a program of ours, in memory. Python ignores the signal that comes with it."""
+    kind = ALL_KINDS["command with init"]
+    kind.learn()
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, 1, 100, 1000):
+        with nothing_left():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, largest[1]))
+            error = failure(kind)
+            resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+            assert isinstance(error, UsernsError), limit
+            assert (error.step, error.errno) == ("prepare", errno.EFBIG), limit
+
+
+def test_the_limit_of_a_files_size(alone: Alone) -> None:
+    alone(alone_reach_the_limit_of_a_files_size)
+
+
 def forbid_more_processes() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 

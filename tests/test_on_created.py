@@ -42,6 +42,21 @@ def test_it_is_called_for_a_holder_too() -> None:
         assert seen == [holder.pid]
 
 
+def own_descriptors() -> dict[str, str]:
+    links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+    return {link: os.readlink(link) for link in links if os.path.islink(link)}
+
+
+@pytest.mark.parametrize("options", [*WAYS, pytest.param(None, id="holder"), pytest.param({}, id="unmapped")])
+def test_no_directory_of_proc_is_open_that_a_fork_could_copy(options: dict[str, Any] | None) -> None:
+    seen: list[str] = []
+    args, given = (None, {"uid_map": "root"}) if options is None else (["true"], options)
+    before = own_descriptors().values()
+    with UsernsProcess(args, on_created=lambda _: seen.extend(own_descriptors().values()), **given):
+        assert seen
+        assert [link for link in seen if link.startswith("/proc") and link not in before] == []
+
+
 @pytest.mark.parametrize("options", [*WAYS, pytest.param(None, id="holder")])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 def test_an_exception_in_it_leaves_nothing(options: dict[str, Any] | None, error: type[BaseException]) -> None:

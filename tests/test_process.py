@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from commands import sleeping
 
-from usernsproc import DEVNULL, PIPE, STDOUT, IdMap, IdMapError, TimeoutExpired, UsernsError, UsernsProcess
+from usernsproc import DEVNULL, PIPE, STDOUT, IdMap, IdMapError, Namespace, TimeoutExpired, UsernsError, UsernsProcess
 
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
 FOREVER = ["sleep", "1000"]
@@ -36,6 +37,49 @@ def output_of(command: Any, **options: Any) -> str:
 def status_field(name: str, **options: Any) -> list[str]:
     fields = dict(line.split(":", 1) for line in output_of(["cat", "/proc/self/status"], **options).splitlines())
     return fields[name].split()
+
+
+class EqualToAll(list[Any]):
+    """As an array is, or `unittest.mock.ANY`."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None
+
+
+# ---- what is given is taken ----
+
+
+def test_several_are_iterated_whatever_they_are_equal_to() -> None:
+    with sleeping(uid_map="root", namespaces=EqualToAll(["uts"])) as process:
+        with process.namespace("uts") as made, Namespace.current("uts") as own:
+            assert made != own
+        with (
+            sleeping(join=EqualToAll([process])) as joined,
+            joined.namespace() as theirs,
+            process.namespace() as userns,
+        ):
+            assert theirs == userns
+    ambient = status_field("CapAmb", uid_map="current", ambient_caps=EqualToAll([0]))
+    assert [int(word, 16) for word in ambient] == [1]
+
+
+def test_a_number_that_is_none_of_c_names_the_parameter() -> None:
+    with pytest.raises(OverflowError, match="^umask does not fit"):
+        UsernsProcess(["true"], uid_map="root", umask=2**40)
+
+
+@pytest.mark.root
+def test_an_object_that_is_made_again_has_nothing_of_the_first_time() -> None:
+    with UsernsProcess(["true"], owner=1000, **SHIFTED) as process:
+        pass
+    process.__init__(["true"], uid_map="root")  # type: ignore[misc]
+    with process:
+        assert process.wait() == 0
 
 
 # ---- maps and ids ----
