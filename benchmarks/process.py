@@ -41,7 +41,9 @@ def unshare() -> None:
 
 
 SHIFTED = "UsernsProcess, 65 536 ids, ids changed"
-PROMISED = {'UsernsProcess(uid_map="root")': 1.3, SHIFTED: 1.3}
+ROOT = 'UsernsProcess(uid_map="root")'
+PROMISED = {ROOT: 1.3, SHIFTED: 1.3}
+PROMISED_IN_THREADS = {ROOT: 1 / 0.8}
 
 
 def against_popen(gib: float, contestants: dict[str, Callable[[], None]]) -> None:
@@ -54,7 +56,7 @@ def against_popen(gib: float, contestants: dict[str, Callable[[], None]]) -> Non
 
 
 def commands() -> dict[str, Callable[[], None]]:
-    contestants = {'UsernsProcess(uid_map="root")': userns_root}
+    contestants = {ROOT: userns_root}
     if os.geteuid() == 0:
         contestants[SHIFTED] = userns_shifted
     return contestants
@@ -74,7 +76,7 @@ def in_threads() -> None:
     result = in_turns(ROUNDS, **{name: lambda f=f: throughput(f) for name, f in contestants.items()})
     heading(f"/bin/true, {THREADS} threads, time a command")
     for name, value in result.items():
-        row(name, value, result["subprocess.Popen"], most=1 / 0.8 if name in PROMISED else None)
+        row(name, value, result["subprocess.Popen"], most=PROMISED_IN_THREADS.get(name))
 
 
 if __name__ == "__main__":
