@@ -93,9 +93,9 @@ static void write_headers(struct headers *headers, size_t size, size_t entry)
 
 #define CODE_ALIGNMENT 16ul
 
-/* Its parts, which are never put together in memory. */
 enum { PARTS = 4 };
 
+/* Its parts, which are never put together in memory. */
 struct image {
 	union {
 		struct headers headers;
@@ -192,8 +192,7 @@ static int sealed_memfd(const struct image *image)
 	fd = above_stdio(fd);
 	if (fd < 0)
 		return -1;
-	if (write_image(fd, image) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+	if (write_image(fd, image) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
 		close_keeping_errno(fd);
 		return -1;
 	}
