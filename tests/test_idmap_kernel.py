@@ -200,7 +200,7 @@ def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, by
     try:
         userns = _core.create_userns(setgroups, *((text, None) if step == "uid_map" else (None, text)))
     except _core.Failure as failure:
-        failed, errno = failure.args
+        failed, errno, _ = failure.args
         assert failed == step, failure
         return errno, b""
     try:

@@ -9,7 +9,10 @@ NS_GET_NSTYPE: int
 NS_GET_OWNER_UID: int
 
 class Failure(Exception):
-    args: tuple[str, int]
+    args: tuple[str, int, int | None]
+
+class GaveUp(Exception):
+    args: tuple[str, int, None]
 
 def spawn(plan: Plan, between: Callable[[int, int], object] | None, /) -> bool: ...
 def create_userns(
@@ -21,6 +24,7 @@ def create_userns(
     owner: int = -1,
     /,
 ) -> int: ...
+def end_child(pid: int, pidfd: int, /) -> None: ...
 def read_maps(userns: int, /) -> bytes: ...
 def caller() -> tuple[int, int, int, str | None, str | None]: ...
 def exit_status(pidfd: int, /) -> int: ...

@@ -17,9 +17,12 @@ from contextlib import ExitStack
 from functools import partial
 from signal import SIGKILL, SIGTERM
 from subprocess import TimeoutExpired
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from ._caller import Caller
+from ._in_thread import create_in_thread
 from ._maps.idmap import IdMap, IdMapLike
+from ._maps.writer import Maps
 from ._namespaces.namespace import Namespace
 from ._pipes import ReadPipe, WritePipe
 from ._processes.process import UsernsProcess
@@ -59,7 +62,7 @@ async def create_subprocess_exec(
 
     Differences from asyncio:
 
-    * It cannot be cancelled half-way. A cancelled call has started nothing; one that
+    * It cannot be cancelled half-way. Of a cancelled call nothing is left; one that
       returns has left nothing to be done.
     * `wait` returns when the process has ended, even if another process still holds
       its pipes. What it wrote itself has been read by then, *limit* or not, and its
@@ -67,7 +70,10 @@ async def create_subprocess_exec(
     * Signals go through the pidfd; see `UsernsProcess` for more of that kind.
 
     As in asyncio the process is started in the loop's thread, which takes about a
-    millisecond, and it is not killed when a task that waits for it is cancelled.
+    millisecond, and it is not killed when a task that waits for it is cancelled. With
+    *join* or *cgroup*, or when `newuidmap(1)` writes a map, it is started in a thread of
+    its own, and the loop runs on: a frozen cgroup or a file system of a container does
+    not block it. *on_created* runs in the loop's thread in both cases.
 
     Raises:
         ValueError: as in asyncio, `universal_newlines`, `text`, `encoding`, `errors`,
@@ -120,17 +126,34 @@ def _refuse_what_asyncio_refuses(options: Any, limit: int, *, shell: bool) -> No
 
 async def _start(args: Any, limit: int, options: dict[str, Any]) -> Process:
     loop = asyncio.get_running_loop()
-    # Others get their turn, and a cancellation is told here, where nothing exists yet.
-    # Nothing below waits, so that between clone and return there is no such place.
+    # Others get their turn, and a cancellation arrives here, where nothing exists yet. Between
+    # the creation and the return there is no such place.
     await asyncio.sleep(0)
     protocol = _Protocol(limit, loop)
     with ExitStack() as on_failure:
-        process = cast("UsernsProcess[bytes]", UsernsProcess(args, bufsize=0, **options))
+        options["bufsize"] = 0
+        create = create_in_thread if _may_take_long(options) else _create_here
+        process = await create(args, options)
         transport = _Transport(loop, protocol, process)
         on_failure.callback(transport.abandon)
         transport.connect()
         on_failure.pop_all()
     return Process(transport, protocol, loop)
+
+
+async def _create_here(args: Any, options: dict[str, Any]) -> UsernsProcess[Any]:
+    return UsernsProcess[Any](args, **options)
+
+
+def _may_take_long(options: dict[str, Any]) -> bool:
+    """Whether the creation waits for others, as asyncio's own never does: for a cgroup that may be
+    frozen, files of a joined namespace, `newuidmap`."""
+    join = options.get("join")
+    nothing_to_join = join is None or (isinstance(join, (tuple, list)) and not join)
+    if options.get("cgroup") is not None or not nothing_to_join:
+        return True
+    maps = Maps.wanted(options.get("uid_map"), options.get("gid_map"), options.get("setgroups"), Caller.now())
+    return bool(maps.by_tool)
 
 
 class Process(subprocess.Process):

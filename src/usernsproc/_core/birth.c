@@ -1,14 +1,11 @@
 /* See birth.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "birth.h"
@@ -19,9 +16,6 @@
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
 #endif
-#ifndef CLONE_INTO_CGROUP
-#define CLONE_INTO_CGROUP 0x200000000ULL
-#endif
 #ifndef __WALL
 #define __WALL 0x40000000
 #endif
@@ -29,12 +23,9 @@
 #define __WNOTHREAD 0x20000000
 #endif
 
-#define LIVENESS_CHECK_NANOSECONDS 200000000
-
 #define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
 
-/* Only clone3(2) can place a child in a cgroup, and make a time namespace, whose
- * flag is part of the exit signal in clone(2). */
+/* A time namespace is created by clone3(2) alone: its flag is part of the exit signal in clone(2). */
 static long clone_by_clone3(struct birth *birth)
 {
 	struct raw_clone_args arguments = {
@@ -43,10 +34,6 @@ static long clone_by_clone3(struct birth *birth)
 		.child_tid = (uintptr_t)&birth->child->tid,
 	};
 
-	if (birth->cgroup >= 0) {
-		arguments.flags |= CLONE_INTO_CGROUP;
-		arguments.cgroup = (uint64_t)birth->cgroup;
-	}
 	return raw_clone3(&arguments, stack_bottom_of(birth->child), stack_of(birth->child), spawned_child,
 			  birth->child);
 }
@@ -57,34 +44,36 @@ static long clone_by_clone(struct birth *birth)
 			 &birth->child->tid, spawned_child, birth->child);
 }
 
-/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they
- * cannot see. Whatever the reason was, where clone(2) will do it says more. */
+/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. */
 void clone_child(struct birth *birth)
 {
-	if (birth->cgroup >= 0 || birth->namespaces & CLONE_NEWTIME) {
-		birth->pid = clone_by_clone3(birth);
-		if (birth->pid >= 0)
-			birth->in_cgroup = birth->cgroup >= 0;
-		if (birth->pid >= 0 || birth->namespaces & CLONE_NEWTIME)
-			return;
-	}
-	birth->pid = clone_by_clone(birth);
+	birth->child->tid = 1;
+	birth->pid = birth->namespaces & CLONE_NEWTIME ? clone_by_clone3(birth) : clone_by_clone(birth);
+	if (birth->pid < 0)
+		birth->child->tid = 0;
 }
 
 /* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child
  * that is to live as long as the process is made by a thread that lives as long
  * as the child. It is made by the calling thread and so has its affinity,
  * namespaces, seccomp filter and credentials; it sleeps until its only child
- * can be reaped, and leaves the reaping to others.
+ * can be reaped, and leaves the reaping to others. While there may be several, one
+ * after the other, it sleeps until the caller has the last one.
  *
  * A pthread and no bare clone: libc's setuid() has to find it.
  */
+static void wait_for_post(sem_t *semaphore)
+{
+	while (sem_wait(semaphore) < 0)
+		;
+}
+
 static void *keep(void *argument)
 {
 	struct birth *birth = argument;
 	sigset_t all;
 	siginfo_t info;
-	int has_successor = birth->has_successor;
+	int has_hops = birth->has_hops;
 	long pid;
 
 	block_signals();
@@ -93,12 +82,13 @@ static void *keep(void *argument)
 	/* All but the signals that libc itself needs to reach every thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	sem_post(&birth->done); /* `birth` may be gone from here on */
+	sem_post(&birth->done); /* `birth` may be gone from here on, unless there are hops */
 	if (pid < 0)
 		return NULL;
-	if (has_successor) /* it ends when the other is there */
-		while (waitid(P_PID, (id_t)pid, &info, WEXITED | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
-			;
+	if (has_hops) {
+		wait_for_post(&birth->settled);
+		sem_post(&birth->done);
+	}
 	while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
 		;
 	return NULL;
@@ -131,23 +121,28 @@ void clone_in_keeper(struct birth *birth)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	sem_init(&birth->done, 0, 0);
+	sem_init(&birth->settled, 0, 0);
 	error = start_keeper(birth);
 	if (error) {
 		birth->pid = -error;
 	} else {
 		birth->has_keeper = 1;
-		while (sem_wait(&birth->done) < 0)
-			;
+		wait_for_post(&birth->done);
 	}
-	sem_destroy(&birth->done);
 }
 
-/* Without a child it ends at once: wait, so that a failed call leaves no
- * thread. With one it ends by itself. */
-void let_go_of_keeper(struct birth *birth, int has_child)
+/* With a child it ends by itself. Without one it ends at once: wait, so that a failed
+ * call leaves no thread; unless the child was killed and does not end. */
+void release_keeper(struct birth *birth, int has_child)
 {
 	if (!birth->has_keeper)
 		return;
+	if (birth->has_hops && birth->pid > 0) {
+		sem_post(&birth->settled);
+		wait_for_post(&birth->done);
+	}
+	sem_destroy(&birth->done);
+	sem_destroy(&birth->settled);
 	if (has_child)
 		pthread_detach(birth->keeper);
 	else
@@ -159,23 +154,23 @@ int is_main_thread(void)
 	return RAW0(gettid) == getpid();
 }
 
-/* The kernel clears the word and wakes us when the child leaves this memory, by
- * exec or by its end. Kernels before 5.16 do not after a core dump, hence the
- * look at the pidfd now and then. */
-void wait_until_memory_is_left(struct child *child, int pidfd)
+static int is_zero(void *word)
 {
-	struct {
-		int64_t seconds, nanoseconds;
-	} limit = {0, LIVENESS_CHECK_NANOSECONDS};
-	int32_t tid;
-
-	while ((tid = __atomic_load_n(&child->tid, __ATOMIC_ACQUIRE)) != 0) {
-		if (RAW4(futex, &child->tid, FUTEX_WAIT, tid, &limit) == -ETIMEDOUT && has_ended(pidfd))
-			return;
-	}
+	return __atomic_load_n((int32_t *)word, __ATOMIC_ACQUIRE) == 0;
 }
 
-/* The word is cleared, and we are woken, early in an exec: the kernel then has
+/* The kernel clears the word and wakes the parent when the child leaves this memory, by exec or by
+ * its end. */
+enum wait_result wait_until_memory_is_left(struct child *child, int pidfd, enum step step,
+					   const struct patience *patience, struct failure *failure)
+{
+	struct event event = {.has_happened = is_zero, .context = &child->tid, .socket = -1,
+			      .word = &child->tid, .pidfd = pidfd, .step = step};
+
+	return wait_for(&event, patience, failure);
+}
+
+/* The word is cleared, and the parent woken, early in an exec: the kernel then has
  * still to give the child its own memory and to close descriptors. The name of the
  * process comes after that. No pipe that exec closes would do: a fork in another
  * thread of the program could copy its other end, and keep it open for ever. */
@@ -203,82 +198,34 @@ int is_named(const struct spawned *spawned, const char *name)
 	return strcmp(text, name) == 0;
 }
 
+struct naming {
+	const struct spawned *spawned;
+	const char *name;
+	int unwanted, answer;
+};
+
+static int is_renamed(void *context)
+{
+	struct naming *naming = context;
+
+	naming->answer = is_named(naming->spawned, naming->name);
+	return naming->answer != naming->unwanted;
+}
+
 /* The rest of an exec takes microseconds, unless the child does not get a
  * processor. A name may also have been refused, by a seccomp filter. */
-#define LOOKS 2000
+#define NAMED_WITHIN_NANOSECONDS 100000000
+#define LOOK_NANOSECONDS 50000
 
 int wait_while(int answer, const struct spawned *spawned, const char *name)
 {
-	const struct timespec shortly = {.tv_nsec = 50000};
-	int now = answer;
+	struct naming naming = {spawned, name, answer, answer};
+	struct event event = {.has_happened = is_renamed, .context = &naming, .socket = -1,
+			      .pidfd = spawned->pidfd, .spins = SPINS, .slice = LOOK_NANOSECONDS,
+			      .step = STEP_exec};
+	struct patience patience = {.deadline = now() + NAMED_WITHIN_NANOSECONDS, .cancelled = -1};
+	struct failure ignored;
 
-	for (int look = 0; now == answer && look < LOOKS; look++) {
-		if (look < LOOKS_WITHOUT_SLEEP) {
-			sched_yield(); /* on one processor it comes to its name while we wait */
-		} else {
-			continue_if_stopped(spawned->pidfd);
-			nanosleep(&shortly, NULL);
-		}
-		now = is_named(spawned, name);
-		if (has_ended(spawned->pidfd))
-			break;
-	}
-	return now;
-}
-
-/* Out of the way of the child's 0, 1 and 2. */
-static int above_stdio(long fd)
-{
-	long above;
-
-	if (fd < 0 || fd > 2)
-		return (int)fd;
-	above = RAW3(fcntl, fd, F_DUPFD_CLOEXEC, 3);
-	RAW1(close, fd);
-	return (int)above;
-}
-
-/* A pidfd of this process, for who has to know whether it lives. */
-int open_self(struct failure *failure)
-{
-	int self = above_stdio(RAW2(pidfd_open, getpid(), 0));
-
-	return self < 0 ? fail(failure, STEP_prepare, -self) : self;
-}
-
-static int move_above_stdio(int ends[2], struct failure *failure)
-{
-	ends[0] = above_stdio(ends[0]);
-	ends[1] = above_stdio(ends[1]);
-	if (ends[0] >= 0 && ends[1] >= 0)
-		return 0;
-	fail(failure, STEP_prepare, -(ends[0] < 0 ? ends[0] : ends[1]));
-	close_if_open(ends[0]);
-	close_if_open(ends[1]);
-	return -1;
-}
-
-int open_pipe(int ends[2], struct failure *failure)
-{
-	return pipe2(ends, O_CLOEXEC) < 0 ? fail(failure, STEP_prepare, errno) : move_above_stdio(ends, failure);
-}
-
-/* A socket, and no pipe: it can carry a descriptor, and an answer. */
-int open_report(int report[2], struct failure *failure)
-{
-	int ends[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
-		return fail(failure, STEP_prepare, errno);
-	if (move_above_stdio(ends, failure) < 0)
-		return -1;
-	report[0] = ends[0];
-	report[1] = ends[1];
-	return 0;
-}
-
-void close_if_open(int fd)
-{
-	if (fd >= 0)
-		close(fd);
+	wait_for(&event, &patience, &ignored);
+	return naming.answer;
 }

@@ -8,13 +8,15 @@
  *   - all signals are blocked from before the clone, and are let in again only
  *     when no handler of the parent's is installed any more;
  *   - it writes only to its own `struct child`;
+ *   - it waits for nothing but its maps, which the parent writes at once: to the
+ *     kernel it is a part of the calling program, whom the out-of-memory killer
+ *     would kill with it, and whose oom_score_adj is changed with its own;
  *   - it changes no ids: in shared memory that would make the parent
  *     non-dumpable. The launcher (programs.c) does it after an exec.
  */
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <stdint.h>
-#include <sys/resource.h>
 
 #include "child.h"
 #include "inline.h"
@@ -67,7 +69,7 @@ static void set_up_signals(const struct plan *plan, int executes_image)
 		handle(SIGCHLD, SIG_IGN); /* a holder may be pid 1 of its namespace: no zombies */
 		return;
 	}
-	/* exec itself resets caught signals, and an image of ours keeps all
+	/* exec itself resets caught signals, and a launcher keeps all
 	 * signals blocked until then. */
 	if (!executes_image)
 		reset_caught_signals();
@@ -104,71 +106,28 @@ static void set_up_stdio(struct child *child)
 	}
 }
 
-struct directory_entry {
-	uint64_t inode;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
-/* Linux < 5.9 has no close_range(). */
-static void close_listed(unsigned first, unsigned last)
+static void close_between(struct child *child, unsigned first, unsigned last)
 {
-	static const char path[] = "/proc/self/fd";
-	_Alignas(8) char buffer[1024];
-	long directory = RAW4(openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), length;
-
-	if (directory < 0) { /* no /proc */
-		struct rlimit limit;
-
-		if (RAW4(prlimit64, 0, RLIMIT_NOFILE, 0, &limit) == 0)
-			for (uint64_t fd = first; fd <= last && fd < limit.rlim_cur; fd++)
-				RAW1(close, fd);
-		return;
-	}
-	while ((length = RAW3(getdents64, directory, buffer, sizeof(buffer))) > 0) {
-		for (long at = 0; at < length;) {
-			struct directory_entry *entry = (struct directory_entry *)(buffer + at);
-			unsigned fd = 0;
-
-			at += entry->length;
-			if (entry->name[0] == '.')
-				continue;
-			for (const char *digit = entry->name; *digit; digit++)
-				fd = fd * 10 + (unsigned)(*digit - '0');
-			if (fd >= first && fd <= last && fd != (unsigned)directory)
-				RAW1(close, fd);
-		}
-	}
-	RAW1(close, directory);
+	if (first <= last)
+		must(child, STEP_stdio, close_descriptors(first, last, child->proc));
 }
 
-static void close_between(unsigned first, unsigned last)
-{
-	/* Whatever the reason: a filter may say EPERM. */
-	if (first <= last && RAW3(close_range, first, last, 0) < 0)
-		close_listed(first, last);
-}
-
-/* What is ours alone: three, and the namespaces to enter. */
+/* What is not the command's: five, and the namespaces to enter. */
 static int own_count(const struct child *child)
 {
-	return 3 + (int)child->plan->founding.join_count;
+	return 5 + (int)child->plan->founding.join_count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
-	if (i == 0)
-		return child->image;
-	if (i == 1)
-		return child->report;
-	return i == 2 ? child->death.parent_pidfd : child->plan->founding.joins[i - 3].fd;
+	const int own[] = {child->image, child->report, child->death.parent_pidfd, child->cgroup, child->proc};
+
+	return i < 5 ? own[i] : child->plan->founding.joins[i - 5].fd;
 }
 
-/* Close what lies in a gap between two kept descriptors, but not our own: few,
- * looked for one by one. */
-static void close_gap(const struct child *child, unsigned first, unsigned last)
+/* Close what lies in a gap between two kept descriptors, but not those that are the
+ * child's own: few, looked for one by one. */
+static void close_gap(struct child *child, unsigned first, unsigned last)
 {
 	while (first <= last) {
 		unsigned next = last;
@@ -182,11 +141,11 @@ static void close_gap(const struct child *child, unsigned first, unsigned last)
 			}
 		}
 		if (!found) {
-			close_between(first, last);
+			close_between(child, first, last);
 			return;
 		}
 		if (next > first)
-			close_between(first, next - 1);
+			close_between(child, first, next - 1);
 		first = next + 1;
 	}
 }
@@ -258,13 +217,13 @@ static void take_privileges(struct child *child)
 	must(child, STEP_no_new_privs, refuse_new_privileges(privileges));
 }
 
+/* By its descriptor alone. Where a security module (TOMOYO) looks for its name /dev/fd/N, and there is no
+ * /dev/fd, this is ENOENT; a path below /proc/self would be that of whoever mounts something there. */
 static void execute_image(struct child *child)
 {
 	long result = RAW5(execveat, child->image, "", child->image_argv, child->image_envp, AT_EMPTY_PATH);
 
-	if (result == -ENOENT) /* a security module (TOMOYO) that wants a path, and no /dev/fd */
-		result = RAW3(execve, child->image_path, child->image_argv, child->image_envp);
-	give_up(child, STEP_prepare, result);
+	give_up(child, result == -E2BIG ? STEP_exec : STEP_execveat, result);
 }
 
 void spawned_child(void *argument)
@@ -274,7 +233,7 @@ void spawned_child(void *argument)
 	int executes_image = child->image >= 0;
 
 	/* While it waits for the parent it must not outlive it, whatever is
-	 * wanted later. */
+	 * asked for later. */
 	die_with_parent(&child->death, SIGKILL);
 	if (!child->is_launcher)
 		RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);

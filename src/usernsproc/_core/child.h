@@ -17,12 +17,15 @@ struct child {
 	struct parent_death death; /* as it is to be once the child is on its own */
 	uint64_t signal_mask;	   /* of the calling thread, to be restored */
 
-	/* A program of ours to execute in place of the command, or -1. */
+	/* One of the tiny programs, to execute in place of the command, or -1. */
 	int image;
 	char *const *image_argv, *const *image_envp;
-	char image_path[32]; /* the same as /proc/self/fd/N */
-	int is_launcher; /* that is a launcher: it inherits `report` and all capabilities */
-	int report;	 /* the end of a socket by which it tells what failed */
+	char **launcher_argv;
+	struct launcher_parameters *block; /* what a launcher is sent */
+	int is_launcher; /* that is a launcher: it inherits these two, and all capabilities */
+	int report;	 /* its end of a socket */
+	int cgroup;	 /* a directory of cgroup v2 that it is to enter, or -1 */
+	int proc;	 /* the root of a procfs, where close_range(2) is missing; or -1 */
 
 	/* Words that parent and child wait on with futex(2). */
 	int32_t go;  /* set by the parent: maps are written, go on */

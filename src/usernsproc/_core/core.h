@@ -1,18 +1,22 @@
 /* What the files of the core have in common.
  *
  *   module*.c     the only files that see Python.h: convert, call, translate failures
- *   transient.c   a child that exists while one call runs: makes a namespace
+ *   transient.c   a child that exists while one call runs: creates a namespace
  *   spawn.c       the parent's side of a command or a holder
- *   report.c      what a launcher tells
+ *   report.c      the parent's side of the socket to a launcher
  *   birth.c       clone for these, and the thread that keeps a child
- *   foster.c      a parent for children of whose end nobody else shall hear
+ *   foster.c      an intermediate parent, so that the caller gets no SIGCHLD
  *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory
- *   programs.c    code that is copied into tiny programs of ours, and runs alone
+ *   programs.c    code that is copied into tiny programs, and runs alone
  *   launcher.h    the largest of these: enters namespaces, takes ids, executes
- *   image.c       makes such a program, as a sealed memfd
- *   stack.c       memory for a child that shares ours; signal masks
- *   procfs.c      /proc/PID as a directory, maps, liveness
+ *   image.c       builds such a program, as a sealed memfd
+ *   stack.c       memory for a child that shares the caller's; signal masks
+ *   procfs.c      /proc/PID as a directory, maps
+ *   cgroup.c      where clone3(2) cannot place a child in one
+ *   descriptors.c for children, out of the way of 0, 1 and 2
+ *   wait.c        the one way to wait for a child
+ *   reap.c        the end of a child
  *   rawsys.h      system calls without libc
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
@@ -28,6 +32,9 @@
 #define STEPS(X)                \
 	X(none)                 \
 	X(prepare)              \
+	X(pidfd_open)           \
+	X(memfd_create)         \
+	X(execveat)             \
 	X(clone)                \
 	X(open_proc)            \
 	X(setgroups)            \
@@ -47,6 +54,7 @@
 	X(setid)                \
 	X(init)                 \
 	X(capabilities)         \
+	X(keyring)              \
 	X(no_new_privs)         \
 	X(exec)                 \
 	X(read_map)
@@ -58,6 +66,18 @@ enum step { STEPS(STEP_ENUM) STEP_COUNT };
 struct failure {
 	int32_t step;
 	int32_t error;
+	int32_t gave_up;    /* the caller's patience ended first */
+	int32_t has_ended;  /* the child ended by itself, and as what: -N for signal N */
+	int32_t returncode;
+};
+
+/* How long the caller waits, and what else makes it give up. */
+struct patience {
+	/* Runs what the program has installed for signals. Non-zero: an exception is set. May be NULL. */
+	int (*run_signal_handlers)(void *context);
+	void *context;
+	int64_t deadline; /* CLOCK_MONOTONIC, nanoseconds; 0: none */
+	int cancelled;	  /* a descriptor that becomes readable, or -1 */
 };
 
 /* Texts for /proc/PID/{setgroups,uid_map,gid_map}; NULL: leave unwritten. */
@@ -71,18 +91,17 @@ pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
-int has_ended_within(int pidfd, int milliseconds); /* -1: whenever */
-int has_ended(int pidfd);
+int proc_to_close_by(struct failure *failure);
+/* What the child has failed at may be nothing but its end. */
 void blame_its_end(int pidfd, struct failure *failure);
-void kill_and_reap(pid_t pid, int pidfd);
-void kill_and_reap_group(pid_t leader, int pidfd);
-/* What is waited for comes soon, and to be woken takes longer: so often one looks first. */
-#define LOOKS_WITHOUT_SLEEP 100
-/* Root in a joined namespace may stop a child, but shall not stop us: wait for so long,
- * look, and give up at last. */
-#define LOOK_MILLISECONDS 10
-#define MOST_STOPS 50
-int continue_if_stopped(int pidfd);
+
+/* reap.c: SIGKILL, reap, and close the pidfd. A failure is completed by how a child ended that ended by itself;
+ * may be NULL. Returns whether nothing of it is left. */
+int end_child(pid_t pid, int pidfd, struct failure *failure);
+/* It, and other children that it has made in its process group. */
+int end_group(pid_t leader, int pidfd, struct failure *failure);
+/* What did not end when it was killed, and has meanwhile. */
+void reap_late(void);
 long pidfd_exit_status(int pidfd);
 
 /* Called while a child exists, has the maps that were to be written, and has not
@@ -92,16 +111,29 @@ struct between {
 	void *context;
 };
 
-/* transient.c; `between` may be NULL */
-int create_userns(const struct maps *maps, const struct between *between, struct failure *failure);
-/* One that this id owns; not the own one. */
-int create_userns_of(uint32_t owner, const struct maps *maps, const struct between *between,
-		     struct failure *failure);
+struct optional_id {
+	int32_t is_set;
+	uint32_t id;
+};
 
-/* The tiny programs. Their parameters are part of the image and are found at
- * PROGRAM_PARAMETERS in the memory of the program. */
+/* transient.c: a namespace whose maps are written at once. */
+int create_userns(const struct maps *maps, struct failure *failure);
+/* One whose child waits for others, or that another user owns. `between` may be NULL. */
+int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct between *between,
+			 const struct patience *patience, struct failure *failure);
+
+/* The tiny programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
+ * in the memory of the program. What differs from command to command, and may be secret,
+ * is not: a launcher gets its arguments and environment by execve(2), the rest by its
+ * socket, and stores that at PROGRAM_DATA. */
 #define PROGRAM_BASE 0x400000ul
 #define PROGRAM_PARAMETERS (PROGRAM_BASE + 0x100)
+#define PROGRAM_DATA 0x800000ul
+
+/* What is waited for comes soon, and to be woken takes longer: so often one looks first. */
+#define SPINS 100
+/* Root in a joined namespace may stop a child again and again: so often it is continued. */
+#define MAX_STOPS 50
 
 enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
 
@@ -123,11 +155,6 @@ struct parent_death {
 	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
 };
 
-struct optional_id {
-	int32_t is_set;
-	uint32_t id;
-};
-
 struct credentials {
 	struct optional_id uid, gid;
 	int32_t set_groups;
@@ -140,10 +167,14 @@ struct command {
 	char *const *argv, *const *envp, *const *candidates;
 };
 
+/* The session keyring of the command (keyrings(7)). */
+enum session_keyring { KEYRING_INHERITED, KEYRING_NEW_IF_POSSIBLE, KEYRING_NEW };
+
 /* What the command may do. */
 struct privileges {
 	uint64_t ambient; /* capabilities to keep over exec, a bit for each */
 	int32_t no_new_privs;
+	int32_t session_keyring; /* enum session_keyring */
 };
 
 /* Where the command runs, and as part of what. */
@@ -172,21 +203,27 @@ struct founding {
 	uint64_t namespaces; /* CLONE_NEW... */
 };
 
-/* What the launcher tells: where it failed; or nothing, and the pid of another
- * child that goes on in its place, whose pidfd comes along, or 0. */
+/* A message of a launcher: where it failed, or that it goes on; or that another child does
+ * in its place, whose pidfd comes along. */
 struct report {
-	struct failure failure;
-	int32_t pid;
+	int32_t step, error;
+	int32_t pid; /* of the other child, or 0 */
 };
 
+/* So much of them is sent at once. */
+#define LAUNCHER_CHUNK 0x8000
+
 struct launcher_parameters {
+	uint64_t size;	    /* of all that is sent: this, and what it points to */
 	int32_t is_holder;  /* parks in the end */
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
 	int32_t has_group;   /* its creator's process group can be named, where it is */
 	int32_t is_init;    /* the command runs as its child */
 	int32_t report;	    /* a socket; closed by exec */
+	int32_t cgroup;	    /* a directory of cgroup v2 to enter, or -1 */
+	int32_t proc;	    /* as in struct child */
 	struct founding founding;
-	struct command command;
+	char *const *candidates;
 	struct place place;
 	struct credentials credentials;
 	struct privileges privileges;
@@ -202,12 +239,12 @@ struct map_reader_parameters {
 
 /* image.c: whether the caller can do without its children being dumpable. */
 int may_inspect_all(void);
-/* A descriptor of an executable program. *on_disk tells whether
- * memfds may not be executed here and an unlinked file had to do. */
-int make_image(enum program program, const void *parameters, size_t size, int *on_disk,
+/* A descriptor of an executable program, which has data_size zero bytes at PROGRAM_DATA.
+ * *on_disk: memfds may not be executed here, and it is an unlinked file. */
+int make_image(enum program program, const void *parameters, size_t size, size_t data_size, int *on_disk,
 	       struct failure *failure);
-int make_launcher_image(const struct launcher_parameters *parameters, int *on_disk,
-			struct failure *failure);
+/* What a launcher is sent, at the addresses that it has there; free() it. */
+struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure);
 
 /* spawn.c */
 struct plan {
@@ -230,7 +267,8 @@ struct plan {
 	 * NULL. Non-zero: give up. */
 	int (*between)(void *context, pid_t pid, int pidfd);
 	void *between_context;
-	struct foster *foster; /* who is its parent in our place; NULL: we are */
+	struct foster *foster; /* its parent in place of the caller; may be NULL */
+	struct patience patience;
 };
 
 struct spawned {
@@ -238,12 +276,11 @@ struct spawned {
 	int pidfd;
 	int proc_dir; /* until it runs: its directory in /proc, or -1 */
 	int image_on_disk;
-	int in_cgroup; /* not only asked for: placed by clone */
 };
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
 
 /* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
-ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
+ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure);
 
 #endif

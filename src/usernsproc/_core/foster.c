@@ -1,12 +1,16 @@
 /* See foster.h.
  *
- * exec(2) makes SIGCHLD the exit signal of any child. So the end of a program of ours
- * would be told to the caller, in the middle of a call that has nothing to do with
- * processes, and a waitpid(-1) in another thread would find a child that it knows
- * nothing of. Here a child in our memory, which executes nothing and so has exit
- * signal 0, makes that program its own child, and reaps it.
+ * exec(2) makes SIGCHLD the exit signal of any child. So the caller would get a SIGCHLD
+ * for a tiny program, in the middle of a call that has nothing to do with processes, and
+ * a waitpid(-1) in another thread would find a child that it knows nothing of. Here a
+ * child in the caller's memory, which executes nothing and so has exit signal 0, makes
+ * that program its own child, and reaps it.
+ *
+ * It may live as long as the program does, for it is in no other namespace and no other
+ * cgroup than the caller: to the kernel it is one more thread of it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -22,16 +26,8 @@
 #define __WALL 0x40000000
 #endif
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-
-#define ORPHAN_LOOKS 50
 #define REAPS_WITHIN_MILLISECONDS 1000
-
-static const struct {
-	int64_t seconds, nanoseconds;
-} liveness_check = {0, 20000000};
+#define LEAVES_WITHIN_NANOSECONDS 1000000000
 
 static void set_word(int32_t *word, int32_t value)
 {
@@ -47,10 +43,10 @@ static void wait_for_go(struct foster *foster)
 		RAW4(futex, &foster->go, FUTEX_WAIT, 0, 0);
 }
 
-/* Root in a namespace that it joins may stop it, which only its parent is told. */
+/* Root in a namespace that it joins may stop it, which only its parent can see. */
 static void continue_or_kill(int pidfd, int *stops)
 {
-	RAW4(pidfd_send_signal, pidfd, ++*stops > MOST_STOPS ? SIGKILL : SIGCONT, 0, 0);
+	RAW4(pidfd_send_signal, pidfd, ++*stops > MAX_STOPS ? SIGKILL : SIGCONT, 0, 0);
 }
 
 static void reap(int pidfd)
@@ -86,28 +82,52 @@ static void foster_child(void *argument)
 
 /* ---- in the parent ---- */
 
-/* Until it has set the word. Somebody may have killed it before. */
-static int wait_for_word(const struct foster *foster, int32_t *word)
+static int is_set(void *word)
 {
-	while (!__atomic_load_n(word, __ATOMIC_ACQUIRE))
-		if (RAW4(futex, word, FUTEX_WAIT, 0, &liveness_check) < 0 && has_ended(foster->pidfd))
-			return __atomic_load_n(word, __ATOMIC_ACQUIRE) ? 0 : -1;
-	return 0;
+	return __atomic_load_n((int32_t *)word, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* Until it has set the word. It may be killed before. */
+static enum wait_result wait_for_word(const struct foster *foster, int32_t *word, const struct patience *patience,
+				      struct failure *failure)
+{
+	struct event event = {.has_happened = is_set, .context = word, .socket = -1, .word = word,
+			      .pidfd = foster->pidfd, .step = STEP_clone};
+
+	return wait_for(&event, patience, failure);
 }
 
 static long clone_foster(struct foster *foster)
 {
 	uint64_t mask = block_signals();
-	long pid = raw_clone(CLONE_VM | CLONE_FILES | CLONE_PIDFD, stack_of(foster->child), &foster->pidfd, NULL,
-			     foster_child, foster);
+	long pid;
 
+	foster->child->tid = 1;
+	pid = raw_clone(CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID, stack_of(foster->child),
+			&foster->pidfd, &foster->child->tid, foster_child, foster);
+	if (pid < 0)
+		foster->child->tid = 0;
 	restore_signals(mask);
 	return pid;
 }
 
-int start_foster(struct foster *foster, struct failure *failure)
+static int is_there(struct foster *foster, const struct patience *patience, struct failure *failure)
 {
-	int is_there;
+	switch (wait_for_word(foster, &foster->own_pid, patience, failure)) {
+	case WAIT_HAPPENED:
+		return 1;
+	case WAIT_ENDED:
+		fail(failure, STEP_clone, ESRCH);
+		return 0;
+	case WAIT_GAVE_UP:
+		break;
+	}
+	return 0;
+}
+
+int start_foster(struct foster *foster, const struct patience *patience, struct failure *failure)
+{
+	int parent_pidfd;
 	long pid;
 
 	foster->own_pid = foster->go = foster->done = 0;
@@ -121,43 +141,47 @@ int start_foster(struct foster *foster, struct failure *failure)
 		free_child(foster->child);
 		return -1;
 	}
+	parent_pidfd = foster->child->death.parent_pidfd;
 	pid = clone_foster(foster);
 	foster->pid = (pid_t)pid;
-	is_there = pid > 0 && wait_for_word(foster, &foster->own_pid) == 0;
-	close(foster->child->death.parent_pidfd);
-	if (is_there)
-		return 0;
-	if (pid > 0)
-		end_foster(foster);
-	else
+	if (pid < 0) {
 		free_child(foster->child);
-	return fail(failure, STEP_clone, pid > 0 ? ESRCH : (int)-pid);
+		fail(failure, STEP_clone, (int)-pid);
+	} else if (!is_there(foster, patience, failure)) {
+		end_foster(foster);
+		pid = -1;
+	}
+	close(parent_pidfd);
+	return pid < 0 ? -1 : 0;
 }
 
-/* The foster was killed. A child that it has made ends by itself, but runs in our memory until
- * then, which the kernel tells by `tid`. If that does not happen, there is none: a pidfd that
- * a failing clone has written is not open. */
+/* The foster was killed. A child that it has made ends by itself, but runs in the caller's memory until
+ * then, which the kernel shows by `tid`. If that is not cleared, there is probably none: a pidfd that
+ * a failing clone has written is not open. Its stack is not used again. */
 static void end_orphan(struct birth *birth)
 {
-	int32_t *tid = &birth->child->tid;
-	siginfo_t info;
+	struct patience patience = {.deadline = now() + LEAVES_WITHIN_NANOSECONDS, .cancelled = -1};
+	struct failure ignored;
 
-	for (int look = 0; __atomic_load_n(tid, __ATOMIC_ACQUIRE) && look < ORPHAN_LOOKS; look++)
-		RAW4(futex, tid, FUTEX_WAIT, 1, &liveness_check);
-	if (!__atomic_load_n(tid, __ATOMIC_ACQUIRE)) {
-		waitid((idtype_t)P_PIDFD, (id_t)birth->pidfd, &info, WEXITED | __WALL); /* where orphans come to us */
-		close(birth->pidfd);
-	}
+	if (wait_until_memory_is_left(birth->child, -1, STEP_clone, &patience, &ignored) == WAIT_HAPPENED &&
+	    birth->pidfd >= 0)
+		end_child(0, birth->pidfd, NULL);
 	birth->pidfd = -1;
 	birth->pid = -ESRCH;
 }
 
-void clone_in_foster(struct foster *foster, struct birth *birth)
+void clone_in_foster(struct foster *foster, struct birth *birth, const struct patience *patience)
 {
+	struct failure ignored;
+
 	foster->birth = birth;
+	birth->child->tid = 1;
 	set_word(&foster->go, 1);
-	if (wait_for_word(foster, &foster->done) < 0)
-		end_orphan(birth);
+	if (wait_for_word(foster, &foster->done, patience, &ignored) != WAIT_HAPPENED) {
+		end_child(foster->pid, fcntl(foster->pidfd, F_DUPFD_CLOEXEC, 0), NULL);
+		if (!is_set(&foster->done))
+			end_orphan(birth);
+	}
 	if (birth->pid > 0 && foster->pid != foster->own_pid) /* that was the number in another pid namespace */
 		birth->pid = pid_of(birth->pidfd, (pid_t)birth->pid);
 }
@@ -166,7 +190,6 @@ void end_foster(struct foster *foster)
 {
 	if (foster->done)
 		has_ended_within(foster->pidfd, REAPS_WITHIN_MILLISECONDS);
-	kill_and_reap(foster->pid, foster->pidfd);
-	close(foster->pidfd);
+	end_child(foster->pid, foster->pidfd, NULL);
 	free_child(foster->child);
 }

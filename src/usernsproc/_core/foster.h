@@ -1,4 +1,4 @@
-/* A parent for children of whose end nobody else shall hear. */
+/* An intermediate parent, so that the caller gets no SIGCHLD for a child. */
 #ifndef USERNSPROC_FOSTER_H
 #define USERNSPROC_FOSTER_H
 
@@ -15,9 +15,9 @@ struct foster {
 	struct birth *birth;
 };
 
-int start_foster(struct foster *foster, struct failure *failure);
+int start_foster(struct foster *foster, const struct patience *patience, struct failure *failure);
 /* As clone_child(). */
-void clone_in_foster(struct foster *foster, struct birth *birth);
+void clone_in_foster(struct foster *foster, struct birth *birth, const struct patience *patience);
 /* When its child, if any, has ended. */
 void end_foster(struct foster *foster);
 

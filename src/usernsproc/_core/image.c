@@ -1,10 +1,12 @@
 /* An executable of ours, put together at run time in a sealed memfd.
  *
- *   0      ELF header, program headers: one segment, a non-executable stack
+ *   0      ELF header, program headers
  *   0x100  the parameters
  *   ...    the code
  *
- * The whole file is the segment, mapped at PROGRAM_BASE without write access.
+ * The whole file is one segment, mapped at PROGRAM_BASE without write access. Another one
+ * is zeros at PROGRAM_DATA. The file holds nothing that differs from command to command:
+ * it may have to lie on a disk.
  */
 #include <elf.h>
 #include <errno.h>
@@ -13,11 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "inline.h"
 #include "programs.h"
 
@@ -62,10 +66,19 @@
 
 struct headers {
 	Elf64_Ehdr elf;
-	Elf64_Phdr segment, stack;
+	Elf64_Phdr segment, stack, data;
 };
 
-static void write_headers(struct headers *headers, size_t size, size_t entry)
+static void write_data_header(Elf64_Phdr *data, size_t size)
+{
+	data->p_type = PT_LOAD;
+	data->p_flags = PF_R | PF_W;
+	data->p_vaddr = data->p_paddr = PROGRAM_DATA;
+	data->p_memsz = size;
+	data->p_align = SEGMENT_ALIGNMENT;
+}
+
+static void write_headers(struct headers *headers, size_t size, size_t entry, size_t data_size)
 {
 	Elf64_Ehdr *elf = &headers->elf;
 
@@ -81,7 +94,7 @@ static void write_headers(struct headers *headers, size_t size, size_t entry)
 	elf->e_phoff = offsetof(struct headers, segment);
 	elf->e_ehsize = sizeof(Elf64_Ehdr);
 	elf->e_phentsize = sizeof(Elf64_Phdr);
-	elf->e_phnum = 2;
+	elf->e_phnum = data_size ? 3 : 2;
 	headers->segment.p_type = PT_LOAD;
 	headers->segment.p_flags = PF_R | PF_X;
 	headers->segment.p_vaddr = headers->segment.p_paddr = PROGRAM_BASE;
@@ -89,6 +102,8 @@ static void write_headers(struct headers *headers, size_t size, size_t entry)
 	headers->segment.p_align = SEGMENT_ALIGNMENT;
 	headers->stack.p_type = PT_GNU_STACK;
 	headers->stack.p_flags = PF_R | PF_W;
+	if (data_size)
+		write_data_header(&headers->data, data_size);
 }
 
 #define CODE_ALIGNMENT 16ul
@@ -109,7 +124,8 @@ static struct iovec part(const void *data, size_t size)
 	return (struct iovec){(void *)(uintptr_t)data, size};
 }
 
-static void set_parts(struct image *image, enum program program, const void *parameters, size_t parameters_size)
+static size_t set_parts(struct image *image, enum program program, const void *parameters, size_t parameters_size,
+			size_t data_size)
 {
 	static const char padding[CODE_ALIGNMENT];
 	struct code code = program_code(program);
@@ -117,11 +133,12 @@ static void set_parts(struct image *image, enum program program, const void *par
 	size_t code_offset = (parameters_end + CODE_ALIGNMENT - 1) & ~(CODE_ALIGNMENT - 1);
 
 	memset(&image->start, 0, sizeof(image->start));
-	write_headers(&image->start.headers, code_offset + code.size, code_offset + code.entry);
+	write_headers(&image->start.headers, code_offset + code.size, code_offset + code.entry, data_size);
 	image->parts[0] = part(&image->start, sizeof(image->start));
 	image->parts[1] = part(parameters, parameters_size);
 	image->parts[2] = part(padding, code_offset - parameters_end);
 	image->parts[3] = part(code.start, code.size);
+	return code_offset + code.size;
 }
 
 int may_inspect_all(void)
@@ -160,28 +177,6 @@ static int write_image(int fd, const struct image *image)
 	return fchmod(fd, image_mode());
 }
 
-/* Out of the way of the child's 0, 1 and 2. */
-static int above_stdio(int fd)
-{
-	int copy, error;
-
-	if (fd < 0 || fd > 2)
-		return fd;
-	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	error = errno;
-	close(fd);
-	errno = error;
-	return copy;
-}
-
-static void close_keeping_errno(int fd)
-{
-	int error = errno;
-
-	close(fd);
-	errno = error;
-}
-
 static int sealed_memfd(const struct image *image)
 {
 	static const char name[] = "usernsproc";
@@ -209,12 +204,34 @@ static int has_writer(int fd)
 	return 0;
 }
 
-/* A file without a name, for vm.memfd_noexec=2. Executable only through a
- * descriptor that cannot write. */
+static int is_same_file(int fd, int other)
+{
+	struct stat one, two;
+
+	return fstat(fd, &one) == 0 && fstat(other, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+/* By a descriptor that cannot write: only so can it be executed. What lies below /proc/self may be
+ * another file, by a mount. */
+static int opened_again(int writable)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
+	fd = above_stdio(open(path, O_RDONLY | O_CLOEXEC));
+	if (fd >= 0 && !is_same_file(fd, writable)) {
+		close(fd);
+		errno = EACCES;
+		return -1;
+	}
+	return fd;
+}
+
+/* A file without a name, for vm.memfd_noexec=2. */
 static int unlinked_file_in(const char *directory, const struct image *image)
 {
 	struct statvfs file_system;
-	char path[32];
 	int writable, fd = -1, attempts = 20;
 
 	if (statvfs(directory, &file_system) < 0 || file_system.f_flag & ST_NOEXEC)
@@ -225,8 +242,7 @@ static int unlinked_file_in(const char *directory, const struct image *image)
 		writable = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
 		if (writable < 0)
 			return -1;
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
-		fd = above_stdio(open(path, O_RDONLY | O_CLOEXEC));
+		fd = opened_again(writable);
 		if (fd >= 0 && write_image(writable, image) < 0) {
 			close_keeping_errno(fd);
 			fd = -1;
@@ -246,13 +262,22 @@ static int unlinked_file(const struct image *image)
 	return fd;
 }
 
-int make_image(enum program program, const void *parameters, size_t parameters_size, int *on_disk,
+/* Writing more would be EFBIG, and SIGXFSZ, which ends a program that does not ignore it. */
+static int exceeds_file_size_limit(size_t size)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size;
+}
+
+int make_image(enum program program, const void *parameters, size_t parameters_size, size_t data_size, int *on_disk,
 	       struct failure *failure)
 {
 	struct image image;
 	int fd;
 
-	set_parts(&image, program, parameters, parameters_size);
+	if (exceeds_file_size_limit(set_parts(&image, program, parameters, parameters_size, data_size)))
+		return fail(failure, STEP_memfd_create, EFBIG);
 	fd = sealed_memfd(&image);
 	if (fd < 0 && errno == EACCES) {
 		fd = unlinked_file(&image);
@@ -262,7 +287,7 @@ int make_image(enum program program, const void *parameters, size_t parameters_s
 			*on_disk = 1;
 	}
 	if (fd < 0)
-		fail(failure, STEP_prepare, errno);
+		fail(failure, STEP_memfd_create, errno);
 	return fd;
 }
 
@@ -275,7 +300,7 @@ struct arena {
 
 static uint64_t address_of(size_t offset)
 {
-	return PROGRAM_PARAMETERS + offset;
+	return PROGRAM_DATA + offset;
 }
 
 static size_t vector_length(char *const *vector)
@@ -325,30 +350,24 @@ static char *const *put_vector(struct arena *arena, char *const *vector)
 	return (char *const *)address_of(offset);
 }
 
-int make_launcher_image(const struct launcher_parameters *parameters, int *on_disk,
-			struct failure *failure)
+struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure)
 {
 	struct launcher_parameters own = *parameters;
-	const struct command *command = &parameters->command;
 	size_t groups_size = own.credentials.group_count * sizeof(uint32_t);
 	size_t joins_size = own.founding.join_count * sizeof(struct join);
 	size_t cwd_size = own.place.cwd ? strlen(own.place.cwd) + 1 : 0;
-	size_t size = sizeof(own) + groups_size + joins_size + cwd_size + 8 + vector_size(command->argv) +
-		      vector_size(command->envp) + vector_size(command->candidates);
+	size_t size = sizeof(own) + groups_size + joins_size + cwd_size + 8 + vector_size(own.candidates);
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
-	int fd;
 
-	if (!arena.memory)
-		return fail(failure, STEP_prepare, ENOMEM);
+	if (!arena.memory) {
+		fail(failure, STEP_prepare, ENOMEM);
+		return NULL;
+	}
 	own.credentials.groups = put(&arena, own.credentials.groups, groups_size);
 	own.founding.joins = put(&arena, own.founding.joins, joins_size);
 	if (own.place.cwd)
 		own.place.cwd = put(&arena, own.place.cwd, cwd_size);
-	own.command.argv = put_vector(&arena, command->argv);
-	own.command.envp = put_vector(&arena, command->envp);
-	own.command.candidates = put_vector(&arena, command->candidates);
-	memcpy(arena.memory, &own, sizeof(own));
-	fd = make_image(PROGRAM_LAUNCHER, arena.memory, arena.used, on_disk, failure);
-	free(arena.memory);
-	return fd;
+	own.candidates = put_vector(&arena, own.candidates);
+	own.size = arena.used;
+	return memcpy(arena.memory, &own, sizeof(own));
 }

@@ -4,6 +4,7 @@
 #define USERNSPROC_INLINE_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
@@ -73,6 +74,67 @@ RAW_INLINE void handle(long signal, void (*handler)(int))
 	RAW4(rt_sigaction, signal, &action, 0, KERNEL_SIGSET_SIZE);
 }
 
+/* ---- closing descriptors ---- */
+
+struct directory_entry {
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* An entry is "." or "..", or a descriptor. */
+RAW_INLINE unsigned number_of(const struct directory_entry *entry)
+{
+	unsigned fd = 0;
+
+	for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; digit++)
+		fd = fd * 10 + (unsigned)(*digit - '0');
+	return fd;
+}
+
+RAW_INLINE long close_listed(unsigned first, unsigned last, long directory, int proc)
+{
+	_Alignas(8) char buffer[1024];
+	long length;
+
+	while ((length = RAW3(getdents64, directory, buffer, sizeof(buffer))) > 0) {
+		for (long at = 0; at < length;) {
+			struct directory_entry *entry = (struct directory_entry *)(buffer + at);
+			unsigned fd = number_of(entry);
+
+			at += entry->length;
+			if (entry->name[0] != '.' && fd >= first && fd <= last && fd != (unsigned)directory &&
+			    fd != (unsigned)proc)
+				RAW1(close, fd);
+		}
+	}
+	return length;
+}
+
+/* All from the first to the last. close_range(2) is missing before Linux 5.9, and a filter may refuse
+ * it. The limit RLIMIT_NOFILE would be no bound: it may be 2^30, and it may have been lowered. */
+RAW_INLINE long close_descriptors(unsigned first, unsigned last, int proc)
+{
+	char name[8]; /* written by letters: a program has no string constants */
+	volatile char *letters = name;
+	long directory, result = RAW3(close_range, first, last, 0);
+
+	if (result == 0 || proc < 0)
+		return result;
+	letters[0] = 's', letters[1] = 'e', letters[2] = 'l', letters[3] = 'f';
+	letters[4] = '/', letters[5] = 'f', letters[6] = 'd', letters[7] = 0;
+	directory = RAW4(openat, proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	if (directory < 0)
+		return directory;
+	result = close_listed(first, last, directory, proc);
+	RAW1(close, directory);
+	return result;
+}
+
+/* ---- capabilities ---- */
+
 struct capabilities {
 	struct __user_cap_data_struct low, high;
 };
@@ -94,7 +156,7 @@ RAW_INLINE uint64_t permitted(const struct capabilities *capabilities)
 	return (uint64_t)capabilities->high.permitted << 32 | capabilities->low.permitted;
 }
 
-/* Of what there is nothing but these. */
+/* Of those that it has no others than these. */
 RAW_INLINE long limit_capabilities(uint64_t wanted)
 {
 	struct capabilities own;
@@ -110,7 +172,7 @@ RAW_INLINE long limit_capabilities(uint64_t wanted)
 	return set_capabilities(&own);
 }
 
-/* Let exactly these capabilities survive an exec, by whomever: ambient ones. */
+/* Let exactly these capabilities survive an exec of any user: ambient ones. */
 RAW_INLINE long keep_over_exec(uint64_t wanted)
 {
 	struct capabilities own;
@@ -167,8 +229,8 @@ RAW_INLINE long take_session(const struct place *place, enum step *step)
 	return result;
 }
 
-/* Pid and time namespaces are for the children of who enters or makes them. */
-RAW_INLINE int has_successor(const struct founding *founding)
+/* Pid and time namespaces are those of children that are created after it was entered or created. */
+RAW_INLINE int needs_child(const struct founding *founding)
 {
 	uint64_t kinds = founding->namespaces;
 

@@ -1,14 +1,14 @@
-/* The program between a child in our memory and the command.
+/* The program between a child in the caller's memory and the command.
  *
  * It runs alone, in memory that holds nothing of the parent's, so it may do what
- * a child in shared memory may not: change ids, which would make the parent
- * non-dumpable, and enter namespaces, where whoever is root could look at it. Its
- * steps are in launch(), at the end. It follows the rules of programs.c.
+ * a child in shared memory may not: wait for others, change ids, which would make the
+ * parent non-dumpable, enter a cgroup, which may be full or frozen, and enter
+ * namespaces, whose root could look at it. Its steps are in launch(), at the end. It
+ * follows the rules of programs.c.
  */
 #ifndef USERNSPROC_LAUNCHER_H
 #define USERNSPROC_LAUNCHER_H
 
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -23,6 +23,78 @@
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
 #endif
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+#define KEYCTL_JOIN_SESSION_KEYRING 1
+
+/* ---- what it is sent ---- */
+
+RAW_INLINE long wait_until_readable(int fd)
+{
+	struct pollfd input;
+	volatile struct pollfd *fields = &input; /* one by one, without a constant of the compiler's */
+
+	fields->fd = fd;
+	fields->events = POLLIN;
+	fields->revents = 0;
+	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
+}
+
+/* The next message of the parent, which closes its end when it gives up. */
+RAW_INLINE long hear(int report, void *buffer, long size)
+{
+	for (int look = 0;; look++) {
+		long length = RAW3(read, report, buffer, size);
+
+		if (length > 0)
+			return length;
+		if (length != -EAGAIN && length != -EINTR)
+			leave(255);
+		if (look < SPINS)
+			RAW0(sched_yield);
+		else
+			wait_until_readable(report);
+	}
+}
+
+RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
+{
+	char byte;
+
+	hear(own->report, &byte, 1);
+}
+
+RAW_INLINE const struct launcher_parameters *hear_parameters(int report)
+{
+	uintptr_t address = PROGRAM_DATA;
+	uint64_t length = 0;
+
+	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
+	do
+		length += (uint64_t)hear(report, (char *)address + length, LAUNCHER_CHUNK);
+	while (length < ((volatile struct launcher_parameters *)address)->size);
+	return (const struct launcher_parameters *)address;
+}
+
+/* What the kernel puts on the stack: the number of arguments, these, a NULL, the environment.
+ * The first argument ends with the number of the socket, the others are the command's. */
+struct start {
+	long argc;
+	char *argv[];
+};
+
+RAW_INLINE int socket_of(const struct start *start)
+{
+	const char *letter = start->argv[0];
+	int fd = 0;
+
+	while (*letter < '0' || *letter > '9')
+		letter++;
+	for (; *letter; letter++)
+		fd = fd * 10 + (*letter - '0');
+	return fd;
+}
 
 /* ---- what it tells ---- */
 
@@ -30,11 +102,11 @@ RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long
 {
 	struct report report;
 
-	report.failure.step = step;
-	report.failure.error = (int32_t)-result;
+	report.step = step;
+	report.error = (int32_t)-result;
 	report.pid = 0;
 	result = RAW3(write, own->report, &report, sizeof(report));
-	if (step != STEP_none || result < 0) /* our end tells who waits for a word */
+	if (step != STEP_none || result < 0) /* the end of the socket tells it, too */
 		leave(255);
 }
 
@@ -44,8 +116,8 @@ RAW_INLINE void need(const struct launcher_parameters *own, enum step step, long
 		tell(own, step, result);
 }
 
-/* That another child of the same parent goes on, and here it is. */
-RAW_INLINE void tell_of_successor(const struct launcher_parameters *own, long pid, int pidfd)
+/* That another child of the same parent goes on, with its pidfd. */
+RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int pidfd)
 {
 	struct report report;
 	struct iovec part;
@@ -60,8 +132,8 @@ RAW_INLINE void tell_of_successor(const struct launcher_parameters *own, long pi
 
 	for (unsigned i = 0; i < sizeof(message); i++)
 		raw[i] = 0;
-	report.failure.step = STEP_none;
-	report.failure.error = 0;
+	report.step = STEP_none;
+	report.error = 0;
 	report.pid = (int32_t)pid;
 	part.iov_base = &report;
 	part.iov_len = sizeof(report);
@@ -76,14 +148,81 @@ RAW_INLINE void tell_of_successor(const struct launcher_parameters *own, long pi
 	need(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
 }
 
-/* ---- entering and making namespaces ---- */
+/* ---- hops: another child of the same parent goes on ---- */
+
+/* Root in a joined namespace may kill this process before it has told of the other: that is in its
+ * process group, by which the parent finds it, until it puts it into the right one. */
+RAW_INLINE void prepare_hop(const struct launcher_parameters *own)
+{
+	need(own, STEP_setpgid, own->has_group ? RAW2(setpgid, 0, 0) : 0);
+}
+
+/* Returns in the new process alone, a copy of this memory: a few pages. It tells nothing before the parent
+ * has let it go on: it may be faster than this process. */
+RAW_INLINE void finish_hop(const struct launcher_parameters *own, long pid, int pidfd)
+{
+	if (pid == 0) {
+		die_with_parent(&own->death, SIGKILL); /* no child inherits it */
+		return;
+	}
+	tell_of_hop(own, pid, pidfd);
+	leave(0);
+}
+
+/* With CLONE_PARENT the parent is that of this process. */
+RAW_INLINE void hop(const struct launcher_parameters *own)
+{
+	int pidfd = -1;
+	long pid;
+
+	prepare_hop(own);
+	pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
+	need(own, STEP_clone, pid);
+	finish_hop(own, pid, pidfd);
+}
+
+RAW_INLINE long fork_into_cgroup(int cgroup, int *pidfd)
+{
+	struct raw_clone_args arguments;
+
+	for (unsigned i = 0; i < sizeof(arguments) / sizeof(uint64_t); i++)
+		((volatile uint64_t *)&arguments)[i] = 0;
+	arguments.flags = CLONE_PARENT | CLONE_PIDFD | CLONE_INTO_CGROUP;
+	arguments.pidfd = (uintptr_t)pidfd;
+	arguments.cgroup = (uint64_t)cgroup;
+	return RAW2(clone3, &arguments, sizeof(arguments));
+}
+
+/* Born in the cgroup (Linux 5.7), so that its pids.max is obeyed; with all rights of the caller, before
+ * anything else is entered. Where clone3(2) is refused by a filter, or is older, the parent moves this process. */
+RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
+{
+	int pidfd = -1;
+	long pid;
+
+	if (own->cgroup < 0)
+		return;
+	prepare_hop(own);
+	pid = fork_into_cgroup(own->cgroup, &pidfd);
+	if (pid >= 0) {
+		finish_hop(own, pid, pidfd);
+		wait_for_parent(own);
+		return;
+	}
+	if (pid != -ENOSYS && pid != -EPERM && pid != -E2BIG)
+		need(own, pid == -EAGAIN || pid == -ENOMEM ? STEP_clone : STEP_cgroup, pid);
+	tell(own, STEP_none, 0);
+	wait_for_parent(own);
+}
+
+/* ---- entering and creating namespaces ---- */
 
 RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 {
 	const struct founding *founding = &own->founding;
 
-	/* Whoever is root in there shall not be able to look at us: this memory is the
-	 * outer namespace's, and from here on readable to its root alone. The kernel keeps
+	/* Root in there must not be able to look at this process: its memory is the outer
+	 * namespace's, and from here on readable to root of that one alone. The kernel keeps
 	 * it so until an exec has closed what is not the command's. */
 	if (founding->join_count)
 		need(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
@@ -93,8 +232,9 @@ RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 		RAW1(close, founding->joins[i].fd);
 }
 
-/* A user namespace belongs to the effective user id of its maker. */
-RAW_INLINE void make_namespaces(const struct launcher_parameters *own)
+/* A user namespace belongs to the effective user id of the process that creates it. After this, this process or
+ * another one is where the command is to run, and the parent knows. */
+RAW_INLINE void create_namespaces(const struct launcher_parameters *own)
 {
 	const struct founding *founding = &own->founding;
 
@@ -102,67 +242,12 @@ RAW_INLINE void make_namespaces(const struct launcher_parameters *own)
 		need(own, STEP_owner, RAW3(setresuid, -1, founding->owner.id, -1));
 	if (founding->namespaces)
 		need(own, STEP_clone, RAW1(unshare, founding->namespaces));
-}
-
-/* With CLONE_PARENT the parent is ours, whose child it is to be. A copy of this
- * memory: a few pages. Root in a joined namespace may kill us before we have told of
- * it: it is in a process group of ours, by which our parent finds it, until that puts
- * it into its own. Returns in the new process alone. */
-RAW_INLINE void let_a_child_go_on(const struct launcher_parameters *own)
-{
-	int pidfd = -1;
-	long pid = own->has_group ? RAW2(setpgid, 0, 0) : 0;
-
-	need(own, STEP_setpgid, pid);
-	pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
-	need(own, STEP_clone, pid);
-	if (pid == 0)
+	if (needs_child(founding)) {
+		hop(own);
 		return;
-	tell_of_successor(own, pid, pidfd);
-	leave(0);
-}
-
-RAW_INLINE long wait_until_readable(int fd)
-{
-	struct pollfd input;
-	volatile struct pollfd *fields = &input; /* one by one, without a constant of the compiler's */
-
-	fields->fd = fd;
-	fields->events = POLLIN;
-	fields->revents = 0;
-	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
-}
-
-/* The parent knows which process we are, and has written the maps, but for a holder.
- * It closes its end when it gives up. */
-RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
-{
-	char byte;
-	long length;
-
-	/* It comes soon, and to be woken takes longer. */
-	for (int look = 0;; look++) {
-		length = RAW3(read, own->report, &byte, 1);
-		if (length == 1)
-			return;
-		if (length != -EAGAIN && length != -EINTR)
-			leave(255);
-		if (look < LOOKS_WITHOUT_SLEEP)
-			RAW0(sched_yield);
-		else
-			wait_until_readable(own->report);
 	}
-}
-
-RAW_INLINE void found(const struct launcher_parameters *own)
-{
-	enter_namespaces(own);
-	make_namespaces(own);
-	if (has_successor(&own->founding))
-		let_a_child_go_on(own);
-	else
-		tell(own, STEP_none, 0);
-	die_with_parent(&own->death, SIGKILL); /* a change of ids or an exec may clear it, and no child inherits it */
+	die_with_parent(&own->death, SIGKILL); /* a change of ids clears it */
+	tell(own, STEP_none, 0);
 }
 
 /* ---- what it becomes ---- */
@@ -185,16 +270,11 @@ RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *o
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-/* From the first on. Linux < 5.9 has no close_range(). */
-RAW_INLINE void close_all_from(unsigned first)
+RAW_INLINE void close_all_from(const struct launcher_parameters *own, unsigned first)
 {
-	struct rlimit limit;
-
-	if (RAW3(close_range, first, ~0u, 0) == 0)
-		return;
-	if (RAW4(prlimit64, 0, RLIMIT_NOFILE, 0, &limit) == 0)
-		for (uint64_t fd = first; fd < limit.rlim_cur; fd++)
-			RAW1(close, fd);
+	need(own, STEP_stdio, close_descriptors(first, ~0u, own->proc));
+	if (own->proc >= 0)
+		RAW1(close, own->proc);
 }
 
 RAW_INLINE void take_place_of(const struct launcher_parameters *own)
@@ -213,18 +293,33 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 	need(own, step, result);
 }
 
+/* So that nothing of the caller's session keyring can be used in there (keyrings(7)). What a filter
+ * refuses here it refuses to the command as well, which then cannot use it. */
+RAW_INLINE void join_session_keyring(const struct launcher_parameters *own)
+{
+	int32_t wanted = own->privileges.session_keyring;
+	long result;
+
+	if (wanted == KEYRING_INHERITED)
+		return;
+	result = RAW2(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
+	if (wanted == KEYRING_NEW || (result != -ENOSYS && result != -EPERM))
+		need(own, STEP_keyring, result);
+}
+
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
+	join_session_keyring(own);
 	take_session_of(own);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
-	close_all_from(1); /* 0 is its lifeline */
+	close_all_from(own, 1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	set_signal_mask(0);
 	hold(&own->holder);
 }
 
-/* As shells have it: nobody outside can be killed by the signal of who is pid 1. */
+/* As shells have it: process 1 of a pid namespace cannot be killed by a signal from inside. */
 RAW_INLINE void leave_as(int status)
 {
 	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
@@ -254,7 +349,7 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	if (ready != 0)
 		need(own, STEP_init, RAW3(dup3, ready, 0, 0));
-	close_all_from(1);
+	close_all_from(own, 1);
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
@@ -319,24 +414,43 @@ RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 	if (privileges->ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	need(own, STEP_setid, take_ids(&own->credentials));
+	join_session_keyring(own);
 	if (privileges->ambient || has_kept_capabilities(&own->founding))
 		need(own, STEP_capabilities, keep_over_exec(privileges->ambient)); /* and no others */
 	need(own, STEP_no_new_privs, refuse_new_privileges(privileges));
 }
 
-RAW_INLINE void keep_private(const struct launcher_parameters *own)
+RAW_INLINE void keep_private(const struct launcher_parameters *own, int fd)
 {
-	long result = RAW3(fcntl, own->report, F_SETFD, FD_CLOEXEC);
-
-	if (result == 0 && own->death.parent_pidfd >= 0)
-		result = RAW3(fcntl, own->death.parent_pidfd, F_SETFD, FD_CLOEXEC);
-	need(own, STEP_stdio, result);
+	if (fd >= 0)
+		need(own, STEP_stdio, RAW3(fcntl, fd, F_SETFD, FD_CLOEXEC));
 }
 
-RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameters *own)
+RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_parameters *own,
+							   const struct start *start)
 {
-	keep_private(own);
-	found(own);
+	struct command command;
+
+	command.argv = start->argv + 1;
+	command.envp = start->argv + start->argc + 1;
+	command.candidates = own->candidates;
+	tell(own, STEP_none, 0);
+	set_signal_mask(own->signal_mask);
+	tell(own, STEP_exec, -execute(&command));
+	leave(255);
+}
+
+RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
+{
+	const struct launcher_parameters *own = hear_parameters(socket_of(start));
+
+	keep_private(own, own->report);
+	keep_private(own, own->death.parent_pidfd);
+	keep_private(own, own->cgroup);
+	keep_private(own, own->proc);
+	enter_cgroup(own);
+	enter_namespaces(own);
+	create_namespaces(own);
 	wait_for_parent(own);
 	take_place_of(own);
 	if (own->is_holder)
@@ -348,10 +462,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameter
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);
-	tell(own, STEP_none, 0);
-	set_signal_mask(own->signal_mask);
-	tell(own, STEP_exec, -execute(&own->command));
-	leave(255);
+	execute_command(own, start);
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* The maps of a user namespace, from its descriptor alone. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -9,107 +10,113 @@
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
 
-/* All that it has written, also when a fork in another thread has copied the other
- * end of the pipe, so that there is no end of file. */
-static ssize_t read_until_ended(int from, int pidfd, char *buffer, size_t size)
+/* What it has written so far. */
+struct reading {
+	int from, error;
+	char *buffer;
+	size_t size, length;
+};
+
+static int is_read(void *context)
 {
-	/* In this order: what ends after the first look has written before the second. */
-	struct pollfd ends[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = from, .events = POLLIN}};
-	size_t length = 0;
+	struct reading *reading = context;
 
-	while (length < size) {
-		ssize_t part;
+	while (reading->length < reading->size) {
+		ssize_t part = read(reading->from, reading->buffer + reading->length, reading->size - reading->length);
 
-		ends[0].revents = ends[1].revents = 0;
-		if (poll(ends, 2, -1) < 0)
+		if (part < 0 && errno == EINTR)
 			continue;
-		if (!(ends[1].revents & POLLIN))
-			break;
-		part = read(from, buffer + length, size - length);
-		if (part < 0 && errno != EINTR)
-			return -1;
-		if (part == 0)
-			break;
-		if (part > 0)
-			length += (size_t)part;
+		if (part < 0 && errno == EAGAIN)
+			return 0;
+		reading->error = part < 0 ? errno : 0;
+		if (part <= 0)
+			return 1;
+		reading->length += (size_t)part;
 	}
-	return (ssize_t)length;
+	return 1;
 }
 
 /* What was asked for, and then whether that is all. */
-static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, struct failure *failure)
+static ssize_t read_told_maps(struct reading *reading, int pidfd, const struct patience *patience,
+			      struct failure *failure)
 {
-	ssize_t length = read_until_ended(from, pidfd, buffer, size);
-	struct failure told;
+	struct event event = {.has_happened = is_read, .context = reading, .socket = reading->from, .wakes = POLLIN,
+			      .pidfd = pidfd, .step = STEP_read_map};
+	struct report told;
+	size_t length;
 
-	if (length < (ssize_t)sizeof(told))
-		return fail(failure, STEP_read_map, length < 0 ? errno : ESRCH);
-	length -= (ssize_t)sizeof(told);
-	memcpy(&told, buffer + length, sizeof(told));
+	/* Its end ends this, too: a fork in another thread may have copied the other end of the pipe. */
+	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
+		return -1;
+	if (reading->error || reading->length < sizeof(told))
+		return fail(failure, STEP_read_map, reading->error ? reading->error : ESRCH);
+	length = reading->length - sizeof(told);
+	memcpy(&told, reading->buffer + length, sizeof(told));
 	if (told.step == STEP_none)
-		return length;
-	if (told.step < 0 || told.step >= STEP_COUNT) /* it was cut off */
-		return fail(failure, STEP_read_map, ESRCH);
-	*failure = told;
-	return -1;
+		return (ssize_t)length;
+	/* Or it was cut off. */
+	return told.step < 0 || told.step >= STEP_COUNT ? fail(failure, STEP_read_map, ESRCH)
+							 : fail(failure, (enum step)told.step, told.error);
 }
 
-/* A program of ours enters the namespace and tells. Not a child in our memory:
- * whoever is root in there could look into it. */
-static pid_t start_map_reader(struct child *child, struct foster *foster, int userns, int *from,
-			      int *pidfd, struct failure *failure)
+/* A tiny program enters the namespace and tells. Not a child in the caller's memory:
+ * root in there could look into it. */
+static pid_t start_map_reader(struct child *child, struct foster *foster, int to, int *pidfd,
+			      const struct patience *patience, struct failure *failure)
 {
 	static const struct map_reader_parameters parameters = {
 		.uid_map = "/proc/self/uid_map",
 		.gid_map = "/proc/self/gid_map",
 		.setgroups = "/proc/self/setgroups",
 	};
-	struct plan plan = {.stdio = {userns, -1, -1}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
-			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
-	struct birth birth = {.child = child, .cgroup = -1, .pid = -1, .pidfd = -1};
-	int report[2] = {-1, -1}, on_disk = 0;
+	struct birth birth = {.child = child, .pid = -1, .pidfd = -1};
+	int on_disk = 0;
 
-	if (open_pipe(report, failure) < 0)
-		return -1;
-	*from = report[0];
-	plan.stdio[1] = report[1];
-	child->plan = &plan;
-	set_image(child, make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), &on_disk, failure),
-		  map_reader_argv);
-	child->tid = child->go = 1;
+	set_image(child, make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), 0, &on_disk, failure),
+		  map_reader_argv, no_environment);
+	child->go = 1;
 	if (child->image >= 0) {
-		clone_in_foster(foster, &birth);
+		clone_in_foster(foster, &birth, patience);
 		if (birth.pid < 0)
 			fail(failure, STEP_clone, (int)-birth.pid);
-		else
-			wait_until_memory_is_left(child, birth.pidfd);
 	}
-	close(report[1]);
+	close(to);
 	close_if_open(child->image);
 	*pidfd = birth.pidfd;
 	return (pid_t)birth.pid;
 }
 
 static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
-			    struct failure *failure)
+			    const struct patience *patience, struct failure *failure)
 {
-	int from = -1, pidfd = -1;
+	struct plan plan = {.stdio = {userns, -1, -1}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
+			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
+	struct reading reading = {.buffer = buffer, .size = size};
+	int report[2], pidfd = -1;
 	ssize_t length = -1;
-	pid_t pid = start_map_reader(child, foster, userns, &from, &pidfd, failure);
+	pid_t pid;
 
+	if (open_pipe(report, failure) < 0)
+		return -1;
+	fcntl(report[0], F_SETFL, O_NONBLOCK);
+	reading.from = report[0];
+	plan.stdio[1] = report[1];
+	child->plan = &plan;
+	pid = start_map_reader(child, foster, report[1], &pidfd, patience, failure);
 	if (pid > 0) {
-		if (child->failure.step != STEP_none)
-			*failure = child->failure;
-		else
-			length = read_told_maps(from, pidfd, buffer, size, failure);
-		kill_and_reap(pid, pidfd);
-		close(pidfd);
+		if (wait_until_memory_is_left(child, pidfd, STEP_execveat, patience, failure) != WAIT_GAVE_UP) {
+			if (child->failure.step != STEP_none)
+				*failure = child->failure;
+			else
+				length = read_told_maps(&reading, pidfd, patience, failure);
+		}
+		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
-	close_if_open(from);
+	close(report[0]);
 	return length;
 }
 
-ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure)
+ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure)
 {
 	struct child *child = allocate_child();
 	struct foster foster;
@@ -119,9 +126,9 @@ ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure
 		return fail(failure, STEP_prepare, errno);
 	child->death.signal = SIGKILL;
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && start_foster(&foster, failure) == 0) {
+	if (child->death.parent_pidfd >= 0 && start_foster(&foster, patience, failure) == 0) {
 		child->death.parent = foster.own_pid;
-		length = read_maps_by(child, &foster, userns, buffer, size, failure);
+		length = read_maps_by(child, &foster, userns, buffer, size, patience, failure);
 		end_foster(&foster);
 	}
 	close_if_open(child->death.parent_pidfd);

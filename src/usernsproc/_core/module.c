@@ -14,7 +14,7 @@
 #include "inline.h"
 
 struct module_state {
-	PyObject *failure;
+	PyObject *failure, *gave_up;
 	PyObject *names_of_fields; /* of a Plan */
 };
 
@@ -25,10 +25,15 @@ static const char *const step_names[] = {STEPS(STEP_NAME)};
 static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 {
 	struct module_state *state = PyModule_GetState(module);
-	PyObject *arguments = Py_BuildValue("(si)", step_names[failure->step], (int)failure->error);
+	const char *step = step_names[failure->step];
+	PyObject *arguments;
 
+	if (failure->has_ended && failure->error == ESRCH)
+		arguments = Py_BuildValue("(sii)", step, (int)failure->error, (int)failure->returncode);
+	else
+		arguments = Py_BuildValue("(siO)", step, (int)failure->error, Py_None);
 	if (arguments) {
-		PyErr_SetObject(state->failure, arguments);
+		PyErr_SetObject(failure->gave_up ? state->gave_up : state->failure, arguments);
 		Py_DECREF(arguments);
 	}
 	return NULL;
@@ -40,6 +45,22 @@ struct call {
 	PyObject *between; /* callable(pid, pidfd) or NULL */
 	PyThreadState *thread;
 };
+
+static int run_signal_handlers(void *context)
+{
+	struct call *call = context;
+	int result;
+
+	PyEval_RestoreThread(call->thread);
+	result = PyErr_CheckSignals();
+	call->thread = PyEval_SaveThread();
+	return result;
+}
+
+static struct patience patience_of(struct call *call)
+{
+	return (struct patience){.run_signal_handlers = run_signal_handlers, .context = call, .cancelled = -1};
+}
 
 static int call_between(void *context, pid_t pid, int pidfd)
 {
@@ -76,14 +97,15 @@ static PyObject *spawn_plan(PyObject *module, PyObject *object, struct plan *pla
 		plan->between = call_between;
 		plan->between_context = &call;
 	}
+	plan->patience.run_signal_handlers = run_signal_handlers;
+	plan->patience.context = &call;
 	call.thread = PyEval_SaveThread();
 	result = spawn(plan, &spawned, &failure);
 	PyEval_RestoreThread(call.thread);
 	if (result < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
 	if (keep(object, "pid", spawned.pid) < 0 || keep(object, "pidfd", spawned.pidfd) < 0) {
-		kill_and_reap(spawned.pid, spawned.pidfd);
-		close(spawned.pidfd);
+		end_child(spawned.pid, spawned.pidfd, NULL);
 		return NULL;
 	}
 	return PyBool_FromLong(spawned.image_on_disk);
@@ -116,7 +138,8 @@ PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, into
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
 	struct call call = {.between = Py_None};
-	struct between between = {call_between, &call}, *used = NULL;
+	struct between between = {call_between, &call};
+	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;
 	PyObject *into = Py_None;
@@ -126,11 +149,12 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 	if (!PyArg_ParseTuple(arguments, "zzz|OOL:create_userns", &maps.setgroups, &maps.uid_map,
 			      &maps.gid_map, &into, &call.between, &owner))
 		return NULL;
-	if (call.between != Py_None)
-		used = &between;
 	call.thread = PyEval_SaveThread();
-	userns = owner < 0 ? create_userns(&maps, used, &failure)
-			   : create_userns_of((uint32_t)owner, &maps, used, &failure);
+	if (owner < 0 && call.between == Py_None)
+		userns = create_userns(&maps, &failure);
+	else
+		userns = create_userns_slowly((struct optional_id){owner >= 0, (uint32_t)owner}, &maps,
+					      call.between == Py_None ? NULL : &between, &patience, &failure);
 	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
@@ -147,6 +171,8 @@ PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"
 
 static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 {
+	struct call call = {.between = NULL};
+	struct patience patience = patience_of(&call);
 	char buffer[0x8000]; /* two maps of 340 lines of 33 bytes */
 	struct failure failure;
 	ssize_t length;
@@ -154,10 +180,12 @@ static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 
 	if (!PyArg_ParseTuple(arguments, "i:read_maps", &userns))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	length = read_maps(userns, buffer, sizeof(buffer), &failure);
-	Py_END_ALLOW_THREADS
-	return length < 0 ? raise_failure(module, &failure) : PyBytes_FromStringAndSize(buffer, length);
+	call.thread = PyEval_SaveThread();
+	length = read_maps(userns, buffer, sizeof(buffer), &patience, &failure);
+	PyEval_RestoreThread(call.thread);
+	if (length < 0)
+		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
+	return PyBytes_FromStringAndSize(buffer, length);
 }
 
 /* The initial user namespace has a fixed inode number (PROC_USER_INIT_INO). All
@@ -221,7 +249,7 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 }
 
 PyDoc_STRVAR(exit_status_doc, "exit_status(pidfd) -> int\n\n"
-			      "The wait status of a process that somebody else has reaped, by\n"
+			      "The wait status of a process that another part of the program has reaped, by\n"
 			      "PIDFD_GET_INFO; -1 where the kernel does not keep it (Linux < 6.15).");
 
 static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
@@ -238,6 +266,23 @@ static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
 	return PyLong_FromLong(status);
 }
 
+PyDoc_STRVAR(end_child_doc, "end_child(pid, pidfd)\n\n"
+			    "Kill and reap a child, and close its pidfd. One that does not end within two\n"
+			    "seconds is reaped later.");
+
+static PyObject *core_end_child(PyObject *module, PyObject *arguments)
+{
+	int pid, pidfd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "ii:end_child", &pid, &pidfd))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	end_child(pid, pidfd, NULL);
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
@@ -245,6 +290,7 @@ static PyMethodDef methods[] = {
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"caller", core_caller, METH_NOARGS, caller_doc},
+	{"end_child", core_end_child, METH_VARARGS, end_child_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{NULL, NULL, 0, NULL},
 };
@@ -264,8 +310,11 @@ static int module_exec(PyObject *module)
 {
 	struct module_state *state = PyModule_GetState(module);
 
-	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno)", NULL, NULL);
+	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno, returncode)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
+		return -1;
+	state->gave_up = PyErr_NewExceptionWithDoc("usernsproc._core.GaveUp", "(step, errno, None)", NULL, NULL);
+	if (!state->gave_up || PyModule_AddObjectRef(module, "GaveUp", state->gave_up) < 0)
 		return -1;
 	state->names_of_fields = names_of_fields();
 	if (!state->names_of_fields)
@@ -280,6 +329,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	struct module_state *state = PyModule_GetState(module);
 
 	Py_VISIT(state->failure);
+	Py_VISIT(state->gave_up);
 	Py_VISIT(state->names_of_fields);
 	return 0;
 }
@@ -289,6 +339,7 @@ static int module_clear(PyObject *module)
 	struct module_state *state = PyModule_GetState(module);
 
 	Py_CLEAR(state->failure);
+	Py_CLEAR(state->gave_up);
 	Py_CLEAR(state->names_of_fields);
 	return 0;
 }

@@ -32,6 +32,16 @@ static int take_flags(PyObject *value, struct plan *plan, void *field)
 	return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Nanoseconds of CLOCK_MONOTONIC; 0: none */
+static int take_time(PyObject *value, struct plan *plan, void *field)
+{
+	long long time = PyLong_AsLongLong(value);
+
+	(void)plan;
+	*(int64_t *)field = time;
+	return time == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
 /* -1: leave the id alone */
 static int take_id(PyObject *value, struct plan *plan, void *field)
 {
@@ -257,6 +267,9 @@ static const struct field {
 	FIELD("cgroup", take_number, cgroup),
 	FIELD("signal_mask", take_signal_mask, signal_mask),
 	FIELD("death_signal", take_number, death_signal),
+	FIELD("session_keyring", take_number, privileges.session_keyring),
+	FIELD("deadline", take_time, patience.deadline),
+	FIELD("cancelled", take_number, patience.cancelled),
 #undef FIELD
 };
 

@@ -1,51 +1,21 @@
 /* A process seen through its pidfd and its directory in /proc. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ioctl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-#include "core.h"
+#include "descriptors.h"
 #include "rawsys.h"
-
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-#ifndef PIDFD_SIGNAL_PROCESS_GROUP
-#define PIDFD_SIGNAL_PROCESS_GROUP (1 << 2)
-#endif
-#ifndef __WALL
-#define __WALL 0x40000000
-#endif
+#include "wait.h"
 
 int fail(struct failure *failure, enum step step, int error)
 {
-	failure->step = step;
-	failure->error = error;
+	*failure = (struct failure){.step = (int32_t)step, .error = error};
 	return -1;
-}
-
-int has_ended_within(int pidfd, int milliseconds)
-{
-	struct pollfd process = {.fd = pidfd, .events = POLLIN};
-	int result;
-
-	do /* a signal interrupts even a look that does not wait */
-		result = poll(&process, 1, milliseconds);
-	while (result < 0 && errno == EINTR);
-	return result > 0;
-}
-
-/* A zombie answers signal 0, so only poll(2) tells whether it still runs. */
-int has_ended(int pidfd)
-{
-	return has_ended_within(pidfd, 0);
 }
 
 /* A child that was killed may take a moment to end, in which its files in /proc
@@ -53,7 +23,7 @@ int has_ended(int pidfd)
  * other errors. */
 void blame_its_end(int pidfd, struct failure *failure)
 {
-	int may_be_that = failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH;
+	int may_be_that = !failure->gave_up && (failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH);
 
 	if (may_be_that && has_ended_within(pidfd, 20))
 		failure->error = ESRCH;
@@ -152,84 +122,19 @@ int write_maps(int proc_dir, const struct maps *maps, struct failure *failure)
 	return write_once(proc_dir, "gid_map", maps->gid_map, STEP_gid_map, failure);
 }
 
-/* __WALL: a child with exit signal 0 is a "clone child", invisible without it. */
-void kill_and_reap(pid_t pid, int pidfd)
+/* The root of a procfs, by which a child can list its descriptors where close_range(2) is missing; -1: it is not
+ * needed; -2: there is none. */
+int proc_to_close_by(struct failure *failure)
 {
-	siginfo_t info;
-	long result = RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+	struct statfs file_system;
+	int proc;
 
-	/* Refused by a filter? What has not ended still has its pid. */
-	if (result < 0 && result != -ESRCH && !has_ended(pidfd))
-		kill(pid, SIGKILL);
-	do
-		result = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL);
-	while (result < 0 && errno == EINTR);
-	if (result < 0) /* not ours to reap; but it must not run on when its stack is used again */
-		has_ended_within(pidfd, -1);
-}
-
-/* It, and children of ours that are in its process group. Before Linux 6.9 these have
- * to end by themselves. */
-void kill_and_reap_group(pid_t leader, int pidfd)
-{
-	siginfo_t info;
-	int result;
-
-	RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, PIDFD_SIGNAL_PROCESS_GROUP);
-	kill_and_reap(leader, pidfd);
-	do
-		result = waitid(P_PGID, (id_t)leader, &info, WEXITED | __WALL);
-	while (result == 0 || errno == EINTR);
-}
-
-/* A child that waits for nothing but us. Whether it was stopped. */
-int continue_if_stopped(int pidfd)
-{
-	siginfo_t info;
-
-	info.si_pid = 0;
-	if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT | __WALL) < 0 ||
-	    !info.si_pid)
-		return 0;
-	RAW4(pidfd_send_signal, pidfd, SIGCONT, 0, 0);
-	return 1;
-}
-
-/* struct pidfd_info of Linux 6.13, in its first size. */
-struct pidfd_info_v0 {
-	uint64_t mask, cgroup;
-	uint32_t ids[11];
-	int32_t exit_code;
-};
-
-#define PIDFD_GET_INFO_V0 _IOWR(0xff, 11, struct pidfd_info_v0)
-#define PIDFD_INFO_EXIT_BIT (1u << 3)
-
-/* The wait status of a process that somebody else has reaped, -1 where the
- * kernel does not keep it (Linux < 6.15), -2 where nobody has reaped it. It is
- * there once POLLHUP is; the reaper may still be on its way: give it a moment. */
-long pidfd_exit_status(int pidfd)
-{
-	struct pollfd reaped = {.fd = pidfd, .events = 0};
-	struct pidfd_info_v0 info;
-
-	memset(&info, 0, sizeof(info));
-	info.mask = PIDFD_INFO_EXIT_BIT;
-	if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) < 0 && errno != ESRCH)
+	if (RAW3(close_range, ~0u, ~0u, 0) == 0) /* closes nothing: there is no such descriptor */
 		return -1;
-	for (int attempt = 0; attempt < 5; attempt++) {
-		int known;
-
-		poll(&reaped, 1, 10);
-		memset(&info, 0, sizeof(info));
-		info.mask = PIDFD_INFO_EXIT_BIT;
-		known = ioctl(pidfd, PIDFD_GET_INFO_V0, &info) == 0;
-		if (known && info.mask & PIDFD_INFO_EXIT_BIT)
-			return info.exit_code;
-		if (reaped.revents & POLLHUP)
-			return -1;
-		if (known && attempt == 4)
-			return -2;
-	}
-	return -1;
+	proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (proc >= 0 && fstatfs(proc, &file_system) == 0 && file_system.f_type == PROC_SUPER_MAGIC)
+		return above_stdio(proc);
+	close_if_open(proc);
+	fail(failure, STEP_open_proc, ENOENT);
+	return -2;
 }

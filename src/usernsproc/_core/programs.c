@@ -1,26 +1,24 @@
-/* Programs of ours that run alone, in memory that holds nothing else.
+/* Programs that run alone, in memory that holds nothing else.
  *
- * Each is one function in a section of its own. Its bytes are copied into an
- * ELF image at run time (image.c) and started by the kernel: no libc, no
- * thread-local storage, no data but PROGRAM_PARAMETERS at its fixed address,
- * nothing to return to. So every helper is inlined, and there are no string
- * constants, tables or globals: the code must not refer to anything outside
- * its section. tests/test_core_objects.py looks at the compiled result.
+ * Each is one function in a section of its own, and a few instructions that call it.
+ * Its bytes are copied into an ELF image at run time (image.c) and started by the
+ * kernel: no libc, no thread-local storage, no data but at PROGRAM_PARAMETERS,
+ * PROGRAM_DATA and on the stack, nothing to return to. So every helper is inlined, and
+ * there are no string constants, tables or globals: the code must not refer to anything
+ * outside its section. tests/test_core_objects.py looks at the compiled result.
  */
 #include <fcntl.h>
 
 #include "launcher.h"
 #include "programs.h"
 
-#if defined(__x86_64__)
-/* The kernel starts a program with an aligned stack, a caller would not. */
-#define ENTRY __attribute__((noinline, used, noreturn, force_align_arg_pointer))
-#else
-#define ENTRY __attribute__((noinline, used, noreturn))
-#endif
-
-#define PROGRAM(name) \
-	static ENTRY __attribute__((section("usernsproc_" #name))) void name(void)
+#define PROGRAM(name)                                                                          \
+	__asm__(".pushsection usernsproc_" #name ", \"ax\", @progbits\n"                       \
+		"usernsproc_enter_" #name ":\n\t" RAW_ENTRY("usernsproc_run_" #name) ".popsection"); \
+	extern const char usernsproc_enter_##name[] __attribute__((visibility("hidden")));     \
+	void usernsproc_run_##name(const struct start *start);                                 \
+	__attribute__((section("usernsproc_" #name), visibility("hidden"), noinline, used, noreturn)) \
+	void usernsproc_run_##name(__attribute__((unused)) const struct start *start)
 
 /* The address is a constant of the image; hidden from the optimizer, which
  * would take it for a mistake. */
@@ -39,18 +37,19 @@ PROGRAM(holder)
 
 PROGRAM(launcher)
 {
-	launch(parameters());
+	launch(start);
 }
 
 /* ---- the map reader ---- */
 
-RAW_INLINE void tell_step(int to, enum step step, long result)
+RAW_INLINE __attribute__((noreturn)) void tell_step(int to, enum step step, long result)
 {
-	struct failure failure;
+	struct report report;
 
-	failure.step = step;
-	failure.error = (int32_t)-result;
-	RAW3(write, to, &failure, sizeof(failure));
+	report.step = step;
+	report.error = (int32_t)-result;
+	report.pid = 0;
+	RAW3(write, to, &report, sizeof(report));
 	leave(255);
 }
 
@@ -83,7 +82,6 @@ RAW_INLINE void copy_file(const char *path, int to)
 PROGRAM(map_reader)
 {
 	const struct map_reader_parameters *own = parameters();
-	const struct failure none = {STEP_none, 0};
 	char separator = 0;
 	long result;
 
@@ -96,8 +94,7 @@ PROGRAM(map_reader)
 	copy_file(own->gid_map, 1);
 	put(1, &separator, 1);
 	copy_file(own->setgroups, 1);
-	put(1, &none, sizeof(none));
-	leave(0);
+	tell_step(1, STEP_none, 0);
 }
 
 #define CODE(name)                                                                          \
@@ -107,21 +104,14 @@ CODE(holder)
 CODE(launcher)
 CODE(map_reader)
 
-static struct code code_of(const char *start, const char *stop, void (*entry)(void))
-{
-	struct code code = {
-		.start = start,
-		.size = (size_t)(stop - start),
-		.entry = (size_t)((const char *)(uintptr_t)entry - start),
-	};
-	return code;
-}
+#define CODE_OF(name)                                                                       \
+	(struct code){.start = __start_usernsproc_##name,                                    \
+		      .size = (size_t)(__stop_usernsproc_##name - __start_usernsproc_##name), \
+		      .entry = (size_t)(usernsproc_enter_##name - __start_usernsproc_##name)}
 
 struct code program_code(enum program program)
 {
 	if (program == PROGRAM_HOLDER)
-		return code_of(__start_usernsproc_holder, __stop_usernsproc_holder, holder);
-	if (program == PROGRAM_LAUNCHER)
-		return code_of(__start_usernsproc_launcher, __stop_usernsproc_launcher, launcher);
-	return code_of(__start_usernsproc_map_reader, __stop_usernsproc_map_reader, map_reader);
+		return CODE_OF(holder);
+	return program == PROGRAM_LAUNCHER ? CODE_OF(launcher) : CODE_OF(map_reader);
 }

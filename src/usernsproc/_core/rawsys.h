@@ -6,8 +6,9 @@
  * answer, a negative errno on failure, and touches no memory of its own.
  *
  * raw_clone() and raw_clone3() start `function(argument)` on the given stack in
- * the child and return the pid in the parent. What differs between architectures
- * is RAW_FRAME, the bytes on top of the stack in which a C function expects its
+ * the child and return the pid in the parent. RAW_ENTRY() is the first code of a
+ * program: it calls a function with the stack pointer as its argument. What differs
+ * between architectures is RAW_FRAME, the bytes on top of the stack in which a C function expects its
  * caller's frame, and the order of clone's arguments:
  *
  *   x86-64                    flags, stack, pidfd, tid, tls
@@ -70,6 +71,8 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return result;
 }
 
+#define RAW_ENTRY(function) \
+	"xor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall " function "\n\tud2\n"
 #define RAW_FRAME 0
 #define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, tid, 0
 
@@ -110,6 +113,7 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return x0;
 }
 
+#define RAW_ENTRY(function) "mov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tbl " function "\n\tbrk #1\n"
 #define RAW_FRAME 0
 #define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid
 
@@ -162,6 +166,7 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return a0;
 }
 
+#define RAW_ENTRY(function) "li s0, 0\n\tmv a0, sp\n\tandi sp, sp, -16\n\tjal " function "\n\tebreak\n"
 #define RAW_FRAME 0
 #define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid
 
@@ -205,6 +210,8 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return r2;
 }
 
+#define RAW_ENTRY(function) \
+	"lgr %r2, %r15\n\taghi %r15, -160\n\txc 0(8,%r15), 0(%r15)\n\tbrasl %r14, " function "\n\tj .\n"
 /* The callee saves its registers in 160 bytes above its stack pointer. */
 #define RAW_FRAME 160
 #define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) stack, flags, pidfd, tid, 0
@@ -242,7 +249,7 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	register long r5 __asm__("r5") = c;
 	register long r6 __asm__("r6") = d;
 	register long r7 __asm__("r7") = e;
-	/* Failure is told by the summary overflow bit, errno is positive. */
+	/* The summary overflow bit means failure, errno is positive. */
 	__asm__ volatile("sc\n\t"
 			 "bns+ 1f\n\t"
 			 "neg 3, 3\n"
@@ -253,6 +260,8 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	return r3;
 }
 
+#define RAW_ENTRY(function) \
+	"mr 3, 1\n\tclrrdi 1, 1, 4\n\tli 0, 0\n\tstdu 0, -32(1)\n\tmtlr 0\n\tbl " function "\n\ttrap\n"
 /* A callee saves CR and LR in its caller's frame: a header of 32 bytes. */
 #define RAW_FRAME 32
 #define RAW_CLONE_ARGUMENTS(flags, stack, pidfd, tid) flags, stack, pidfd, 0, tid

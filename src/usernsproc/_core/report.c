@@ -1,13 +1,13 @@
-/* What a launcher tells its parent, by a socket. See report.h. */
+/* See report.h. */
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "birth.h"
+#include "cgroup.h"
 #include "report.h"
 
 /* A message of the launcher, and the descriptor that came with it, or -1. Returns the
@@ -33,14 +33,7 @@ static ssize_t receive(int socket, struct report *report, int *pidfd)
 	return length;
 }
 
-static int has_told(int socket)
-{
-	char byte;
-
-	return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
-/* Who tells may be watched by a root that is not to be trusted. */
+/* The launcher may be watched by a root that is not to be trusted. */
 static int is_step(int32_t step)
 {
 	return step >= 0 && step < STEP_COUNT;
@@ -48,65 +41,106 @@ static int is_step(int32_t step)
 
 static int has_failed(const struct report *told, struct failure *failure)
 {
-	if (told->failure.step == STEP_none)
-		return 0;
-	*failure = told->failure;
+	return told->step != STEP_none && fail(failure, (enum step)told->step, told->error) < 0;
+}
+
+/* ---- what it is sent ---- */
+
+struct sending {
+	int socket;
+	const char *next;
+	size_t left;
+	int error;
+};
+
+static int is_sent(void *context)
+{
+	struct sending *sending = context;
+
+	while (sending->left) {
+		size_t size = sending->left < LAUNCHER_CHUNK ? sending->left : LAUNCHER_CHUNK;
+
+		if (send(sending->socket, sending->next, size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+			sending->error = errno;
+			return errno != EAGAIN && errno != EINTR;
+		}
+		sending->next += size;
+		sending->left -= size;
+	}
 	return 1;
 }
 
-static int looked_in_time(struct pollfd ends[2])
+int send_parameters(int socket, const struct launcher_parameters *block, const struct spawned *spawned,
+		    const struct patience *patience, struct failure *failure)
 {
-	for (int look = 0; look < LOOKS_WITHOUT_SLEEP; look++) {
-		if (poll(ends, 2, 0) > 0)
-			return 1;
-		sched_yield();
-	}
-	return 0;
+	struct sending sending = {.socket = socket, .next = (const char *)block, .left = block->size};
+	struct event event = {.has_happened = is_sent, .context = &sending, .socket = socket, .wakes = POLLOUT,
+			      .pidfd = spawned->pidfd, .step = STEP_execveat};
+
+	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
+		return -1;
+	/* If it has ended, the next wait finds out why. */
+	return sending.left && sending.error != EPIPE && sending.error != EAGAIN
+		       ? fail(failure, STEP_prepare, sending.error)
+		       : 0;
 }
 
-/* Until there is something to hear. */
-static int listen_to(struct pollfd ends[2], int *stops, struct failure *failure)
+void let_go_on(int socket)
 {
-	ends[0].revents = ends[1].revents = 0;
-	if (looked_in_time(ends))
-		return 0;
-	if (poll(ends, 2, LOOK_MILLISECONDS) == 0 && continue_if_stopped(ends[1].fd) && ++*stops > MOST_STOPS)
-		return fail(failure, STEP_on_created, ESRCH);
-	return 0;
+	const char go = 1;
+
+	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
 }
 
-/* The launcher tells that it executes the command, and then closes the socket by
- * exec, or tells what failed. Only the end wakes us: its first message needs no answer.
- * Should a fork in another thread have copied the other end, so that it stays open, the
- * name tells. */
-int read_report(int socket, const struct spawned *spawned, struct failure *failure)
-{
-	struct pollfd ends[2] = {{.fd = socket}, {.fd = spawned->pidfd, .events = POLLIN}};
+/* ---- what it tells ---- */
+
+struct hearing {
+	int socket;
 	struct report told;
-	int executing = 0, stops = 0, pidfd;
+	int pidfd;
+	ssize_t length;
+};
 
-	do
-		if (listen_to(ends, &stops, failure) < 0)
-			return -1;
-	while (!ends[0].revents && !ends[1].revents &&
-	       !(has_told(socket) && is_named(spawned, NAME_BEFORE_EXEC) == 0));
-	while (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.failure.step)) {
-		close_if_open(pidfd);
-		if (has_failed(&told, failure))
-			return -1;
-		executing = 1;
-	}
-	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
+static int is_heard(void *context)
+{
+	struct hearing *hearing = context;
+
+	hearing->length = receive(hearing->socket, &hearing->told, &hearing->pidfd);
+	return hearing->length >= 0;
 }
 
-/* Another child goes on, as part of our process group. The first would end by itself,
+/* The next message. */
+static int hear(struct hearing *hearing, const struct spawned *spawned, enum step step,
+		const struct patience *patience, struct failure *failure)
+{
+	struct event event = {.has_happened = is_heard, .context = hearing, .socket = hearing->socket,
+			      .wakes = POLLIN, .pidfd = spawned->pidfd, .spins = SPINS, .step = step};
+
+	hearing->pidfd = -1;
+	switch (wait_for(&event, patience, failure)) {
+	case WAIT_GAVE_UP:
+		return -1;
+	case WAIT_ENDED:
+		return fail(failure, STEP_on_created, ESRCH);
+	case WAIT_HAPPENED:
+		break;
+	}
+	if (hearing->length == (ssize_t)sizeof(hearing->told) && is_step(hearing->told.step) &&
+	    !has_failed(&hearing->told, failure))
+		return 0;
+	if (hearing->length != (ssize_t)sizeof(hearing->told) || !is_step(hearing->told.step))
+		fail(failure, STEP_on_created, ESRCH);
+	close_if_open(hearing->pidfd);
+	return -1;
+}
+
+/* Another child goes on, which becomes part of the caller's process group. The first would end by itself,
  * but may have been stopped. */
-static int succeed(struct spawned *spawned, pid_t told, int pidfd, struct failure *failure)
+static int take_over(struct spawned *spawned, pid_t told, int pidfd, struct failure *failure)
 {
 	pid_t group = getpgrp();
 
-	kill_and_reap(spawned->pid, spawned->pidfd);
-	close(spawned->pidfd);
+	end_child(spawned->pid, spawned->pidfd, NULL);
 	spawned->pid = pid_of(pidfd, told);
 	spawned->pidfd = pidfd;
 	if (!group || setpgid(spawned->pid, group) == 0)
@@ -116,46 +150,93 @@ static int succeed(struct spawned *spawned, pid_t told, int pidfd, struct failur
 	return -1;
 }
 
-/* Until the launcher is where the command is to run, and its namespaces are there. */
-int wait_until_founded(int socket, struct spawned *spawned, struct failure *failure)
+/* What a wait for this may be for. */
+static enum step step_of(const struct plan *plan)
 {
-	struct pollfd ends[2] = {{.fd = socket, .events = POLLIN}, {.fd = spawned->pidfd, .events = POLLIN}};
-	struct report told;
-	ssize_t length;
-	int pidfd, stops = 0;
-
-	do
-		if (listen_to(ends, &stops, failure) < 0)
-			return -1;
-	while ((length = receive(socket, &told, &pidfd)) < 0 && !has_ended(spawned->pidfd));
-	if (length < 0) /* it may have told in between */
-		length = receive(socket, &told, &pidfd);
-	if (length != (ssize_t)sizeof(told) || !is_step(told.failure.step)) {
-		close_if_open(pidfd);
-		return fail(failure, STEP_on_created, ESRCH);
-	}
-	if (has_failed(&told, failure)) {
-		close_if_open(pidfd);
-		return -1;
-	}
-	return pidfd < 0 ? 0 : succeed(spawned, told.pid, pidfd, failure);
+	if (plan->cgroup >= 0)
+		return STEP_cgroup;
+	return plan->founding.join_count ? STEP_setns : STEP_execveat;
 }
 
-/* What else it has told before it ended. */
+/* The first child entered the cgroup, or asks to be moved there. */
+static int enter_cgroup(int socket, const struct hearing *hearing, const struct plan *plan, struct spawned *spawned,
+			struct failure *failure)
+{
+	int result = hearing->pidfd >= 0 ? take_over(spawned, hearing->told.pid, hearing->pidfd, failure)
+					 : move_to_cgroup(plan->cgroup, spawned->pid, failure);
+
+	if (result == 0)
+		let_go_on(socket);
+	return result;
+}
+
+int wait_until_founded(int socket, const struct plan *plan, struct spawned *spawned, struct failure *failure)
+{
+	struct hearing hearing = {.socket = socket};
+
+	if (plan->cgroup >= 0 && (hear(&hearing, spawned, step_of(plan), &plan->patience, failure) < 0 ||
+				  enter_cgroup(socket, &hearing, plan, spawned, failure) < 0))
+		return -1;
+	if (hear(&hearing, spawned, step_of(plan), &plan->patience, failure) < 0)
+		return -1;
+	return hearing.pidfd < 0 ? 0 : take_over(spawned, hearing.told.pid, hearing.pidfd, failure);
+}
+
+struct listening {
+	int socket;
+	const struct spawned *spawned;
+	int looks;
+};
+
+static int has_told(int socket)
+{
+	char byte;
+
+	return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* The launcher tells that it executes the command, and then closes the socket by exec, or tells what failed.
+ * Only the end wakes the parent: the first message needs no answer. Should a fork in another thread have copied the
+ * other end, so that it stays open, the name of the process tells. */
+static int is_over(void *context)
+{
+	struct listening *listening = context;
+	struct pollfd end = {.fd = listening->socket};
+
+	if (poll(&end, 1, 0) > 0)
+		return 1;
+	return ++listening->looks > SPINS && has_told(listening->socket) &&
+	       is_named(listening->spawned, NAME_BEFORE_EXEC) == 0;
+}
+
+int read_report(int socket, const struct spawned *spawned, const struct patience *patience, struct failure *failure)
+{
+	struct listening listening = {.socket = socket, .spawned = spawned};
+	struct event event = {.has_happened = is_over, .context = &listening, .socket = socket,
+			      .pidfd = spawned->pidfd, .spins = SPINS, .step = STEP_exec};
+	struct report told;
+	int executing = 0, pidfd;
+
+	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
+		return -1;
+	while (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.step)) {
+		close_if_open(pidfd);
+		if (has_failed(&told, failure))
+			return -1;
+		executing = 1;
+	}
+	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
+}
+
 int blame_launcher(int socket, struct failure *failure)
 {
 	struct report told;
 	int pidfd = -1;
 
-	if (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.failure.step))
+	if (failure->gave_up)
+		return -1;
+	if (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.step))
 		has_failed(&told, failure);
 	close_if_open(pidfd);
 	return -1;
-}
-
-void let_go_on(int socket)
-{
-	const char go = 1;
-
-	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
 }

@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,14 +12,24 @@
 #include "inline.h"
 #include "report.h"
 
+/* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
+ * memory, or would change the caller with itself. */
 static int needs_launcher(const struct plan *plan)
 {
-	const struct credentials *wanted = &plan->credentials;
+	const struct credentials *ids = &plan->credentials;
 
-	if (plan->founding.join_count || plan->founding.owner.is_set)
+	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
+	    plan->privileges.session_keyring)
 		return 1;
-	return !plan->is_alone &&
-	       (plan->is_init || wanted->uid.is_set || wanted->gid.is_set || wanted->set_groups);
+	if (plan->is_alone)
+		return 0;
+	return plan->between || plan->is_init || ids->uid.is_set || ids->gid.is_set || ids->set_groups;
+}
+
+/* It starts others of the same parent, one after the other. */
+static int has_hops(const struct plan *plan)
+{
+	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->founding));
 }
 
 static int needs_keeper(const struct plan *plan)
@@ -60,28 +71,10 @@ static int map(const struct plan *plan, struct spawned *spawned, struct failure 
 	return result;
 }
 
-/* Before the child goes on, so that nothing of the command runs outside. */
-static int move_to_cgroup(int cgroup, pid_t pid, struct failure *failure)
-{
-	char text[16];
-	int fd = openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC), error = 0;
-
-	if (fd < 0)
-		return fail(failure, STEP_cgroup, errno);
-	snprintf(text, sizeof(text), "%d", (int)pid);
-	if (write(fd, text, strlen(text)) < 0)
-		error = errno;
-	close(fd);
-	return error ? fail(failure, STEP_cgroup, error) : 0;
-}
-
-/* While the child waits: maps, cgroup, and whatever the caller wants to do. */
+/* While a child in memory of its own waits: maps, and whatever the caller wants to do. */
 static int prepare_child(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	if (map(plan, spawned, failure) < 0)
-		return -1;
-	if (plan->cgroup >= 0 && !spawned->in_cgroup &&
-	    move_to_cgroup(plan->cgroup, spawned->pid, failure) < 0)
 		return -1;
 	if (!plan->between)
 		return 0;
@@ -91,11 +84,15 @@ static int prepare_child(const struct plan *plan, struct spawned *spawned, struc
 	return has_ended(spawned->pidfd) ? fail(failure, STEP_on_created, ESRCH) : 0;
 }
 
-/* Until the child no longer shares our memory. */
-static int release(struct child *child, const struct spawned *spawned, struct failure *failure)
+/* Until the child no longer shares the caller's memory. */
+static int release(const struct plan *plan, struct child *child, const struct spawned *spawned,
+		   struct failure *failure)
 {
+	enum step step = child->image < 0 ? STEP_exec : STEP_execveat;
+
 	futex_wake(&child->go);
-	wait_until_memory_is_left(child, spawned->pidfd);
+	if (wait_until_memory_is_left(child, spawned->pidfd, step, &plan->patience, failure) == WAIT_GAVE_UP)
+		return -1;
 	if (child->failure.step != STEP_none) {
 		*failure = child->failure;
 		return -1;
@@ -107,8 +104,7 @@ static int release(struct child *child, const struct spawned *spawned, struct fa
 	return 0;
 }
 
-/* A holder's maps are written when it already runs alone: nobody who enters
- * the namespace meets our memory, and inside root does not own its program. */
+/* A holder's maps are written when it already runs alone: root inside does not own its program. */
 static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	int named = wait_while(0, spawned, NAME_OF_HOLDER);
@@ -127,24 +123,24 @@ static void close_end(int *end)
 }
 
 /* It may have given up before its maps were written: that is why, then. Its files
- * in /proc are root's before the pidfd tells of its end. */
+ * in /proc are root's before the pidfd becomes readable. */
 static int blame_child(const struct child *child, struct failure *failure)
 {
-	if (__atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
+	if (!failure->gave_up && __atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
 		*failure = child->failure;
 	return -1;
 }
 
-/* It makes the namespaces, and waits for the maps itself. */
+/* It creates the namespaces, and waits for the maps itself. */
 static int run_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			struct failure *failure)
 {
 	close_end(&report[1]); /* so that its end is the end of the child's copy */
-	if (writes_maps(plan) && !has_successor(&plan->founding)) /* while it starts; else, or if in vain, later */
+	if (writes_maps(plan) && !has_hops(plan)) /* while it starts; else, or if in vain, later */
 		spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
-	if (wait_until_founded(report[0], spawned, failure) < 0) {
-		close_end(&report[0]); /* at which a successor ends that nobody has told of */
-		kill_and_reap_group(spawned->pid, spawned->pidfd);
+	if (send_parameters(report[0], child->block, spawned, &plan->patience, failure) < 0 ||
+	    wait_until_founded(report[0], plan, spawned, failure) < 0) {
+		close_end(&report[0]); /* at which a child ends that the launcher has not told of */
 		return blame_child(child, failure);
 	}
 	if (plan->is_alone) {
@@ -154,15 +150,15 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 	if (prepare_child(plan, spawned, failure) < 0)
 		return blame_child(child, failure);
 	let_go_on(report[0]);
-	return read_report(report[0], spawned, failure) < 0 ? blame_child(child, failure) : 0;
+	return read_report(report[0], spawned, &plan->patience, failure) < 0 ? blame_child(child, failure) : 0;
 }
 
 static int run_command(const struct plan *plan, struct child *child, struct spawned *spawned,
 		       struct failure *failure)
 {
-	if (prepare_child(plan, spawned, failure) < 0)
+	if (map(plan, spawned, failure) < 0)
 		return blame_child(child, failure);
-	if (release(child, spawned, failure) < 0)
+	if (release(plan, child, spawned, failure) < 0)
 		return -1;
 	wait_while(1, spawned, NAME_BEFORE_EXEC);
 	return 0;
@@ -171,10 +167,10 @@ static int run_command(const struct plan *plan, struct child *child, struct spaw
 static int run_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
 		      struct failure *failure)
 {
-	return release(child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
+	return release(plan, child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
 }
 
-/* It is kept: 0, 1 and 2 are left to who has closed them, and will open others there. */
+/* It is kept: 0, 1 and 2 are left to a program that has closed them, and will open others there. */
 static int move_pidfd_above_stdio(struct spawned *spawned, struct failure *failure)
 {
 	int above;
@@ -187,6 +183,16 @@ static int move_pidfd_above_stdio(struct spawned *spawned, struct failure *failu
 	close(spawned->pidfd);
 	spawned->pidfd = above;
 	return 0;
+}
+
+/* Returns whether nothing is left of it. */
+static int end_spawned(struct child *child, struct spawned *spawned, struct failure *failure)
+{
+	int is_over = child->is_launcher ? end_group(spawned->pid, spawned->pidfd, failure)
+					 : end_child(spawned->pid, spawned->pidfd, failure);
+
+	spawned->pidfd = -1;
+	return is_over;
 }
 
 static int run_born(const struct plan *plan, struct child *child, int report[2],
@@ -202,14 +208,7 @@ static int run_born(const struct plan *plan, struct child *child, int report[2],
 		result = run_command(plan, child, spawned, failure);
 	if (result == 0)
 		result = move_pidfd_above_stdio(spawned, failure);
-	if (result < 0)
-		kill_and_reap(spawned->pid, spawned->pidfd);
-	wait_until_memory_is_left(child, spawned->pidfd);
 	close_proc_dir(spawned);
-	if (result < 0) {
-		close(spawned->pidfd);
-		spawned->pidfd = -1;
-	}
 	return result;
 }
 
@@ -221,46 +220,50 @@ static uint64_t current_signal_mask(void)
 	return mask;
 }
 
+static void clone_by(const struct plan *plan, struct birth *birth)
+{
+	if (plan->foster) {
+		clone_in_foster(plan->foster, birth, &plan->patience);
+	} else if (needs_keeper(plan)) {
+		clone_in_keeper(birth);
+	} else {
+		block_signals();
+		clone_child(birth);
+	}
+}
+
 static int run_child(const struct plan *plan, struct child *child, int report[2],
 		     struct spawned *spawned, struct failure *failure)
 {
 	struct birth birth = {
 		.child = child,
 		.namespaces = child->is_launcher ? 0 : plan->founding.namespaces,
-		.has_successor = child->is_launcher && has_successor(&plan->founding),
-		.cgroup = plan->cgroup,
+		.has_hops = has_hops(plan),
 		.pidfd = -1,
 	};
 	uint64_t mask = current_signal_mask();
-	int result;
+	int result, is_over = 1;
 
 	child->signal_mask = plan->signal_mask ? *plan->signal_mask : mask;
-	child->tid = 1;
-	if (plan->foster) {
-		clone_in_foster(plan->foster, &birth);
-	} else if (needs_keeper(plan)) {
-		clone_in_keeper(&birth);
-	} else {
-		block_signals();
-		clone_child(&birth);
-	}
+	clone_by(plan, &birth);
 	restore_signals(mask);
 	if (birth.pid < 0) {
 		result = fail(failure, STEP_clone, (int)-birth.pid);
 	} else {
 		spawned->pid = (pid_t)birth.pid;
 		spawned->pidfd = birth.pidfd;
-		spawned->in_cgroup = birth.in_cgroup;
 		result = run_born(plan, child, report, spawned, failure);
+		if (result < 0)
+			is_over = end_spawned(child, spawned, failure);
 	}
-	let_go_of_keeper(&birth, result == 0);
+	release_keeper(&birth, result == 0 || !is_over);
 	return result;
 }
 
 /* ---- what is prepared before, and undone after ---- */
 
 static char *const holder_argv[] = {"usernsproc-holder", NULL};
-static char *const launcher_argv[] = {"usernsproc-launcher", NULL};
+#define LAUNCHER_NAME_SIZE 40
 
 static struct holder_parameters holder_of(const struct plan *plan)
 {
@@ -269,7 +272,7 @@ static struct holder_parameters holder_of(const struct plan *plan)
 	return parameters;
 }
 
-/* Nothing of the parent's but a descriptor to know its end by. */
+/* Nothing of the parent's but a descriptor that shows its end. */
 static void leave_holder_alone(struct plan *plan, struct child *child)
 {
 	plan->place.cwd = "/";
@@ -287,9 +290,27 @@ static int prepare_holder(const struct plan *plan, struct child *child, struct s
 	struct holder_parameters parameters = holder_of(plan);
 
 	set_image(child,
-		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), &spawned->image_on_disk, failure),
-		  holder_argv);
+		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), 0, &spawned->image_on_disk, failure),
+		  holder_argv, no_environment);
 	return child->image < 0 ? -1 : 0;
+}
+
+/* The command's arguments, behind one that ends with the number of the launcher's socket; free() it. */
+static char **launcher_argv(const struct child *child, char *const *argv)
+{
+	size_t count = 0;
+	char **vector, *name;
+
+	while (argv[count])
+		count++;
+	vector = malloc((count + 2) * sizeof(char *) + LAUNCHER_NAME_SIZE);
+	if (!vector)
+		return NULL;
+	name = (char *)(vector + count + 2);
+	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%d", child->report);
+	vector[0] = name;
+	memcpy(vector + 1, argv, (count + 1) * sizeof(char *));
+	return vector;
 }
 
 static int prepare_launcher(const struct plan *plan, struct child *child, struct spawned *spawned,
@@ -301,8 +322,10 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.has_group = getpgrp() > 0,
 		.is_init = plan->is_init,
 		.report = child->report,
+		.cgroup = child->cgroup,
+		.proc = child->proc,
 		.founding = plan->founding,
-		.command = plan->command,
+		.candidates = plan->command.candidates,
 		.place = plan->place,
 		.credentials = plan->credentials,
 		.privileges = plan->privileges,
@@ -314,22 +337,57 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	};
 
 	child->is_launcher = 1;
-	set_image(child, make_launcher_image(&parameters, &spawned->image_on_disk, failure), launcher_argv);
+	child->block = launcher_block(&parameters, failure);
+	if (!child->block)
+		return -1;
+	child->launcher_argv = launcher_argv(child, plan->command.argv);
+	if (!child->launcher_argv)
+		return fail(failure, STEP_prepare, ENOMEM);
+	set_image(child,
+		  make_image(PROGRAM_LAUNCHER, NULL, 0, child->block->size, &spawned->image_on_disk, failure),
+		  child->launcher_argv, plan->command.envp);
 	return child->image < 0 ? -1 : 0;
 }
 
-/* The program of ours that it takes, if any. */
+/* Descriptors that only it may have, none of them 0, 1 or 2. */
+static int prepare_descriptors(const struct plan *plan, struct child *child, int report[2], struct failure *failure)
+{
+	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
+	if (child->proc == -2 || !needs_launcher(plan))
+		return child->proc == -2 ? -1 : 0;
+	if (open_report(report, failure) < 0)
+		return -1;
+	child->report = report[1];
+	if (plan->cgroup < 0)
+		return 0;
+	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
+	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : 0;
+}
+
+/* The tiny program that it executes, if any. */
 static int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			 struct failure *failure)
 {
 	if (plan->is_alone)
 		leave_holder_alone(plan, child);
-	if (!needs_launcher(plan))
-		return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
-	if (open_report(report, failure) < 0)
+	if (prepare_descriptors(plan, child, report, failure) < 0)
 		return -1;
-	child->report = report[1];
-	return prepare_launcher(plan, child, spawned, failure);
+	if (needs_launcher(plan))
+		return prepare_launcher(plan, child, spawned, failure);
+	return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
+}
+
+static void discard(struct child *child, int report[2])
+{
+	close_if_open(report[0]);
+	close_if_open(report[1]);
+	close_if_open(child->image);
+	close_if_open(child->proc);
+	close_if_open(child->cgroup);
+	close_if_open(child->death.parent_pidfd);
+	free(child->block);
+	free(child->launcher_argv);
+	free_child(child);
 }
 
 int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
@@ -349,10 +407,6 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0 && prepare_image(&plan, child, report, spawned, failure) == 0)
 		result = run_child(&plan, child, report, spawned, failure);
-	close_if_open(report[0]);
-	close_if_open(report[1]);
-	close_if_open(child->image);
-	close_if_open(child->death.parent_pidfd);
-	free_child(child);
+	discard(child, report);
 	return result;
 }

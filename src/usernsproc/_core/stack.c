@@ -1,5 +1,4 @@
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,18 +19,10 @@ static size_t page_size(void)
 #define SPARES 8
 static struct child *spares[SPARES];
 
-static struct child *take_spare(void)
+/* The kernel clears the word when the process leaves this memory. */
+static int is_in_use(const struct child *child)
 {
-	struct child *child;
-
-	for (int i = 0; i < SPARES; i++) {
-		if (!__atomic_load_n(&spares[i], __ATOMIC_RELAXED))
-			continue;
-		child = __atomic_exchange_n(&spares[i], NULL, __ATOMIC_ACQUIRE);
-		if (child)
-			return child;
-	}
-	return NULL;
+	return __atomic_load_n(&child->tid, __ATOMIC_ACQUIRE) != 0;
 }
 
 static int keep_spare(struct child *child)
@@ -44,6 +35,22 @@ static int keep_spare(struct child *child)
 			return 1;
 	}
 	return 0;
+}
+
+static struct child *take_spare(void)
+{
+	struct child *child;
+
+	for (int i = 0; i < SPARES; i++) {
+		if (!__atomic_load_n(&spares[i], __ATOMIC_RELAXED))
+			continue;
+		child = __atomic_exchange_n(&spares[i], NULL, __ATOMIC_ACQUIRE);
+		if (child && !is_in_use(child))
+			return child;
+		if (child)
+			keep_spare(child);
+	}
+	return NULL;
 }
 
 /* From below: a page that cannot be touched, the stack, the struct child. */
@@ -71,31 +78,33 @@ static void unmap_child(struct child *child)
 
 struct child *allocate_child(void)
 {
-	struct child *child = take_spare();
+	struct child *child;
 
+	reap_late();
+	child = take_spare();
 	if (!child)
 		child = map_child();
 	if (!child)
 		return NULL;
 	memset(child, 0, sizeof(*child));
-	child->image = child->report = child->death.parent_pidfd = -1;
+	child->image = child->report = child->cgroup = child->proc = child->death.parent_pidfd = -1;
 	return child;
 }
 
 void free_child(struct child *child)
 {
-	if (!keep_spare(child))
+	/* What is in use is kept, or in the worst case never given back. */
+	if (!keep_spare(child) && !is_in_use(child))
 		unmap_child(child);
 }
 
-void set_image(struct child *child, int image, char *const *argv)
-{
-	static char *const no_environment[] = {NULL};
+char *const no_environment[] = {NULL};
 
+void set_image(struct child *child, int image, char *const *argv, char *const *envp)
+{
 	child->image = image;
 	child->image_argv = argv;
-	child->image_envp = no_environment;
-	snprintf(child->image_path, sizeof(child->image_path), "/proc/self/fd/%d", image);
+	child->image_envp = envp;
 }
 
 uint64_t block_signals(void)

@@ -9,7 +9,7 @@
 
 /* NULL: no memory, see errno. The child comes zeroed, its descriptors -1. */
 struct child *allocate_child(void);
-/* Only when the child has left this memory. */
+/* It is used again when the process has left this memory, which may be later. */
 void free_child(struct child *child);
 
 /* What raw_clone() takes: the struct child itself is the top of the stack. */
@@ -24,8 +24,9 @@ static inline char *stack_bottom_of(struct child *child)
 	return stack_of(child) - STACK_USED;
 }
 
-/* What the child is to execute: a program of ours, that has no environment. */
-void set_image(struct child *child, int image, char *const *argv);
+/* What the child is to execute: one of the tiny programs. */
+extern char *const no_environment[];
+void set_image(struct child *child, int image, char *const *argv, char *const *envp);
 
 /* Block every signal; gives the mask to restore. */
 uint64_t block_signals(void);

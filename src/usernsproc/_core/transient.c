@@ -12,24 +12,21 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
-static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, const struct between *between,
-			struct failure *failure)
+static int open_userns(int proc_dir, struct failure *failure)
 {
-	int proc_dir = open_proc_dir(pid, pidfd, failure), userns;
+	int userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
+
+	return userns < 0 ? fail(failure, STEP_open_ns, errno) : userns;
+}
+
+static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct failure *failure)
+{
+	int proc_dir = open_proc_dir(pid, pidfd, failure), userns = -1;
 
 	if (proc_dir < 0)
 		return -1;
-	if (write_maps(proc_dir, maps, failure) < 0) {
-		close(proc_dir);
-		return -1;
-	}
-	if (between && between->call(between->context, pid, pidfd)) {
-		close(proc_dir);
-		return fail(failure, STEP_on_created, 0);
-	}
-	userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
-	if (userns < 0)
-		fail(failure, STEP_open_ns, errno);
+	if (write_maps(proc_dir, maps, failure) == 0)
+		userns = open_userns(proc_dir, failure);
 	close(proc_dir);
 	return userns;
 }
@@ -37,50 +34,53 @@ static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, const str
 /* The child shares memory and descriptors, so it costs the same in a process
  * of any size. Its exit signal is 0: it sends no SIGCHLD, no waitpid(-1) finds
  * it, and ignoring SIGCHLD does not reap it. It parks until it is killed. The
- * namespace is handed out only when nobody is left in it whom its root could
+ * namespace is handed out only when no process is left in it that its root could
  * inspect. */
-static int in_transient_child(struct child *child, const struct maps *maps, const struct between *between,
-			      struct failure *failure)
+static int in_transient_child(struct child *child, const struct maps *maps, struct failure *failure)
 {
 	uint64_t mask = block_signals();
 	int pidfd = -1, userns;
-	long pid = raw_clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES | CLONE_PIDFD, stack_of(child),
-			     &pidfd, NULL, transient_child, child);
+	long pid;
 
+	child->tid = 1;
+	pid = raw_clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID, stack_of(child),
+			&pidfd, &child->tid, transient_child, child);
 	restore_signals(mask);
-	if (pid < 0)
+	if (pid < 0) {
+		child->tid = 0;
 		return fail(failure, STEP_clone, (int)-pid);
-	userns = map_and_open((pid_t)pid, pidfd, maps, between, failure);
+	}
+	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
 	if (userns < 0)
 		blame_its_end(pidfd, failure);
-	kill_and_reap((pid_t)pid, pidfd);
-	close(pidfd);
+	end_child((pid_t)pid, pidfd, userns < 0 ? failure : NULL);
 	return userns;
 }
 
-int create_userns(const struct maps *maps, const struct between *between, struct failure *failure)
+int create_userns(const struct maps *maps, struct failure *failure)
 {
 	struct child *child = allocate_child();
+	long parent_pidfd = RAW2(pidfd_open, getpid(), 0);
 	int userns;
 
-	if (!child)
-		return fail(failure, STEP_prepare, errno);
-	child->death.parent = (int32_t)getpid();
-	child->death.parent_pidfd = (int)RAW2(pidfd_open, getpid(), 0);
-	if (child->death.parent_pidfd < 0) {
-		userns = fail(failure, STEP_prepare, -child->death.parent_pidfd);
+	if (!child || parent_pidfd < 0) {
+		userns = fail(failure, child ? STEP_pidfd_open : STEP_prepare, child ? (int)-parent_pidfd : ENOMEM);
 	} else {
-		userns = in_transient_child(child, maps, between, failure);
-		close(child->death.parent_pidfd);
+		child->death.parent = (int32_t)getpid();
+		child->death.parent_pidfd = (int)parent_pidfd;
+		userns = in_transient_child(child, maps, failure);
 	}
-	free_child(child);
+	if (parent_pidfd >= 0)
+		close((int)parent_pidfd);
+	if (child)
+		free_child(child);
 	return userns;
 }
 
-/* A change of ids in our memory would make us non-dumpable: a program of ours becomes
- * the owner and makes the namespace, and is held until that is mapped and open. */
-static int in_holder(struct foster *foster, uint32_t owner, const struct maps *maps, const struct between *between,
-		     struct failure *failure)
+/* A change of ids in the caller's memory would make that non-dumpable, and a child there must not wait
+ * for others: a tiny program creates the namespace, and is held until that is mapped and open. */
+static int in_holder(struct foster *foster, struct optional_id owner, const struct maps *maps,
+		     const struct between *between, const struct patience *patience, struct failure *failure)
 {
 	static char *const nothing[] = {NULL};
 	struct plan plan = {
@@ -88,12 +88,13 @@ static int in_holder(struct foster *foster, uint32_t owner, const struct maps *m
 		.is_alone = 1,
 		.command = {nothing, nothing, nothing},
 		.place = {.umask = -1, .process_group = -1, NAMES_OF_PLACE},
-		.founding = {.owner = {1, owner}, .namespaces = CLONE_NEWUSER},
+		.founding = {.owner = owner, .namespaces = CLONE_NEWUSER},
 		.cgroup = -1,
 		.death_signal = SIGKILL,
 		.between = between ? between->call : NULL,
 		.between_context = between ? between->context : NULL,
 		.foster = foster,
+		.patience = *patience,
 	};
 	struct spawned spawned;
 	int proc_dir, userns = -1;
@@ -102,27 +103,24 @@ static int in_holder(struct foster *foster, uint32_t owner, const struct maps *m
 		return -1;
 	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
 	if (proc_dir >= 0) {
-		userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
-		if (userns < 0)
-			fail(failure, STEP_open_ns, errno);
+		userns = open_userns(proc_dir, failure);
 		close(proc_dir);
 	}
 	if (userns < 0)
 		blame_its_end(spawned.pidfd, failure);
-	kill_and_reap(spawned.pid, spawned.pidfd);
-	close(spawned.pidfd);
+	end_child(spawned.pid, spawned.pidfd, userns < 0 ? failure : NULL);
 	return userns;
 }
 
-int create_userns_of(uint32_t owner, const struct maps *maps, const struct between *between,
-		     struct failure *failure)
+int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct between *between,
+			 const struct patience *patience, struct failure *failure)
 {
 	struct foster foster;
 	int userns;
 
-	if (start_foster(&foster, failure) < 0)
+	if (start_foster(&foster, patience, failure) < 0)
 		return -1;
-	userns = in_holder(&foster, owner, maps, between, failure);
+	userns = in_holder(&foster, owner, maps, between, patience, failure);
 	end_foster(&foster);
 	return userns;
 }

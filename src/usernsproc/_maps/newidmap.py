@@ -16,6 +16,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
 from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .._processes.patience import FOREVER, GaveUp, Patience
 from .idmap import IdMap
 from .tool import Ended, find_tool, run_tool
 from .tool_rules import TOOLS
@@ -32,7 +33,7 @@ def _identity(step: str, path: str) -> tuple[str, int, int, int, int]:
     return path, status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
-def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
+def write_map_by_tool(step: str, id_map: IdMap, pidfd: int, patience: Patience | None = None) -> None:
     """Have the tool write one map of the process.
 
     Raises:
@@ -47,7 +48,7 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
     try:
         if _read_map(proc_dir, step, pidfd):
             raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.")
-        ended = _run(path, step, id_map, pidfd, proc_dir)
+        ended = _run(path, step, id_map, pidfd, proc_dir, patience or FOREVER)
         written = _read_map(proc_dir, step, pidfd)
         if ended.returncode or sorted(written) != sorted(id_map):
             raise _failure(step, path, ended, written, pidfd)
@@ -55,7 +56,7 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int) -> None:
         os.close(proc_dir)
 
 
-def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ended:
+def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int, patience: Patience) -> Ended:
     """By `fd:N`, which cannot be another process; where that is not understood, by pid,
     which is the child's as long as nobody has reaped it."""
     numbers = [str(number) for r in id_map for number in r]
@@ -63,7 +64,7 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
     if _takes_fd.get(identity, True):
         kept = _above_standard_files(step, proc_dir)
         try:
-            ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,))
+            ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,), patience=patience)
         finally:
             os.close(kept)
         if _read_map(proc_dir, step, pidfd):
@@ -71,7 +72,7 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int) -> Ende
         if _takes_fd.get(identity):
             return ended
     _refuse_ended(pidfd)
-    ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers)
+    ended = _run_tool(step, path, str(pid_of(pidfd)), *numbers, patience=patience)
     _refuse_ended(pidfd)
     if _read_map(proc_dir, step, pidfd):
         _takes_fd[identity] = False
@@ -85,9 +86,11 @@ def _above_standard_files(step: str, fd: int) -> int:
         raise userns_error(TOOLS[step], error.errno or 0) from None
 
 
-def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
+def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Patience) -> Ended:
     try:
-        return run_tool(path, *args, keep_fds=keep_fds)
+        return run_tool(path, *args, keep_fds=keep_fds, patience=patience)
+    except GaveUp as gave_up:
+        raise GaveUp(TOOLS[step], *gave_up.args[1:]) from None
     except UsernsError as error:
         if error.step != "exec":
             raise

@@ -1,7 +1,7 @@
 """Runs a small program of the system, and gives what it printed.
 
 By the machinery for commands: the cost does not depend on the size of this process,
-and nobody else can make off with the exit status. It gets no environment, no
+and the exit status cannot get lost. It gets no environment, no
 descriptor but one that it is meant to have, and nothing to read.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import select
 from contextlib import ExitStack
+from errno import ECANCELED, ETIMEDOUT
 from typing import NamedTuple
 
 from .. import _core
 from .._errors import userns_error
+from .._processes.patience import FOREVER, GaveUp, Patience
 from .._processes.plan import Plan
 
 _WALL = 0x40000000
@@ -38,15 +40,17 @@ def find_tool(name: str) -> str | None:
     return None
 
 
-def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
+def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Patience = FOREVER) -> Ended:
     """Run a program to its end.
 
     Args:
         path: absolute.
         keep_fds: descriptors that it gets, from 3 on.
+        patience: how long it may take. It may hang, in a directory service.
 
     Raises:
         UsernsError: it could not be started.
+        GaveUp: the patience has ended; the program was killed.
     """
     plan = Plan(
         namespaces=0,
@@ -54,12 +58,14 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = ()) -> Ended:
         candidates=(path,),
         cwd=b"/",
         keep_fds=keep_fds,
+        deadline=patience.deadline,
+        cancelled=patience.cancelled,
     )
     with ExitStack() as opened:
         plan.stdin, out, plan.stdout, err, plan.stderr = _open_standard_files(opened)
         opened.callback(plan.end)
         plan.start({"exec": path})
-        printed = _read_until_end(plan.pidfd, (out, err))
+        printed = _read_until_end(plan.pidfd, (out, err), patience)
         return Ended(_returncode(plan.pidfd), printed[out], printed[err])
 
 
@@ -77,18 +83,25 @@ def _open_standard_files(opened: ExitStack) -> list[int]:
     return fds
 
 
-def _read_until_end(pidfd: int, pipes: tuple[int, ...]) -> dict[int, str]:
+def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> dict[int, str]:
     """Until the end of the process. That of a pipe may never come: a fork in another
     thread of this program could have copied its other end."""
     printed: dict[int, bytes] = dict.fromkeys(pipes, b"")
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
+    if patience.cancelled >= 0:
+        poller.register(patience.cancelled, select.POLLIN)
     for pipe in pipes:
         os.set_blocking(pipe, False)
         poller.register(pipe, select.POLLIN)
     ready: list[int] = []
     while pidfd not in ready:
-        ready = [fd for fd, _ in poller.poll()]
+        left = patience.left()
+        ready = [fd for fd, _ in poller.poll(None if left is None else left * 1000 + 1)]
+        if patience.cancelled in ready:
+            raise GaveUp("exec", ECANCELED, None)
+        if not ready and left == 0:
+            raise GaveUp("exec", ETIMEDOUT, None)
         for pipe in pipes:
             printed[pipe] += _read_what_is_there(pipe)
     return {pipe: text.decode(errors="replace") for pipe, text in printed.items()}

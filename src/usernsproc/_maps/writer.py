@@ -22,6 +22,8 @@ TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any
 
+    from .._processes.patience import Patience
+
 SETGROUPS = ("allow", "deny")
 _CAPABILITIES = {"uid_map": CAP_SETUID, "gid_map": CAP_SETGID}
 
@@ -101,7 +103,7 @@ class Maps:
         uids, gids = _hashable("uid_map", uid_map, caller), _hashable("gid_map", gid_map, caller)
         return _direct(uids, gids, setgroups, caller) or _with_tools(uids, gids, setgroups, caller)
 
-    def write_by_tool(self, pid: int, pidfd: int) -> None:  # noqa: ARG002, called as `between`
+    def write_by_tool(self, pid: int, pidfd: int, patience: Patience | None = None) -> None:  # noqa: ARG002, called as `between`
         """Have written what is not to be written directly.
 
         Raises:
@@ -112,7 +114,7 @@ class Maps:
         for step in self.by_tool:
             id_map = self.uid_map if step == "uid_map" else self.gid_map
             assert id_map is not None
-            write_map_by_tool(step, id_map, pidfd)
+            write_map_by_tool(step, id_map, pidfd, patience)
 
 
 def _hashable(step: str, value: IdMapLike | None, caller: Caller) -> IdMap | str | None:

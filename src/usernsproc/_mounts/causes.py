@@ -55,7 +55,7 @@ class Cause(NamedTuple):
 
 def refusal(failure: _core.Failure, request: Request) -> UsernsError:
     """The exception for a copy that could not be made, or not be given maps."""
-    step, errno = failure.args
+    step, errno = failure.args[:2]
     find = _why_no_copy if step == "open_tree" else _why_no_maps
     try:
         cause = find(errno, request)
@@ -145,7 +145,7 @@ def _mount_at_fault(request: Request) -> Cause | None:
         try:
             os.close(idmapped_copy(fd, request.userns_fd, recursive=False))
         except _core.Failure as failure:
-            step, errno = failure.args
+            step, errno = failure.args[:2]
             if step != "mount_setattr" or errno not in (EINVAL, EPERM):
                 continue
             cause = _refused_maps(entry) if errno == EPERM else _took_no_maps(fd, entry)

@@ -88,7 +88,7 @@ def create_userns(
         owner_uid = -1 if owner is None else owner
         _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between, owner_uid)
     except _core.Failure as failure:
-        raise userns_error(*failure.args) from None
+        raise userns_error(*failure.args[:2]) from None
     except BaseException:  # of a signal handler: the descriptor may be there already
         userns.close()
         raise
@@ -326,7 +326,7 @@ class Namespace:
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
-            raise self._no_maps(*failure.args) from None
+            raise self._no_maps(*failure.args[:2]) from None
         return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
 
     def _no_maps(self, step: str, errno: int) -> OSError:

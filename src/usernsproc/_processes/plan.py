@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -74,6 +72,14 @@ class Plan:
     death_signal: int = 0
     """0: none."""
 
+    session_keyring: int = 0
+    """0: inherited; 1: a new one if that is possible; 2: a new one or an error."""
+
+    deadline: int = 0
+    """Of `time.monotonic_ns()`: when the core gives up; 0: never."""
+    cancelled: int = -1
+    """A descriptor that becomes readable when the core is to give up."""
+
     pid: int = 0
     pidfd: int = -1
     """What came of it: set by the core."""
@@ -105,22 +111,16 @@ class Plan:
         try:
             image_on_disk = _core.spawn(self, between)
         except _core.Failure as failure:
-            step, errno = failure.args
+            step, errno, _ = failure.args
             raise userns_error(step, errno, (filenames or {}).get(step)) from None
         if image_on_disk:
             _warn_of_image_on_disk()
 
     def end(self) -> None:
         """Kill and reap what was started and not taken over."""
-        if self.pidfd < 0:
-            return
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        except (ProcessLookupError, ChildProcessError):
-            pass  # reaped by somebody else
-        pidfd, self.pidfd = self.pidfd, -1
-        os.close(pidfd)
+        if self.pidfd >= 0:
+            _core.end_child(self.pid, self.pidfd)  # before any other bytecode, where a signal handler could raise
+            self.pidfd = -1
 
 
 def _warn_of_image_on_disk() -> None:

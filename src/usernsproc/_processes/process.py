@@ -26,6 +26,7 @@ from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .encoding import name_default_encoding
+from .patience import FOREVER, Patience
 from .pidfd_popen import PidfdPopen
 from .plan import Plan
 
@@ -133,6 +134,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     _maps: Maps
     _owner: int | None
+    _patience: Patience = FOREVER
+
+    @classmethod
+    def _within(cls, patience: Patience, args: Any, *popen_args: Any, **options: Any) -> UsernsProcess[Any]:
+        """As the constructor, which gives up when the patience ends (`GaveUp`)."""
+        process = cls.__new__(cls)
+        process._patience = patience
+        process.__init__(args, *popen_args, **options)  # type: ignore[misc]
+        return process
 
     if TYPE_CHECKING:
 
@@ -232,6 +242,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._plan = plan = Plan(
             is_holder=self._is_holder, no_new_privs=bool(no_new_privs), death_signal=_death_signal(pdeathsig)
         )
+        if self._patience is not FOREVER:
+            plan.deadline, plan.cancelled = self._patience.deadline, self._patience.cancelled
 
         def start_with(joins: Joins) -> None:
             """What is left out, as most of it mostly is, is not looked at: each thing costs."""
@@ -354,7 +366,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             return show
 
         def map_and_show(pid: int, pidfd: int) -> None:
-            self._maps.write_by_tool(pid, pidfd)
+            self._maps.write_by_tool(pid, pidfd, self._patience)
             if show is not None:
                 show(pid, pidfd)
 

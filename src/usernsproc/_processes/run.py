@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from subprocess import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from typing import TYPE_CHECKING, Any, overload
 
+from .patience import GaveUp, Patience
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def run(
     Args:
         input: bytes for standard input, or a string in text mode.
         capture_output: collect standard output and error in the result.
-        timeout: in seconds.
+        timeout: in seconds, for the creation of the process and the command together.
         check: raise when the return code is not 0.
 
     Raises:
@@ -117,9 +119,13 @@ def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: U
         TimeoutExpired: *timeout* seconds have passed; the command was killed.
     """
     _refuse_holder(args)
-    with UsernsProcess[Any](args, *popen_args, **options) as process:
+    patience = Patience.of(timeout)
+    with _created(patience, timeout, args, popen_args, options) as process:
         try:
-            return process.wait(timeout)
+            return process.wait(patience.left())
+        except TimeoutExpired as expired:
+            process.kill()
+            raise _as_asked(expired, timeout) from None
         except BaseException:
             process.kill()
             raise
@@ -237,20 +243,42 @@ def _run(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options["stdout"] = options["stderr"] = PIPE
-    with UsernsProcess[Any](args, *popen_args, **options) as process:
-        stdout, stderr = _communicate(process, input, timeout)
+    patience = Patience.of(timeout)
+    with _created(patience, timeout, args, popen_args, options) as process:
+        stdout, stderr = _communicate(process, input, patience, timeout)
     if check and process.returncode:
         raise CalledProcessError(process.returncode, process.args, output=stdout, stderr=stderr)
     return CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def _communicate(process: UsernsProcess[Any], input: Any, timeout: float | None) -> tuple[Any, Any]:
+def _created(
+    patience: Patience, timeout: float | None, args: Any, popen_args: tuple[Any, ...], options: Mapping[str, Any]
+) -> UsernsProcess[Any]:
+    """The timeout is that of creation, too, which may wait for others: a frozen cgroup, a file
+    system of a container, `newuidmap`."""
     try:
-        return process.communicate(input, timeout=timeout)
-    except TimeoutExpired:
+        return UsernsProcess._within(patience, args, *popen_args, **options)
+    except GaveUp as gave_up:
+        assert timeout is not None
+        expired = TimeoutExpired(args, timeout)
+        expired.add_note(f"The command was not started: step {gave_up.args[0]} took too long.")
+        raise expired from None
+
+
+def _as_asked(expired: TimeoutExpired, timeout: float | None) -> TimeoutExpired:
+    """It names what was left after the creation."""
+    if timeout is not None:
+        expired.timeout = timeout
+    return expired
+
+
+def _communicate(process: UsernsProcess[Any], input: Any, patience: Patience, timeout: float | None) -> tuple[Any, Any]:
+    try:
+        return process.communicate(input, timeout=patience.left())
+    except TimeoutExpired as expired:
         process.kill()
         process.wait()
-        raise
+        raise _as_asked(expired, timeout) from None
     except BaseException:
         process.kill()
         raise  # leaving the block of the process waits for it

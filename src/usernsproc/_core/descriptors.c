@@ -1,0 +1,74 @@
+/* See descriptors.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "rawsys.h"
+
+void close_if_open(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void close_keeping_errno(int fd)
+{
+	int error = errno;
+
+	close(fd);
+	errno = error;
+}
+
+int above_stdio(int fd)
+{
+	int above;
+
+	if (fd < 0 || fd > 2)
+		return fd;
+	above = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	close_keeping_errno(fd);
+	return above;
+}
+
+int open_self(struct failure *failure)
+{
+	long self = RAW2(pidfd_open, getpid(), 0);
+
+	if (self < 0)
+		return fail(failure, STEP_pidfd_open, (int)-self);
+	self = above_stdio((int)self);
+	return self < 0 ? fail(failure, STEP_prepare, errno) : (int)self;
+}
+
+static int move_above_stdio(int ends[2], struct failure *failure)
+{
+	for (int i = 0; i < 2; i++) {
+		ends[i] = above_stdio(ends[i]);
+		if (ends[i] < 0) {
+			fail(failure, STEP_prepare, errno);
+			close_if_open(ends[1 - i]);
+			return -1;
+		}
+	}
+	return 0;
+}
+
+int open_pipe(int ends[2], struct failure *failure)
+{
+	return pipe2(ends, O_CLOEXEC) < 0 ? fail(failure, STEP_prepare, errno) : move_above_stdio(ends, failure);
+}
+
+int open_report(int report[2], struct failure *failure)
+{
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+		return fail(failure, STEP_prepare, errno);
+	if (move_above_stdio(ends, failure) < 0)
+		return -1;
+	report[0] = ends[0];
+	report[1] = ends[1];
+	return 0;
+}
