@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cgroups import controllers
 from leaks import assert_unchanged, state
 from native import KERNEL, kernel_version
 
@@ -22,6 +23,7 @@ suites may run at once on a slow machine."""
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
     config.addinivalue_line("markers", "kernel(since, before=...): needs such a Linux, as '6.15'; the rest runs on all")
+    config.addinivalue_line("markers", "cgroup2(controller, ...): needs these in version 2; tests/kernels has them all")
 
 
 def is_for_this_kernel(since: str = "0.0", before: str | None = None) -> bool:
@@ -31,6 +33,8 @@ def is_for_this_kernel(since: str = "0.0", before: str | None = None) -> bool:
 def is_for_here(item: pytest.Item) -> bool:
     """What is of no use to this user or under this kernel is left out, not skipped."""
     if item.get_closest_marker("root") and not IS_ROOT:
+        return False
+    if not all(set(marker.args) <= controllers() for marker in item.iter_markers("cgroup2")):
         return False
     return all(is_for_this_kernel(*marker.args, **marker.kwargs) for marker in item.iter_markers("kernel"))
 

@@ -217,7 +217,7 @@ struct launcher_parameters {
 	uint64_t size;	    /* of all that is sent: this, and what it points to */
 	int32_t is_holder;  /* parks in the end */
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
-	int32_t has_group;   /* its creator's process group can be named, where it is */
+	int32_t group;	     /* its creator's process group; 0: it cannot be named in its pid namespace */
 	int32_t is_init;    /* the command runs as its child */
 	int32_t report;	    /* a socket; closed by exec */
 	int32_t cgroup;	    /* a directory of cgroup v2 to enter, or -1 */

@@ -154,7 +154,7 @@ RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int
  * process group, by which the parent finds it, until it puts it into the right one. */
 RAW_INLINE void prepare_hop(const struct launcher_parameters *own)
 {
-	need(own, STEP_setpgid, own->has_group ? RAW2(setpgid, 0, 0) : 0);
+	need(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, 0) : 0);
 }
 
 /* Returns in the new process alone, a copy of this memory: a few pages. It tells nothing before the parent
@@ -211,6 +211,7 @@ RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
 	}
 	if (pid != -ENOSYS && pid != -EPERM && pid != -E2BIG)
 		need(own, pid == -EAGAIN || pid == -ENOMEM ? STEP_clone : STEP_cgroup, pid);
+	need(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, own->group) : 0);
 	tell(own, STEP_none, 0);
 	wait_for_parent(own);
 }

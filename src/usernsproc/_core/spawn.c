@@ -319,7 +319,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	struct launcher_parameters parameters = {
 		.is_holder = plan->is_alone,
 		.is_dumpable = !may_inspect_all(),
-		.has_group = getpgrp() > 0,
+		.group = (int32_t)getpgrp(),
 		.is_init = plan->is_init,
 		.report = child->report,
 		.cgroup = child->cgroup,
