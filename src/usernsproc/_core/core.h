@@ -100,8 +100,6 @@ void blame_its_end(int pidfd, struct failure *failure);
 int end_child(pid_t pid, int pidfd, struct failure *failure);
 /* It, and other children that it has made in its process group. */
 int end_group(pid_t leader, int pidfd, struct failure *failure);
-/* What did not end when it was killed, and has meanwhile. */
-void reap_late(void);
 long pidfd_exit_status(int pidfd);
 
 /* Called while a child exists, has the maps that were to be written, and has not

@@ -267,8 +267,8 @@ static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(end_child_doc, "end_child(pid, pidfd)\n\n"
-			    "Kill and reap a child, and close its pidfd. One that does not end within two\n"
-			    "seconds is reaped later.");
+			    "Kill and reap a child, and close its pidfd. One that does not end within a\n"
+			    "second is reaped later, by a thread.");
 
 static PyObject *core_end_child(PyObject *module, PyObject *arguments)
 {

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/ioctl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,13 +22,10 @@
 #define __WALL 0x40000000
 #endif
 
-/* A child that was killed ends at once, unless it is in an uninterruptible system call,
- * frozen by a cgroup of version 1, or held by a tracer. The caller does not wait for that. */
-#define END_MILLISECONDS 2000
-
-/* Such children: their pidfds + 1. Each slot is exchanged as a whole: no lock that a fork could find taken. */
-#define LATE 32
-static int late[LATE];
+/* A child that was killed ends at once, unless it is in an uninterruptible system call (a file system
+ * whose server does not answer), frozen by a cgroup of version 1, or held by a tracer. The caller does not wait for
+ * that longer than this. */
+#define END_MILLISECONDS 1000
 
 /* 1: reaped; 0: it still runs, or is not yet to be reaped; -1: not a child of this process, or reaped by others.
  * __WALL: a child with exit signal 0 is a "clone child", which is invisible without it. */
@@ -42,30 +40,30 @@ static int reap(int pidfd, siginfo_t *info)
 	return result < 0 ? -1 : info->si_pid != 0;
 }
 
-static void close_when_ended(int pidfd)
+static void *reap_late(void *argument)
 {
-	for (int i = 0; i < LATE; i++) {
-		int empty = 0;
+	int pidfd = (int)(intptr_t)argument;
+	siginfo_t info;
 
-		if (__atomic_compare_exchange_n(&late[i], &empty, pidfd + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-			return;
-	}
-	close(pidfd); /* it stays a zombie until this process ends */
+	while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
+		;
+	close(pidfd);
+	return NULL;
 }
 
-void reap_late(void)
+/* By a thread that ends with the child: an unreaped one keeps its pid namespace from ending. */
+static void reap_when_ended(int pidfd)
 {
-	for (int i = 0; i < LATE; i++) {
-		int pidfd = late[i] ? __atomic_exchange_n(&late[i], 0, __ATOMIC_ACQ_REL) - 1 : -1;
-		siginfo_t info;
+	sigset_t all, before;
+	pthread_t thread;
 
-		if (pidfd < 0)
-			continue;
-		if (has_ended(pidfd) && reap(pidfd, &info) != 0)
-			close(pidfd);
-		else
-			close_when_ended(pidfd);
-	}
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (pthread_create(&thread, NULL, reap_late, (void *)(intptr_t)pidfd) == 0)
+		pthread_detach(thread);
+	else
+		close(pidfd); /* it stays a zombie until this process ends */
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void send_kill(pid_t pid, int pidfd)
@@ -110,7 +108,7 @@ int end_child(pid_t pid, int pidfd, struct failure *failure)
 	if (reaped)
 		close(pidfd);
 	else
-		close_when_ended(pidfd);
+		reap_when_ended(pidfd);
 	return reaped != 0;
 }
 

@@ -80,7 +80,6 @@ struct child *allocate_child(void)
 {
 	struct child *child;
 
-	reap_late();
 	child = take_spare();
 	if (!child)
 		child = map_child();

@@ -69,8 +69,9 @@ static int continue_if_stopped(int pidfd)
 
 static int give_up(struct failure *failure, enum step step, int error)
 {
+	fail(failure, step, error);
 	failure->gave_up = 1;
-	return fail(failure, step, error);
+	return -1;
 }
 
 /* Looks at all that may end the patience. */

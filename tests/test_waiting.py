@@ -1,0 +1,340 @@
+"""Every wait for a child ends: by its end, a signal handler, a deadline, a cancellation; and a
+stopped child is continued.
+
+What a child may wait for is in the hands of others: a file system that never answers, a frozen
+cgroup, a debugger, a program of the system that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cgroups
+import pytest
+from ordinary import COUNT, FIRST, UID, as_ordinary_user
+
+from usernsproc import TimeoutExpired, UsernsProcess, aio, call, check_call, check_output, run
+
+Script = Callable[..., str]
+TRUE = ["/bin/true"]
+SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
+SOON = 0.3
+"""Seconds until a handler or a deadline."""
+
+
+class HandlerError(BaseException):
+    pass
+
+
+@contextmanager
+def alarm() -> Iterator[None]:
+    """A signal handler raises soon."""
+
+    def handle(*_: object) -> None:
+        raise HandlerError
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# ---- a file system that never answers ----
+
+
+class SilentFuse:
+    """The server is root in a container: it mounts the file system there, and answers INIT alone."""
+
+    SOURCE = """
+        import os, signal, sys
+        import fuse_server, native
+        device = os.open("/dev/fuse", os.O_RDWR)
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
+        native.must(native.libc.mount(b"silent", sys.argv[1].encode(), b"fuse", 0, options.encode()))
+        print("mounted", flush=True)
+        while True:
+            request = os.read(device, 1 << 17)
+            _, opcode, unique, *_ = fuse_server.REQUEST.unpack_from(request)
+            if opcode == fuse_server.INIT:
+                error, body = fuse_server._answer(opcode, 0)
+                header = fuse_server.REPLY.pack(fuse_server.REPLY.size + len(body), -error, unique)
+                os.write(device, header + body)
+    """
+
+    def __init__(self, container: UsernsProcess[bytes], folder: Path) -> None:
+        self.server = UsernsProcess(
+            [sys.executable, "-c", textwrap.dedent(self.SOURCE), str(folder)],
+            join=container,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == b"mounted\n"
+
+
+@pytest.fixture
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[UsernsProcess[bytes], Path]]:
+    """A container, and a directory in it that no call comes back from."""
+    folder = tmp_path_factory.mktemp("silent")
+    with UsernsProcess(uid_map="root", namespaces=["mnt", "pid"]) as container:
+        fuse = SilentFuse(container, folder)
+        try:
+            yield container, folder
+        finally:
+            fuse.server.close()
+
+
+def calls(folder: Path) -> dict[str, tuple[list[str], dict[str, Any]]]:
+    return {
+        "program": ([f"{folder}/sh"], {"env": {}}),
+        "directory": (TRUE, {"cwd": folder / "x", "env": {}}),
+        "program in PATH": (["sh"], {"env": {"PATH": str(folder)}}),
+    }
+
+
+@pytest.mark.parametrize("name", calls(Path()))
+def test_a_handler_interrupts_a_call_into_a_file_system_that_never_answers(
+    silent: tuple[UsernsProcess[bytes], Path], name: str
+) -> None:
+    container, folder = silent
+    args, options = calls(folder)[name]
+    with alarm(), pytest.raises(HandlerError):
+        UsernsProcess(args, join=container, **options)
+
+
+@pytest.mark.parametrize("function", [run, call, check_call, check_output])
+@pytest.mark.parametrize("name", calls(Path()))
+def test_a_timeout_is_that_of_the_creation_too(
+    silent: tuple[UsernsProcess[bytes], Path], name: str, function: Callable[..., object]
+) -> None:
+    container, folder = silent
+    args, options = calls(folder)[name]
+    with pytest.raises(TimeoutExpired) as caught:
+        function(args, join=container, timeout=SOON, **options)
+    assert (caught.value.cmd, caught.value.timeout) == (args, SOON)
+    assert "was not started" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("name", calls(Path()))
+def test_an_event_loop_runs_on_and_a_cancellation_ends_it(
+    silent: tuple[UsernsProcess[bytes], Path], name: str
+) -> None:
+    container, folder = silent
+    args, options = calls(folder)[name]
+    assert asyncio.run(ticks_until_cancelled(*args, join=container, **options)) > 5
+
+
+async def ticks_until_cancelled(*args: Any, **options: Any) -> int:
+    """How often the loop came round while a creation waited."""
+    creation = asyncio.create_task(aio.create_subprocess_exec(*args, **options))
+    ticks, end = 0, time.monotonic() + SOON
+    while time.monotonic() < end:
+        await asyncio.sleep(SOON / 30)
+        ticks += 1
+    assert not creation.done()
+    creation.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creation
+    return ticks
+
+
+# ---- a frozen cgroup ----
+
+
+@pytest.fixture
+def frozen() -> Iterator[Path]:
+    with cgroups.frozen() as path:
+        yield path
+        assert (path / "cgroup.procs").read_text() == ""
+
+
+KINDS: list[Any] = [
+    pytest.param(TRUE, {"uid_map": "root"}, id="command"),
+    pytest.param(TRUE, SHIFTED, id="other ids"),
+    pytest.param(TRUE, {"uid_map": "root", "namespaces": ["pid"], "init": True}, id="init"),
+    pytest.param(None, {"uid_map": "root"}, id="holder"),
+    pytest.param(None, {"uid_map": "root", "namespaces": ["pid"], "owner": 1000}, id="holder of another owner"),
+]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("args", "options"), KINDS)
+def test_a_handler_interrupts_a_creation_in_a_frozen_cgroup(args: Any, options: dict[str, Any], frozen: Path) -> None:
+    with alarm(), pytest.raises(HandlerError):
+        UsernsProcess(args, cgroup=frozen, **options)
+
+
+@pytest.mark.root
+def test_a_timeout_ends_a_creation_in_a_frozen_cgroup(frozen: Path) -> None:
+    with pytest.raises(TimeoutExpired) as caught:
+        run(TRUE, uid_map="root", cgroup=frozen, timeout=SOON)
+    assert "step cgroup" in caught.value.__notes__[0]
+
+
+@pytest.mark.root
+def test_a_creation_in_a_frozen_cgroup_does_not_block_the_event_loop(frozen: Path) -> None:
+    assert asyncio.run(ticks_until_cancelled(*TRUE, uid_map="root", cgroup=frozen)) > 5
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("args", "options"), KINDS)
+def test_a_child_frozen_while_on_created_runs_is_waited_for(args: Any, options: dict[str, Any]) -> None:
+    with cgroups.cgroup() as path:
+
+        def freeze(process: UsernsProcess[bytes]) -> None:
+            (path / "cgroup.procs").write_text(str(process.pid))
+            (path / "cgroup.freeze").write_text("1")
+
+        if args is None:  # it is there already
+            with UsernsProcess(on_created=freeze, **options):
+                pass
+            return
+        with alarm(), pytest.raises(HandlerError):
+            UsernsProcess(args, on_created=freeze, **options)
+
+
+# ---- stopped, and in a debugger's hands ----
+
+
+def ways() -> list[Any]:
+    return [
+        pytest.param({"uid_map": "root"}, id="command"),
+        pytest.param({"uid_map": "root", "namespaces": ["pid"], "init": True}, id="init"),
+        pytest.param({}, id="without maps"),
+        pytest.param(SHIFTED, id="other ids", marks=pytest.mark.root),
+    ]
+
+
+@pytest.mark.parametrize("options", ways())
+def test_a_child_that_was_stopped_before_it_runs_the_command_is_continued(options: dict[str, Any]) -> None:
+    with UsernsProcess(["sh", "-c", "exit 7"], on_created=lambda p: p.send_signal(signal.SIGSTOP), **options) as process:
+        pass
+    assert process.returncode == 7
+
+
+TRACER = """
+    import ctypes, sys, time
+    libc = ctypes.CDLL(None, use_errno=True)
+    SEIZE, INTERRUPT = 0x4206, 0x4207
+    for request in (SEIZE, INTERRUPT):
+        if libc.ptrace(request, int(sys.argv[1]), None, None) < 0:
+            raise OSError(ctypes.get_errno(), "ptrace")
+    print("traced", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("options", ways())
+def test_a_handler_interrupts_the_wait_for_a_child_in_the_hands_of_a_debugger(options: dict[str, Any]) -> None:
+    tracers: list[subprocess.Popen[bytes]] = []
+
+    def trace(process: UsernsProcess[bytes]) -> None:
+        command = [sys.executable, "-c", textwrap.dedent(TRACER), str(process.pid)]
+        tracers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert tracers[0].stdout is not None
+        assert tracers[0].stdout.readline() == b"traced\n"
+
+    try:
+        with alarm(), pytest.raises(HandlerError):
+            UsernsProcess(TRUE, on_created=trace, **options)
+    finally:
+        for tracer in tracers:
+            tracer.communicate()
+
+
+@pytest.mark.parametrize("args", [TRUE, None])
+def test_handlers_run_while_a_child_in_shared_memory_is_held(args: Any, script: Script) -> None:
+    """Here by a tracer, strace, which lets no system call of the child come back for a long time."""
+    output = script(
+        """
+        import os, signal, subprocess, sys, time
+        from usernsproc import UsernsProcess
+        from leaks import children
+        class HandlerError(BaseException): pass
+        def handle(*_): raise HandlerError
+        signal.signal(signal.SIGALRM, handle)
+        args = None if sys.argv[1] == "None" else ["/bin/true"]
+        calls = ["-e", "trace=prctl", "-e", "inject=prctl:delay_enter=3000000"]
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", *calls, "-p", str(os.getpid())]
+        tracer = subprocess.Popen(command)
+        while "TracerPid:\\t0" in open("/proc/self/status").read():
+            time.sleep(0.01)
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            UsernsProcess(args, uid_map="root")
+        except HandlerError:
+            print("interrupted", time.monotonic() - start < 2.5)
+        tracer.terminate()
+        tracer.wait()
+        """,
+        str(args and "command"),
+    )
+    assert output == "interrupted True\n"
+
+
+# ---- a program of the system that hangs ----
+
+
+def test_a_timeout_ends_newuidmap() -> None:
+    """It may wait for a directory service that does not answer."""
+    source = """
+        import os, signal, subprocess, sys, threading, time
+        import usernsproc
+        from usernsproc import TimeoutExpired, aio, run
+        from leaks import assert_unchanged, state
+        import asyncio
+
+        def stop_newuidmap():
+            while not done:
+                for pid in filter(str.isdigit, os.listdir("/proc")):
+                    try:
+                        if open(f"/proc/{pid}/comm").read() == "newuidmap\\n":
+                            os.kill(int(pid), signal.SIGSTOP)
+                    except OSError:
+                        pass
+
+        done = False
+        run(["true"], uid_map="rootless")
+        before = state()
+        thread = threading.Thread(target=stop_newuidmap)
+        thread.start()
+        found = 0
+        for _ in range(20):
+            try:
+                run(["true"], uid_map="rootless", timeout=1)
+            except TimeoutExpired as error:
+                assert "step newuidmap" in error.__notes__[0], error.__notes__
+                found += 1
+                if found == 2:
+                    break
+        async def create():
+            for _ in range(20):
+                creation = asyncio.ensure_future(aio.create_subprocess_exec("true", uid_map="rootless"))
+                await asyncio.wait([creation], timeout=1)
+                if not creation.done():
+                    creation.cancel()
+                    await asyncio.wait([creation])
+                    return creation.cancelled()
+                await (await creation).wait()
+        print(found, asyncio.run(create()))
+        done = True
+        thread.join()
+        assert_unchanged(before)
+    """
+    subids = f"{UID}:{FIRST}:{COUNT}\n"
+    given = {"subuid": subids, "subgid": subids} if os.geteuid() == 0 else {}
+    assert as_ordinary_user(source, **given) == "2 True\n"
