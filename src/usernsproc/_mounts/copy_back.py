@@ -77,7 +77,7 @@ class MadePrivate:
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
         if MountId.at(entry.point).number != entry.number:  # a path leads to the topmost only
-            note = "Another mount covers it, so it cannot be made private, which it must be first."
+            note = "Another mount covers it, so it cannot be made private, which must happen first. Unmount that one."
             raise userns_error("umount", EBUSY, entry.point, cause="mounted-over", note=note)
         if not entry.is_unbindable:
             self._peer = _copied(entry)

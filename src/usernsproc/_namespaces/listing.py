@@ -9,7 +9,7 @@ from errno import EACCES, ENOENT, EPERM
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import at_step, userns_error
 from .._maps.idmap import IdMap
 from .kind import KIND_OF_FLAG, NamespaceKind
 from .namespace import Namespace
@@ -71,7 +71,7 @@ class NamespaceInfo(NamedTuple):
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
             raise userns_error("open_ns", denied.errno or 0, name) from None
-        note = "The namespace has ended, or what held it where it was found is gone."
+        note = "The namespace no longer exists, or not where it was found. List the namespaces again."
         raise userns_error("open_ns", ENOENT, name, cause="namespace-gone", note=note)
 
 
@@ -115,12 +115,14 @@ def _open_namespace(path: str) -> int:
 
 def list_namespaces(kind: NamespaceKind | None) -> NamespaceList:
     """`Namespace.list`."""
-    survey = Survey()
-    survey.look_at_processes()
-    unseen = _add_listed_by_kernel(survey)
-    _add_relatives(survey)
-    if kind in (None, NamespaceKind.USER):
-        _add_missing_maps(survey)
+    with at_step("open_ns"):
+        survey = Survey()
+        with at_step("open_proc"):
+            survey.look_at_processes()
+        unseen = _add_listed_by_kernel(survey)
+        _add_relatives(survey)
+        if kind in (None, NamespaceKind.USER):
+            _add_missing_maps(survey)
     order = list(NamespaceKind)
     infos = NamespaceList(
         _info(key, found, survey.device)

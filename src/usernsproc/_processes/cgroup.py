@@ -44,7 +44,7 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
 
 
 def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
-    """The kernel's ENOENT for it, before there is a child. What else may be wrong, the kernel tells."""
+    """Refuse it as the kernel would, with ENOENT, before there is a child. The kernel reports other faults."""
     try:
         os.stat("cgroup.procs", dir_fd=fd)
     except FileNotFoundError:
