@@ -78,7 +78,11 @@ def test_a_signal_is_128_and_its_number() -> None:
         (["--map", "root", "--mount-proc", "true"], 125, "--namespaces pid is needed"),
         (["--map", "root", "--propagation", "slave", "true"], 125, "--namespaces mnt is needed"),
         (["--map", "root", "--propagation", "up", "true"], 125, "--propagation"),
-        (["--map", "root", "--cwd", "/nonexistent", "true"], 125, "chdir: No such file or directory: '/nonexistent' [ENOENT]"),
+        (
+            ["--map", "root", "--cwd", "/nonexistent", "true"],
+            125,
+            "chdir: No such file or directory: '/nonexistent' [ENOENT]",
+        ),
         (["--map", "root", "--owner", "me", "true"], 125, "--owner"),
         (["--no-such-option", "true"], 125, "--no-such-option"),
     ],
@@ -210,7 +214,9 @@ def test_the_cgroup() -> None:
 def test_what_is_no_cgroup(tmp_path: Path) -> None:
     result = run("--map", "root", "--cgroup", str(tmp_path), "--", "true")
     assert result.returncode == 125
-    assert result.stderr.startswith(f"usernsproc: cgroup: No such file or directory: '{tmp_path}' [ENOENT, no-cgroup]\n")
+    assert result.stderr.startswith(
+        f"usernsproc: cgroup: No such file or directory: '{tmp_path}' [ENOENT, no-cgroup]\n"
+    )
 
 
 @pytest.mark.root

@@ -31,7 +31,11 @@ class MountCopy:
         self.entry = entry
         self._original = entry.identity()
         self._fd = _copied(entry)
-        self.id = MountId.of_fd(self._fd)
+        try:
+            self.id = MountId.of_fd(self._fd)
+        except BaseException:
+            self.close()
+            raise
         self._is_gone: bool | None = False
 
     @contextmanager

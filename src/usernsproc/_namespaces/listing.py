@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from errno import EACCES, ENOENT, EPERM
+from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["NamespaceInfo", "NamespaceList"]
+
+
+_GONE = frozenset({ENOENT, ENOTDIR, ESRCH, ESTALE, ELOOP})
+"""The answers of the kernel if a route leads nowhere."""
 
 
 class NamespaceInfo(NamedTuple):
@@ -56,17 +60,22 @@ class NamespaceInfo(NamedTuple):
             FileNotFoundError: it is not where it was found (`ENOENT`, step `open_ns`,
                 cause `namespace-gone`).
             PermissionError: what was found may not be opened (`EACCES`, `EPERM`).
+            UsernsError: it could not be opened for another reason, such as `EMFILE`.
         """
         denied: OSError | None = None
         for route in self.routes:
             try:
                 fd = follow(route)
             except OSError as error:
-                denied = denied or (error if error.errno in (EACCES, EPERM) else None)
+                denied = denied or (None if error.errno in _GONE else error)
                 continue
             namespace = Namespace(fd)
-            if namespace._identity() == (self.device, self.inode):
-                return namespace
+            try:
+                if namespace._identity() == (self.device, self.inode):
+                    return namespace
+            except BaseException:
+                namespace.close()
+                raise
             namespace.close()
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
