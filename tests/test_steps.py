@@ -174,6 +174,7 @@ NAMES = (
 def alone(name: str) -> None:
     native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
     own_mount_namespace()
+    native.unshare(native.CLONE_NEWNET)  # one to come back to, also for an unprivileged user
     scene, steps, complaints = Scene(), set[str](), list[str]()
     scene.learn()
     operation = scene.operations[name]

@@ -127,7 +127,7 @@ def _read(cgroup: int, path: str) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=cgroup)
     except FileNotFoundError:
         return None
-    with open(fd, encoding="ascii", errors="replace") as file:
+    with open(fd, encoding="utf-8", errors="replace") as file:
         return file.read().strip()
 
 

@@ -20,7 +20,7 @@ The text of a `UsernsError` is one line, `STEP: STRERROR[: FILENAME[ -> FILENAME
 from __future__ import annotations
 
 import os
-from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH, errorcode
+from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESRCH, errorcode
 
 from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
 
@@ -76,7 +76,7 @@ class UsernsError(OSError):
             return super().__str__()
         files = [repr(name) for name in (self.filename, self.filename2) if name is not None]
         where = f": {' -> '.join(files)}" if files else ""
-        code = errorcode.get(self.errno, str(self.errno))
+        code = _NAMES.get(self.errno, str(self.errno))
         why = code if self.cause is None else f"{code}, {self.cause}"
         return f"{self.step}: {printable(self.strerror or '')}{where} [{why}]"
 
@@ -85,6 +85,10 @@ class UsernsError(OSError):
         if notes := state.get("__notes__"):
             state["__notes__"] = list(notes)  # a note for the copy is not one for the original
         return (*super().__reduce__()[:2], state)
+
+
+_NAMES = {**errorcode, EOPNOTSUPP: "EOPNOTSUPP", EDEADLK: "EDEADLK"}
+"""As in the manual pages, where an errno has two names."""
 
 
 def printable(text: str) -> str:

@@ -145,7 +145,7 @@ def _limit_of_user(_cgroup: int) -> Cause | None:
 
 
 def _soft_limit_of_processes() -> int | None:
-    with open("/proc/thread-self/limits", encoding="ascii") as file:
+    with open("/proc/thread-self/limits", encoding="utf-8") as file:
         for line in file:
             if line.startswith("Max processes"):
                 soft = line.split()[2]
@@ -168,10 +168,10 @@ def _threads_of(name: str, uid: int) -> int:
 
 
 def _limit_of_system(_cgroup: int) -> Cause | None:
-    with open("/proc/loadavg", encoding="ascii") as file:
+    with open("/proc/loadavg", encoding="utf-8") as file:
         count = int(file.read().split()[3].partition("/")[2])
     for name, reserved in (("threads-max", 0), ("pid_max", _RESERVED_PIDS)):
-        with open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
+        with open(f"/proc/sys/kernel/{name}", encoding="utf-8") as file:
             most = int(file.read())
         if count + reserved + _cgroups.MOST_TASKS > most:
             return "pid-max", (
@@ -219,7 +219,7 @@ def _seccomp(_cgroup: int) -> Cause | None:
 
 
 def _no_execution_from_memory(_cgroup: int) -> Cause | None:
-    with open("/proc/sys/vm/memfd_noexec", encoding="ascii") as file:
+    with open("/proc/sys/vm/memfd_noexec", encoding="utf-8") as file:
         return None if int(file.read()) > 1 else SECCOMP_REFUSED
 
 

@@ -49,7 +49,7 @@ def _gone(pid: int | None) -> UsernsError:
 
 def _pid_in_fdinfo(fd: int) -> int | None:
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("Pid:"):
                     return int(line[4:])

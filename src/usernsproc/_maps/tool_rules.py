@@ -163,7 +163,7 @@ def _not_root_by_set_user_id(path: str, status: os.stat_result) -> Iterator[Obje
 
 def _overflow_uid() -> int:
     """What stands for all owners that are not mapped."""
-    with at_step("open_proc"), open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+    with at_step("open_proc"), open("/proc/sys/kernel/overflowuid", encoding="utf-8") as file:
         return int(file.read())
 
 

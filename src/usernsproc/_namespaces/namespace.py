@@ -462,7 +462,7 @@ class WrittenMaps:
 
 
 def own_setgroups() -> str:
-    with at_step("open_proc"), open("/proc/thread-self/setgroups", encoding="ascii") as file:
+    with at_step("open_proc"), open("/proc/thread-self/setgroups", encoding="utf-8") as file:
         return file.read().strip()
 
 
