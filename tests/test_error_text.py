@@ -189,7 +189,9 @@ def test_other_exceptions_pass_through(error: Exception) -> None:
 
 
 def complaint(*arguments: str, **options: Any) -> list[str]:
-    result = subprocess.run([PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, timeout=60, **options)
+    result: subprocess.CompletedProcess[str] = subprocess.run(
+        [PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, timeout=60, **options
+    )
     assert result.returncode >= 125
     return result.stderr.splitlines()
 

@@ -96,7 +96,7 @@ class Scene:
             "of a pid": lambda: Namespace.of(holder.pid, "net").close(),
             "kind": self.kind,
             "members": lambda: (net.inode, net.device, net == self.userns, self.userns.owner_uid),
-            "relatives": lambda: (net.owner().close(), self.userns.parent().close()),
+            "relatives": self.relatives,
             "maps": lambda: (self.userns.uid_map, self.userns.gid_map),
             "enter": self.enter,
             "maps of a process": lambda: (holder.uid_map, holder.gid_map, holder.namespace_path("net")),
@@ -128,6 +128,10 @@ class Scene:
     def open_listed(self) -> None:
         for found in self.listed:
             found.open().close()
+
+    def relatives(self) -> None:
+        for related in (self.net.owner, self.userns.parent):
+            related().close()
 
     def kind(self) -> None:
         with Namespace.open(self.net.path) as namespace:
