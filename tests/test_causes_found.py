@@ -318,6 +318,24 @@ for number in (errno.EACCES, errno.EPERM):  # as security modules of containers 
     )
 
 
+@pytest.mark.root
+def test_newuidmap_where_proc_is_read_only() -> None:
+    """The tool fails, and it is known why."""
+    as_ordinary_user(
+        """
+        from usernsproc import *
+        try:
+            create_userns("rootless", "rootless")
+        except MapToolError as error:
+            assert (error.step, error.cause) == ("newuidmap", "proc-read-only"), error
+            assert "/proc is mounted read-only" in error.__notes__[0]
+        else:
+            raise AssertionError("it works")
+        """,
+        before="mount -o remount,ro,bind /proc",
+    )
+
+
 def test_refused_calls_of_the_core(script: Script) -> None:
     """ENOSYS is an old kernel, unless there is a filter, which refuses with EPERM as well."""
     script(

@@ -189,8 +189,9 @@ def test_other_exceptions_pass_through(error: Exception) -> None:
 
 
 def complaint(*arguments: str, **options: Any) -> list[str]:
+    command = [PROGRAM, *arguments]
     result: subprocess.CompletedProcess[str] = subprocess.run(
-        [PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, timeout=60, **options
+        command, stderr=subprocess.PIPE, text=True, timeout=60, **options
     )
     assert result.returncode >= 125
     return result.stderr.splitlines()
