@@ -204,7 +204,8 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
 _MAPS = ("setgroups", "uid_map", "gid_map")
 _OF_DESCRIPTORS = (
     *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *_MAPS, "newuidmap"),
-    *("newgidmap", "open_ns", "stdio", "cgroup", "on_created", "open_tree", "move_mount", "mount_point", "umount"),
+    *("newgidmap", "open_ns", "stdio", "cgroup", "on_created"),
+    *("open_tree", "mount_setattr", "move_mount", "mount_point", "umount"),
 )
 CAUSES.update({(step, EMFILE): _OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
