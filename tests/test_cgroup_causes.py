@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,29 @@ def with_pids() -> Iterator[Path]:
     for line in MOUNTINFO.read_text().splitlines():
         fields, _, after = line.partition(" - ")
         point = Path(fields.split()[4])
-        is_v2 = after.startswith("cgroup2 ") and "pids" in (point / "cgroup.controllers").read_text().split()
-        if is_v2 or (after.startswith("cgroup ") and "pids" in after.split()[-1].split(",")):
-            if is_v2:
-                (point / "cgroup.subtree_control").write_text("+pids")
-            cgroup = point / f"usernsproc-pids-{os.getpid()}"
-            cgroup.mkdir()
-            yield cgroup
-            cgroup.rmdir()
+        is_v1 = after.startswith("cgroup ") and "pids" in after.split()[-1].split(",")
+        if is_v1 or (after.startswith("cgroup2 ") and "pids" in (point / "cgroup.controllers").read_text().split()):
+            with nullcontext() if is_v1 else enabled(point, "pids"):
+                cgroup = point / f"usernsproc-pids-{os.getpid()}"
+                cgroup.mkdir()
+                yield cgroup
+                cgroup.rmdir()
             return
     raise AssertionError("no cgroup controller pids")
+
+
+@contextmanager
+def enabled(cgroup: Path, controller: str) -> Iterator[None]:
+    """For the children of a cgroup of version 2."""
+    control = cgroup / "cgroup.subtree_control"
+    if controller in control.read_text().split():
+        yield
+        return
+    control.write_text(f"+{controller}")
+    try:
+        yield
+    finally:
+        control.write_text(f"-{controller}")
 
 
 full_cgroup = pytest.fixture(with_pids)
@@ -88,15 +102,8 @@ for make in (lambda: UsernsProcess(["/bin/true"], uid_map="root", cgroup=cgroup)
 def test_a_cgroup_with_controllers_below_it(cgroup: Path, script: Script) -> None:
     """The kernel's EBUSY (cgroups(7), no internal processes)."""
     controller = (cgroup.parent / "cgroup.controllers").read_text().split()[0]
-    enabled = controller in (cgroup.parent / "cgroup.subtree_control").read_text().split()
-    (cgroup.parent / "cgroup.subtree_control").write_text(f"+{controller}")
-    try:
-        (cgroup / "cgroup.subtree_control").write_text(f"+{controller}")
+    with enabled(cgroup.parent, controller), enabled(cgroup, controller):
         script(FAILS_IN_CGROUP, str(cgroup), f"cgroup: Device or resource busy: '{cgroup}' [EBUSY, cgroup-not-leaf]")
-    finally:
-        (cgroup / "cgroup.subtree_control").write_text(f"-{controller}")
-        if not enabled:
-            (cgroup.parent / "cgroup.subtree_control").write_text(f"-{controller}")
 
 
 @pytest.mark.root
