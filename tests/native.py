@@ -16,6 +16,7 @@ def kernel_version(text: str) -> tuple[int, int]:
 
 
 KERNEL = kernel_version(os.uname().release)
+MACHINE = os.uname().machine
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000

@@ -66,8 +66,8 @@ def test_a_signal_is_128_and_its_number() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--map", "root", "no-such-program"], 127, "no-such-program: No such file or directory"),
-        (["--map", "root", "/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["--map", "root", "no-such-program"], 127, "exec: No such file or directory: 'no-such-program' [ENOENT]"),
+        (["--map", "root", "/etc/passwd"], 126, "exec: Permission denied: '/etc/passwd' [EACCES]"),
         (["--map", "0:4294967296:1", "true"], 125, "range 0:4294967296:1"),
         (["--map", "everything", "true"], 125, "'everything' is no preset"),
         (["--map", "root", "--user", "5", "true"], 125, "user=5 is not mapped"),
@@ -78,7 +78,11 @@ def test_a_signal_is_128_and_its_number() -> None:
         (["--map", "root", "--mount-proc", "true"], 125, "--namespaces pid is needed"),
         (["--map", "root", "--propagation", "slave", "true"], 125, "--namespaces mnt is needed"),
         (["--map", "root", "--propagation", "up", "true"], 125, "--propagation"),
-        (["--map", "root", "--cwd", "/nonexistent", "true"], 125, "/nonexistent: No such file or directory"),
+        (
+            ["--map", "root", "--cwd", "/nonexistent", "true"],
+            125,
+            "chdir: No such file or directory: '/nonexistent' [ENOENT]",
+        ),
         (["--map", "root", "--owner", "me", "true"], 125, "--owner"),
         (["--no-such-option", "true"], 125, "--no-such-option"),
     ],
@@ -210,7 +214,9 @@ def test_the_cgroup() -> None:
 def test_what_is_no_cgroup(tmp_path: Path) -> None:
     result = run("--map", "root", "--cgroup", str(tmp_path), "--", "true")
     assert result.returncode == 125
-    assert result.stderr.startswith(f"usernsproc: {tmp_path}: No such file or directory\n")
+    assert result.stderr.startswith(
+        f"usernsproc: cgroup: No such file or directory: '{tmp_path}' [ENOENT, no-cgroup]\n"
+    )
 
 
 @pytest.mark.root
@@ -295,16 +301,16 @@ def test_enter_forwards_signals_and_gives_the_status(container: UsernsProcess[by
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["TARGET", "no-such-program"], 127, "no-such-program: No such file or directory"),
-        (["TARGET", "/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["TARGET", "no-such-program"], 127, "exec: No such file or directory: 'no-such-program' [ENOENT]"),
+        (["TARGET", "/etc/passwd"], 126, "exec: Permission denied: '/etc/passwd' [EACCES]"),
         (["TARGET", "--user", "5", "true"], 125, "user=5 is not mapped"),
         (["TARGET"], 125, "which command?"),
         ([], 125, "TARGET"),
-        (["/nonexistent/ns", "true"], 125, "/nonexistent/ns: No such file or directory"),
+        (["/nonexistent/ns", "true"], 125, "open_ns: No such file or directory: '/nonexistent/ns' [ENOENT]"),
         (["/etc/passwd", "true"], 125, "/etc/passwd"),
         (["TARGET", "--namespaces", "pid", "true"], 125, "a pid namespace is joined"),
         ([str(os.getpid()), "true"], 125, "nothing to join"),
-        (["999999999", "true"], 125, "999999999: No such process"),
+        (["999999999", "true"], 125, "open_proc: No such process: '/proc/999999999' [ESRCH, process-gone]"),
     ],
 )
 def test_errors_of_enter(arguments: list[str], status: int, words: str, container: UsernsProcess[bytes]) -> None:

@@ -308,10 +308,10 @@ def test_all_are_pinned_or_none(mounts: Mounts) -> None:
     mounts("""
         missing = folder + "/no/folder"
         words = fails("create", "--map", "root", "--pin", missing, "--pin-net", path, "--pin-uts", path + "2")
-        assert f"{missing}: No such file or directory" in words
+        assert f"mount_point: No such file or directory: '{missing}' [ENOENT]" in words
         nothing_left()
         words = fails("create", "--map", "root", "--pin-net", path, "--pin", path)
-        assert f"{path}: File exists" in words and "unpin" in words
+        assert f"mount_point: File exists: '{path}' [EEXIST, already-pinned]" in words and "unpin" in words
         nothing_left()
     """)
 
@@ -323,8 +323,8 @@ def test_mistakes_are_told_before_anything_is_made(mounts: Mounts) -> None:
         assert "where to keep it" in fails("create", "--map", "root")
         assert "range 0:4294967296:1" in fails("create", "--pin", path, "--map", "0:4294967296:1")
         assert "pin-pid" in usernsproc("create", "--map", "root", "--pin-pid", path).stderr
-        assert f"{path}: No such file" in fails("unpin", path)
-        assert "/etc/passwd: Invalid argument" in fails("unpin", "/etc/passwd")
+        assert f"No such file or directory: '{path}'" in fails("unpin", path)
+        assert "mount_point: Invalid argument: '/etc/passwd' [EINVAL, not-pinned]" in fails("unpin", "/etc/passwd")
         nothing_left()
     """)
 

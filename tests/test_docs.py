@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from errno import errorcode
 from pathlib import Path
+from types import CodeType
 
 import usernsproc
+from usernsproc import _causes, _evidence
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "usernsproc"
@@ -31,9 +35,87 @@ def test_each_step_is_explained() -> None:
 
 
 def test_each_cause_is_explained() -> None:
-    hyphenated = in_sources(r'"([a-z]+(?:-[a-z]+)+)"') - {"no-such-option", "read-only", "utf-8"}
+    hyphenated = in_sources(r'"([a-z]+(?:-[a-z]+)+)"') - {"no-such-option", "read-only", "utf-8", *NOT_CAUSES}
     assert len(hyphenated) > 15
     assert {cause for cause in hyphenated if f"`{cause}`" not in REFERENCE} == set()
+
+
+IDENTIFIER = re.compile(r"[a-z]+(-[a-z0-9]+)+")
+NAMES = {**errorcode, 95: "EOPNOTSUPP"}
+Triple = tuple[str, str, str]
+
+
+def documented() -> set[Triple]:
+    """(step, errno, cause), of the table of causes."""
+    table = REFERENCE.partition("### Causes\n")[2].partition("### When a map")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {
+        (step, number, cause)
+        for causes, where, _ in rows
+        for part in where.split("; ")
+        for step in re.findall(r"`([a-z_]+)`", part)
+        for number in re.findall(r"`([A-Z]+)`", part)
+        for cause in re.findall(r"`(\S+)`", causes)
+    }
+
+
+def in_the_table() -> set[Triple]:
+    return {(step, NAMES[number], cause) for (step, number), (cause, _) in _causes.CAUSES.items()}
+
+
+def found_by_looking() -> set[Triple]:
+    return {
+        (step, NAMES[number], cause)
+        for (step, number), looks in _evidence._LOOKS.items()
+        for look in looks
+        for cause in causes_of(look)
+    }
+
+
+def causes_of(look: Callable[..., object]) -> Iterator[str]:
+    """The identifiers that the function names, itself or by a pair of `_causes.py`."""
+    code = look.__code__
+    pairs = (look.__globals__.get(name) for name in code.co_names)
+    yield from (pair[0] for pair in pairs if isinstance(pair, tuple))
+    yield from strings_in(code)
+
+
+def strings_in(code: CodeType) -> Iterator[str]:
+    for constant in code.co_consts:
+        for part in constant if isinstance(constant, tuple) else (constant,):
+            if isinstance(part, str) and IDENTIFIER.fullmatch(part) and part not in NOT_CAUSES:
+                yield part
+
+
+NOT_CAUSES = {"thread-self", "threads-max", "utf-8"}
+
+
+def test_each_cause_of_the_tables_is_documented_with_its_step_and_errno() -> None:
+    assert in_the_table() | found_by_looking() <= documented(), (in_the_table() | found_by_looking()) - documented()
+    assert {cause for _, _, cause in found_by_looking()} >= {"sched-deadline", "cgroup-pids-max", "ids-faked"}
+
+
+def test_what_is_documented_occurs() -> None:
+    """Each cause of the page is named in the code; and a pair of step and errno that the tables
+    have, with this cause or one that is found otherwise."""
+    tables = in_the_table() | found_by_looking()
+    of_tables = {cause for _, _, cause in tables} - FOUND_OTHERWISE
+    assert {cause for _, _, cause in documented()} <= in_sources(r'"([a-z]+(?:-[a-z]+)*)"')
+    assert {triple for triple in documented() - tables if triple[2] in of_tables} == set()
+
+
+FOUND_OTHERWISE = {
+    *("child-killed", "proc-read-only", "map-written", "no-cap-setuid", "setgroups-denied", "kernel-too-old"),
+}
+"""Causes that have a row for a step of their own as well, where the code compares."""
+
+
+def test_each_note_is_a_cause_and_a_remedy() -> None:
+    """Two sentences at least: the likely cause, and what to do; in plain words."""
+    notes = {note for _, note in _causes.CAUSES.values()}
+    assert {note for note in notes if not re.search(r"\S[.)] [A-Z(]", note) or not note.endswith(".")} == set()
+    banned = re.compile(r"\b(the own|ordinary user|nobody|somebody|shall|tells?)\b")
+    assert {note for note in notes if banned.search(note)} == set()
 
 
 def test_each_public_name_is_explained() -> None:

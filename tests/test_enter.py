@@ -524,7 +524,7 @@ def test_what_is_no_namespace_is_not_entered() -> None:
         for use in (wrong.enter, lambda: wrong.kind):
             with pytest.raises(UsernsError, match="ioctl") as caught:
                 use()
-            assert "no namespace" in caught.value.__notes__[0]
+            assert "not a namespace" in caught.value.__notes__[0]
             assert caught.value.step == "open_ns"
         assert repr(wrong) == f"<Namespace fd {wrong.fileno()}>"
 

@@ -367,7 +367,7 @@ def test_a_tool_that_fails_is_told_with_its_status_and_what_it_said(script: str,
     told = the_failure(before=fake(script))
     assert (told.step, told.cause, told.returncode) == ("newuidmap", "tool-failed", returncode)
     assert told.stderr == "sorry\n"
-    assert told.text.endswith(f"status {returncode}: sorry")
+    assert told.text.endswith(f"status {returncode}: sorry [EPERM, tool-failed]")
 
 
 @pytest.mark.root

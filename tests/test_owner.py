@@ -311,7 +311,7 @@ def test_who_may_not_become_another() -> None:
         assert isinstance(caught.value, UsernsError)
         assert isinstance(caught.value, ValueError)
         assert (caught.value.step, caught.value.cause) == ("owner", "no-cap-setuid")
-        assert "Leave owner= out" in caught.value.__notes__[0]
+        assert "Omit owner=" in caught.value.__notes__[0]
 
 
 def test_an_id_that_is_not_mapped_here(script: Script) -> None:
@@ -325,7 +325,7 @@ def test_an_id_that_is_not_mapped_here(script: Script) -> None:
             except PermissionError as error:
                 assert (error.step, error.cause) == ("owner", "id-not-mapped")
                 assert "0:" in str(error)
-                assert "owner= is an id outside" in error.__notes__[0]
+                assert "owner= is an ID in the parent namespace" in error.__notes__[0]
             else:
                 raise AssertionError
     """)

@@ -543,7 +543,7 @@ def test_bytes_and_path_objects_and_strange_names(mounts: Mounts) -> None:
 def test_what_is_no_namespace_is_not_pinned(tmp_path: Path) -> None:
     with Namespace(os.memfd_create("no namespace")) as wrong, pytest.raises(UsernsError) as caught:
         wrong.pin(tmp_path / "pin")
-    assert "no namespace" in caught.value.__notes__[0]
+    assert "not a namespace" in caught.value.__notes__[0]
     assert not (tmp_path / "pin").exists()
 
 

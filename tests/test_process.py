@@ -581,7 +581,7 @@ def test_a_missing_file_is_a_file_not_found_error_with_its_name() -> None:
             UsernsProcess([name], uid_map="root", stdout=PIPE)
         assert isinstance(caught.value, UsernsError)
         assert (caught.value.step, caught.value.filename) == ("exec", name)
-        assert str(caught.value) == f"[Errno 2] No such file or directory: {name!r}"
+        assert str(caught.value) == f"exec: No such file or directory: {name!r} [ENOENT]"
 
 
 def test_a_file_that_is_no_program_is_a_permission_error() -> None:
@@ -608,7 +608,7 @@ def test_a_bad_cwd_is_the_error_that_popen_gives(tmp_path: Path) -> None:
             subprocess.Popen(["true"], cwd=cwd)
         assert isinstance(ours.value, type(theirs.value))
         assert (ours.value.args, ours.value.filename) == (theirs.value.args, theirs.value.filename)
-        assert str(ours.value) == str(theirs.value)
+        assert ours.value.strerror == theirs.value.strerror
 
 
 def test_a_process_group_that_does_not_exist() -> None:

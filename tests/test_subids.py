@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> Non
 def test_a_file_that_only_root_may_read_is_told_with_its_remedy() -> None:
     """And not with that of another file which cannot be opened at this step."""
     printed = as_ordinary_user(ASK, before="chmod 600 /etc/subgid")
-    assert printed == "subids-unreadable [Errno 13] Permission denied: '/etc/subgid'\n"
+    assert printed == "subids-unreadable prepare: Permission denied: '/etc/subgid' [EACCES, subids-unreadable]\n"
 
 
 def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(

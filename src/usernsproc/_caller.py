@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import _core
+from ._errors import userns_error
 from ._maps.idmap import IDENTITY, IdMap
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
 CAP_SETFCAP = 31
 
 
@@ -28,7 +30,16 @@ class Caller:
 
     @classmethod
     def now(cls) -> Caller:
-        return _caller(*_core.caller())
+        try:
+            answer = _core.caller()
+        except OSError as error:  # of a map in /proc
+            raise userns_error("open_proc", error.errno or 0, error.filename) from None
+        return _caller(*answer)
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether its user namespace is the initial one."""
+        return self.uid_map is IDENTITY
 
     def has(self, capability: int) -> bool:
         return bool(self.capabilities >> capability & 1)

@@ -1,125 +1,225 @@
-"""Why a step fails: the one table of likely causes, and what to do about each."""
+"""Why a step fails: the one table of likely causes, and what to do about each.
+
+In each note the first sentence is the likely cause, the second the remedy that changes least.
+Where a look at the surroundings decides between several causes, see `_evidence.py`.
+"""
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
+from errno import (
+    EACCES,
+    EAGAIN,
+    EBUSY,
+    EDQUOT,
+    EFBIG,
+    EINVAL,
+    EMFILE,
+    ENFILE,
+    ENODEV,
+    ENOENT,
+    ENOMEM,
+    ENOSPC,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    EROFS,
+    ESRCH,
+    EUSERS,
+)
 
-# The one table of causes: (step, errno) -> (cause, likely cause and the least
-# far-reaching remedy).
+_OPEN_FILES = (
+    "open-files-limit",
+    "RLIMIT_NOFILE (ulimit -n) is reached. Raise it, or close descriptors that are not needed.",
+)
+_ALL_OPEN_FILES = ("open-files-limit", "The system-wide limit fs.file-max is reached. Raise it with sysctl.")
+_PROCESS_LIMIT = (
+    "process-limit",
+    "Likely one of: RLIMIT_NPROC (ulimit -u) of this user, pids.max of a cgroup, kernel.threads-max or kernel.pid_max "
+    "is reached, or there is not enough memory for a thread. Raise the limit, or end other processes.",
+)
+_KILLED = (
+    "child-killed",
+    "The child was killed before it ran the program: by another process, the out-of-memory killer or a seccomp filter. "
+    "Look for it in the kernel's log (dmesg).",
+)
+_NOT_DUMPABLE = (
+    "not-dumpable",
+    "Likely: this process changed its user or group ID and has not executed a program since, so it is not dumpable "
+    "and the files of its children in /proc belong to root. Call prctl(PR_SET_DUMPABLE, 1) before.",
+)
+_MOUNT_RIGHTS = (
+    "no-mount-rights",
+    "Mounting and unmounting require CAP_SYS_ADMIN in the user namespace that owns the mount namespace. Run as root, "
+    "or as an unprivileged user in a mount namespace of its own.",
+)
+PROC_READ_ONLY = (
+    "proc-read-only",
+    "/proc is mounted read-only, and ID maps are written through it. Remount it writable, or start the container "
+    "without read-only /proc (docker: --security-opt systempaths=unconfined).",
+)
+SECCOMP_REFUSED = (
+    "seccomp-refused",
+    "Likely: a seccomp filter or a security module refuses this system call. Allow it in the profile of the container "
+    "or in SystemCallFilter= of the service.",
+)
+IDS_FAKED = (
+    "ids-faked",
+    "A tool such as fakeroot or proot shows this program other IDs than the kernel has. Run the program without that "
+    "tool, or map the IDs that /proc/self/status shows.",
+)
+_NO_MEMFD_EXEC = (
+    "memfd-noexec",
+    "Likely: programs may not be executed from memory (vm.memfd_noexec=2), and /dev/shm, /tmp, /var/tmp and /run do "
+    "not allow it either. Set vm.memfd_noexec to 1, or mount one of these without noexec.",
+)
+_FILE_SIZE = (
+    "file-size-limit",
+    "RLIMIT_FSIZE (ulimit -f) is smaller than the internal helper program, which is a file in memory. Raise it to "
+    "64 KiB or more, and set a lower limit in the command.",
+)
+
+
+def too_old(call: str, version: str) -> tuple[str, str]:
+    """For a system call that this kernel does not have."""
+    return "kernel-too-old", f"{call} requires Linux {version}. Use a newer kernel."
+
+
+# (step, errno) -> (cause, note)
 CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("clone", ENOSPC): (
         "max-user-namespaces",
-        "Likely: the limit user.max_user_namespaces of this or an outer user namespace is reached "
-        "(0 forbids them), or user namespaces are nested 33 deep. "
-        "Close namespaces that are no longer needed, or raise the limit with sysctl.",
+        "Likely: user.max_user_namespaces of this or an outer user namespace is reached (0 forbids user namespaces), "
+        "or user namespaces are nested 33 deep. Close namespaces that are no longer needed, or raise the limit with "
+        "sysctl.",
     ),
     ("clone", EUSERS): (
         "max-user-namespaces",
-        "Likely: user namespaces are nested too deep, or user.max_user_namespaces is reached.",
+        "Likely: user namespaces are nested too deep, or user.max_user_namespaces is reached. Close namespaces that "
+        "are no longer needed, or raise the limit with sysctl.",
     ),
     ("clone", EPERM): (
         "userns-refused",
-        "Likely one of: this process runs in a chroot; its own user or group id is not mapped in its "
-        "user namespace; kernel.unprivileged_userns_clone is 0; a seccomp profile (containers, systemd's "
-        "RestrictNamespaces=) refuses new user namespaces. 'usernsproc doctor' tells which.",
+        "Likely one of: this process runs in a chroot; its user or group ID is not mapped in its user namespace; "
+        "kernel.unprivileged_userns_clone is 0; a seccomp profile (containers, RestrictNamespaces= of systemd) refuses "
+        "new user namespaces. Run 'usernsproc doctor' to find out which.",
     ),
     ("clone", EACCES): (
         "userns-lsm",
-        "Likely: a security module (AppArmor, SELinux) refuses new user namespaces to this program.",
+        "Likely: a security module (AppArmor, SELinux) refuses new user namespaces to this program. Run 'usernsproc "
+        "doctor' to find out which.",
     ),
-    ("clone", EAGAIN): (
-        "process-limit",
-        "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
-    ),
+    ("clone", EAGAIN): _PROCESS_LIMIT,
     ("clone", ENOMEM): (
         "pid-namespace-ended",
-        "Likely: process 1 of the pid namespace, which is joined or was entered before, has ended, and it takes "
-        "no more.",
+        "Likely: PID 1 of the PID namespace that is joined, or was entered before, has exited, and the kernel creates "
+        "no further process in it. Join a PID namespace whose PID 1 is alive.",
     ),
-    ("clone", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached: each child needs a pidfd."),
-    ("clone", ENFILE): ("open-files-limit", "The system-wide limit fs.file-max is reached."),
-    ("prepare", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("prepare", EACCES): (
-        "memfd-noexec",
-        "Likely: programs may not be executed from memory (vm.memfd_noexec=2), and none of /dev/shm, /tmp, "
-        "/var/tmp and /run allows it either.",
+    ("memfd_create", EACCES): _NO_MEMFD_EXEC,
+    ("execveat", EACCES): _NO_MEMFD_EXEC,
+    ("prepare", EACCES): _NO_MEMFD_EXEC,
+    ("memfd_create", ENOSYS): too_old("memfd_create(2)", "3.17"),
+    ("execveat", ENOSYS): too_old("execveat(2)", "3.19"),
+    ("pidfd_open", ENOSYS): too_old("pidfd_open(2)", "5.3"),
+    ("pidfd_open", EACCES): SECCOMP_REFUSED,
+    ("keyring", ENOSYS): SECCOMP_REFUSED,
+    ("keyring", EDQUOT): (
+        "key-quota",
+        "The quota of keys of this user (kernel.keys.maxkeys, kernel.keys.maxbytes) is reached. Raise it with sysctl, "
+        "or revoke keys that are no longer needed.",
     ),
-    ("open_tree", EPERM): (
-        "no-mount-rights",
-        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace: root, or an ordinary user "
-        "in a mount namespace of its own.",
+    ("open_tree", ENOSYS): too_old("open_tree(2)", "5.2, an idmapped mount Linux 5.12"),
+    ("open_tree", EPERM): _MOUNT_RIGHTS,
+    ("move_mount", EPERM): _MOUNT_RIGHTS,
+    ("umount", EPERM): _MOUNT_RIGHTS,
+    ("move_mount", ENOSPC): (
+        "mount-max",
+        "The limit of mounts in a mount namespace, fs.mount-max, is reached. Raise it with sysctl, or unmount what is "
+        "not needed.",
     ),
-    ("open_tree", ENOSYS): ("kernel-too-old", "open_tree(2) needs Linux 5.2, idmapped mounts 5.12."),
-    ("move_mount", EPERM): (
-        "no-mount-rights",
-        "A mount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
-    ),
-    ("umount", EPERM): (
-        "no-mount-rights",
-        "To unmount takes CAP_SYS_ADMIN in the user namespace that owns the mount namespace.",
-    ),
-    ("move_mount", ENOSPC): ("mount-max", "The limit of mounts in a mount namespace, fs.mount-max, is reached."),
     ("setns", EPERM): (
         "join-refused",
-        "Entering a namespace takes CAP_SYS_ADMIN in the user namespace that owns it, and in the own one or the one "
-        "that is entered first: an ordinary user joins a user namespace of its own together with what that owns. Some "
-        "sandboxes (bwrap) have a second one, which owns nothing: Namespace.owner() tells the one to join.",
+        "Joining a namespace requires CAP_SYS_ADMIN in the user namespace that owns it. Join that user namespace in "
+        "the same call (Namespace.owner() returns it).",
     ),
     ("setns", EINVAL): (
         "join-impossible",
-        "Likely: a pid namespace that is not below the own one, or a user namespace that this process is in already.",
+        "Likely: the PID namespace is not the caller's or below it, or this process is in the user namespace already. "
+        "Leave this namespace out of join=.",
     ),
     ("mount_proc", EPERM): (
         "proc-masked",
-        "Likely: parts of /proc are hidden here by other mounts, as in containers, and the kernel shows nobody in a "
-        "user namespace more of it than there was.",
+        "Likely: parts of /proc are masked here, as in containers, so the kernel does not allow a new /proc mount in a "
+        "user namespace. Start the container without masked paths, or omit mount_proc=.",
     ),
     ("cgroup", ENOENT): (
         "no-cgroup",
-        "There is no such directory, or it is none of a cgroup (version 2): those have a file cgroup.procs.",
+        "The directory does not exist or is not a cgroup v2 directory. Pass a directory that has a file cgroup.procs.",
     ),
     ("cgroup", EACCES): (
         "cgroup-denied",
-        "To place a process takes the right to write cgroup.procs of that cgroup and of the nearest one above that the "
-        "calling process is in too (cgroups(7)). An ordinary user gets both by delegation (systemd: Delegate=yes).",
+        "Placing a process requires write access to cgroup.procs of that cgroup and of the nearest ancestor that the "
+        "calling process is in too (cgroups(7)). Use a cgroup that is delegated to this user (systemd: Delegate=yes).",
     ),
-    ("owner", EPERM): ("no-cap-setuid", "Becoming another user, who is to own the namespace, takes CAP_SETUID."),
-    ("init", EAGAIN): (
-        "process-limit",
-        "Likely: RLIMIT_NPROC (ulimit -u) of this user or pids.max of its cgroup is reached.",
+    ("cgroup", EBUSY): (
+        "cgroup-not-leaf",
+        "The cgroup enables controllers for its children (cgroup.subtree_control), so it can contain no process "
+        "itself. Choose a cgroup below it.",
     ),
-    ("init", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
-    ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
-    ("on_created", ESRCH): ("child-killed", "The child was killed from outside before it ran the program."),
-    ("open_ns", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
+    ("cgroup", EOPNOTSUPP): (
+        "cgroup-threaded",
+        "The cgroup is threaded, or invalid because an ancestor is threaded (cgroup.type), so no process can be "
+        "placed in it. Choose a cgroup of type domain.",
+    ),
+    ("cgroup", ENODEV): (
+        "cgroup-removed",
+        "The cgroup was removed while its descriptor was open. Create it again.",
+    ),
+    ("cgroup", EROFS): (
+        "cgroup-read-only",
+        "The cgroup file system is mounted read-only here, as in containers. Mount it writable, or omit cgroup=.",
+    ),
+    ("owner", EPERM): (
+        "no-cap-setuid",
+        "Becoming the user that owns the namespace requires CAP_SETUID. Omit owner=, or run as root.",
+    ),
+    ("init", EAGAIN): _PROCESS_LIMIT,
+    ("open_proc", ENOENT): (
+        "no-proc",
+        "Likely: /proc is not mounted here; ID maps can only be written, and processes only be looked at, through it. "
+        "Mount it: mount -t proc proc /proc.",
+    ),
+    ("open_proc", ESRCH): _KILLED,
+    ("on_created", ESRCH): _KILLED,
+    ("open_ns", EACCES): (
+        "ptrace-denied",
+        "This process may not inspect the other one (the ptrace access check of proc(5)): that belongs to another "
+        "user, changed its IDs, or runs a program that is not readable. Run as root or as the user of that process.",
+    ),
+    ("setgroups", EPERM): (
+        "setgroups-denied",
+        "setgroups is denied already in the user namespace of this process, or the group ID map was written before. "
+        "Omit setgroups=.",
+    ),
 }
-CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("open_tree", "move_mount", "umount")})
-_NOT_DUMPABLE = (
-    "not-dumpable",
-    "Likely: this process changed its user or group id without executing a program since, so it is not "
-    "dumpable, and the files of its children in /proc belong to root. prctl(PR_SET_DUMPABLE, 1) undoes that.",
+_MAPS = ("setgroups", "uid_map", "gid_map")
+_OF_DESCRIPTORS = (
+    *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *_MAPS, "newuidmap"),
+    *("newgidmap", "open_ns", "stdio", "cgroup", "on_created"),
+    *("open_tree", "mount_setattr", "move_mount", "mount_point", "umount"),
 )
-CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in ("setgroups", "uid_map", "gid_map")})
-CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("setgroups", "uid_map", "gid_map")})
-CAUSES["open_ns", EACCES] = (
-    "ptrace-denied",
-    "This process may not inspect that one (the ptrace access check of proc(5)): it belongs to somebody else, "
-    "changed its ids, or runs a program that is not readable.",
-)
-CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("newuidmap", "newgidmap")})
-CAUSES["setgroups", EPERM] = (
-    "setgroups-denied",
-    "setgroups is denied already in this process' own user namespace, or the group id map was written before.",
-)
+CAUSES.update({(step, EMFILE): _OPEN_FILES for step in _OF_DESCRIPTORS})
+CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
+CAUSES.update({(step, EFBIG): _FILE_SIZE for step in ("prepare", "memfd_create")})
+CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open", "keyring")})
+CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in _MAPS})
+CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in _MAPS})
 CAUSES.update(
     {
         (step, EPERM): (
             "map-refused",
-            "Likely: this process lacks CAP_SETUID, CAP_SETGID or (for outside id 0) CAP_SETFCAP, or a security "
-            "module took its rights in the new user namespace "
-            "(kernel.apparmor_restrict_unprivileged_userns).",
+            "Likely: this process lacks CAP_SETUID, CAP_SETGID or (for ID 0 of the parent namespace) CAP_SETFCAP, or a "
+            "security module took its capabilities in the new user namespace "
+            "(kernel.apparmor_restrict_unprivileged_userns). Run 'usernsproc doctor' to find out which.",
         )
         for step in ("uid_map", "gid_map")
     }
@@ -128,56 +228,63 @@ CAUSES.update(
 # What to do about a map that a rule forbids: by cause. The message says which range
 # and which rule.
 REMEDIES: dict[str, str] = {
-    "no-cap-setuid": "Map the own id alone (presets 'root' and 'current'), or leave CAP_SETUID to this process: "
-    "in a container, in its bounding set.",
-    "no-cap-setgid": "Map the own id alone (presets 'root' and 'current'), or leave CAP_SETGID to this process: "
-    "in a container, in its bounding set.",
-    "no-cap-setfcap": "Leave outside user 0 out of the map, or leave CAP_SETFCAP to this process.",
-    "not-mapped-in-parent": "Map ids that the first column of /proc/self/uid_map or gid_map has (preset 'all': "
-    "these and no others), or have the outer namespace made with more ids (preset 'rootless').",
-    "setgroups-allowed": "Leave setgroups= out, which writes 'deny' here. It stays allowed where newgidmap writes the "
-    "map, that is with subordinate group ids.",
-    "no-subids": "Let root give this user some that nobody else has: usermod --add-subuids 100000-165535 "
-    "--add-subgids 100000-165535 USER. Presets 'root' and 'current' need none; in a namespace that maps many ids, "
-    "'all' passes them on.",
-    "subids-too-small": "Ask for fewer ids, or let root give this user more: usermod --add-subuids FIRST-LAST "
+    "no-cap-setuid": "Map the caller's ID alone (presets 'root' and 'current'), or run the container with CAP_SETUID "
+    "(--cap-add SETUID).",
+    "no-cap-setgid": "Map the caller's ID alone (presets 'root' and 'current'), or run the container with CAP_SETGID "
+    "(--cap-add SETGID).",
+    "no-cap-setfcap": "Leave user 0 of the parent namespace out of the map, or run the container with CAP_SETFCAP "
+    "(--cap-add SETFCAP).",
+    "not-mapped-in-parent": "Map IDs that are in the first column of /proc/self/uid_map or gid_map (preset 'all' maps "
+    "exactly these), or create the outer namespace with more IDs (preset 'rootless').",
+    "setgroups-allowed": "Omit setgroups=, which writes 'deny' here. It stays allowed if newgidmap writes the map, "
+    "that is with subordinate group IDs.",
+    "no-subids": "As root, assign some that no other user has: usermod --add-subuids 100000-165535 "
+    "--add-subgids 100000-165535 USER. The presets 'root' and 'current' need none; in a namespace that maps many IDs, "
+    "use 'all'.",
+    "subids-too-small": "Map fewer IDs, or as root assign more to this user: usermod --add-subuids FIRST-LAST "
     "--add-subgids FIRST-LAST USER.",
-    "subids-foreign": "Map own ids: presets 'subids' and 'rootless' take those, and usernsproc.subids() tells them.",
-    "no-user-name": "Make an account for this user id; newuidmap and newgidmap refuse to work for a number.",
-    "ids-differ": "Give up the other ids with setresuid(2) and setresgid(2), or start this program without them.",
+    "subids-foreign": "Map this user's subordinate IDs: use the preset 'subids' or 'rootless', or look them up with "
+    "usernsproc.subids().",
+    "no-user-name": "Create an account for this user ID; newuidmap and newgidmap refuse to work for a number.",
+    "ids-differ": "Set real and effective IDs to the same values with setresuid(2) and setresgid(2) before.",
+    "ids-faked": IDS_FAKED[1],
     "tool-missing": "Install the package uidmap (Debian, Ubuntu), shadow-utils (Fedora, RHEL) or shadow (Arch, SUSE).",
-    "tool-not-setuid": "Let root repair it: reinstall its package, or chmod u+s, or setcap cap_setuid=ep (newuidmap) "
-    "and cap_setgid=ep (newgidmap).",
+    "tool-not-setuid": "As root, reinstall its package, or run chmod u+s, or setcap cap_setuid=ep (newuidmap) and "
+    "cap_setgid=ep (newgidmap).",
     "tool-nosuid": "Mount that file system without nosuid, or install the program on another one.",
-    "tool-owner-unmapped": "The outer namespace has to map user 0, who owns the program: preset 'rootless' there. Or "
-    "map the own id alone here.",
-    "no-new-privs": "Start this program without it: NoNewPrivileges= of systemd, --security-opt no-new-privileges of "
-    "containers, no_new_privs= of this library, or another sandbox set it; it cannot be undone.",
+    "tool-owner-unmapped": "Create the outer namespace with a map of user 0, which owns the program (preset "
+    "'rootless'), or map the caller's ID alone here.",
+    "no-new-privs": "Start this program without no_new_privs, which cannot be undone: look for NoNewPrivileges= "
+    "(systemd), --security-opt no-new-privileges (containers), no_new_privs= of this library, or another sandbox.",
     "not-dumpable": _NOT_DUMPABLE[1],
     "too-many-ranges": "Use fewer, longer ranges.",
 }
 
-# What to do about ids that a command cannot take, or a namespace cannot belong to: by step and cause.
-_OWN_ALONE = "Leave owner= out: the namespace is then the own id's; or leave {} to this process."
+# What to do about IDs that a command cannot take, or that cannot own a namespace: by step and cause.
+_CALLER_OWNS = "Omit owner= (the caller then owns the namespace), or run with {}."
 CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
     (
         "setid",
         "id-not-mapped",
-    ): "user=, group= and extra_groups= are ids inside: take one that the map has, or map more (preset 'rootless').",
-    ("setid", "setgroups-denied"): 'Leave extra_groups= out. Groups can be set where setgroups stays "allow": with a '
-    "map of subordinate group ids (preset 'rootless'), or by who has CAP_SETGID.",
-    ("owner", "id-not-mapped"): "owner= is an id outside: take one that the first column of /proc/self/uid_map has.",
-    ("owner", "no-cap-setuid"): _OWN_ALONE.format("CAP_SETUID"),
-    ("owner", "no-cap-sys-admin"): _OWN_ALONE.format("CAP_SYS_ADMIN"),
-    ("owner", "no-cap-dac-override"): _OWN_ALONE.format("CAP_DAC_OVERRIDE"),
+    ): "user=, group= and extra_groups= are IDs in the namespace: use IDs that the map has, or map more (preset "
+    "'rootless').",
+    ("setid", "setgroups-denied"): 'Omit extra_groups=. Groups can be set if setgroups stays "allow": with a map of '
+    "subordinate group IDs (preset 'rootless'), or with CAP_SETGID.",
+    ("owner", "id-not-mapped"): "owner= is an ID in the parent namespace: use one that is in the first column of "
+    "/proc/self/uid_map.",
+    ("owner", "no-cap-setuid"): _CALLER_OWNS.format("CAP_SETUID"),
+    ("owner", "no-cap-sys-admin"): _CALLER_OWNS.format("CAP_SYS_ADMIN"),
+    ("owner", "no-cap-dac-override"): _CALLER_OWNS.format("CAP_DAC_OVERRIDE"),
 }
 
-# What was found when newuidmap or newgidmap had failed, or None when nothing was.
+# What was found when newuidmap or newgidmap had failed.
 TOOL_CAUSES: dict[str, str] = {
-    "map-written": "The map was written before: it can be written once.",
-    "tool-other-group": "The group id of this process is not the primary group of its user (newgrp, sg): "
-    "newuidmap and newgidmap demand that.",
+    "map-written": "The map was written before: it can be written once. Create another namespace.",
+    "tool-other-group": "The group ID of this process is not the primary group of its user (newgrp, sg), which "
+    "newuidmap and newgidmap require. Run this program with the primary group.",
+    "proc-read-only": PROC_READ_ONLY[1],
     "tool-failed": "Likely: the program got no privileges (a security module, securebits, a tracer), or /etc/subuid "
-    "and /etc/subgid were changed meanwhile.",
-    "map-differs": "The program ended with success, but the kernel shows another map.",
+    "and /etc/subgid were changed meanwhile. See what the program printed, which follows.",
+    "map-differs": "The program exited with status 0, but the kernel shows another map. Check that it is the "
+    "newuidmap or newgidmap of the distribution.",
 }

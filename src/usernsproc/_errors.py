@@ -1,4 +1,4 @@
-"""What goes wrong, and how it is told.
+"""The exceptions: what failed, on what, and with which cause.
 
 ```
 OSError
@@ -13,12 +13,14 @@ IdMapPermissionError          both: the kernel would answer EPERM to this map fr
 MapToolError                  a UsernsPermissionError: newuidmap or newgidmap did not write a map
 CredentialsError              a UsernsPermissionError and a ValueError: ids that a command cannot take
 ```
+
+The text of a `UsernsError` is one line, `STEP: STRERROR[: FILENAME[ -> FILENAME2]] [ERRNO, CAUSE]`.
 """
 
 from __future__ import annotations
 
 import os
-from errno import EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EPERM, ESRCH
+from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESRCH, errorcode
 
 from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
 
@@ -36,19 +38,25 @@ __all__ = ["IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"]
 class UsernsError(OSError):
     """A system call failed, at a named step.
 
-    It is an `OSError` with `errno`, `strerror` and `filename`, and for the errnos
-    that have one it is the builtin subclass as well, so that `except
-    PermissionError` and `except FileNotFoundError` work as ever. Where a likely
-    cause is known, `cause` names it and a note (PEP 678) tells the remedy.
+    It is an `OSError` with `errno`, `strerror` and `filename`. For the errnos that have
+    a builtin subclass it is an instance of that as well, so that `except PermissionError`
+    and `except FileNotFoundError` work as usual. If a likely cause is known, `cause`
+    names it and a note (PEP 678) gives the remedy.
+
+    `str(error)` is one line with the step, the kernel's message, the file, the errno and
+    the cause: `clone: No space left on device [ENOSPC, max-user-namespaces]`,
+    `exec: No such file or directory: 'prog' [ENOENT]`. Characters that cannot be printed,
+    such as a newline in a file name, are shown as escapes.
     """
 
     step: str | None
-    """The operation that failed: `setns`, `owner`, `clone`, `open_proc`, `setgroups`,
-    `uid_map`, `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `cgroup`, `on_created`,
-    `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`, `setpgid`, `setid`, `init`,
-    `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
-    `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, `loopback`, or `prepare`
-    for what comes before all of them."""
+    """The operation that failed: `prepare` (everything that comes before the other steps),
+    `memfd_create`, `pidfd_open`, `execveat`, `keyring`, `setns`, `owner`, `clone`,
+    `open_proc`, `setgroups`, `uid_map`, `gid_map`, `newuidmap`, `newgidmap`, `open_ns`,
+    `cgroup`, `on_created`, `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`,
+    `setpgid`, `setid`, `init`, `capabilities`, `no_new_privs`, `exec`, `read_map`,
+    `open_tree`, `mount_setattr`, `move_mount`, `mount_point`, `umount`, `statmount`,
+    `chroot`, `loopback` or `output`."""
 
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""
@@ -63,8 +71,29 @@ class UsernsError(OSError):
         self.step = step
         self.cause = cause
 
+    def __str__(self) -> str:
+        if self.step is None or self.errno is None:
+            return super().__str__()
+        files = [repr(name) for name in (self.filename, self.filename2) if name is not None]
+        where = f": {' -> '.join(files)}" if files else ""
+        code = _NAMES.get(self.errno, str(self.errno))
+        why = code if self.cause is None else f"{code}, {self.cause}"
+        return f"{self.step}: {printable(self.strerror or '')}{where} [{why}]"
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (*super().__reduce__()[:2], self.__dict__)
+        state = dict(self.__dict__)
+        if notes := state.get("__notes__"):
+            state["__notes__"] = list(notes)  # a note for the copy is not one for the original
+        return (*super().__reduce__()[:2], state)
+
+
+_NAMES = {**errorcode, EOPNOTSUPP: "EOPNOTSUPP", EDEADLK: "EDEADLK"}
+"""As in the manual pages, where an errno has two names."""
+
+
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class IdMapError(ValueError):
@@ -160,15 +189,34 @@ def userns_error(
     cause: str | None = None,
     note: str | None = None,
 ) -> UsernsError:
-    """The exception for a failed step; with the likely cause of the table where none is given."""
+    """The exception for a failed step. If neither cause nor note is given, both come from the table."""
     if cause is None and note is None:
         cause, note = CAUSES.get((step, errno), (None, None))
     error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
     if note is not None:
         error.add_note(note)
-    elif filename is None:
-        error.add_note(f"It failed at the step {step}.")
     return error
+
+
+class at_step:  # noqa: N801, reads as a statement
+    """In this block, an `OSError` of a system call becomes the `UsernsError` of a step.
+
+    Not for a block that opens a descriptor: at its end a signal handler can raise, and the
+    descriptor would be lost.
+    """
+
+    def __init__(self, step: str, filename: object = None) -> None:
+        self._step = step
+        self._filename = filename
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        # One without an errno is not the answer of a system call: a signal handler's TimeoutError.
+        if isinstance(error, OSError) and not isinstance(error, UsernsError) and error.errno is not None:
+            filename = error.filename if self._filename is None else self._filename
+            raise userns_error(self._step, error.errno, filename) from None
 
 
 class Objection:

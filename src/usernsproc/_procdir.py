@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from errno import ENOENT, ESRCH
+from functools import partial
 
-from ._errors import UsernsError, userns_error
+from ._errors import UsernsError, at_step, userns_error
 from ._maps.idmap import IdMap
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Protocol, TextIO
 
     from typing_extensions import TypeAlias
 
@@ -24,7 +25,7 @@ ProcessLike: TypeAlias = "HasFileno | int"
 
 
 def pid_of(pidfd: int) -> int:
-    """The pid of a pidfd's process, in the pid namespace that `/proc` was mounted for.
+    """The PID of a pidfd's process, in the pid namespace that `/proc` was mounted for.
 
     Raises:
         ProcessLookupError: it has been reaped (`ESRCH`), or is not to be seen in `/proc`.
@@ -38,14 +39,17 @@ def pid_of(pidfd: int) -> int:
     return pid
 
 
+_GONE = "The process does not exist or has exited. Check the PID, or keep a pidfd of the process."
+
+
 def _gone(pid: int | None) -> UsernsError:
     filename = None if pid is None else f"/proc/{pid}"
-    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note="There is no such process (any more).")
+    return userns_error("open_proc", ESRCH, filename, cause="process-gone", note=_GONE)
 
 
 def _pid_in_fdinfo(fd: int) -> int | None:
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("Pid:"):
                     return int(line[4:])
@@ -90,6 +94,8 @@ def _is_program(pid: int) -> bool:
             flags = int(file.read().rpartition(")")[2].split()[6])
     except (FileNotFoundError, ProcessLookupError):
         return False
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}/stat") from None
     return not flags & _PF_KTHREAD
 
 
@@ -139,6 +145,9 @@ def open_proc_dir_of(pidfd: int) -> int:
     except ProcessLookupError:
         os.close(proc_dir)
         raise _gone(pid) from None
+    except OSError as error:
+        os.close(proc_dir)
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
     except BaseException:
         os.close(proc_dir)
         raise
@@ -146,7 +155,15 @@ def open_proc_dir_of(pidfd: int) -> int:
 
 
 def read_id_map(proc_dir: int, name: str) -> IdMap:
-    """`uid_map` or `gid_map`; empty when unwritten."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-    with open(fd, encoding="ascii") as file:
+    """`uid_map` or `gid_map`; empty when unwritten.
+
+    Raises:
+        UsernsError: it cannot be read; the step is *name*.
+    """
+    with at_step(name), open_at(proc_dir, name) as file:
         return IdMap.from_kernel(file.read())
+
+
+def open_at(proc_dir: int, name: str) -> TextIO:
+    """A file of `/proc/PID`, to be read."""
+    return open(name, encoding="utf-8", errors="replace", opener=partial(os.open, dir_fd=proc_dir))

@@ -8,12 +8,11 @@ found.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from .._errors import UsernsError
+from .._errors import UsernsError, printable
 from . import create, doctor, enter, ls, map, mount, run, umount
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -53,15 +52,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(error: Exception) -> None:
-    remedy = "".join(getattr(error, "__notes__", ())[:1]).splitlines()[:1]
-    text = "".join(f"usernsproc: {line}\n" for line in (_in_words(error), *remedy))
-    sys.stderr.write(text)
-
-
-def _in_words(error: Exception) -> str:
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-    if not where and isinstance(error, UsernsError) and not isinstance(error, ValueError):
-        where = f"{error.step}: "
-    return f"{where}{error.strerror}"
+    """The error on one line, its notes on another."""
+    notes = " ".join(line for note in getattr(error, "__notes__", ()) for line in note.splitlines())
+    sys.stderr.write("".join(f"usernsproc: {printable(line)}\n" for line in (str(error), notes) if line))

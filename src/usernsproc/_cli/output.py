@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .._errors import userns_error
+
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
 """For what is drawn, where the encoding of standard output lacks it."""
 
@@ -18,7 +20,11 @@ def columns() -> int | None:
 
 
 def write_out(text: str) -> None:
-    """Write to standard output. Who reads may have seen enough (`head`)."""
+    """Write to standard output. A reader that exits early (`head`) is not an error.
+
+    Raises:
+        UsernsError: step `output`: `ENOSPC` and the like.
+    """
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise ValueError("standard output is closed")
     try:
@@ -28,8 +34,10 @@ def write_out(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would fail once more when it ends.
+    except OSError as error:
+        # Python would fail once more when it exits.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
+        if not isinstance(error, BrokenPipeError):
+            raise userns_error("output", error.errno or 0) from None

@@ -7,6 +7,8 @@ import os
 from errno import ENOENT
 from typing import Any
 
+from .._errors import at_step, userns_error
+
 
 def add_to(commands: Any) -> None:
     """The parser of this command."""
@@ -30,14 +32,15 @@ def run(options: argparse.Namespace) -> int:
     from .._mounts.unmount import unmount_one, unmount_tree
 
     if not options.target:  # of an unset variable: it is neither the root nor the working directory
-        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), options.target)
+        raise userns_error("umount", ENOENT, options.target)
     target = options.target.rstrip("/") or "/"
     if os.path.islink(target):
         raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")
-    path = os.path.realpath(target, strict=True)
-    mount = MountId.at(path)
-    if options.lazy or options.recursive:
-        unmount_tree(mount, path, None, lazy=options.lazy)
-    else:
-        unmount_one(mount, path)
+    with at_step("umount", target):
+        path = os.path.realpath(target, strict=True)
+        mount = MountId.at(path)
+        if options.lazy or options.recursive:
+            unmount_tree(mount, path, None, lazy=options.lazy)
+        else:
+            unmount_one(mount, path)
     return 0

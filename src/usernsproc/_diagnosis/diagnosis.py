@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .._errors import IdMapPermissionError, UsernsError
+from .._errors import IdMapPermissionError, UsernsError, at_step
 from .._mounts.userns_like import Path
 from .explanations import explain
 from .surroundings import Surroundings
@@ -84,11 +84,13 @@ def diagnose(*abilities: str, path: Path = "/") -> Diagnosis:
 
     Raises:
         ValueError: there is no such ability.
-        OSError: *path* is not there, or not to be seen, as `stat(2)` has it.
+        UsernsError: `stat(2)` of *path* failed: it does not exist, or a directory above it
+            cannot be searched (step `open_tree`).
 
     The cost is that of a few processes: some 0.1 s.
     """
-    os.stat(path)
+    with at_step("open_tree", os.fspath(path)):
+        os.stat(path)
     trials = [_trial(name) for name in abilities] or list(TRIALS)
     around = Surroundings.read()
     needed = _tried(TRIALS[0], path, around)
@@ -101,7 +103,7 @@ def _trial(name: str) -> Trial:
         if trial.name == name:
             return trial
     known = ", ".join(trial.name for trial in TRIALS)
-    raise ValueError(f"{name!r} is nothing to be diagnosed: {known} are")
+    raise ValueError(f"unknown ability {name!r} (choose from {known})")
 
 
 def _tried_after(needed: Ability, trial: Trial, path: Path, around: Surroundings) -> Ability:

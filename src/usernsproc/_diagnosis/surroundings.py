@@ -54,7 +54,7 @@ class Surroundings(NamedTuple):
         mounts = _mount_points(_text(proc / "self/mountinfo"))
         return cls(
             kernel=_text(proc / "sys/kernel/osrelease"),
-            has_user_namespaces=os.path.lexists(proc / "self/ns/user") or not proc.is_dir(),
+            has_user_namespaces=os.path.lexists(proc / "self/ns/user") or not os.path.isdir(proc),
             own_ids_mapped=_is_mapped(proc, status, "uid") and _is_mapped(proc, status, "gid"),
             capabilities=int(status.get("CapEff", "0"), 16),
             no_new_privs=status.get("NoNewPrivs") == "1",
@@ -119,8 +119,8 @@ def _container(root: Path) -> str | None:
     if not named:
         environment = _text(root / "proc/1/environ") or ""
         named = _fields(environment.replace("\0", "\n"), "=").get("container")
-    if not named and (root / ".dockerenv").exists():
+    if not named and os.path.exists(root / ".dockerenv"):
         named = "docker"
-    if not named and (root / "run/.containerenv").exists():
+    if not named and os.path.exists(root / "run/.containerenv"):
         named = "podman"
     return named or None

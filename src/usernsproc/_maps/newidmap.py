@@ -15,6 +15,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
+from .._evidence import child_error, is_proc_read_only
 from .._procdir import open_proc_dir_of, pid_of, read_id_map
 from .._processes.patience import FOREVER, GaveUp, Patience
 from .idmap import IdMap
@@ -47,7 +48,7 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int, patience: Patience |
     proc_dir = open_proc_dir_of(pidfd)
     try:
         if _read_map(proc_dir, step, pidfd):
-            raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.")
+            raise userns_error(step, EPERM, cause="map-written", note=TOOL_CAUSES["map-written"])
         ended = _run(path, step, id_map, pidfd, proc_dir, patience or FOREVER)
         written = _read_map(proc_dir, step, pidfd)
         if ended.returncode or sorted(written) != sorted(id_map):
@@ -99,7 +100,7 @@ def _run_tool(step: str, path: str, *args: str, keep_fds: tuple[int, ...] = (), 
 
 def _refuse_ended(pidfd: int) -> None:
     if _has_ended(pidfd):
-        raise userns_error("open_proc", ESRCH)
+        raise child_error("open_proc", ESRCH, pidfd)
 
 
 def _has_ended(pidfd: int) -> bool:
@@ -111,9 +112,9 @@ def _has_ended(pidfd: int) -> bool:
 def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:
     try:
         return read_id_map(proc_dir, step)
-    except OSError as error:
+    except UsernsError:
         _refuse_ended(pidfd)
-        raise userns_error(step, error.errno or 0) from None
+        raise
 
 
 # ---- what went wrong ----
@@ -121,7 +122,7 @@ def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:
 
 def _failure(step: str, path: str, ended: Ended, written: IdMap, pidfd: int) -> UsernsError:
     if _has_ended(pidfd):
-        return userns_error("open_proc", ESRCH)
+        return child_error("open_proc", ESRCH, pidfd)
     tool = TOOLS[step]
     if ended.returncode == 0:
         cause, how = "map-differs", f"the kernel shows {written}" if written else "the map is unwritten"
@@ -140,6 +141,8 @@ def _failure(step: str, path: str, ended: Ended, written: IdMap, pidfd: int) -> 
 def _likely_cause(written: IdMap) -> str:
     if written:
         return "map-written"
+    if is_proc_read_only():
+        return "proc-read-only"
     try:
         primary_group = pwd.getpwuid(os.getuid()).pw_gid
     except KeyError:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
-from .._errors import Objection, userns_error
+from .._errors import Objection, at_step, userns_error
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from .subids import FILES, Owner, Ranges, malformed_line, other_source, ranges_of
 from .tool import find_tool
@@ -69,7 +69,8 @@ def _own_id(step: str, caller: Caller) -> int:
 
 def _is_dumpable(caller: Caller) -> bool:
     """The files in /proc of a process that is not belong to root."""
-    return os.stat("/proc/self/environ").st_uid == caller.uid
+    with at_step("open_proc"):
+        return os.stat("/proc/self/environ").st_uid == caller.uid
 
 
 def _as_the_tool_writes_it(id_map: IdMap) -> str:
@@ -142,9 +143,11 @@ def _tool_without_rights(step: str) -> Iterator[Objection]:
             f"no {TOOLS[step]} that this process may execute is installed; it could write this map",
         )
         return
+    with at_step(TOOLS[step], path):
+        status, flags = os.stat(path), os.statvfs(path).f_flag
     if not _file_capabilities(path) >> _CAPABILITIES[step] & 1:
-        yield from _not_root_by_set_user_id(path, os.stat(path))
-    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        yield from _not_root_by_set_user_id(path, status)
+    if flags & os.ST_NOSUID:
         yield Objection(None, "tool-nosuid", f"{path} is on a file system that is mounted nosuid")
 
 
@@ -160,7 +163,7 @@ def _not_root_by_set_user_id(path: str, status: os.stat_result) -> Iterator[Obje
 
 def _overflow_uid() -> int:
     """What stands for all owners that are not mapped."""
-    with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+    with at_step("open_proc"), open("/proc/sys/kernel/overflowuid", encoding="utf-8") as file:
         return int(file.read())
 
 

@@ -14,7 +14,10 @@ from functools import cache, lru_cache
 
 from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
-from .._errors import IdMapError, Objection, refusal, userns_error
+from .._causes import TOOL_CAUSES
+from .._errors import IdMapError, IdMapPermissionError, Objection, refusal, userns_error
+from .._evidence import faked_ids, step_error
+from .._procdir import open_at
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
@@ -217,7 +220,7 @@ def _preset(step: str, name: str, caller: Caller) -> IdMap:
         objection = no_subids(step, owner, own_map=_own_map(step, caller))
         if objection.cause == "no-subids" and owner.name is None and not caller.has(_CAPABILITIES[step]):
             objection = no_user_name(step)  # usermod(8) could not add a line
-        raise refusal(step, objection)
+        raise _refusal(step, objection)
     return found if name == "subids" else rootless(own_id, found)
 
 
@@ -242,7 +245,13 @@ def _in_pieces(id_map: IdMap, own_map: IdMap) -> IdMap:
 def _refuse(step: str, objections: Iterator[Objection]) -> None:
     """The first is raised: that which says most."""
     for objection in objections:
-        raise refusal(step, objection)
+        raise _refusal(step, objection)
+
+
+def _refusal(step: str, objection: Objection) -> IdMapPermissionError:
+    """If the ids are faked, no other rule says what is wrong."""
+    faked = faked_ids()
+    return refusal(step, objection if faked is None else Objection(objection.id_range, "ids-faked", faked))
 
 
 def needs_tool(step: str, id_map: IdMap, caller: Caller) -> bool:
@@ -315,33 +324,34 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
         if error.errno == EPERM:
             _say_if_it_is_too_late(proc_dir, step)
         elif error.errno == EACCES and _has_ended(proc_dir):  # then its files are root's
-            raise userns_error("open_proc", ESRCH, cause="process-gone", note="The process has ended.") from None
-        raise userns_error(step, error.errno or 0) from None
+            note = "The process has exited. Write its maps while it runs."
+            raise userns_error("open_proc", ESRCH, cause="process-gone", note=note) from None
+        raise step_error(step, error.errno or 0) from None
     if written != len(data):
         raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")
 
 
 def _say_if_it_is_too_late(proc_dir: int, step: str) -> None:
     if step != "setgroups" and _is_written(proc_dir, step):
-        raise userns_error(step, EPERM, cause="map-written", note="A map can be written once.") from None
+        raise userns_error(step, EPERM, cause="map-written", note=TOOL_CAUSES["map-written"]) from None
     if step == "setgroups" and _is_written(proc_dir, "gid_map"):
-        note = "The group id map is written: setgroups comes before it, and stays as it is from then on."
+        note = "The group ID map is written already, and setgroups cannot change after that. Write setgroups before it."
         raise userns_error(step, EPERM, cause="setgroups-too-late", note=note) from None
 
 
 def _has_ended(proc_dir: int) -> bool:
-    """Also of a zombie, which is still in `/proc`."""
+    """Also of a zombie, which is still in `/proc`. `False` if it cannot be found out."""
     try:
-        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-        with open(fd, encoding="utf-8", errors="replace") as file:
+        with open_at(proc_dir, "stat") as file:
             return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
-    except ProcessLookupError:
-        return True
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
 
 
 def _is_written(proc_dir: int, step: str) -> bool:
-    fd = os.open(step, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+    """`False` if it cannot be found out."""
     try:
-        return bool(os.read(fd, 1))
-    finally:
-        os.close(fd)
+        with open_at(proc_dir, step) as file:
+            return bool(file.read())
+    except OSError:
+        return False

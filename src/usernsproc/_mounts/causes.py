@@ -10,11 +10,12 @@ from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
 from .. import _core
+from .._causes import too_old
 from .._errors import UsernsError, userns_error
-from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
+from .._namespaces.namespace import NamespaceKind, create_userns
 from .abi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from .attributes import Attributes
-from .idmapped_copy import can_copy, idmapped_copy
+from .idmapped_copy import can_copy, copy_of, idmapped_copy
 from .table import MountEntry, MountId, find_mount, mounts_below, path_of, read_mounts
 from .userns_like import Path
 
@@ -53,10 +54,11 @@ class Cause(NamedTuple):
     """The submount that is at fault."""
 
 
-def refusal(failure: _core.Failure, request: Request) -> UsernsError:
+def refusal(error: UsernsError, request: Request) -> UsernsError:
     """The exception for a copy that could not be made, or not be given maps."""
-    step, errno = failure.args[:2]
-    find = _why_no_copy if step == "open_tree" else _why_no_maps
+    step, errno, find = error.step, error.errno, _FINDS.get(error.step or "")
+    if step is None or errno is None or find is None:
+        return error  # of a look at the namespace
     try:
         cause = find(errno, request)
     except OSError:  # no descriptor left to look with, or the like: the refusal is what counts
@@ -73,37 +75,41 @@ def _why_no_copy(errno: int, request: Request) -> Cause | None:
     if entry is None:
         return Cause(
             "other-mount-namespace",
-            "The source is not in the mount namespace of the calling thread: enter that one first. "
-            "(If it is a detached mount, Linux 6.15 can copy it.)",
+            "The source is not in the mount namespace of the calling thread. Enter that one first, or if it is a "
+            "detached mount, use Linux 6.15.",
         )
     if entry.is_unbindable:
-        return Cause("unbindable", f"The mount at {entry.point} is unbindable; mount --make-private undoes that.")
+        return Cause("unbindable", f"The mount at {entry.point} is unbindable. Run mount --make-private on it.")
     if not request.recursive and can_copy(request.source_fd, recursive=True):
         return Cause(
             "locked-submounts",
-            "The submounts came from a more privileged mount namespace and may not be taken off, "
-            "as that could show what they cover: mount it recursively, with them.",
+            "The submounts came from a more privileged mount namespace and cannot be separated from the source, since "
+            "that could show what they cover. Mount it recursively.",
         )
     return None
 
 
 def _why_no_maps(errno: int, request: Request) -> Cause | None:
     if errno == ENOSYS:
-        return Cause("kernel-too-old", "Idmapped mounts need Linux 5.12.")
+        return Cause(*too_old("An idmapped mount", "5.12"))
     if errno not in (EINVAL, EPERM):
         return None
     if errno == EPERM and _may_change_nothing(request.source_fd):
-        return Cause("idmap-refused", "The system call itself is refused, likely by a seccomp profile.")
+        note = "Likely: a seccomp profile refuses mount_setattr(2). Allow it in the profile."
+        return Cause("idmap-refused", note)
     cause = _userns_at_fault(errno, request.userns_fd) or _mount_at_fault(request)
     if cause is None and errno == EPERM and request.attributes.to_clear:
         return Cause(
             "locked-attributes",
-            "The mount came from a more privileged mount namespace, so that read-only, nosuid, nodev and noexec "
-            "can be set, but not taken away.",
+            "The mount came from a more privileged mount namespace, so read-only, nosuid, nodev and noexec can be set, "
+            "but not cleared. Leave them as they are.",
         )
     if cause is None and errno == EPERM:
-        return Cause("idmap-refused", "Likely: a security module forbids it.")
+        return Cause("idmap-refused", "Likely: a security module forbids it. Look for a denial in the kernel's log.")
     return cause
+
+
+_FINDS = {"open_tree": _why_no_copy, "mount_setattr": _why_no_maps}
 
 
 def _may_change_nothing(fd: int) -> bool:
@@ -117,26 +123,28 @@ def _may_change_nothing(fd: int) -> bool:
 
 def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:
     try:
-        with Namespace(os.dup(userns_fd)) as userns:
+        with copy_of(userns_fd) as userns:
             if userns.kind != NamespaceKind.USER:
-                return Cause("not-a-user-namespace", f"The namespace is of kind {userns.kind}.")
+                note = f"The namespace is of kind {userns.kind}. Pass a user namespace."
+                return Cause("not-a-user-namespace", note)
             if userns.inode == _INITIAL_USERNS:
                 return Cause(
                     "initial-user-namespace",
-                    "The initial user namespace cannot give the maps: to the kernel it means a mount without maps. "
-                    "For no change of owners, make a plain bind mount.",
+                    "The initial user namespace cannot supply the maps: to the kernel it means a mount without maps. "
+                    "For unchanged owners, create a plain bind mount.",
                 )
             maps = {"uid_map": userns.uid_map, "gid_map": userns.gid_map}
     except OSError as error:
         if error.errno == ENOTTY:
-            return Cause("not-a-user-namespace", "The descriptor is no namespace.")
+            return Cause("not-a-user-namespace", "The descriptor is not a namespace. Pass a user namespace.")
         if not isinstance(error, UsernsError) or (error.step, error.errno, errno) != ("setns", EPERM, EPERM):
             raise
-        note = "The maps are taken only by who has CAP_SYS_ADMIN in the user namespace that gives them."
+        note = "Using the maps requires CAP_SYS_ADMIN in the user namespace that supplies them. Create it yourself."
         return Cause("no-rights-over-userns", note)
     missing = [name for name, ids in maps.items() if not ids]
     if missing:
-        return Cause("map-missing", f"Not written: {' and '.join(missing)} of the user namespace. Both are needed.")
+        note = f"Not written: {' and '.join(missing)} of the user namespace. Write both."
+        return Cause("map-missing", note)
     return None
 
 
@@ -144,11 +152,10 @@ def _mount_at_fault(request: Request) -> Cause | None:
     for fd, entry, culprit in _mounts_of(request):
         try:
             os.close(idmapped_copy(fd, request.userns_fd, recursive=False))
-        except _core.Failure as failure:
-            step, errno = failure.args[:2]
-            if step != "mount_setattr" or errno not in (EINVAL, EPERM):
+        except UsernsError as error:
+            if error.step != "mount_setattr" or error.errno not in (EINVAL, EPERM):
                 continue
-            cause = _refused_maps(entry) if errno == EPERM else _took_no_maps(fd, entry)
+            cause = _refused_maps(entry) if error.errno == EPERM else _took_no_maps(fd, entry)
             return cause._replace(culprit=culprit)
     return None
 
@@ -158,12 +165,13 @@ def _refused_maps(entry: MountEntry | None) -> Cause:
     if entry is not None and entry.is_idmapped:
         return Cause(
             "already-idmapped",
-            f"The mount of {where} has maps already; others can replace them since Linux 6.15 (open_tree_attr(2)).",
+            f"The mount of {where} has maps already. Use Linux 6.15, which can replace them (open_tree_attr(2)), or "
+            "mount its source.",
         )
     return Cause(
         "no-rights-over-file-system",
-        f"It takes CAP_SYS_ADMIN in the user namespace that mounted {where}. For disks that is as a rule the initial "
-        "one: only root of the host can do it. A tmpfs that was mounted in a user namespace belongs to its root.",
+        f"An idmapped mount requires CAP_SYS_ADMIN in the user namespace that mounted {where}, for disks usually the "
+        "initial one. Run as root there, or use a tmpfs that was mounted in the caller's user namespace.",
     )
 
 
@@ -174,20 +182,21 @@ def _took_no_maps(fd: int, entry: MountEntry | None) -> Cause:
             os.close(idmapped_copy(fd, another.fileno(), recursive=False))
         return Cause(
             "same-user-namespace",
-            f"This is the user namespace that mounted {where}: its maps apply already. Use one that is nested in it.",
+            f"This is the user namespace that mounted {where}, and its maps apply already. Use one nested in it.",
         )
-    except (_core.Failure, OSError, ValueError):
+    except (OSError, ValueError):
         fs_type = "" if entry is None else entry.fs_type
-        return Cause("no-idmap-support", f"On this kernel, {where} cannot be idmapped.{_advice(fs_type)}")
+        note = f"On this kernel, {where} cannot be idmapped.{_advice(fs_type)}"
+        return Cause("no-idmap-support", note)
 
 
 def _advice(fs_type: str) -> str:
     if fs_type in _SINCE:
-        return f" {fs_type} can be, since Linux {_SINCE[fs_type]}."
+        return f" {fs_type} requires Linux {_SINCE[fs_type]}."
     if fs_type == "overlay":
-        return " Idmapped mounts can be its layers, since Linux 5.19."
+        return " Use idmapped mounts as its layers, which requires Linux 5.19."
     if fs_type.partition(".")[0] in ("fuse", "fuseblk"):
-        return " FUSE can be, since Linux 6.12, where its server asks for it (FUSE_ALLOW_IDMAP, default_permissions)."
+        return " FUSE requires Linux 6.12 and a server that asks for it (FUSE_ALLOW_IDMAP, default_permissions)."
     return ""
 
 
@@ -240,10 +249,10 @@ def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsE
 def _why_not_moved(errno: int, tree: int, target_fd: int) -> tuple[str, str] | tuple[None, None]:
     if errno == EINVAL:
         if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
-            return "type-mismatch", "Of source and target, one is a directory and the other is not."
+            return "type-mismatch", "Only one of source and target is a directory. Choose two of the same type."
         if _entry_of(target_fd) is None:
             return (
                 "other-mount-namespace",
-                "The target is not in the mount namespace of the calling thread: attach it by a process there.",
+                "The target is not in the mount namespace of the calling thread. Attach it in a process there.",
             )
     return None, None

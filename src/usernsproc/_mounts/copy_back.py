@@ -31,7 +31,11 @@ class MountCopy:
         self.entry = entry
         self._original = entry.identity()
         self._fd = _copied(entry)
-        self.id = MountId.of_fd(self._fd)
+        try:
+            self.id = MountId.of_fd(self._fd)
+        except BaseException:
+            self.close()
+            raise
         self._is_gone: bool | None = False
 
     @contextmanager
@@ -77,7 +81,7 @@ class MadePrivate:
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
         if MountId.at(entry.point).number != entry.number:  # a path leads to the topmost only
-            note = "Another mount covers it, so it cannot be made private, which it must be first."
+            note = "Another mount covers it, so it cannot be made private, which must happen first. Unmount that one."
             raise userns_error("umount", EBUSY, entry.point, cause="mounted-over", note=note)
         if not entry.is_unbindable:
             self._peer = _copied(entry)

@@ -9,7 +9,7 @@ from operator import index
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from .. import _core
-from .._errors import UsernsError, closed_error, userns_error
+from .._errors import UsernsError, at_step, closed_error, userns_error
 from .abi import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
@@ -90,14 +90,16 @@ class DetachedMount:
         Linux 5.2.
         """
         tree = self.fileno()
-        mount_id = MountId.of_fd(tree)
-        if is_mounted(mount_id):  # it would be moved
+        with at_step("move_mount", os.fspath(target)):
+            mount_id = MountId.of_fd(tree)
+            is_attached = is_mounted(mount_id)
+        if is_attached:  # it would be moved
             raise userns_error(
                 "move_mount",
                 EINVAL,
                 os.fspath(target),
                 cause="attached",
-                note="The descriptor is of a mount that is mounted already.",
+                note="The descriptor refers to a mount that is attached already. Pass a detached mount.",
             )
         mount: Mount | None = None
         below: dict[int, MountId] = {}
@@ -142,7 +144,7 @@ class DetachedMount:
             raise
         except OSError as error:
             raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
-        note = "The target is outside of this process' root directory, where it could not be found again."
+        note = "The target is outside the root directory of this process. Attach it in a process that can reach it."
         raise userns_error("move_mount", EINVAL, os.fspath(target), cause="out-of-reach", note=note)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import _core
+from .._errors import UsernsError
 from .abi import MS_PRIVATE, MS_UNBINDABLE
 from .attributes import Attributes
 from .causes import Request, refusal
@@ -123,8 +123,8 @@ def open_idmapped(
         with borrowed_userns(userns) as userns_fd, opened_path("open_tree", source) as source_fd:
             try:
                 detached._fd = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
-            except _core.Failure as failure:
-                raise refusal(failure, Request(source, source_fd, userns_fd, recursive, attributes)) from None
+            except UsernsError as error:
+                raise refusal(error, Request(source, source_fd, userns_fd, recursive, attributes)) from None
     except BaseException:
         detached.close()
         raise

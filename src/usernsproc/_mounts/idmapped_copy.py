@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from errno import EINVAL, ENOSYS, EPERM
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
 from .abi import (
     AT_EMPTY_PATH,
@@ -44,21 +44,21 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
     before the result is stored, but not while a list is unpacked.
 
     Raises:
-        _core.Failure: the step and the errno.
+        UsernsError: step `open_tree` or `mount_setattr`; the cause is the caller's to find.
     """
     flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     to_set = attributes.to_set | MOUNT_ATTR_IDMAP
     try:
         [tree] = map(_core.open_tree, (source_fd,), (b"",), (flags,))
     except OSError as error:
-        raise _core.Failure("open_tree", error.errno or 0) from None
+        raise userns_error("open_tree", error.errno or 0) from None
     below = AT_EMPTY_PATH | (flags & AT_RECURSIVE)
     try:
         try:
             _core.mount_setattr(tree, b"", below, to_set, attributes.to_clear, attributes.propagation, userns_fd)
         except OSError as error:
             if error.errno != EPERM:
-                raise _core.Failure("mount_setattr", error.errno or 0) from None
+                raise userns_error("mount_setattr", error.errno or 0) from None
         else:
             _refuse_missing_maps(tree, userns_fd)
             result, tree = tree, -1
@@ -74,27 +74,34 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
         return tree
     except OSError as error:
         errno = EPERM if error.errno == ENOSYS else error.errno or 0
-        raise _core.Failure("mount_setattr", errno) from None
+        raise userns_error("mount_setattr", errno) from None
+
+
+def copy_of(userns_fd: int) -> Namespace:
+    """The namespace by a descriptor of its own, the caller's to close."""
+    with at_step("mount_setattr"):
+        return Namespace(os.dup(userns_fd))
 
 
 def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
     """Older kernels, as 6.1, take also a user namespace whose maps are not written, and show all
     files as nobody's. Only where the top is shown so are the maps looked at: that takes a process."""
-    shown = os.stat(tree)
+    with at_step("mount_setattr"):
+        shown = os.stat(tree)
     if shown.st_uid != _overflow_id("uid") and shown.st_gid != _overflow_id("gid"):
         return
-    with Namespace(os.dup(userns_fd)) as userns:
+    with copy_of(userns_fd) as userns:
         try:
             are_written = bool(userns.uid_map and userns.gid_map)
         except PermissionError:
             return  # who may not enter it cannot tell
     if not are_written:
-        raise _core.Failure("mount_setattr", EINVAL)
+        raise userns_error("mount_setattr", EINVAL)
 
 
 def _overflow_id(kind: str) -> int:
     try:
-        with open(f"/proc/sys/kernel/overflow{kind}") as file:
+        with at_step("open_proc"), open(f"/proc/sys/kernel/overflow{kind}") as file:
             return int(file.read())
     except FileNotFoundError:  # no /proc, which is told later
         return 65534

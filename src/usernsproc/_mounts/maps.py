@@ -30,13 +30,15 @@ _FIELDS = struct.Struct("=8xQ128xQ4I")
 """Where `struct statmount` has mask, supported_mask, and number and offset of the two maps' lines."""
 _STRINGS = 512  # its size: what follows are the strings, each ended by a NUL
 
+_MAPS_OF_MOUNT = "Reading the maps of a mount requires Linux 6.15. Use a newer kernel, or keep the maps."
+
 UidAndGidMap = tuple[IdMap, IdMap]
 
 
 def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
     """Of an attached mount."""
     if not mount.unique:
-        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.")
+        raise _too_old(ENOSYS, target, _MAPS_OF_MOUNT)
     try:
         answer = _core.statmount(mount.unique, _QUESTION, 0, 0, 0)
     except OSError as error:
@@ -51,7 +53,7 @@ def maps_of_detached_mount(fd: int) -> UidAndGidMap:
         answer = _ask_of_copy(fd)
     except OSError as error:
         if error.errno in (EINVAL, ENOSYS):
-            note = "The kernel tells the maps of a detached mount since Linux 7.0. Attach it, and ask the Mount."
+            note = "Reading the maps of a detached mount requires Linux 7.0. Attach it, and ask the Mount."
             raise _too_old(error.errno, None, note) from None
         _refused(error, None)
     return _maps(answer, None)
@@ -72,7 +74,7 @@ def _ask_of_copy(fd: int) -> bytes:
     except OSError as error:
         note = None
         if error.errno == EPERM:
-            note = "A mount without submounts has to be copied for that: likely, CAP_SYS_ADMIN is missing."
+            note = "Likely: CAP_SYS_ADMIN is missing, which copying a mount without submounts requires. Run as root."
         raise userns_error("statmount", error.errno or 0, note=note) from None
     finally:
         for copy in copies:
@@ -82,9 +84,12 @@ def _ask_of_copy(fd: int) -> bytes:
 def _refused(error: OSError, target: str | None) -> NoReturn:
     cause = note = None
     if error.errno == ENOSYS:
-        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.") from None
+        raise _too_old(ENOSYS, target, _MAPS_OF_MOUNT) from None
     if error.errno == ENOENT:
-        cause, note = "not-mounted", "This mount is not, or no longer, in the mount namespace of the calling thread."
+        cause, note = (
+            "not-mounted",
+            "The mount is not in the mount namespace of the calling thread, or was unmounted.",
+        )
     raise userns_error("statmount", error.errno or 0, target, cause=cause, note=note) from None
 
 
@@ -95,7 +100,7 @@ def _too_old(errno: int, target: str | None, note: str) -> OSError:
 def _maps(answer: bytes, target: str | None) -> UidAndGidMap:
     mask, supported, uids, uid_offset, gids, gid_offset = _FIELDS.unpack_from(answer)
     if not mask & STATMOUNT_SUPPORTED_MASK or supported & _MAPS != _MAPS:
-        raise _too_old(ENOSYS, target, "The kernel tells the maps of a mount since Linux 6.15.")
+        raise _too_old(ENOSYS, target, _MAPS_OF_MOUNT)
     if mask & _MAPS != _MAPS:  # it is no idmapped mount
         return IdMap(), IdMap()
     return _map(answer, uid_offset, uids), _map(answer, gid_offset, gids)

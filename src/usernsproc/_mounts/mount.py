@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
-from .._errors import UsernsError, userns_error
+from .._errors import UsernsError, at_step, userns_error
 from .maps import maps_of_mount
 from .table import mount_namespace
 from .unmount import locate, unmount_one, unmount_tree
@@ -60,12 +60,13 @@ class Mount:
         if not self._mounted:
             return
         self._check_namespace()
-        path = locate(self._id, self.target)
-        if path is not None:
-            if lazy or self._below:
-                unmount_tree(self._id, path, self._below, lazy=lazy)
-            else:
-                unmount_one(self._id, path)
+        with at_step("umount", self.target):
+            path = locate(self._id, self.target)
+            if path is not None:
+                if lazy or self._below:
+                    unmount_tree(self._id, path, self._below, lazy=lazy)
+                else:
+                    unmount_one(self._id, path)
         self._mounted = False
 
     def _check_namespace(self) -> None:
@@ -76,8 +77,8 @@ class Mount:
                 EINVAL,
                 self.target,
                 cause="other-mount-namespace",
-                note="It was mounted in another mount namespace than the calling thread is in now. "
-                "There it is still mounted, and here there may be a copy.",
+                note="It was mounted in another mount namespace, and is still mounted there. Unmount it in a thread "
+                "that is in that namespace.",
             )
 
     @property

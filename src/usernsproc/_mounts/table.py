@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import at_step
 from .abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -107,20 +106,9 @@ def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
-@contextmanager
-def _proc_file(path: str) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        cause = note = None
-        if error.errno == ENOENT:
-            cause, note = "no-proc", "Likely: /proc is not mounted here. It tells which mounts there are, and where."
-        raise userns_error("open_proc", error.errno or 0, path, cause=cause, note=note) from None
-
-
 def open_mounts() -> BinaryIO:
     """The table, unread: what is read from it is the state at that time."""
-    with _proc_file(TABLE):
+    with at_step("open_proc", TABLE):
         return open(TABLE, "rb")
 
 
@@ -128,7 +116,8 @@ def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
     if table is None:
         with open_mounts() as opened:
             return read_mounts(opened)
-    return [MountEntry.parse(line) for line in table]
+    with at_step("open_proc", TABLE):
+        return [MountEntry.parse(line) for line in table]
 
 
 def find_mount(mounts: Iterable[MountEntry], number: int) -> MountEntry | None:
@@ -171,7 +160,7 @@ def _statmount(mount: MountId) -> int:
 def mount_namespace() -> tuple[int, int]:
     """Which mount namespace the calling thread is in."""
     path = "/proc/thread-self/ns/mnt"
-    with _proc_file(path):
+    with at_step("open_proc", path):
         status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -179,5 +168,5 @@ def mount_namespace() -> tuple[int, int]:
 def path_of(fd: int) -> str:
     """Where a descriptor is open on."""
     path = f"/proc/self/fd/{fd}"
-    with _proc_file(path):
+    with at_step("open_proc", path):
         return os.readlink(path)

@@ -18,7 +18,8 @@ from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, re
 from .users import described_users
 
 _SHOWN = 5
-STILL_THERE = "It is still mounted: whatever deletes below it deletes from the source."
+_NOT_MOUNTED = "Nothing is mounted on it. Check the path, and the mount namespace."
+STILL_THERE = "It is still mounted: deleting below the target deletes files in the source."
 
 
 def locate(mount: MountId, path: str) -> str | None:
@@ -40,7 +41,7 @@ def locate(mount: MountId, path: str) -> str | None:
         return None
     covering = [] if entry is None else mounts_below(mounts, entry.number)
     if entry is None or not covering:
-        raise _refused(EINVAL, path, "out-of-reach", "It cannot be reached from this process' root directory.")
+        raise _refused(EINVAL, path, "out-of-reach", "It is outside the root directory of this process.")
     raise _refused(EBUSY, path, "mounted-over", f"Mounted over it: {_listed(covering)}.")
 
 
@@ -118,7 +119,7 @@ def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
     try:
         return _explained(errno, mount, path)
     except OSError:  # no descriptor left to look with, or the like
-        return _refused(errno, path, None, "Why cannot be found out.")
+        return _refused(errno, path, None, "The reason could not be determined.")
 
 
 def _explained(errno: int, mount: MountId, path: str) -> UsernsError:
@@ -130,13 +131,13 @@ def _explained(errno: int, mount: MountId, path: str) -> UsernsError:
     if errno == EINVAL:
         entry = find_mount(read_mounts(), mount.number)
         if entry is None or entry.point != path:
-            return userns_error("umount", errno, path, cause="not-mounted", note="Nothing is mounted on it.")
+            return userns_error("umount", errno, path, cause="not-mounted", note=_NOT_MOUNTED)
         return _refused(
             errno,
             path,
             "locked-mount",
-            "It came from a more privileged mount namespace, and what it covers is not to be seen here: "
-            "a copy goes only together with the mount that it is below, and lazily.",
+            "It came from a more privileged mount namespace, which protects what it covers. Unmount the mount above it "
+            "with lazy=True.",
         )
     return userns_error("umount", errno, path)
 

@@ -59,4 +59,4 @@ def _refuse_closed(fd: int) -> None:
     try:
         os.fstat(fd)
     except (OSError, OverflowError):
-        raise userns_error("mount_setattr", EBADF, note=f"userns={fd} is no open descriptor.") from None
+        raise userns_error("mount_setattr", EBADF, note=f"userns={fd} is not an open descriptor.") from None

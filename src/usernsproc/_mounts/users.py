@@ -20,8 +20,8 @@ def described_users(number: int) -> str:
     if users:
         return f"It is in use by {', '.join(users)}."
     return (
-        "It is in use by no process that this one may look into: perhaps by one of somebody else, "
-        "a loop device or a swap file."
+        "It is in use, but by no process that this one may look into: likely by a process of another user, a loop "
+        "device or a swap file."
     )
 
 

@@ -24,6 +24,8 @@ __all__ = ["Entered"]
 
 USER, MNT, PID, TIME = NamespaceKind.USER, NamespaceKind.MNT, NamespaceKind.PID, NamespaceKind.TIME
 
+_CHILD = "Enter the namespace in a child process instead."
+
 # A pid namespace is entered by children alone: what changes is where those go.
 _LINK = {PID: "pid_for_children"}
 
@@ -134,14 +136,15 @@ class Entered:
             except OSError as error:
                 if not _is_answer(error):
                     raise
-                raise userns_error("chroot", error.errno or 0) from None
+                note = f"The thread is back in its mount namespace, but in that one's root directory. {_CHILD}"
+                raise userns_error("chroot", error.errno or 0, note=note) from None
 
     def _undo(self, error: BaseException) -> None:
         """After an interrupt, *error*: it is not known where the thread is."""
         try:
             self.leave()
         except OSError as second:
-            error.add_note(f"The thread may be in the {self._kind} namespace now: {second.strerror} on the way back.")
+            error.add_note(f"The thread may be in the {self._kind} namespace now; it could not return: {second}.")
         finally:
             self.close()
 
@@ -152,25 +155,19 @@ class Entered:
         if errno in (EINVAL, EUSERS) and self._kind in (MNT, TIME):
             cause = "shared-fs" if self._kind is MNT else "threads"
             note = (
-                f"The thread stays in the {self._kind} namespace: threads that were started meanwhile are in the way "
-                "(setns(2)). End them before."
+                f"The thread stays in the {self._kind} namespace, since setns(2) is refused while threads that were "
+                "started meanwhile run. Join them first."
             )
         return userns_error("setns", errno, cause=cause, note=note)
 
     def _no_way_back(self) -> OSError:
         if self._kind is USER:
-            why = (
-                "a user namespace cannot be left: there are no rights in its parent any more. "
-                "Enter it in a child process instead"
-            )
+            why = "a user namespace cannot be left, since the thread has no capabilities in its parent"
         elif self._obstacle is not None:
-            why = f"where the thread came from could not be told: {self._obstacle}"
+            why = f"the namespace that it came from could not be opened ({self._obstacle})"
         else:
-            why = (
-                f"that takes CAP_SYS_ADMIN in the owner of the {self._kind} namespace that the thread came from. "
-                "Enter this one in a child process instead"
-            )
-        note = f"The thread has entered the {self._kind} namespace and stays in it; {why}."
+            why = f"returning requires CAP_SYS_ADMIN in the owner of the {self._kind} namespace that it came from"
+        note = f"The thread has entered the {self._kind} namespace and stays in it: {why}. {_CHILD}"
         return userns_error("setns", EPERM, cause="no-way-back", note=note)
 
     def _may_go_back(self) -> bool:
@@ -240,25 +237,27 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
     kind = namespace.kind
     if errno == EPERM:
         chroot = " and CAP_SYS_CHROOT" if kind is MNT else ""
-        where = "in it" if kind is USER else "in the user namespace that owns it and in the own one"
-        return "no-setns-rights", f"Entering a {kind} namespace takes CAP_SYS_ADMIN{chroot} {where}."
+        where = "in it" if kind is USER else "in the user namespace that owns it and in the caller's own"
+        note = f"Entering a {kind} namespace requires CAP_SYS_ADMIN{chroot} {where}. Run as root there."
+        return "no-setns-rights", note
     if errno not in (EINVAL, EUSERS):
         return None, None
     if kind is USER and _is_current(namespace):
-        return "already-there", "The calling thread is in this user namespace already."
+        return "already-there", "The calling thread is in this user namespace already. Omit the call."
     if kind in (USER, TIME) and len(os.listdir("/proc/self/task")) > 1:
         return "threads", (
             f"A process with several threads cannot enter a {kind} namespace. "
-            "Start a command in it (UsernsProcess with join=), or do it in a child process."
+            "Start a command in it (UsernsProcess with join=), or enter it in a child process."
         )
     if kind in (USER, MNT):
         return "shared-fs", (
-            "The thread shares its root and working directory (CLONE_FS), as threads of one program do. "
-            "Start a command in the namespace (UsernsProcess with join=), or do it in a child process; or, "
-            "if the thread can do with a working directory of its own, os.unshare(os.CLONE_FS) before (Python 3.12)."
+            "The thread shares its root and working directory with other threads (CLONE_FS). Start a command in the "
+            "namespace (UsernsProcess with join=), or enter it in a child process, or call os.unshare(os.CLONE_FS) "
+            "before (Python 3.12), which permanently gives the thread its own working directory."
         )
     if kind is PID:
-        return "not-below", "A pid namespace is entered only from itself or from one above it."
+        note = "A PID namespace can only be entered from itself or from one above it. Enter it from there."
+        return "not-below", note
     return None, None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from errno import EACCES, ENOENT, EPERM
+from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import at_step, userns_error
 from .._maps.idmap import IdMap
 from .kind import KIND_OF_FLAG, NamespaceKind
 from .namespace import Namespace
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["NamespaceInfo", "NamespaceList"]
+
+
+_GONE = frozenset({ENOENT, ENOTDIR, ESRCH, ESTALE, ELOOP})
+"""The answers of the kernel if a route leads nowhere."""
 
 
 class NamespaceInfo(NamedTuple):
@@ -56,22 +60,27 @@ class NamespaceInfo(NamedTuple):
             FileNotFoundError: it is not where it was found (`ENOENT`, step `open_ns`,
                 cause `namespace-gone`).
             PermissionError: what was found may not be opened (`EACCES`, `EPERM`).
+            UsernsError: it could not be opened for another reason, such as `EMFILE`.
         """
         denied: OSError | None = None
         for route in self.routes:
             try:
                 fd = follow(route)
             except OSError as error:
-                denied = denied or (error if error.errno in (EACCES, EPERM) else None)
+                denied = denied or (None if error.errno in _GONE else error)
                 continue
             namespace = Namespace(fd)
-            if namespace._identity() == (self.device, self.inode):
-                return namespace
+            try:
+                if namespace._identity() == (self.device, self.inode):
+                    return namespace
+            except BaseException:
+                namespace.close()
+                raise
             namespace.close()
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
             raise userns_error("open_ns", denied.errno or 0, name) from None
-        note = "The namespace has ended, or what held it where it was found is gone."
+        note = "The namespace no longer exists, or not where it was found. List the namespaces again."
         raise userns_error("open_ns", ENOENT, name, cause="namespace-gone", note=note)
 
 
@@ -115,12 +124,14 @@ def _open_namespace(path: str) -> int:
 
 def list_namespaces(kind: NamespaceKind | None) -> NamespaceList:
     """`Namespace.list`."""
-    survey = Survey()
-    survey.look_at_processes()
-    unseen = _add_listed_by_kernel(survey)
-    _add_relatives(survey)
-    if kind in (None, NamespaceKind.USER):
-        _add_missing_maps(survey)
+    with at_step("open_ns"):
+        survey = Survey()
+        with at_step("open_proc"):
+            survey.look_at_processes()
+        unseen = _add_listed_by_kernel(survey)
+        _add_relatives(survey)
+        if kind in (None, NamespaceKind.USER):
+            _add_missing_maps(survey)
     order = list(NamespaceKind)
     infos = NamespaceList(
         _info(key, found, survey.device)

@@ -12,7 +12,8 @@ from operator import index
 
 from .. import _core
 from .._caller import Caller
-from .._errors import closed_error, userns_error
+from .._errors import UsernsError, at_step, closed_error, userns_error
+from .._evidence import failed
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps
 from .._procdir import open_proc_dir
@@ -88,7 +89,7 @@ def create_userns(
         owner_uid = -1 if owner is None else owner
         _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between, owner_uid)
     except _core.Failure as failure:
-        raise userns_error(*failure.args[:2]) from None
+        raise failed(failure) from None
     except BaseException:  # of a signal handler: the descriptor may be there already
         userns.close()
         raise
@@ -219,12 +220,12 @@ class Namespace:
     @property
     def inode(self) -> int:
         """The number in `user:[…]`. With `device` it identifies the namespace while that exists."""
-        return os.fstat(self.fileno()).st_ino
+        return self._identity()[1]
 
     @property
     def device(self) -> int:
         """The device number of the namespace file system."""
-        return os.fstat(self.fileno()).st_dev
+        return self._identity()[0]
 
     @property
     def path(self) -> str:
@@ -232,7 +233,8 @@ class Namespace:
         return f"/proc/self/fd/{self.fileno()}"
 
     def _identity(self) -> tuple[int, int]:
-        status = os.fstat(self.fileno())
+        with at_step("open_ns"):
+            status = os.fstat(self.fileno())
         return status.st_dev, status.st_ino
 
     def __eq__(self, other: object) -> bool:
@@ -264,7 +266,8 @@ class Namespace:
         try:
             fcntl.ioctl(self.fileno(), _core.NS_GET_OWNER_UID, answer)
         except OSError as error:
-            raise self._refused(error, "owner_uid is known of user namespaces only; ask its owner()") from None
+            reason = "only user namespaces have an owner_uid; ask its owner()"
+            raise self._refused(error, reason) from None
         return int.from_bytes(answer, sys.byteorder)
 
     def owner(self) -> Namespace:
@@ -273,7 +276,7 @@ class Namespace:
         Raises:
             PermissionError: it is not this process' user namespace or one below it (`EPERM`).
         """
-        return self._related(_core.NS_GET_USERNS, "its owner is outside of this process' own user namespace")
+        return self._related(_core.NS_GET_USERNS, "its owner is outside the user namespace of this process")
 
     def parent(self) -> Namespace:
         """The parent of a user or pid namespace (`NS_GET_PARENT`).
@@ -284,7 +287,7 @@ class Namespace:
         """
         return self._related(
             _core.NS_GET_PARENT,
-            "only user and pid namespaces have parents, and only one's own namespace and those below are visible",
+            "only user and PID namespaces have parents, and only the caller's namespace and those below it are visible",
         )
 
     def _related(self, request: int, reason: str) -> Namespace:
@@ -326,14 +329,15 @@ class Namespace:
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
-            raise self._no_maps(*failure.args[:2]) from None
+            raise self._no_maps(failure) from None
         return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
 
-    def _no_maps(self, step: str, errno: int) -> OSError:
-        if errno != EINVAL or self.kind is NamespaceKind.USER:
-            return userns_error(step, errno)
-        note = f"{self!r}: only user namespaces have id maps; ask its owner()."
-        return userns_error(step, errno, cause="not-a-user-namespace", note=note)
+    def _no_maps(self, failure: _core.Failure) -> UsernsError:
+        error = failed(failure)
+        if error.errno != EINVAL or self.kind is NamespaceKind.USER:
+            return error
+        note = f"{self!r} has no ID maps, only user namespaces do; ask its owner()."
+        return userns_error(error.step or "setns", EINVAL, cause="not-a-user-namespace", note=note)
 
     def enter(self) -> Entered:
         """Move the calling **thread** into the namespace at once, with `setns(2)`.
@@ -433,16 +437,17 @@ class Namespace:
 
         Raises:
             FileNotFoundError: `/proc` is not mounted; step `open_proc`.
-            OSError: descriptors, memory or processes are short (`EMFILE`, `ENFILE`,
-                `ENOMEM`, `EAGAIN`).
+            UsernsError: there are not enough descriptors, memory or processes
+                (`EMFILE`, `ENFILE`, `ENOMEM`, `EAGAIN`); step `open_ns` or `open_proc`.
         """
         from .listing import list_namespaces
 
         return list_namespaces(None if kind is None else NamespaceKind(kind))
 
 
-def _no_namespace(errno: int, filename: object = None) -> OSError:
-    return userns_error("open_ns", errno, filename, note="It is no namespace (ioctl_ns(2)).")
+def _no_namespace(errno: int, filename: object = None) -> UsernsError:
+    note = "It is not a namespace (ioctl_ns(2)). Use a file of /proc/PID/ns/, or a pin."
+    return userns_error("open_ns", errno, filename, note=note)
 
 
 class WrittenMaps:
@@ -457,7 +462,7 @@ class WrittenMaps:
 
 
 def own_setgroups() -> str:
-    with open("/proc/thread-self/setgroups", encoding="ascii") as file:
+    with at_step("open_proc"), open("/proc/thread-self/setgroups", encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -468,7 +473,7 @@ def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
         return fd
     except OSError as error:
         if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
-            note = "The process has ended: a zombie is in no namespace but its user and pid namespace."
+            note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."
             raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
         raise userns_error("open_ns", error.errno or 0, _path_of(proc_dir, kind)) from None
 

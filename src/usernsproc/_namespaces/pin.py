@@ -7,7 +7,7 @@ import stat
 from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
-from .._errors import userns_error
+from .._errors import at_step, userns_error
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ def unpin(path: Path) -> None:
     device = nsfs_device()
     fd = _open_point(path)
     try:
-        if os.fstat(fd).st_dev != device:
-            raise userns_error(
-                "mount_point", EINVAL, os.fspath(path), cause="not-pinned", note="No namespace is pinned there."
-            )
+        with at_step("mount_point", os.fspath(path)):
+            is_pin = os.fstat(fd).st_dev == device
+        if not is_pin:
+            note = "No namespace is pinned at this path. Check the path, and the mount namespace."
+            raise userns_error("mount_point", EINVAL, os.fspath(path), cause="not-pinned", note=note)
         _unmount(fd, path)
     finally:
         os.close(fd)
@@ -59,11 +60,9 @@ def unpin(path: Path) -> None:
 
 
 def nsfs_device() -> int:
-    """The device number of all namespaces: what tells them from other files."""
-    try:
+    """The device number of all namespaces, by which they differ from other files."""
+    with at_step("open_proc"):
         return os.stat("/proc/thread-self/ns/user").st_dev
-    except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, "/proc/thread-self/ns/user") from None
 
 
 class _MountPoint:
@@ -92,11 +91,12 @@ class _MountPoint:
         self._ready = True
 
     def _refuse_unless_empty_file(self) -> None:
-        status = os.fstat(self.fd)
+        with at_step("mount_point", os.fspath(self._path)):
+            status = os.fstat(self.fd)
         if status.st_dev == self._nsfs:
-            cause, note = "already-pinned", "A namespace is pinned there already: unpin that first."
+            cause, note = "already-pinned", "A namespace is pinned at this path already. To replace it, unpin it first."
         elif not stat.S_ISREG(status.st_mode) or status.st_size:
-            cause, note = "not-a-mount-point", "A namespace is pinned on an empty regular file, or on a new name."
+            cause, note = "not-a-mount-point", "The path is not an empty regular file. Use one, or a new name."
         else:
             return
         raise userns_error("mount_point", EEXIST, os.fspath(self._path), cause=cause, note=note)
@@ -167,14 +167,14 @@ def _attach(tree: int, point: _MountPoint, kind: str) -> None:
 _WHY_NOT_MNT = {
     ELOOP: (
         "mount-loop",
-        "A mount namespace cannot be pinned inside of itself, nor in one that is younger: "
-        "pin it from the mount namespace that it was made in. Since Linux 6.18 one that was made on "
-        "another CPU can seem to be older: make it again on the CPU that this one was made on.",
+        "A mount namespace can only be pinned in an older one. Pin it from the mount namespace that it was made in. "
+        "(Since Linux 6.18, namespace IDs are allocated per CPU, so a namespace that was created on another CPU can "
+        "appear older: create it again on the CPU that this one was made on.)",
     ),
     EINVAL: (
         "shared-mount",
-        "A mount namespace cannot be pinned where mounts propagate to other mount namespaces, itself "
-        "among them. Pin it below a private mount: mount --bind DIR DIR; mount --make-private DIR.",
+        "A mount namespace cannot be pinned where mounts propagate to it. Pin it below a private mount: "
+        "mount --bind DIR DIR; mount --make-private DIR.",
     ),
 }
 
@@ -189,7 +189,7 @@ def _unmount(fd: int, path: Path) -> None:
         if error.errno == EINVAL:
             cause, note = (
                 "locked-mount",
-                "Likely: the mount came from a mount namespace with more rights (mount_namespaces(7)): unpin it there.",
+                "Likely: the mount came from a more privileged mount namespace (mount_namespaces(7)). Unpin it there.",
             )
         raise userns_error("umount", error.errno or 0, os.fspath(path), cause=cause, note=note) from None
 
@@ -203,5 +203,5 @@ def _remove_if_empty(path: Path, nsfs: int) -> None:
         pass  # somebody else has removed it
     except OSError as error:
         error = userns_error("mount_point", error.errno or 0, os.fspath(path))
-        error.add_note("The namespace is unpinned; the file that it was mounted on could not be removed.")
+        error.add_note("The namespace is unpinned, but the file that it was mounted on stays. Remove it.")
         raise error from None

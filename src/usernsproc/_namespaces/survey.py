@@ -157,7 +157,7 @@ def _is_running_program(pid: int) -> bool:
 
 def _map_text(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return ",".join(":".join(line.split()) for line in file)
     except OSError as error:
         if error.errno in SHORTAGE:

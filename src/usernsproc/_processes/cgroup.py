@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from errno import ENOENT
+from errno import ENODEV, ENOENT
 from operator import index
 
 from .._errors import userns_error
@@ -44,10 +44,18 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
 
 
 def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
-    """The kernel's ENOENT for it, before there is a child. What else may be wrong, the kernel tells."""
+    """Refuse it as the kernel would, before there is a child. The kernel reports other faults."""
     try:
         os.stat("cgroup.procs", dir_fd=fd)
     except FileNotFoundError:
-        raise userns_error("cgroup", ENOENT, path) from None
+        raise userns_error("cgroup", ENODEV if _is_removed(fd) else ENOENT, path) from None
     except OSError:
         pass
+
+
+def _is_removed(fd: int) -> bool:
+    """Whether the directory was removed after it was opened."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)")
+    except OSError:
+        return False

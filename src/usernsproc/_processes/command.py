@@ -68,5 +68,5 @@ def descriptors_to_keep(pass_fds: Iterable[int] | None) -> tuple[int, ...]:
         try:
             os.get_inheritable(fd)
         except OSError as error:
-            raise userns_error("stdio", error.errno or 0, note=f"pass_fds: {fd} is no open descriptor.") from None
+            raise userns_error("stdio", error.errno or 0, note=f"pass_fds: {fd} is not an open descriptor.") from None
     return fds

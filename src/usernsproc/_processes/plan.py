@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import _core
-from .._errors import userns_error
+from .._evidence import failed
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Plan:
     """A bit for each capability."""
     no_new_privs: bool = False
     cgroup: int = -1
+    cgroup_path: object = None
+    """For messages."""
 
     signal_mask: int | None = None
     """A bit for each signal that is blocked; `None`: as in the calling thread."""
@@ -111,8 +113,8 @@ class Plan:
         try:
             image_on_disk = _core.spawn(self, between)
         except _core.Failure as failure:
-            step, errno, _ = failure.args
-            raise userns_error(step, errno, (filenames or {}).get(step)) from None
+            named = {"cgroup": self.cgroup_path, **(filenames or {})}
+            raise failed(failure, named, self.cgroup) from None
         if image_on_disk:
             _warn_of_image_on_disk()
 

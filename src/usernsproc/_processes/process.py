@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from operator import index
 
 from .._caller import Caller
-from .._errors import closed_error
+from .._errors import at_step, closed_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps, write_map
 from .._namespaces.join import NO_JOINS
@@ -269,6 +269,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             start_with(NO_JOINS)
             return
         with opened_cgroup(cgroup) as plan.cgroup, opened_joins(join) as joins:
+            plan.cgroup_path = None if isinstance(cgroup, int) else cgroup
             plan.joins = joins.for_core
             start_with(joins)
 
@@ -282,6 +283,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         return joins.maps(self._caller)
 
     # ---- starting; called by Popen.__init__ ----
+
+    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
+        with at_step("stdio"):
+            return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
 
     def _execute_child(
         self,
@@ -377,7 +382,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         closing it, must not disturb the core: it gets one of its own."""
         assert self._on_created is not None
         self.pid = pid
-        self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
+        with at_step("on_created"):
+            self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
         self._child_created = True
         self._creating_thread = threading.get_ident()
         try:

@@ -1,0 +1,136 @@
+"""What a cgroup forbids: read from its files, by a descriptor of its directory.
+
+The kernel answers `EAGAIN` to a full cgroup as to several other limits, and nothing at
+all while a cgroup is frozen. The files say which it is. Each function returns the path
+of the cgroup at fault, or `None`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+MOST_TASKS = 4
+"""How many processes and threads one call needs at the same time. They are gone when a limit is looked at."""
+
+
+def full_of_processes(cgroup: int) -> str | None:
+    """Where `pids.max` is reached: in this cgroup or in one above it."""
+    for level in _levels(cgroup):
+        most = _read(cgroup, f"{level}/pids.max") or "max"
+        if most != "max":
+            room = int(most) - int(_read(cgroup, f"{level}/pids.current") or 0)
+            if room <= 0 or (room < MOST_TASKS and _counters(cgroup, f"{level}/pids.events").get("max", 0)):
+                return _name(cgroup, level)
+    return None
+
+
+def out_of_memory(cgroup: int) -> str | None:
+    """Whether a process of this cgroup was killed because a memory limit was reached.
+
+    The counters of cgroup version 2 are in `memory.events`, that of version 1 in
+    `memory.oom_control`.
+    """
+    counters = _counters(cgroup, "memory.events") | _counters(cgroup, "memory.oom_control")
+    return _name(cgroup, ".") if counters.get("oom_kill") or counters.get("oom") else None
+
+
+def frozen(cgroup: int) -> str | None:
+    """Which one is frozen: this cgroup or one above it."""
+    for level in _levels(cgroup):
+        if _read(cgroup, f"{level}/cgroup.freeze") == "1":
+            return _name(cgroup, level)
+    return _name(cgroup, ".") if _counters(cgroup, "cgroup.events").get("frozen") else None
+
+
+def frozen_cause(cgroup: int) -> tuple[str, str] | None:
+    """The cause and the note for a child that does not go on, or `None` if its cgroup is not frozen."""
+    try:
+        where = frozen(cgroup)
+    except (OSError, ValueError):
+        return None
+    if where is None:
+        return None
+    return "cgroup-frozen", (
+        f"The cgroup {where} is frozen: no process in it or below it runs. Write 0 to its cgroup.freeze, or choose "
+        "another cgroup."
+    )
+
+
+@contextmanager
+def own_cgroup(controller: str) -> Generator[int | None]:
+    """The calling thread's cgroup for a controller, `None` where it cannot be reached.
+
+    Version 1 has a hierarchy for each controller; what is in none of them is in version 2.
+    """
+    place = _own_place(controller)
+    if place is None:
+        yield None
+        return
+    device, path = place
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd if os.fstat(fd).st_dev == device else None
+    finally:
+        os.close(fd)
+
+
+def _own_place(controller: str) -> tuple[int, str] | None:
+    """The device and the path of the directory."""
+    paths: dict[str, str] = {}
+    for line in _lines("/proc/thread-self/cgroup"):
+        _, controllers, place = line.split(":", 2)
+        paths.update(dict.fromkeys(controllers.split(","), place))
+    fs_type = "cgroup" if controller in paths else "cgroup2"
+    path = paths.get(controller) or paths.get("")
+    if path is None:
+        return None
+    for line in _lines("/proc/thread-self/mountinfo"):
+        fields, _, after = line.partition(" - ")
+        found, _, options = after.split(" ", 2)
+        if found != fs_type or not (found == "cgroup2" or controller in options.split(",")):
+            continue
+        _, _, device, root, point, *_ = fields.split(" ")
+        below = os.path.relpath(path, root)
+        if not below.startswith(".."):
+            major, minor = map(int, device.split(":"))
+            return os.makedev(major, minor), os.path.join(point, below)
+    return None
+
+
+def _levels(cgroup: int) -> Iterator[str]:
+    """This cgroup and those above it, as paths relative to it, up to the root of what is mounted."""
+    below, level = None, "."
+    while True:
+        status = os.stat(level, dir_fd=cgroup)
+        here = status.st_dev, status.st_ino
+        if below is not None and (here == below or here[0] != below[0]):
+            return
+        yield level
+        below, level = here, f"{level}/.."
+
+
+def _name(cgroup: int, level: str) -> str:
+    return os.path.normpath(os.path.join(os.readlink(f"/proc/self/fd/{cgroup}"), level))
+
+
+def _counters(cgroup: int, path: str) -> dict[str, int]:
+    """Lines of a name and a number; none where there is no such file."""
+    lines = (line.split() for line in (_read(cgroup, path) or "").splitlines())
+    return {name: int(number) for name, number in lines}
+
+
+def _read(cgroup: int, path: str) -> str | None:
+    """`None`: there is no such file, since the controller is not enabled or this is the root."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=cgroup)
+    except FileNotFoundError:
+        return None
+    with open(fd, encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
+
+
+def _lines(path: str) -> list[str]:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().splitlines()
