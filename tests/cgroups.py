@@ -35,15 +35,20 @@ def made(path: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        end = time.monotonic() + REMOVED_WITHIN
-        while True:
-            try:
-                path.rmdir()
-                return
-            except OSError:  # a process that was killed leaves it a moment later
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """A process that was killed leaves it a moment later."""
+    end = time.monotonic() + REMOVED_WITHIN
+    while True:
+        try:
+            path.rmdir()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -129,9 +129,7 @@ def test_a_timeout_is_that_of_the_creation_too(
 
 
 @pytest.mark.parametrize("name", calls(Path()))
-def test_an_event_loop_runs_on_and_a_cancellation_ends_it(
-    silent: tuple[UsernsProcess[bytes], Path], name: str
-) -> None:
+def test_an_event_loop_runs_on_and_a_cancellation_ends_it(silent: tuple[UsernsProcess[bytes], Path], name: str) -> None:
     container, folder = silent
     args, options = calls(folder)[name]
     assert asyncio.run(ticks_until_cancelled(*args, join=container, **options)) > 5
@@ -220,7 +218,10 @@ def ways() -> list[Any]:
 
 @pytest.mark.parametrize("options", ways())
 def test_a_child_that_was_stopped_before_it_runs_the_command_is_continued(options: dict[str, Any]) -> None:
-    with UsernsProcess(["sh", "-c", "exit 7"], on_created=lambda p: p.send_signal(signal.SIGSTOP), **options) as process:
+    def stop(process: UsernsProcess[bytes]) -> None:
+        process.send_signal(signal.SIGSTOP)
+
+    with UsernsProcess(["sh", "-c", "exit 7"], on_created=stop, **options) as process:
         pass
     assert process.returncode == 7
 
@@ -336,5 +337,5 @@ def test_a_timeout_ends_newuidmap() -> None:
         assert_unchanged(before)
     """
     subids = f"{UID}:{FIRST}:{COUNT}\n"
-    given = {"subuid": subids, "subgid": subids} if os.geteuid() == 0 else {}
-    assert as_ordinary_user(source, **given) == "2 True\n"
+    given = subids if os.geteuid() == 0 else None
+    assert as_ordinary_user(source, subuid=given, subgid=given) == "2 True\n"
