@@ -1,7 +1,8 @@
-"""Who asks: the calling thread's ids, capabilities and user namespace."""
+"""The calling thread as others see it: IDs, groups, capabilities and user namespace."""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 from . import _core
@@ -17,27 +18,50 @@ CAP_SETFCAP = 31
 class Caller:
     """Effective ids and capabilities, and the maps of the caller's own user namespace."""
 
-    __slots__ = ("capabilities", "gid", "gid_map", "uid", "uid_map")
+    __slots__ = ("capabilities", "gid", "gid_map", "groups", "real_gid", "real_uid", "uid", "uid_map")
 
-    def __init__(self, uid: int, gid: int, capabilities: int, uid_map: IdMap, gid_map: IdMap) -> None:
+    def __init__(
+        self,
+        uid: int,
+        gid: int,
+        capabilities: int,
+        uid_map: IdMap,
+        gid_map: IdMap,
+        groups: tuple[int, ...] = (),
+        real_uid: int | None = None,
+        real_gid: int | None = None,
+    ) -> None:
         self.uid = uid
         self.gid = gid
         self.capabilities = capabilities
         self.uid_map = uid_map
         self.gid_map = gid_map
+        self.groups = groups
+        """The supplementary groups."""
+        self.real_uid = uid if real_uid is None else real_uid
+        self.real_gid = gid if real_gid is None else real_gid
 
     @classmethod
     def now(cls) -> Caller:
-        return _caller(*_core.caller())
+        return _caller(*_core.caller(), os.getuid(), os.getgid())
 
     def has(self, capability: int) -> bool:
         return bool(self.capabilities >> capability & 1)
 
 
 @lru_cache(maxsize=8)
-def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None) -> Caller:
+def _caller(
+    uid: int,
+    gid: int,
+    capabilities: int,
+    uid_map: str | None,
+    gid_map: str | None,
+    groups: tuple[int, ...],
+    real_uid: int,
+    real_gid: int,
+) -> Caller:
     """A program asks for each namespace it makes, and mostly is as it was: then this is the same object."""
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map))
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
 
 
 def _own_map(text: str | None) -> IdMap:

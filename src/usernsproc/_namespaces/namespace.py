@@ -457,8 +457,8 @@ class WrittenMaps:
 
 
 def own_setgroups() -> str:
-    with open("/proc/thread-self/setgroups", encoding="ascii") as file:
-        return file.read().strip()
+    with open("/proc/thread-self/setgroups", "rb") as file:  # a codec might have to be loaded
+        return file.read().strip().decode("ascii")
 
 
 def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:

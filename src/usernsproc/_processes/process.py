@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .._namespaces.join import JoinLike, Joins
     from .cgroup import CgroupLike
+    from .credentials import Userns
     from .options import ProcessOptions
 
 __all__ = ["UsernsProcess"]
@@ -68,8 +69,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
         user: an id **inside**. Left out while the own id is not mapped, the
             command becomes inside 0.
-        group: likewise; the command then has no supplementary groups.
-        extra_groups: ids **inside**.
+        group: likewise.
+        extra_groups: ids **inside**. If omitted, the command has those supplementary
+            groups of the caller that the group map contains; without a group map,
+            all of them. `setgroups="deny"` forbids to drop a group.
         namespaces: further kinds to make together with the user namespace, and owned
             by it: `("mnt", "net", …)`, see `NamespaceKind`. With `"pid"`, the command
             is pid 1 of its pid namespace; see `init`.
@@ -133,6 +136,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     _maps: Maps
     _owner: int | None
+    _userns: Userns
 
     if TYPE_CHECKING:
 
@@ -244,6 +248,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._owner = None if owner is None else checked_owner(owner, self._caller)
             if self._owner is not None:
                 plan.owner = self._owner
+            self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
             if joins.userns is None:
                 plan.write(self._maps)
@@ -320,7 +325,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
-        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner)
+        credentials = Credentials.wanted(
+            uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns
+        )
         if credentials.uid is not None:
             plan.uid = credentials.uid
         if credentials.gid is not None:
