@@ -49,7 +49,8 @@ def refused(**options):
 """A process of root with groups that no user namespace below maps."""
 
 WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
-USER = "import os\nfrom usernsproc import *\nfrom usernsproc._errors import CredentialsError\n" + CALLER.partition("999])\n")[2]
+IMPORTS = "import os\nfrom usernsproc import *\nfrom usernsproc._errors import CredentialsError\n"
+USER = IMPORTS + CALLER.partition("999])\n")[2]
 """A program of an unprivileged user with supplementary groups."""
 
 
@@ -188,7 +189,7 @@ def test_where_the_groups_cannot_be_dropped_it_is_an_error(asked: dict[str, int]
     printed = script(CALLER + f"refused(**BOTH, setgroups='deny', **{asked})")
     assert printed == (
         "1 setid setgroups-denied / Operation not permitted: the command would keep the supplementary groups "
-        f"{GROUPS} of the calling process, which {MAP} does not map: setgroups is \"deny\" in this user namespace / "
+        f'{GROUPS} of the calling process, which {MAP} does not map: setgroups is "deny" in this user namespace / '
         'Leave setgroups="deny" out: the command then starts without these groups.\n'
     )
 
@@ -300,9 +301,13 @@ with create_userns("current", "current") as userns:
 print(*ids())
 """
     )
-    current, root = ("Uid: {0} {0} {0} {0} Gid: {0} {0} {0} {0} 1".format(inside) for inside in (1000, 0))
-    unmapped = "Uid: {0} {0} {0} {0} Gid: {0} {0} {0} {0} 0".format(OVERFLOW)
-    assert printed.splitlines() == [current, root, current, unmapped]
+
+    def all_four(inside: int) -> str:
+        ids = " ".join([str(inside)] * 4)
+        return f"Uid: {ids} Gid: {ids}"
+
+    current = f"{all_four(1000)} 1"
+    assert printed.splitlines() == [current, f"{all_four(0)} 1", current, f"{all_four(OVERFLOW)} 0"]
 
 
 # ---- what it costs ----
@@ -326,9 +331,17 @@ def test_the_caller_is_known_by_its_groups_and_real_ids() -> None:
 
 @pytest.mark.parametrize(
     ("setgroups", "user", "group", "kept"),
-    [(None, 0, 0, True), ("deny", 0, 0, True), ("deny", None, None, True), ("deny", 1, 0, False), ("deny", 0, 1, False)],
+    [
+        (None, 0, 0, True),
+        ("deny", 0, 0, True),
+        ("deny", None, None, True),
+        ("deny", 1, 0, False),
+        ("deny", 0, 1, False),
+    ],
 )
-def test_only_a_command_with_the_callers_ids_keeps_groups_that_are_not_mapped(setgroups: str | None, user: int | None, group: int | None, kept: bool) -> None:
+def test_only_a_command_with_the_callers_ids_keeps_groups_that_are_not_mapped(
+    setgroups: str | None, user: int | None, group: int | None, kept: bool
+) -> None:
     caller = Caller(1000, 1000, 0, IDENTITY, IDENTITY, (1000,))
     maps = Maps(IdMap.parse("0:1000:2"), IdMap.parse("0:1000:2"), setgroups)
     assert Credentials.wanted(user, group, None, maps, caller).groups is None
