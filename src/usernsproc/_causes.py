@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
+from errno import EACCES, EAGAIN, EDQUOT, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
 
 # The one table of causes: (step, errno) -> (cause, likely cause and the least
 # far-reaching remedy).
@@ -83,6 +83,11 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "To place a process takes the right to write cgroup.procs of that cgroup and of the nearest one above that the "
         "calling process is in too (cgroups(7)). An ordinary user gets both by delegation (systemd: Delegate=yes).",
     ),
+    ("keyring", EDQUOT): (
+        "key-quota",
+        "The user of the command has as many keys as kernel.keys.maxkeys (root: root_maxkeys) or maxbytes allow: see "
+        "/proc/key-users. Revoke keys that are no longer needed, or raise the limit with sysctl.",
+    ),
     ("owner", EPERM): ("no-cap-setuid", "Becoming another user, who is to own the namespace, takes CAP_SETUID."),
     ("init", EAGAIN): (
         "process-limit",
@@ -109,6 +114,16 @@ CAUSES["open_ns", EACCES] = (
     "changed its ids, or runs a program that is not readable.",
 )
 CAUSES.update({(step, EMFILE): CAUSES["open_ns", EMFILE] for step in ("newuidmap", "newgidmap")})
+CAUSES.update(
+    {
+        ("keyring", errno): (
+            "no-keyctl",
+            "Likely: a seccomp profile, as of containers, refuses keyctl(2), or the kernel was built without it. The "
+            'command cannot use its session keyring either. Leave session_keyring="new" out.',
+        )
+        for errno in (EPERM, ENOSYS)
+    }
+)
 CAUSES["setgroups", EPERM] = (
     "setgroups-denied",
     "setgroups is denied already in this process' own user namespace, or the group id map was written before.",

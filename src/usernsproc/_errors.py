@@ -46,7 +46,7 @@ class UsernsError(OSError):
     """The operation that failed: `setns`, `owner`, `clone`, `open_proc`, `setgroups`,
     `uid_map`, `gid_map`, `newuidmap`, `newgidmap`, `open_ns`, `cgroup`, `on_created`,
     `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`, `setpgid`, `setid`, `init`,
-    `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
+    `keyring`, `capabilities`, `no_new_privs`, `exec`, `read_map`, `open_tree`, `mount_setattr`,
     `move_mount`, `mount_point`, `umount`, `statmount`, `chroot`, `loopback`, or `prepare`
     for what comes before all of them."""
 

@@ -67,6 +67,8 @@ class Plan:
     """A bit for each capability."""
     no_new_privs: bool = False
     cgroup: int = -1
+    session_keyring: int = 0
+    """0: that of the caller; 1: a new one where keyctl(2) may be called; 2: a new one."""
 
     signal_mask: int | None = None
     """A bit for each signal that is blocked; `None`: as in the calling thread."""

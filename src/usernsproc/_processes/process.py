@@ -28,6 +28,7 @@ from .credentials import Credentials
 from .encoding import name_default_encoding
 from .pidfd_popen import PidfdPopen
 from .plan import Plan
+from .session_keyring import session_keyring_mode
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         cgroup: the directory of a cgroup (version 2) to start in, as a path or a
             descriptor. The child is placed there when it is made (`clone3`,
             Linux 5.7), else before the command runs.
+        session_keyring: the session keyring (`session-keyring(7)`) of the command:
+            `"inherit"`, that of the caller, with all keys in it; `"new"`, an empty
+            one that the command owns; `None`: `"new"` when a namespace is joined,
+            unless the system refuses `keyctl(2)` to the command as well, and
+            otherwise `"inherit"`.
         pdeathsig: the signal the command gets when the creating **process** ends,
             also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
             may end: in place of it a native thread keeps the command. The kernel
@@ -221,6 +227,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         no_new_privs: bool = False,
         ambient_caps: Iterable[str | int] = _NONE,
         cgroup: CgroupLike | None = None,
+        session_keyring: str | None = None,
         **popen_options: Any,
     ) -> None:
         _refuse_preexec_fn(popen_args, popen_options)
@@ -254,6 +261,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 plan.write(self._maps)
             if ambient_caps is not _NONE:
                 plan.ambient_caps = capability_mask(ambient_caps)
+            if not (session_keyring is None and joins is NO_JOINS):
+                plan.session_keyring = session_keyring_mode(session_keyring, joins=bool(plan.joins))
             if self._is_holder:
                 _refuse_what_a_command_has(plan)
             super(UsernsProcess, self).__init__(args, *popen_args, **popen_options)
