@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 
-from .._caller import CAP_SETGID, Caller
+from .._caller import CAP_SETGID, CAP_SYS_PTRACE, Caller
 from .._errors import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
 from .._maps.writer import Maps
@@ -79,6 +79,28 @@ class Credentials:
         if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
             return _without_asked_groups(uid, gid, maps, caller, owner, userns)
         return _wanted(uid, gid, groups, maps, caller, owner, userns)
+
+    @classmethod
+    def of_holder(cls, maps: Maps, caller: Caller, userns: Userns) -> Credentials:
+        """Those of a command of which nothing is asked, but never an error.
+
+        Inside root can trace the holder of an unprivileged user, and act with its IDs.
+        A holder of root cannot be traced (see `image_mode()` in the core). Where a map
+        is written later, which takes the IDs of the caller, it keeps these.
+        """
+        is_out_of_reach = caller.uid == 0 and caller.has(CAP_SYS_PTRACE)
+        if is_out_of_reach or userns == "own" or not maps.uid_map or not maps.gid_map:
+            return cls(None, None, None)
+        uid = _holders_id(caller.uid, caller.real_uid, maps.uid_map)
+        gid = _holders_id(caller.gid, caller.real_gid, maps.gid_map)
+        return cls(uid, gid, _unasked_groups(maps, caller, userns, keeps_ids=True))
+
+
+def _holders_id(own_id: int, real_id: int, id_map: IdMap) -> int | None:
+    inside = id_map.to_inside(own_id)
+    if inside is None:
+        return 0 if 0 in id_map else id_map[0].inside
+    return None if real_id == own_id else inside
 
 
 @lru_cache(maxsize=64)

@@ -311,10 +311,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         start_new_session: bool,
         process_group: int,
     ) -> None:
+        plan = self._plan
         if args is None:
+            _take(plan, Credentials.of_holder(self._maps, self._caller, self._userns))
             self._start({})
             return
-        plan = self._plan
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
         plan.argv = command.args
@@ -328,21 +329,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         plan.start_new_session = bool(start_new_session)
         plan.process_group = process_group
         plan.umask = umask
-        self._take_credentials(plan, uid, gid, gids)
+        _take(
+            plan,
+            Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns),
+        )
         self._start({"exec": command.executable, "chdir": cwd})
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
-
-    def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
-        credentials = Credentials.wanted(
-            uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns
-        )
-        if credentials.uid is not None:
-            plan.uid = credentials.uid
-        if credentials.gid is not None:
-            plan.gid = credentials.gid
-        if credentials.groups is not None:
-            plan.set_groups, plan.groups = True, credentials.groups
 
     def _start(self, filenames: dict[str, Any]) -> None:
         plan = self._plan
@@ -503,6 +496,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+def _take(plan: Plan, credentials: Credentials) -> None:
+    if credentials.uid is not None:
+        plan.uid = credentials.uid
+    if credentials.gid is not None:
+        plan.gid = credentials.gid
+    if credentials.groups is not None:
+        plan.set_groups, plan.groups = True, credentials.groups
 
 
 def _death_signal(pdeathsig: int | None) -> int:
