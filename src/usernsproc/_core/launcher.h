@@ -333,8 +333,18 @@ RAW_INLINE void keep_private(const struct launcher_parameters *own)
 	need(own, STEP_stdio, result);
 }
 
+/* An exec by a process whose real ID is not its effective one takes this away, and with
+ * it the files in /proc through which the parent writes the maps. There is no namespace
+ * yet, so no process inside can trace this one. */
+RAW_INLINE void let_the_parent_look(const struct launcher_parameters *own)
+{
+	if (own->is_dumpable && !own->founding.join_count)
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
+}
+
 RAW_INLINE __attribute__((noreturn)) void launch(const struct launcher_parameters *own)
 {
+	let_the_parent_look(own);
 	keep_private(own);
 	found(own);
 	wait_for_parent(own);
