@@ -45,6 +45,7 @@
 	X(setsid)               \
 	X(setpgid)              \
 	X(setid)                \
+	X(keyring)              \
 	X(init)                 \
 	X(capabilities)         \
 	X(no_new_privs)         \
@@ -185,6 +186,7 @@ struct launcher_parameters {
 	int32_t has_group;   /* its creator's process group can be named, where it is */
 	int32_t is_init;    /* the command runs as its child */
 	int32_t report;	    /* a socket; closed by exec */
+	int32_t session_keyring;
 	struct founding founding;
 	struct command command;
 	struct place place;
@@ -224,6 +226,7 @@ struct plan {
 	struct credentials credentials;
 	struct privileges privileges;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
+	int session_keyring; /* 0: inherit; 1: a new one where keyctl(2) may be called; 2: a new one */
 	const uint64_t *signal_mask; /* NULL: that of the calling thread */
 	int death_signal; /* sent when the creating process ends; 0: none */
 	/* Called while the child exists, is mapped and has not gone on; may be

@@ -213,8 +213,24 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 	need(own, step, result);
 }
 
+#ifndef KEYCTL_JOIN_SESSION_KEYRING
+#define KEYCTL_JOIN_SESSION_KEYRING 1
+#endif
+
+/* After the ids: it belongs to them. Where keyctl() is not to be had, the command, which
+ * has the same filter, cannot use the keyring that it keeps. */
+RAW_INLINE void take_session_keyring(const struct launcher_parameters *own)
+{
+	long result = own->session_keyring ? RAW2(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) : 0;
+
+	if (own->session_keyring == 1 && (result == -ENOSYS || result == -EPERM))
+		return;
+	need(own, STEP_keyring, result);
+}
+
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
+	take_session_keyring(own);
 	take_session_of(own);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(1); /* 0 is its lifeline */
@@ -319,6 +335,7 @@ RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 	if (privileges->ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	need(own, STEP_setid, take_ids(&own->credentials));
+	take_session_keyring(own);
 	if (privileges->ambient || has_kept_capabilities(&own->founding))
 		need(own, STEP_capabilities, keep_over_exec(privileges->ambient)); /* and no others */
 	need(own, STEP_no_new_privs, refuse_new_privileges(privileges));

@@ -255,6 +255,7 @@ static const struct field {
 	FIELD("ambient_caps", take_flags, privileges.ambient),
 	FIELD("no_new_privs", take_number, privileges.no_new_privs),
 	FIELD("cgroup", take_number, cgroup),
+	FIELD("session_keyring", take_number, session_keyring),
 	FIELD("signal_mask", take_signal_mask, signal_mask),
 	FIELD("death_signal", take_number, death_signal),
 #undef FIELD

@@ -15,7 +15,7 @@ static int needs_launcher(const struct plan *plan)
 {
 	const struct credentials *wanted = &plan->credentials;
 
-	if (plan->founding.join_count || plan->founding.owner.is_set)
+	if (plan->founding.join_count || plan->founding.owner.is_set || plan->session_keyring)
 		return 1;
 	return !plan->is_alone &&
 	       (plan->is_init || wanted->uid.is_set || wanted->gid.is_set || wanted->set_groups);
@@ -301,6 +301,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.has_group = getpgrp() > 0,
 		.is_init = plan->is_init,
 		.report = child->report,
+		.session_keyring = plan->session_keyring,
 		.founding = plan->founding,
 		.command = plan->command,
 		.place = plan->place,
