@@ -133,7 +133,8 @@ RAW_INLINE long wait_until_readable(int fd)
 	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-/* The parent knows which process we are, and has written the maps, but for a holder.
+/* The parent knows which process we are, and has written the maps, but for a holder that
+ * keeps its IDs.
  * It closes its end when it gives up. */
 RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
@@ -213,6 +214,19 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 	need(own, step, result);
 }
 
+RAW_INLINE long take_ids(const struct credentials *ids)
+{
+	long result = 0;
+
+	if (ids->set_groups)
+		result = RAW2(setgroups, ids->group_count, ids->groups);
+	if (result == 0 && ids->gid.is_set)
+		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
+	if (result == 0 && ids->uid.is_set)
+		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
+	return result;
+}
+
 #ifndef KEYCTL_JOIN_SESSION_KEYRING
 #define KEYCTL_JOIN_SESSION_KEYRING 1
 #endif
@@ -230,6 +244,7 @@ RAW_INLINE void take_session_keyring(const struct launcher_parameters *own)
 
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
+	need(own, STEP_setid, take_ids(&own->credentials));
 	take_session_keyring(own);
 	take_session_of(own);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
@@ -307,19 +322,6 @@ RAW_INLINE void put_init_above(const struct launcher_parameters *own)
 	RAW3(read, ready[0], &byte, 1);
 	RAW1(close, ready[0]);
 	RAW4(rt_sigaction, SIGCHLD, &action, 0, KERNEL_SIGSET_SIZE);
-}
-
-RAW_INLINE long take_ids(const struct credentials *ids)
-{
-	long result = 0;
-
-	if (ids->set_groups)
-		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->gid.is_set)
-		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
-	if (result == 0 && ids->uid.is_set)
-		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
-	return result;
 }
 
 /* A user namespace that it has made took all that would outlive an exec. */

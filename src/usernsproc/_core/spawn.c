@@ -11,14 +11,17 @@
 #include "inline.h"
 #include "report.h"
 
-static int needs_launcher(const struct plan *plan)
+static int takes_ids(const struct plan *plan)
 {
 	const struct credentials *wanted = &plan->credentials;
 
-	if (plan->founding.join_count || plan->founding.owner.is_set || plan->session_keyring)
-		return 1;
-	return !plan->is_alone &&
-	       (plan->is_init || wanted->uid.is_set || wanted->gid.is_set || wanted->set_groups);
+	return wanted->uid.is_set || wanted->gid.is_set || wanted->set_groups;
+}
+
+static int needs_launcher(const struct plan *plan)
+{
+	return plan->founding.join_count || plan->founding.owner.is_set || plan->session_keyring ||
+	       takes_ids(plan) || (plan->is_init && !plan->is_alone);
 }
 
 static int needs_keeper(const struct plan *plan)
@@ -108,7 +111,8 @@ static int release(struct child *child, const struct spawned *spawned, struct fa
 }
 
 /* A holder's maps are written when it already runs alone: nobody who enters
- * the namespace meets our memory, and inside root does not own its program. */
+ * the namespace meets our memory, and inside root does not own its program. One that
+ * takes IDs needs them before. */
 static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	int named = wait_while(0, spawned, NAME_OF_HOLDER);
@@ -117,7 +121,7 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */
 		return fail(failure, STEP_open_proc, -named);
-	return prepare_child(plan, spawned, failure);
+	return takes_ids(plan) ? 0 : prepare_child(plan, spawned, failure);
 }
 
 static void close_end(int *end)
@@ -148,6 +152,8 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 		return blame_child(child, failure);
 	}
 	if (plan->is_alone) {
+		if (takes_ids(plan) && prepare_child(plan, spawned, failure) < 0)
+			return blame_child(child, failure);
 		let_go_on(report[0]);
 		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
 	}
