@@ -72,6 +72,24 @@ with UsernsProcess(uid_map="subids", on_created=lambda process: seen.append(str(
     assert printed == f"['{FIRST}'] True\n"
 
 
+def test_with_a_pid_namespace_too_and_after_an_exception_nothing_is_left() -> None:
+    printed = as_ordinary_user(
+        TELL
+        + """
+before = state()
+with UsernsProcess(uid_map="subids", namespaces=["pid", "time"]) as holder:
+    print(ids(holder)[0])
+for namespaces in ([], ["pid"]):
+    try:
+        UsernsProcess(uid_map="subids", namespaces=namespaces, on_created=lambda process: 1 / 0)
+    except ZeroDivisionError:
+        print("raised")
+assert_unchanged(before)
+"""
+    )
+    assert printed.splitlines() == [f"['{FIRST}']", "raised", "raised"]
+
+
 def test_a_holder_that_joins_is_like_a_command_there() -> None:
     printed = as_ordinary_user(
         TELL
