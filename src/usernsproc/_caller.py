@@ -1,7 +1,8 @@
-"""Who asks: the calling thread's ids, capabilities and user namespace."""
+"""The calling thread as others see it: IDs, groups, capabilities and user namespace."""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 from . import _core
@@ -11,6 +12,7 @@ from ._maps.idmap import IDENTITY, IdMap
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
 CAP_SETUID = 7
+CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
 CAP_SETFCAP = 31
@@ -19,14 +21,28 @@ CAP_SETFCAP = 31
 class Caller:
     """Effective ids and capabilities, and the maps of the caller's own user namespace."""
 
-    __slots__ = ("capabilities", "gid", "gid_map", "uid", "uid_map")
+    __slots__ = ("capabilities", "gid", "gid_map", "groups", "real_gid", "real_uid", "uid", "uid_map")
 
-    def __init__(self, uid: int, gid: int, capabilities: int, uid_map: IdMap, gid_map: IdMap) -> None:
+    def __init__(
+        self,
+        uid: int,
+        gid: int,
+        capabilities: int,
+        uid_map: IdMap,
+        gid_map: IdMap,
+        groups: tuple[int, ...] = (),
+        real_uid: int | None = None,
+        real_gid: int | None = None,
+    ) -> None:
         self.uid = uid
         self.gid = gid
         self.capabilities = capabilities
         self.uid_map = uid_map
         self.gid_map = gid_map
+        self.groups = groups
+        """The supplementary groups."""
+        self.real_uid = uid if real_uid is None else real_uid
+        self.real_gid = gid if real_gid is None else real_gid
 
     @classmethod
     def now(cls) -> Caller:
@@ -34,7 +50,7 @@ class Caller:
             answer = _core.caller()
         except OSError as error:  # of a map in /proc
             raise userns_error("open_proc", error.errno or 0, error.filename) from None
-        return _caller(*answer)
+        return _caller(*answer, os.getuid(), os.getgid())
 
     @property
     def is_initial(self) -> bool:
@@ -46,9 +62,18 @@ class Caller:
 
 
 @lru_cache(maxsize=8)
-def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None) -> Caller:
+def _caller(
+    uid: int,
+    gid: int,
+    capabilities: int,
+    uid_map: str | None,
+    gid_map: str | None,
+    groups: tuple[int, ...],
+    real_uid: int,
+    real_gid: int,
+) -> Caller:
     """A program asks for each namespace it makes, and mostly is as it was: then this is the same object."""
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map))
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
 
 
 def _own_map(text: str | None) -> IdMap:

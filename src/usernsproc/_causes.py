@@ -57,6 +57,11 @@ PROC_READ_ONLY = (
     "/proc is mounted read-only, and ID maps are written through it. Remount it writable, or start the container "
     "without read-only /proc (docker: --security-opt systempaths=unconfined).",
 )
+NO_KEYCTL = (
+    "no-keyctl",
+    "Likely: a seccomp profile, as of containers, refuses keyctl(2), or the kernel was built without it; the command "
+    'cannot use its session keyring then. Omit session_keyring="new".',
+)
 SECCOMP_REFUSED = (
     "seccomp-refused",
     "Likely: a seccomp filter or a security module refuses this system call. Allow it in the profile of the container "
@@ -121,7 +126,6 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("execveat", ENOSYS): too_old("execveat(2)", "3.19"),
     ("pidfd_open", ENOSYS): too_old("pidfd_open(2)", "5.3"),
     ("pidfd_open", EACCES): SECCOMP_REFUSED,
-    ("keyring", ENOSYS): SECCOMP_REFUSED,
     ("keyring", EDQUOT): (
         "key-quota",
         "The quota of keys of this user (kernel.keys.maxkeys, kernel.keys.maxbytes) is reached. Raise it with sysctl, "
@@ -210,7 +214,8 @@ _OF_DESCRIPTORS = (
 CAUSES.update({(step, EMFILE): _OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, EFBIG): _FILE_SIZE for step in ("prepare", "memfd_create")})
-CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open", "keyring")})
+CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open")})
+CAUSES.update({("keyring", errno): NO_KEYCTL for errno in (EPERM, ENOSYS)})
 CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in _MAPS})
 CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in _MAPS})
 CAUSES.update(

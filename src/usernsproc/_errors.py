@@ -242,10 +242,10 @@ def refusal(step: str, objection: Objection) -> IdMapPermissionError:
     return error
 
 
-def credentials_error(step: str, reason: str, cause: str) -> CredentialsError:
+def credentials_error(step: str, reason: str, cause: str, *, remedy: str | None = None) -> CredentialsError:
     """Ids that the kernel would refuse with EPERM or EINVAL, before it is asked; step `setid` or `owner`."""
     error = CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step=step, cause=cause)
-    error.add_note(CREDENTIALS_REMEDIES[step, cause])
+    error.add_note(remedy or CREDENTIALS_REMEDIES[step, cause])
     return error
 
 

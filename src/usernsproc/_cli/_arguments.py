@@ -25,6 +25,12 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cgroup", metavar="DIR", help="the cgroup (version 2) to start in")
     parser.add_argument(
+        "--session-keyring",
+        choices=("new", "inherit"),
+        help="the session keyring of the command: an empty one, or that of the caller with its keys; default: new "
+        "when a namespace is joined, otherwise inherit",
+    )
+    parser.add_argument(
         "--namespaces",
         metavar="KIND[,...]",
         default="",
@@ -68,6 +74,7 @@ def process_options(options: argparse.Namespace) -> dict[str, Any]:
         "no_new_privs": options.no_new_privs,
         "ambient_caps": [name for name in options.ambient_caps.split(",") if name],
         "cgroup": options.cgroup,
+        "session_keyring": options.session_keyring,
         "namespaces": kinds,
         "init": options.init,
         "mount_proc": options.mount_proc,

@@ -294,6 +294,19 @@ RAW_INLINE void take_session_of(const struct launcher_parameters *own)
 	need(own, step, result);
 }
 
+RAW_INLINE long take_ids(const struct credentials *ids)
+{
+	long result = 0;
+
+	if (ids->set_groups)
+		result = RAW2(setgroups, ids->group_count, ids->groups);
+	if (result == 0 && ids->gid.is_set)
+		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
+	if (result == 0 && ids->uid.is_set)
+		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
+	return result;
+}
+
 /* So that nothing of the caller's session keyring can be used in there (keyrings(7)). What a filter
  * refuses here it refuses to the command as well, which then cannot use it. */
 RAW_INLINE void join_session_keyring(const struct launcher_parameters *own)
@@ -310,6 +323,7 @@ RAW_INLINE void join_session_keyring(const struct launcher_parameters *own)
 
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
+	need(own, STEP_setid, take_ids(&own->credentials));
 	join_session_keyring(own);
 	take_session_of(own);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
@@ -340,12 +354,26 @@ RAW_INLINE void reap(long command)
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
  * and so are not dropped, as others are that pid 1 has no handler for. What comes
  * from the terminal (SI_KERNEL) comes to the command as well. */
-RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, long command,
-						   int ready)
+/* The command's arguments and environment: processes of the namespace can read those of process 1. */
+RAW_INLINE void forget_strings(const struct start *start)
+{
+	int vectors = 2;
+
+	for (char *const *word = start->argv; vectors; word++) {
+		if (!*word)
+			vectors--;
+		for (volatile char *letter = *word; letter && *letter; letter++)
+			*letter = 0;
+	}
+}
+
+RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
+						   long command, int ready)
 {
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
 
+	forget_strings(start);
 	/* The command may have become another user meanwhile. No exec takes the rest from us. */
 	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	if (ready != 0)
@@ -367,7 +395,7 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 
 /* Returns in the command alone, when init is what it stays. When that ends the kernel
  * ends all of its namespace, so nothing else needs to. */
-RAW_INLINE void put_init_above(const struct launcher_parameters *own)
+RAW_INLINE void put_init_above(const struct launcher_parameters *own, const struct start *start)
 {
 	struct kernel_sigaction action;
 	int ready[2];
@@ -382,24 +410,11 @@ RAW_INLINE void put_init_above(const struct launcher_parameters *own)
 	pid = raw_fork(SIGCHLD, 0);
 	need(own, STEP_init, pid);
 	if (pid)
-		be_init(own, pid, ready[1]);
+		be_init(own, start, pid, ready[1]);
 	RAW1(close, ready[1]);
 	RAW3(read, ready[0], &byte, 1);
 	RAW1(close, ready[0]);
 	RAW4(rt_sigaction, SIGCHLD, &action, 0, KERNEL_SIGSET_SIZE);
-}
-
-RAW_INLINE long take_ids(const struct credentials *ids)
-{
-	long result = 0;
-
-	if (ids->set_groups)
-		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->gid.is_set)
-		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
-	if (result == 0 && ids->uid.is_set)
-		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
-	return result;
 }
 
 /* A user namespace that it has made took all that would outlive an exec. */
@@ -427,6 +442,15 @@ RAW_INLINE void keep_private(const struct launcher_parameters *own, int fd)
 		need(own, STEP_stdio, RAW3(fcntl, fd, F_SETFD, FD_CLOEXEC));
 }
 
+/* An exec by a process whose real ID is not its effective one takes this away, and with
+ * it the files in /proc through which the parent writes the maps. There is no namespace
+ * yet, so no process inside can trace this one. */
+RAW_INLINE void let_the_parent_look(const struct launcher_parameters *own)
+{
+	if (own->is_dumpable && !own->founding.join_count)
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
+}
+
 RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_parameters *own,
 							   const struct start *start)
 {
@@ -445,6 +469,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 {
 	const struct launcher_parameters *own = hear_parameters(socket_of(start));
 
+	let_the_parent_look(own);
 	keep_private(own, own->report);
 	keep_private(own, own->death.parent_pidfd);
 	keep_private(own, own->cgroup);
@@ -458,7 +483,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 		be_holder(own);
 	become_unprivileged(own);
 	if (own->is_init)
-		put_init_above(own);
+		put_init_above(own, start);
 	take_session_of(own);
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);

@@ -218,10 +218,34 @@ static PyObject *own_map(const char *path)
 	return PyUnicode_FromStringAndSize(text, length);
 }
 
-PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, uid_map, gid_map)\n\n"
+/* The supplementary ones, in the kernel's order. */
+static PyObject *own_groups(void)
+{
+	int count = getgroups(0, NULL);
+	gid_t *groups = count < 0 ? NULL : PyMem_Calloc((size_t)count + 1, sizeof(*groups));
+	PyObject *tuple = NULL;
+
+	if (count >= 0 && !groups)
+		return PyErr_NoMemory();
+	count = count < 0 ? -1 : getgroups(count, groups);
+	if (count < 0)
+		PyErr_SetFromErrno(PyExc_OSError);
+	else
+		tuple = PyTuple_New(count);
+	for (int i = 0; tuple && i < count; i++) {
+		PyObject *group = PyLong_FromUnsignedLong(groups[i]);
+
+		if (!group || PyTuple_SetItem(tuple, i, group) < 0)
+			Py_CLEAR(tuple);
+	}
+	PyMem_Free(groups);
+	return tuple;
+}
+
+PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, uid_map, gid_map, groups)\n\n"
 			 "Effective ids and capabilities of the calling thread; the texts of the\n"
-			 "maps of its user namespace, None in the initial one.\n"
-			 "Keeps the GIL: a few system calls that cannot block.");
+			 "maps of its user namespace, None in the initial one; its supplementary\n"
+			 "groups. Keeps the GIL: a few system calls that cannot block.");
 
 static PyObject *core_caller(PyObject *module, PyObject *ignored)
 {
@@ -234,8 +258,8 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 	if (get_capabilities(&own) == 0)
 		effective = (unsigned long long)own.high.effective << 32 | own.low.effective;
 	if (in_initial_userns())
-		return Py_BuildValue("(kkKOO)", (unsigned long)geteuid(), (unsigned long)getegid(), effective,
-				     Py_None, Py_None);
+		return Py_BuildValue("(kkKOON)", (unsigned long)geteuid(), (unsigned long)getegid(), effective,
+				     Py_None, Py_None, own_groups());
 	uid_map = own_map("/proc/self/uid_map");
 	if (!uid_map)
 		return NULL;
@@ -244,8 +268,8 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 		Py_DECREF(uid_map);
 		return NULL;
 	}
-	return Py_BuildValue("(kkKNN)", (unsigned long)geteuid(), (unsigned long)getegid(), effective, uid_map,
-			     gid_map);
+	return Py_BuildValue("(kkKNNN)", (unsigned long)geteuid(), (unsigned long)getegid(), effective, uid_map,
+			     gid_map, own_groups());
 }
 
 PyDoc_STRVAR(exit_status_doc, "exit_status(pidfd) -> int\n\n"

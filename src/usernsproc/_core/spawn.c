@@ -12,18 +12,21 @@
 #include "inline.h"
 #include "report.h"
 
+static int takes_ids(const struct plan *plan)
+{
+	const struct credentials *ids = &plan->credentials;
+
+	return ids->uid.is_set || ids->gid.is_set || ids->set_groups;
+}
+
 /* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
  * memory, or would change the caller with itself. */
 static int needs_launcher(const struct plan *plan)
 {
-	const struct credentials *ids = &plan->credentials;
-
 	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
-	    plan->privileges.session_keyring)
+	    plan->privileges.session_keyring || takes_ids(plan))
 		return 1;
-	if (plan->is_alone)
-		return 0;
-	return plan->between || plan->is_init || ids->uid.is_set || ids->gid.is_set || ids->set_groups;
+	return !plan->is_alone && (plan->between || plan->is_init);
 }
 
 /* It starts others of the same parent, one after the other. */
@@ -104,7 +107,8 @@ static int release(const struct plan *plan, struct child *child, const struct sp
 	return 0;
 }
 
-/* A holder's maps are written when it already runs alone: root inside does not own its program. */
+/* A holder's maps are written when it already runs alone: root inside does not own its program. One that
+ * takes IDs needs them before. */
 static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
 	int named = wait_while(0, spawned, NAME_OF_HOLDER);
@@ -113,7 +117,7 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */
 		return fail(failure, STEP_open_proc, -named);
-	return prepare_child(plan, spawned, failure);
+	return takes_ids(plan) ? 0 : prepare_child(plan, spawned, failure);
 }
 
 static void close_end(int *end)
@@ -144,6 +148,8 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 		return blame_child(child, failure);
 	}
 	if (plan->is_alone) {
+		if (takes_ids(plan) && prepare_child(plan, spawned, failure) < 0)
+			return blame_child(child, failure);
 		let_go_on(report[0]);
 		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
 	}

@@ -28,9 +28,11 @@ pidfd, a pid), which stands for each of its namespaces that differs from the cal
 class Joins:
     """Namespaces to enter, in order, by descriptors that live as long as the block of `opened`."""
 
-    def __init__(self, namespaces: Sequence[Namespace], userns: Namespace | None) -> None:
+    def __init__(self, namespaces: Sequence[Namespace], userns: Namespace | None, *, is_own: bool = False) -> None:
         self.userns = userns
         """The user namespace of the command, an existing one; `None`: a new one is made."""
+        self.is_own = is_own
+        """Whether that is the caller's, and is not entered."""
         self._namespaces = namespaces
 
     @property
@@ -48,10 +50,10 @@ class Joins:
     def maps(self, caller: Caller) -> Maps:
         """What inside and outside mean in `userns`, seen from the calling process."""
         assert self.userns is not None
+        if self.is_own:
+            here = self.userns._read_maps()
+            return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), here.setgroups)
         with Namespace.current() as current:
-            if self.userns == current:
-                here = self.userns._read_maps()
-                return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), here.setgroups)
             return _seen_from(current, self.userns)
 
 
@@ -85,7 +87,11 @@ def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
                 if known != namespace:
                     raise ValueError(f"join has two namespaces of the kind {namespace.kind}: {known} and {namespace}")
         userns = found.pop(NamespaceKind.USER, None)
-        yield Joins(_in_order(list(found.values()), userns), userns)
+        others = list(found.values())
+        if userns is None or _is_current(userns):
+            yield Joins(others, userns, is_own=userns is not None)
+        else:
+            yield Joins(_in_order(others, userns), userns)
 
 
 def _stands_for_no_namespace(target: object) -> TypeError:
@@ -138,14 +144,14 @@ def _above_stdio(namespace: Namespace) -> Namespace:
     return above
 
 
-def _in_order(others: list[Namespace], userns: Namespace | None) -> list[Namespace]:
+def _is_current(userns: Namespace) -> bool:
+    with Namespace.current() as current:
+        return userns == current
+
+
+def _in_order(others: list[Namespace], userns: Namespace) -> list[Namespace]:
     """Those owned outside first, while there still are rights over them; then the user
     namespace; then those that it gives rights over."""
-    if userns is None:
-        return others
-    with Namespace.current() as current:
-        if userns == current:
-            return others
     inner = [n for n in others if _is_within(n, userns)]
     return [*(n for n in others if n not in inner), userns, *inner]
 

@@ -462,8 +462,8 @@ class WrittenMaps:
 
 
 def own_setgroups() -> str:
-    with at_step("open_proc"), open("/proc/thread-self/setgroups", encoding="utf-8") as file:
-        return file.read().strip()
+    with at_step("open_proc"), open("/proc/thread-self/setgroups", "rb") as file:  # a codec might have to be loaded
+        return file.read().strip().decode("ascii")
 
 
 def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:

@@ -48,6 +48,7 @@ class CommandOptions(TypedDict, total=False):
     no_new_privs: bool
     ambient_caps: Iterable[str | int]
     cgroup: CgroupLike | None
+    session_keyring: str | None
 
 
 class StreamOptions(CommandOptions, total=False):

@@ -29,6 +29,7 @@ from .encoding import name_default_encoding
 from .patience import FOREVER, Patience
 from .pidfd_popen import PidfdPopen
 from .plan import Plan
+from .session_keyring import session_keyring_mode
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from .._namespaces.join import JoinLike, Joins
     from .cgroup import CgroupLike
+    from .credentials import Userns
     from .options import ProcessOptions
 
 __all__ = ["UsernsProcess"]
@@ -69,8 +71,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
         user: an id **inside**. Left out while the own id is not mapped, the
             command becomes inside 0.
-        group: likewise; the command then has no supplementary groups.
-        extra_groups: ids **inside**.
+        group: likewise.
+        extra_groups: ids **inside**. If omitted, the command has those supplementary
+            groups of the caller that the group map contains; without a group map,
+            all of them. `setgroups="deny"` forbids to drop a group.
         namespaces: further kinds to make together with the user namespace, and owned
             by it: `("mnt", "net", …)`, see `NamespaceKind`. With `"pid"`, the command
             is pid 1 of its pid namespace; see `init`.
@@ -104,6 +108,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         cgroup: the directory of a cgroup (version 2) to start in, as a path or a
             descriptor. The child is placed there when it is made (`clone3`,
             Linux 5.7), else before the command runs.
+        session_keyring: the session keyring (`session-keyring(7)`) of the command:
+            `"inherit"`, that of the caller, with all keys in it; `"new"`, an empty
+            one that the command owns; `None`: `"new"` when a namespace is joined,
+            unless the system refuses `keyctl(2)` to the command as well, and
+            otherwise `"inherit"`.
         pdeathsig: the signal the command gets when the creating **process** ends,
             also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
             may end: in place of it a native thread keeps the command. The kernel
@@ -134,6 +143,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     _maps: Maps
     _owner: int | None
+    _userns: Userns
     _patience: Patience = FOREVER
 
     @classmethod
@@ -227,6 +237,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         no_new_privs: bool = False,
         ambient_caps: Iterable[str | int] = _NONE,
         cgroup: CgroupLike | None = None,
+        session_keyring: str | None = None,
         **popen_options: Any,
     ) -> None:
         _refuse_preexec_fn(popen_args, popen_options)
@@ -256,11 +267,14 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._owner = None if owner is None else checked_owner(owner, self._caller)
             if self._owner is not None:
                 plan.owner = self._owner
+            self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
             if joins.userns is None:
                 plan.write(self._maps)
             if ambient_caps is not _NONE:
                 plan.ambient_caps = capability_mask(ambient_caps)
+            if not (session_keyring is None and joins is NO_JOINS):
+                plan.session_keyring = session_keyring_mode(session_keyring, joins=bool(plan.joins))
             if self._is_holder:
                 _refuse_what_a_command_has(plan)
             super(UsernsProcess, self).__init__(args, *popen_args, **popen_options)
@@ -314,10 +328,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         start_new_session: bool,
         process_group: int,
     ) -> None:
+        plan = self._plan
         if args is None:
+            _take(plan, Credentials.of_holder(self._maps, self._caller, self._userns))
             self._start({})
             return
-        plan = self._plan
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
         plan.argv = command.args
@@ -331,19 +346,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         plan.start_new_session = bool(start_new_session)
         plan.process_group = process_group
         plan.umask = umask
-        self._take_credentials(plan, uid, gid, gids)
+        _take(
+            plan,
+            Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns),
+        )
         self._start({"exec": command.executable, "chdir": cwd})
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
-
-    def _take_credentials(self, plan: Plan, uid: int | None, gid: int | None, gids: list[int] | None) -> None:
-        credentials = Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner)
-        if credentials.uid is not None:
-            plan.uid = credentials.uid
-        if credentials.gid is not None:
-            plan.gid = credentials.gid
-        if credentials.groups is not None:
-            plan.set_groups, plan.groups = True, credentials.groups
 
     def _start(self, filenames: dict[str, Any]) -> None:
         plan = self._plan
@@ -505,6 +514,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+def _take(plan: Plan, credentials: Credentials) -> None:
+    if credentials.uid is not None:
+        plan.uid = credentials.uid
+    if credentials.gid is not None:
+        plan.gid = credentials.gid
+    if credentials.groups is not None:
+        plan.set_groups, plan.groups = True, credentials.groups
 
 
 def _death_signal(pdeathsig: int | None) -> int:
