@@ -351,9 +351,6 @@ RAW_INLINE void reap(long command)
 			leave_as(status);
 }
 
-/* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
- * and so are not dropped, as others are that pid 1 has no handler for. What comes
- * from the terminal (SI_KERNEL) comes to the command as well. */
 /* The command's arguments and environment: processes of the namespace can read those of process 1. */
 RAW_INLINE void forget_strings(const struct start *start)
 {
@@ -367,6 +364,9 @@ RAW_INLINE void forget_strings(const struct start *start)
 	}
 }
 
+/* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
+ * and so are not dropped, as others are that pid 1 has no handler for. What comes
+ * from the terminal (SI_KERNEL) comes to the command as well. */
 RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
 						   long command, int ready)
 {
