@@ -28,7 +28,12 @@ class Caller:
 
     @classmethod
     def now(cls) -> Caller:
-        return _caller(*_core.caller())
+        try:
+            return _caller(*_core.caller())
+        except OSError as error:
+            from ._procdir import proc_error
+
+            raise proc_error("open_proc", error, "/proc/self") from None
 
     def has(self, capability: int) -> bool:
         return bool(self.capabilities >> capability & 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, ESRCH, EUSERS, EXDEV
 
 # The one table of causes: (step, errno) -> (cause, likely cause and the least
 # far-reaching remedy).
@@ -90,7 +90,16 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("init", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
     ("open_proc", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),
-    ("open_proc", ENOENT): ("no-proc", "Likely: /proc is not mounted here. Id maps can only be written through it."),
+    ("open_proc", ENOENT): (
+        "no-proc",
+        "Likely: /proc is not mounted here, or was mounted for a PID namespace that this process is not in. ID maps "
+        "can only be written through it.",
+    ),
+    ("open_proc", EXDEV): (
+        "proc-forged",
+        "/proc is not the root of a procfs here, or another file is mounted over a file in it, so its contents cannot "
+        "be trusted. Call this in a mount namespace whose /proc is genuine, or unmount what covers it.",
+    ),
     ("open_proc", ESRCH): ("child-killed", "The child was killed from outside before its maps were written."),
     ("on_created", ESRCH): ("child-killed", "The child was killed from outside before it ran the program."),
     ("open_ns", EMFILE): ("open-files-limit", "RLIMIT_NOFILE (ulimit -n) is reached."),

@@ -13,6 +13,8 @@
  *   image.c       makes such a program, as a sealed memfd
  *   stack.c       memory for a child that shares ours; signal masks
  *   procfs.c      /proc/PID as a directory, maps, liveness
+ *   proven_proc.c /proc itself: files of a genuine procfs, namespaces
+ *   beneath.h     a file beneath a directory, on the same mount
  *   rawsys.h      system calls without libc
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
@@ -69,7 +71,10 @@ struct maps {
 int fail(struct failure *failure, enum step step, int error);
 pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
+int open_proc_dir_of(int pidfd); /* or a negative errno; it may have lost its pid meanwhile */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
+int fail_in_proc(struct failure *failure, enum step step, int error); /* of what was opened there */
+int open_ns(int pidfd, int proc_dir, struct failure *failure); /* the user namespace */
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int has_ended_within(int pidfd, int milliseconds); /* -1: whenever */
 int has_ended(int pidfd);
@@ -196,8 +201,9 @@ struct launcher_parameters {
 	char name[16], init_name[16];
 };
 
+/* Paths in the procfs on its fd 2. */
 struct map_reader_parameters {
-	char uid_map[24], gid_map[24], setgroups[24];
+	char files[3][16];
 };
 
 /* image.c: whether the caller can do without its children being dumpable. */

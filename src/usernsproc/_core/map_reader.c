@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "foster.h"
+#include "proven_proc.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
 
@@ -56,15 +57,13 @@ static ssize_t read_told_maps(int from, int pidfd, char *buffer, size_t size, st
 
 /* A program of ours enters the namespace and tells. Not a child in our memory:
  * whoever is root in there could look into it. */
-static pid_t start_map_reader(struct child *child, struct foster *foster, int userns, int *from,
+static pid_t start_map_reader(struct child *child, struct foster *foster, int userns, int proc, int *from,
 			      int *pidfd, struct failure *failure)
 {
 	static const struct map_reader_parameters parameters = {
-		.uid_map = "/proc/self/uid_map",
-		.gid_map = "/proc/self/gid_map",
-		.setgroups = "/proc/self/setgroups",
+		.files = {"self/uid_map", "self/gid_map", "self/setgroups"},
 	};
-	struct plan plan = {.stdio = {userns, -1, -1}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
+	struct plan plan = {.stdio = {userns, -1, proc}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
 			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	struct birth birth = {.child = child, .cgroup = -1, .pid = -1, .pidfd = -1};
 	int report[2] = {-1, -1}, on_disk = 0;
@@ -93,10 +92,14 @@ static pid_t start_map_reader(struct child *child, struct foster *foster, int us
 static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
 			    struct failure *failure)
 {
-	int from = -1, pidfd = -1;
+	int from = -1, pidfd = -1, proc = open_proc_root();
 	ssize_t length = -1;
-	pid_t pid = start_map_reader(child, foster, userns, &from, &pidfd, failure);
+	pid_t pid;
 
+	if (proc < 0)
+		return fail(failure, STEP_open_proc, -proc);
+	pid = start_map_reader(child, foster, userns, proc, &from, &pidfd, failure);
+	close(proc);
 	if (pid > 0) {
 		if (child->failure.step != STEP_none)
 			*failure = child->failure;

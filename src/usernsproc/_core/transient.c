@@ -27,9 +27,7 @@ static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, const str
 		close(proc_dir);
 		return fail(failure, STEP_on_created, 0);
 	}
-	userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
-	if (userns < 0)
-		fail(failure, STEP_open_ns, errno);
+	userns = open_ns(pidfd, proc_dir, failure);
 	close(proc_dir);
 	return userns;
 }
@@ -102,9 +100,7 @@ static int in_holder(struct foster *foster, uint32_t owner, const struct maps *m
 		return -1;
 	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
 	if (proc_dir >= 0) {
-		userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
-		if (userns < 0)
-			fail(failure, STEP_open_ns, errno);
+		userns = open_ns(spawned.pidfd, proc_dir, failure);
 		close(proc_dir);
 	}
 	if (userns < 0)

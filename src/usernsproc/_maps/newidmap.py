@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import select
-from errno import ENOENT, EPERM, ESRCH
+from errno import ENOENT, EPERM, ESRCH, EXDEV
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from .._causes import TOOL_CAUSES
@@ -110,6 +110,8 @@ def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:
         return read_id_map(proc_dir, step)
     except OSError as error:
         _refuse_ended(pidfd)
+        if error.errno == EXDEV:
+            raise
         raise userns_error(step, error.errno or 0) from None
 
 

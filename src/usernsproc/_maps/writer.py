@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._errors import IdMapError, Objection, refusal, userns_error
+from .._procdir import proc_error, read_in
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
@@ -304,7 +305,7 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
     data = text.encode("ascii")
     try:
-        fd = os.open(step, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+        fd = _core.open_in(proc_dir, step, os.O_WRONLY)
         try:
             written = os.write(fd, data)
         finally:
@@ -314,7 +315,7 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
             _say_if_it_is_too_late(proc_dir, step)
         elif error.errno == EACCES and _has_ended(proc_dir):  # then its files are root's
             raise userns_error("open_proc", ESRCH, cause="process-gone", note="The process has ended.") from None
-        raise userns_error(step, error.errno or 0) from None
+        raise proc_error(step, error) from None
     if written != len(data):
         raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")
 
@@ -330,16 +331,10 @@ def _say_if_it_is_too_late(proc_dir: int, step: str) -> None:
 def _has_ended(proc_dir: int) -> bool:
     """Also of a zombie, which is still in `/proc`."""
     try:
-        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-        with open(fd, encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
+        return read_in(proc_dir, "stat").rpartition(")")[2].split()[0] in ("Z", "X")
     except ProcessLookupError:
         return True
 
 
 def _is_written(proc_dir: int, step: str) -> bool:
-    fd = os.open(step, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_dir)
-    try:
-        return bool(os.read(fd, 1))
-    finally:
-        os.close(fd)
+    return bool(read_in(proc_dir, step))

@@ -9,6 +9,7 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
+from .._procdir import list_in, own_namespace_status
 from .kind import NamespaceKind
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -79,8 +80,7 @@ class Entered:
         """Before the thread has moved: afterwards nothing leads there."""
         try:
             # Without a bytecode between the opening and the record of it, no signal handler can raise there.
-            link = f"/proc/thread-self/ns/{_LINK.get(self._kind, self._kind)}"
-            self._fds += map(os.open, (link,), (os.O_RDONLY | os.O_CLOEXEC,))
+            self._fds += map(_core.own_namespace, (_LINK.get(self._kind, self._kind),))
             if self._kind is MNT:
                 self._fds += map(os.open, ("/", "."), (os.O_PATH | os.O_CLOEXEC,) * 2)
         except OSError as error:
@@ -246,7 +246,7 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
         return None, None
     if kind is USER and _is_current(namespace):
         return "already-there", "The calling thread is in this user namespace already."
-    if kind in (USER, TIME) and len(os.listdir("/proc/self/task")) > 1:
+    if kind in (USER, TIME) and _thread_count() > 1:
         return "threads", (
             f"A process with several threads cannot enter a {kind} namespace. "
             "Start a command in it (UsernsProcess with join=), or do it in a child process."
@@ -262,6 +262,14 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
     return None, None
 
 
+def _thread_count() -> int:
+    root = _core.open_proc(".", os.O_PATH)
+    try:
+        return len(list_in(root, "self/task"))
+    finally:
+        os.close(root)
+
+
 def _is_current(namespace: Namespace) -> bool:
-    own, other = os.stat(f"/proc/thread-self/ns/{namespace.kind}"), os.fstat(namespace.fileno())
+    own, other = own_namespace_status(namespace.kind), os.fstat(namespace.fileno())
     return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)

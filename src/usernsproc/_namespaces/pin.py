@@ -8,6 +8,7 @@ from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
 from .._errors import userns_error
+from .._procdir import descriptor_path, own_namespace_status
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ def unpin(path: Path) -> None:
 
 def nsfs_device() -> int:
     """The device number of all namespaces: what tells them from other files."""
-    try:
-        return os.stat("/proc/thread-self/ns/user").st_dev
-    except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, "/proc/thread-self/ns/user") from None
+    return own_namespace_status("user").st_dev
 
 
 class _MountPoint:
@@ -183,7 +181,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor: that it is this mount and no other. Detached, since the descriptor
     keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
     try:
-        _core.umount2(f"/proc/thread-self/fd/{fd}".encode(), MNT_DETACH)
+        _core.umount2(descriptor_path(fd).encode(), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:
