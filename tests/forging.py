@@ -188,8 +188,14 @@ class Scene:
 
     def assert_victim_is_untouched(self) -> None:
         for name in ("uid_map", "gid_map"):
-            with open(os.open(name, os.O_RDONLY, dir_fd=self.victim_dir)) as file:
-                assert file.read() == "", f"{name} of another process was written"
+            assert self._of_victim(name) == "", f"{name} of another process was written"
+
+    def setgroups_of_victim(self) -> str:
+        return self._of_victim("setgroups")
+
+    def _of_victim(self, name: str) -> str:
+        with open(os.open(name, os.O_RDONLY, dir_fd=self.victim_dir)) as file:
+            return file.read()
 
 
 def forge(name: str, scene: Scene) -> frozenset[str]:
