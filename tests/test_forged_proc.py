@@ -60,6 +60,32 @@ def test_all_works_without_openat2(errno: str, script: Script) -> None:
     )
 
 
+@pytest.mark.parametrize("openat2", ["is there", "ENOSYS"])
+def test_without_the_requests_of_pidfds_namespaces_are_found_by_proven_links(openat2: str, script: Script) -> None:
+    """Linux before 6.11. All works; with a forged /proc no namespace is given out."""
+    script(
+        """
+        import errno, sys
+        from forging import *
+        from usernsproc import NamespaceKind
+        own_mount_namespace()
+        refuse_requests_of_pidfds()
+        if sys.argv[1] != "is there":
+            refuse_openat2(getattr(errno, sys.argv[1]))
+        scene = Scene()
+        scene.assert_refused(*scene.attempts())
+        for kind in NamespaceKind:
+            with Namespace.of(scene.joined, kind) as found, Namespace.current(kind) as own:
+                assert (found != own) == (kind in ("user", "net")), kind
+        forge("tmpfs over /proc", scene)
+        scene.needs_proc = True
+        scene.assert_refused()
+        assert {outcome(find) for find in scene.namespaces().values()} == {"refused"}
+        """,
+        openat2,
+    )
+
+
 @pytest.mark.root
 def test_root_in_a_hostile_mount_namespace_writes_nobodys_map(script: Script) -> None:
     """An unprivileged user forges /proc in a mount namespace of its own, and root enters that. Before, root wrote the
