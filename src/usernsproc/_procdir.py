@@ -104,12 +104,12 @@ def own_namespace_status(name: str) -> os.stat_result:
     """
     try:
         fd = _core.own_namespace(name)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
 
 
 def descriptor_path(fd: int) -> str:

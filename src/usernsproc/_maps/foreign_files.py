@@ -9,7 +9,7 @@ from errno import EPERM
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import own_namespace_status
+from .._procdir import own_namespace_status, proc_error
 
 
 def refuse_foreign_files(path: str) -> None:
@@ -19,8 +19,11 @@ def refuse_foreign_files(path: str) -> None:
         PermissionError: the calling thread has entered such a mount namespace (`EPERM`, step
             `prepare`, cause `foreign-mount-namespace`).
     """
-    if not _is_mount_namespace_foreign():
-        return
+    try:
+        if not _is_mount_namespace_foreign():
+            return
+    except OSError as error:
+        raise proc_error("prepare", error, path) from None
     note = (
         "The mount namespace of the calling thread belongs to a user namespace below its own, whose root controls "
         "this file. Call this before the thread enters the mount namespace, or run a command in it with join=."

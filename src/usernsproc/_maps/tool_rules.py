@@ -70,12 +70,12 @@ def _is_dumpable(caller: Caller) -> bool:
     path = "self/environ"
     try:
         fd = _core.open_proc(path, os.O_PATH)
+        try:
+            return os.fstat(fd).st_uid == caller.uid
+        finally:
+            os.close(fd)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{path}") from None
-    try:
-        return os.fstat(fd).st_uid == caller.uid
-    finally:
-        os.close(fd)
 
 
 def _as_the_tool_writes_it(id_map: IdMap) -> str:
