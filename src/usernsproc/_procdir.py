@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 ProcessLike: TypeAlias = "HasFileno | int"
 """A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
 
-_READ = os.O_RDONLY
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -43,10 +42,9 @@ def proc_error(step: str, error: OSError, filename: object = None) -> UsernsErro
 # ---- files of /proc ----
 
 
-def read_text(fd: int) -> str:
-    """What a file of `/proc` says; closes it."""
-    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+def read_in(directory: int, path: str) -> str:
+    """The text of a file in an open directory of `/proc`, such as that of a process; -1: in `/proc`."""
+    return os.fsdecode(_core.read_file(directory, path))
 
 
 def read_proc(path: str) -> str:
@@ -56,18 +54,33 @@ def read_proc(path: str) -> str:
         UsernsError: step `open_proc`.
     """
     try:
-        return read_text(_core.open_proc(path, _READ))
+        return read_in(-1, path)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def list_in(directory: int, path: str) -> list[str]:
     """The names in a directory of an open directory of `/proc`."""
-    fd = _core.open_in(directory, path, _READ_DIRECTORY)
+    # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+    [fd] = map(_core.open_in, (directory,), (path,), (_READ_DIRECTORY,))
     try:
         return os.listdir(fd)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def opened_root() -> Generator[int]:
+    """The root of `/proc`, for many looks.
+
+    Raises:
+        OSError: as `open(2)`; `EXDEV`: it is forged.
+    """
+    [root] = map(_core.open_proc, (".",), (os.O_PATH,))  # as above
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def read_sysctl(name: str) -> str:
@@ -82,32 +95,26 @@ def read_sysctl(name: str) -> str:
     """
     path = f"sys/{name}"
     try:
-        return read_text(_core.open_proc(path, _READ))
+        return read_in(-1, path)
     except OSError as error:
         if error.errno != EXDEV:
             raise
-    root = _core.open_proc(".", os.O_PATH)
-    try:
-        with open(os.open(path, _READ | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root), encoding="utf-8") as file:
+    with opened_root() as root:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(path, encoding="utf-8", opener=lambda path, _: os.open(path, flags, dir_fd=root)) as file:
             if os.fstat(file.fileno()).st_dev != os.fstat(root).st_dev:
                 raise OSError(EXDEV, os.strerror(EXDEV), f"/proc/{path}")
             return file.read()
-    finally:
-        os.close(root)
 
 
-def own_namespace_status(name: str) -> os.stat_result:
+def own_namespace_identity(name: str) -> tuple[int, int]:
     """Device and inode of a namespace of the calling thread, by the name of its link.
 
     Raises:
         UsernsError: step `open_proc`.
     """
     try:
-        fd = _core.own_namespace(name)
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+        return _core.own_namespace_identity(name)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
 
@@ -122,7 +129,7 @@ def descriptor_path(fd: int) -> str:
         OSError: as `open(2)`.
     """
     path = f"thread-self/fd/{fd}"
-    os.close(_core.open_proc(path, os.O_PATH | os.O_NOFOLLOW))
+    _core.read_link(-1, path)
     return f"/proc/{path}"
 
 
@@ -152,7 +159,7 @@ def _gone(pid: int | None) -> UsernsError:
 def _pid_in_fdinfo(fd: int) -> int | None:
     path = f"thread-self/fdinfo/{fd}"
     try:
-        text = read_text(_core.open_proc(path, _READ))
+        text = read_in(-1, path)
     except FileNotFoundError:
         _refuse_without_proc(f"/proc/{path}")
         return None
@@ -164,7 +171,6 @@ def _pid_in_fdinfo(fd: int) -> int | None:
 def _refuse_without_proc(filename: str) -> None:
     """Where a file is missing because there is no `/proc` at all, or one in which this thread is not to be seen."""
     try:
-        os.close(_core.open_proc("thread-self", os.O_PATH | os.O_NOFOLLOW))
         _core.read_link(-1, "thread-self")
     except OSError as error:
         raise proc_error("open_proc", error, filename) from None
@@ -215,7 +221,7 @@ def _is_program(pid: int) -> bool:
     """Whether there is such a process, other than a kernel thread: nobody asks for the
     namespaces of these, and on a host they have the low pids, which descriptors have too."""
     try:
-        flags = int(read_text(_core.open_proc(f"{pid}/stat", _READ)).rpartition(")")[2].split()[6])
+        flags = int(read_in(-1, f"{pid}/stat").rpartition(")")[2].split()[6])
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError as error:
@@ -261,11 +267,6 @@ def opened_proc_dir(process: ProcessLike) -> Generator[int]:
             yield proc_dir
         finally:
             os.close(proc_dir)
-
-
-def read_in(proc_dir: int, name: str) -> str:
-    """The text of a file of a process."""
-    return read_text(_core.open_in(proc_dir, name, _READ))
 
 
 def read_id_map(proc_dir: int, name: str) -> IdMap:

@@ -3,11 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "inline.h"
 #include "proven_proc.h"
+
+/* Grows for longer files; a page is enough for most, and for a map of many ranges twice that. */
+#define FIRST_SIZE 0x1000
 
 /* Of a descriptor, or a negative errno. */
 static PyObject *opened(int fd)
@@ -104,6 +108,57 @@ static PyObject *core_read_link(PyObject *module, PyObject *arguments)
 	return length < 0 ? opened((int)length) : PyBytes_FromStringAndSize(text, length);
 }
 
+/* All that is in the file: NULL with errno; a file of /proc does not tell its size. */
+static char *read_whole(int fd, size_t *length)
+{
+	size_t size = FIRST_SIZE;
+	char *text = NULL, *more;
+	ssize_t part = 1;
+
+	for (*length = 0; part > 0; size *= 2) {
+		more = realloc(text, size);
+		if (!more)
+			break;
+		text = more;
+		while (*length < size && (part = read(fd, text + *length, size - *length)) > 0)
+			*length += (size_t)part;
+	}
+	if (part == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+PyDoc_STRVAR(read_file_doc, "read_file(directory, path) -> bytes\n\n"
+			    "All of a file in a directory of /proc; -1: in /proc. No descriptor that an\n"
+			    "exception of a signal handler could lose.");
+
+static PyObject *core_read_file(PyObject *module, PyObject *arguments)
+{
+	int directory, fd, error = 0;
+	size_t length = 0;
+	char *text = NULL;
+	const char *path;
+	PyObject *bytes;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "is:read_file", &directory, &path))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	fd = directory < 0 ? open_proc(path, O_RDONLY) : open_in(directory, path, O_RDONLY);
+	if (fd >= 0) {
+		text = read_whole(fd, &length);
+		error = errno;
+		close(fd);
+	}
+	Py_END_ALLOW_THREADS
+	if (!text)
+		return opened(fd < 0 ? fd : -error);
+	bytes = PyBytes_FromStringAndSize(text, (Py_ssize_t)length);
+	free(text);
+	return bytes;
+}
+
 PyDoc_STRVAR(open_namespace_link_doc, "open_namespace_link(directory, path) -> fd\n\n"
 				      "The namespace at a link in a directory of /proc; -1: in /proc.");
 
@@ -155,61 +210,72 @@ static PyObject *core_own_namespace(PyObject *module, PyObject *arguments)
 	return opened(fd);
 }
 
+/* An errno, or 0. */
+static int find_own_namespace(const char *name, struct stat *status)
+{
+	int fd = open_own_namespace(name), error = 0;
+
+	if (fd < 0)
+		return -fd;
+	if (fstat(fd, status) < 0)
+		error = errno;
+	close(fd);
+	return error;
+}
+
+PyDoc_STRVAR(own_namespace_identity_doc, "own_namespace_identity(name) -> (device, inode)");
+
+static PyObject *core_own_namespace_identity(PyObject *module, PyObject *arguments)
+{
+	struct stat status;
+	const char *name;
+	int error;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "s:own_namespace_identity", &name))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	error = find_own_namespace(name, &status);
+	Py_END_ALLOW_THREADS
+	if (error)
+		return opened(-error);
+	return Py_BuildValue("KK", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+}
+
 /* ---- the caller ---- */
 
 /* The initial user namespace has a fixed number (PROC_USER_INIT_INO). All threads of a
  * process share one user namespace. -1: errno is set. */
 static int in_initial_userns(void)
 {
-	int own = open_own_namespace("user"), result = -1;
 	struct stat status;
+	int error = find_own_namespace("user", &status);
 
-	if (own < 0) {
-		errno = -own;
-		return own == -ENOENT ? 1 : -1; /* no /proc, or a kernel without user namespaces */
-	}
-	if (fstat(own, &status) == 0)
-		result = status.st_ino == 4026531837u;
-	close(own);
-	return result;
+	if (!error)
+		return status.st_ino == 4026531837u;
+	errno = error;
+	return error == ENOENT ? 1 : -1; /* no /proc, or a kernel without user namespaces */
 }
 
-/* A map of 340 ranges has 340 lines of 33 bytes. */
-#define MAP_SIZE 0x4000
-
-static ssize_t read_all(const char *path, char *text)
-{
-	ssize_t length = 0, part = 0;
-	int fd = open_proc(path, O_RDONLY);
-
-	if (fd < 0) {
-		errno = -fd;
-		return -1;
-	}
-	while (length < MAP_SIZE && (part = read(fd, text + length, (size_t)(MAP_SIZE - length))) > 0)
-		length += part;
-	close(fd);
-	return part < 0 ? -1 : length;
-}
-
-/* Not on the stack: a thread's may be small. Without a /proc the map is not known: what
- * needs it fails at its own step. */
+/* Without a /proc the map is not known: what needs it fails at its own step. */
 static PyObject *own_map(const char *path)
 {
-	char *text = PyMem_Malloc(MAP_SIZE);
+	int fd = open_proc(path, O_RDONLY), error;
 	PyObject *map = NULL;
-	ssize_t length;
+	size_t length;
+	char *text;
 
+	if (fd == -ENOENT)
+		return Py_NewRef(Py_None);
+	if (fd < 0)
+		return opened(fd);
+	text = read_whole(fd, &length);
+	error = errno;
+	close(fd);
 	if (!text)
-		return PyErr_NoMemory();
-	length = read_all(path, text);
-	if (length >= 0)
-		map = PyUnicode_FromStringAndSize(text, length);
-	else if (errno == ENOENT)
-		map = Py_NewRef(Py_None);
-	else
-		PyErr_SetFromErrno(PyExc_OSError);
-	PyMem_Free(text);
+		return opened(-error);
+	map = PyUnicode_FromStringAndSize(text, (Py_ssize_t)length);
+	free(text);
 	return map;
 }
 
@@ -252,6 +318,8 @@ static PyMethodDef proc_calls[] = {
 	{"open_in", core_open_in, METH_VARARGS, open_in_doc},
 	{"reopen", core_reopen, METH_VARARGS, reopen_doc},
 	{"read_link", core_read_link, METH_VARARGS, read_link_doc},
+	{"read_file", core_read_file, METH_VARARGS, read_file_doc},
+	{"own_namespace_identity", core_own_namespace_identity, METH_VARARGS, own_namespace_identity_doc},
 	{"open_namespace_link", core_open_namespace_link, METH_VARARGS, open_namespace_link_doc},
 	{"namespace_of", core_namespace_of, METH_VARARGS, namespace_of_doc},
 	{"own_namespace", core_own_namespace, METH_VARARGS, own_namespace_doc},

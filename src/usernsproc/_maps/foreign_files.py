@@ -9,7 +9,7 @@ from errno import EPERM
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import own_namespace_status, proc_error
+from .._procdir import own_namespace_identity, proc_error
 
 
 def refuse_foreign_files(path: str) -> None:
@@ -33,16 +33,17 @@ def refuse_foreign_files(path: str) -> None:
 
 def _is_mount_namespace_foreign() -> bool:
     try:
-        mnt = _core.own_namespace("mnt")
+        [mnt] = map(_core.own_namespace, ("mnt",))  # no signal handler can raise in between
     except FileNotFoundError:
         return False  # there is no /proc: no map can be written, which is said at that step
     try:
-        owner = fcntl.ioctl(mnt, _core.NS_GET_USERNS)
+        [owner] = map(fcntl.ioctl, (mnt,), (_core.NS_GET_USERNS,))
     except PermissionError:
         return False  # above the caller's own user namespace
     finally:
         os.close(mnt)
     try:
-        return not os.path.samestat(os.fstat(owner), own_namespace_status("user"))
+        status = os.fstat(owner)
+        return (status.st_dev, status.st_ino) != own_namespace_identity("user")
     finally:
         os.close(owner)

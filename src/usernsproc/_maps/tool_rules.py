@@ -69,7 +69,7 @@ def _is_dumpable(caller: Caller) -> bool:
     """The files in /proc of a process that is not belong to root."""
     path = "self/environ"
     try:
-        fd = _core.open_proc(path, os.O_PATH)
+        [fd] = map(_core.open_proc, (path,), (os.O_PATH,))  # as in `list_in`
         try:
             return os.fstat(fd).st_uid == caller.uid
         finally:

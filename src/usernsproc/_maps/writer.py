@@ -305,7 +305,7 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
     data = text.encode("ascii")
     try:
-        fd = _core.open_in(proc_dir, step, os.O_WRONLY)
+        [fd] = map(_core.open_in, (proc_dir,), (step,), (os.O_WRONLY,))  # no signal handler can raise in between
         try:
             written = os.write(fd, data)
         finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import own_namespace_status
+from .._procdir import own_namespace_identity
 from .abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -130,7 +130,8 @@ def _proc_file(path: str) -> Generator[None]:
 def open_mounts() -> BinaryIO:
     """The table, unread: what is read from it is the state at that time."""
     with _proc_file(f"/proc/{TABLE}"):
-        return open(_core.open_proc(TABLE, os.O_RDONLY), "rb")
+        [fd] = map(_core.open_proc, (TABLE,), (os.O_RDONLY,))  # no signal handler can raise in between
+        return open(fd, "rb")
 
 
 def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
@@ -179,8 +180,7 @@ def _statmount(mount: MountId) -> int:
 
 def mount_namespace() -> tuple[int, int]:
     """Which mount namespace the calling thread is in."""
-    status = own_namespace_status("mnt")
-    return status.st_dev, status.st_ino
+    return own_namespace_identity("mnt")
 
 
 def path_of(fd: int) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from .. import _core
-from .._procdir import list_in, read_in
+from .._procdir import list_in, opened_root
 from .table import MountId
 
 _SHOWN = 5
@@ -29,21 +29,18 @@ def described_users(number: int) -> str:
 
 def _users(number: int) -> Iterator[str]:
     try:
-        root = _core.open_proc(".", os.O_PATH)
+        with opened_root() as root:
+            for pid in sorted(int(name) for name in list_in(root, ".") if name.isdigit()):
+                what = _use_by(root, pid, number)
+                if what is not None:
+                    yield what
     except OSError:
         return  # it cannot be found out
-    try:
-        for pid in sorted(int(name) for name in list_in(root, ".") if name.isdigit()):
-            what = _use_by(root, pid, number)
-            if what is not None:
-                yield what
-    finally:
-        os.close(root)
 
 
 def _use_by(root: int, pid: int, number: int) -> str | None:
     try:
-        proc_dir = _core.open_in(root, str(pid), os.O_PATH | os.O_DIRECTORY)
+        [proc_dir] = map(_core.open_in, (root,), (str(pid),), (os.O_PATH | os.O_DIRECTORY,))  # as in `list_in`
     except OSError:
         return None  # gone
     try:
@@ -73,6 +70,6 @@ def _is_on(proc_dir: int, link: str, number: int) -> bool:
 
 def _name(proc_dir: int) -> str:
     try:
-        return read_in(proc_dir, "comm").rstrip("\n")
+        return _core.read_file(proc_dir, "comm").decode(errors="replace").rstrip("\n")
     except OSError:
         return "gone"

@@ -9,7 +9,7 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._procdir import list_in, own_namespace_status
+from .._procdir import list_in, opened_root, own_namespace_identity
 from .kind import NamespaceKind
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -263,13 +263,9 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
 
 
 def _thread_count() -> int:
-    root = _core.open_proc(".", os.O_PATH)
-    try:
+    with opened_root() as root:
         return len(list_in(root, "self/task"))
-    finally:
-        os.close(root)
 
 
 def _is_current(namespace: Namespace) -> bool:
-    own, other = own_namespace_status(namespace.kind), os.fstat(namespace.fileno())
-    return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+    return namespace._identity() == own_namespace_identity(namespace.kind)

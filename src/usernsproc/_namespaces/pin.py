@@ -8,7 +8,7 @@ from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import descriptor_path, own_namespace_status
+from .._procdir import descriptor_path, own_namespace_identity
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def unpin(path: Path) -> None:
 
 def nsfs_device() -> int:
     """The device number of all namespaces: what tells them from other files."""
-    return own_namespace_status("user").st_dev
+    return own_namespace_identity("user")[0]
 
 
 class _MountPoint:

@@ -9,7 +9,7 @@ from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 from typing import TYPE_CHECKING
 
 from .. import _core
-from .._procdir import list_in, proc_error, read_in
+from .._procdir import list_in, opened_root, proc_error, read_in
 from .kind import NamespaceKind
 from .pin import nsfs_device
 
@@ -77,15 +77,11 @@ class Survey:
     def look_at_processes(self) -> None:
         """Raises: UsernsError: step `open_proc`: there is no `/proc`, or it is forged."""
         try:
-            self._proc = _core.open_proc(".", os.O_PATH)
-            try:
+            with opened_root() as self._proc:
                 self._look_at_mounts("thread-self", "")
                 for name in list_in(self._proc, "."):
                     if name.isdigit():
                         self._try_to_look_at_process(int(name))
-            finally:
-                if self._proc >= 0:
-                    os.close(self._proc)
         except OSError as error:
             raise proc_error("open_proc", error, error.filename or "/proc") from None
 
@@ -145,7 +141,7 @@ class Survey:
         if place in self._seen_roots:
             return
         self._seen_roots.add(place)
-        for mount, name, path in _pins(_core.open_in(self._proc, f"{base}/mountinfo", os.O_RDONLY)):
+        for mount, name, path in _pins(read_in(self._proc, f"{base}/mountinfo")):
             found = self._named(name)
             if found is not None and mount not in self._seen_mounts:
                 self._seen_mounts.add(mount)
@@ -168,11 +164,10 @@ class Survey:
             return None
 
 
-def _pins(mountinfo: int) -> Iterator[tuple[str, str, str]]:
-    """The number, the namespace and the path of each mount of one. Closes the descriptor."""
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields, _, after = line.partition(" - ")
-            if after.startswith("nsfs "):
-                mount, _, _, name, path, *_ = fields.split(" ")
-                yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
+def _pins(mountinfo: str) -> Iterator[tuple[str, str, str]]:
+    """The number, the namespace and the path of each mount of one."""
+    for line in mountinfo.split("\n"):
+        fields, _, after = line.partition(" - ")
+        if after.startswith("nsfs "):
+            mount, _, _, name, path, *_ = fields.split(" ")
+            yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
