@@ -70,7 +70,8 @@ def create_userns(
         UsernsError: a step failed: `clone` with `ENOSPC` (limit
             `user.max_user_namespaces`, or nested too deep), `EPERM` (chroot,
             seccomp, own id unmapped), `EAGAIN` (process limit), `EMFILE`
-            (descriptor limit); `open_proc` with `ENOENT` (no `/proc`); `uid_map`,
+            (descriptor limit); `open_proc` with `ENOENT` (no `/proc`) or `EXDEV`
+            (a forged one); `uid_map`,
             `gid_map`, `setgroups`, `open_ns` with `EACCES` (the calling process is
             not dumpable) or `EPERM`.
 
@@ -148,6 +149,8 @@ class Namespace:
         Raises:
             ProcessLookupError: the process is gone (`ESRCH`).
             PermissionError: the ptrace access check of `proc(5)` failed (`EACCES`).
+            UsernsError: `/proc` is forged (`EXDEV`, step `open_proc`, cause
+                `proc-forged`). Given a pidfd, `/proc` is not used from Linux 6.11 on.
             ValueError: no such kind, or a number that is an open pidfd and the pid
                 of another process as well.
         """
