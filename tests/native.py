@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import struct
+import sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -30,6 +31,7 @@ PR_SET_DUMPABLE, PR_GET_DUMPABLE = 4, 3
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
 NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "s390x": 348, "ppc64le": 358}[os.uname().machine]
+NR_IOCTL = {"x86_64": 16, "aarch64": 29, "riscv64": 29, "s390x": 54, "ppc64le": 54}[os.uname().machine]
 NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_RESTRICT_SELF = 444, 446
 LANDLOCK_ACCESS_FS_MAKE_DIR = 1 << 7
 
@@ -55,15 +57,30 @@ class _Program(ctypes.Structure):
 
 def refuse_system_call(number: int, errno: int) -> None:
     """From now on *number* fails with *errno* in the calling thread and what it starts."""
-    instructions = [
+    _install(
         struct.pack("HBBI", 0x20, 0, 0, 0),  # load the number
         struct.pack("HBBI", 0x15, 0, 1, number),  # equal? else skip one
         struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno),  # SECCOMP_RET_ERRNO
         struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
-    ]
-    code = b"".join(instructions)
+    )
+
+
+def refuse_ioctl(request: int, errno: int) -> None:
+    """As `refuse_system_call`, of `ioctl(2)` with that request alone."""
+    low = 24 if sys.byteorder == "little" else 28  # of the second argument, in struct seccomp_data
+    _install(
+        struct.pack("HBBI", 0x20, 0, 0, 0),
+        struct.pack("HBBI", 0x15, 0, 3, NR_IOCTL),
+        struct.pack("HBBI", 0x20, 0, 0, low),
+        struct.pack("HBBI", 0x15, 0, 1, request),
+        struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno),
+        struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),
+    )
+
+
+def _install(*instructions: bytes) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    program = _Program(len(instructions), code)
+    program = _Program(len(instructions), b"".join(instructions))
     must(libc.syscall(NR_SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)))
 
 

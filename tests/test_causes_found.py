@@ -213,7 +213,7 @@ assert {step_error(call, errno.EPERM).cause for call in calls} == {"seccomp-refu
 assert {step_error(call, errno.EMFILE).cause for call in (*calls, "prepare")} == {"open-files-limit"}
 assert {step_error(call, errno.EFBIG).cause for call in ("memfd_create", "prepare")} == {"file-size-limit"}
 assert step_error("keyring", errno.EDQUOT).cause == "key-quota"
-assert step_error("keyring", errno.EPERM).cause == "seccomp-refused"
+assert step_error("keyring", errno.EPERM).cause == "no-keyctl"
 assert step_error("memfd_create", errno.EACCES).cause == "memfd-noexec"
 assert step_error("execveat", errno.EACCES).cause == "seccomp-refused"
 native.refuse_system_call(9999, errno.ENOSYS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from usernsproc import _core
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "src" / "usernsproc" / "_core"
 OF_THE_LINKER = re.compile(r"__(start|stop)_usernsproc_\w+")
+LARGEST_FRAME = 8192
 PROGRAMS = ("holder", "launcher", "map_reader")
 
 
@@ -75,3 +77,16 @@ def test_the_library_has_no_memory_that_is_writable_and_executable() -> None:
     segments = tool("readelf", "-lW", str(_core.__file__), folder=ROOT)
     assert "GNU_STACK" in segments
     assert not re.search(r"\bRWE\b", segments)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_function_takes_much_of_a_small_stack(compiler: str, tmp_path: Path) -> None:
+    """Python's threads may have stacks of 32 KiB. A frame that is larger than the guard page below goes past it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (extension,) = project["tool"]["setuptools"]["ext-modules"]
+    macros = [f"-D{name}={value}" for name, value in extension["define-macros"]]
+    include = f"-I{sysconfig.get_path('include')}"
+    warning = f"-Werror=frame-larger-than={LARGEST_FRAME}", f"-Wframe-larger-than={LARGEST_FRAME}"
+    for source in extension["sources"]:
+        command = [compiler, "-fPIC", *macros, *extension["extra-compile-args"], *warning, include, "-c", ROOT / source]
+        subprocess.run([*command, "-o", tmp_path / "object"], check=True)

@@ -287,6 +287,26 @@ def test_rights_that_are_lost_in_the_block_are_told_at_its_end(inside: Inside) -
     """)
 
 
+@pytest.mark.kernel("6.11")
+def test_without_proc_it_is_entered_and_left(inside: Inside) -> None:
+    """A pidfd of the thread leads to where it came from."""
+    inside("""
+        import tempfile
+        with UsernsProcess(uid_map="root", namespaces=["net"]) as holder, holder.namespace("net") as net:
+            with tempfile.TemporaryDirectory() as empty, Namespace.current("net") as before:
+                child = os.fork()
+                if child == 0:
+                    os.chroot(empty)
+                    with net.enter(), Namespace.current("net") as current:
+                        assert current == net != before
+                    with Namespace.current("net") as current:
+                        assert current == before
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
+@pytest.mark.kernel(before="6.11")
 def test_without_proc_it_is_entered_and_the_way_back_is_missing(inside: Inside) -> None:
     inside("""
         import tempfile

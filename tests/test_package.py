@@ -102,7 +102,14 @@ def test_only_the_glue_sees_python() -> None:
     """The child's code cannot call Python because it cannot see it."""
     core = ROOT / "src" / "usernsproc" / "_core"
     seeing = [file.name for file in core.glob("*.[ch]") if re.search(r'<Python.h>|"module.h"', file.read_text())]
-    assert sorted(seeing) == ["module.c", "module.h", "module_calls.c", "module_namespaces.c", "module_plan.c"]
+    assert sorted(seeing) == [
+        "module.c",
+        "module.h",
+        "module_calls.c",
+        "module_namespaces.c",
+        "module_plan.c",
+        "module_proc.c",
+    ]
 
 
 def test_a_name_is_loaded_when_it_is_asked_for() -> None:

@@ -6,7 +6,6 @@ import os
 from functools import lru_cache
 
 from . import _core
-from ._errors import userns_error
 from ._maps.idmap import IDENTITY, IdMap
 
 CAP_DAC_OVERRIDE = 1
@@ -48,8 +47,10 @@ class Caller:
     def now(cls) -> Caller:
         try:
             answer = _core.caller()
-        except OSError as error:  # of a map in /proc
-            raise userns_error("open_proc", error.errno or 0, error.filename) from None
+        except OSError as error:
+            from ._procdir import proc_error
+
+            raise proc_error("open_proc", error, "/proc/self") from None
         return _caller(*answer, os.getuid(), os.getgid())
 
     @property

@@ -25,6 +25,7 @@ from errno import (
     EROFS,
     ESRCH,
     EUSERS,
+    EXDEV,
 )
 
 _OPEN_FILES = (
@@ -189,8 +190,13 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("init", EAGAIN): _PROCESS_LIMIT,
     ("open_proc", ENOENT): (
         "no-proc",
-        "Likely: /proc is not mounted here; ID maps can only be written, and processes only be looked at, through it. "
-        "Mount it: mount -t proc proc /proc.",
+        "Likely: /proc is not mounted here, or was mounted for a PID namespace that this process is not in; ID maps "
+        "can only be written, and processes only be looked at, through it. Mount it: mount -t proc proc /proc.",
+    ),
+    ("open_proc", EXDEV): (
+        "proc-forged",
+        "/proc is not the root of a procfs here, or another file is mounted over a file in it, so its contents cannot "
+        "be trusted. Call this in a mount namespace whose /proc is genuine, or unmount what covers it.",
     ),
     ("open_proc", ESRCH): _KILLED,
     ("on_created", ESRCH): _KILLED,

@@ -1,18 +1,26 @@
-"""`/proc/PID` as a descriptor that is known to be the right process'."""
+"""`/proc`, proven, and `/proc/PID` as a descriptor that is known to be the right process'.
+
+In a mount namespace that another user controls, `/proc` can be any file system, and any
+file in it can lie under another one. So nothing is opened by its path alone:
+`_core.open_proc` and `_core.open_in` open what lies in the root of a genuine procfs,
+without crossing a mount.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from errno import ENOENT, ESRCH
-from functools import partial
+from collections.abc import Generator
+from contextlib import contextmanager
+from errno import EBADF, ENOENT, ESRCH, EXDEV
 
-from ._errors import UsernsError, at_step, userns_error
+from . import _core
+from ._errors import UsernsError, userns_error
 from ._maps.idmap import IdMap
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
-    from typing import Protocol, TextIO
+    from typing import Protocol
 
     from typing_extensions import TypeAlias
 
@@ -22,6 +30,110 @@ if TYPE_CHECKING:
 
 ProcessLike: TypeAlias = "HasFileno | int"
 """A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
+
+_READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+
+
+def proc_error(step: str, error: OSError, filename: object = None) -> UsernsError:
+    """The exception for a file of `/proc`; a forged one is the fault of `/proc`, not of the step."""
+    return userns_error("open_proc" if error.errno == EXDEV else step, error.errno or 0, filename)
+
+
+# ---- files of /proc ----
+
+
+def read_in(directory: int, path: str) -> str:
+    """The text of a file in an open directory of `/proc`, such as that of a process; -1: in `/proc`."""
+    return os.fsdecode(_core.read_file(directory, path))
+
+
+def read_proc(path: str) -> str:
+    """The text of a file of `/proc`, such as `self/status`.
+
+    Raises:
+        UsernsError: step `open_proc`.
+    """
+    try:
+        return read_in(-1, path)
+    except OSError as error:
+        raise proc_error("open_proc", error, f"/proc/{path}") from None
+
+
+def list_in(directory: int, path: str) -> list[str]:
+    """The names in a directory of an open directory of `/proc`."""
+    # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+    [fd] = map(_core.open_in, (directory,), (path,), (_READ_DIRECTORY,))
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_root() -> Generator[int]:
+    """The root of `/proc`, for many looks.
+
+    Raises:
+        OSError: as `open(2)`; `EXDEV`: it is forged.
+    """
+    [root] = map(_core.open_proc, (".",), (os.O_PATH,))  # as above
+    try:
+        yield root
+    finally:
+        os.close(root)
+
+
+def read_sysctl(name: str) -> str:
+    """The text of a file of `/proc/sys`.
+
+    Container engines mount that directory over itself, read-only. Then only the file system
+    is compared: the value of another setting could be read in its place, so no decision about
+    rights may depend on it.
+
+    Raises:
+        OSError: as `open(2)`.
+    """
+    path = f"sys/{name}"
+    try:
+        return read_in(-1, path)
+    except OSError as error:
+        if error.errno != EXDEV:
+            raise
+    with opened_root() as root:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(path, encoding="utf-8", opener=lambda path, _: os.open(path, flags, dir_fd=root)) as file:
+            if os.fstat(file.fileno()).st_dev != os.fstat(root).st_dev:
+                raise OSError(EXDEV, os.strerror(EXDEV), f"/proc/{path}")
+            return file.read()
+
+
+def own_namespace_identity(name: str) -> tuple[int, int]:
+    """Device and inode of a namespace of the calling thread, by the name of its link.
+
+    Raises:
+        UsernsError: step `open_proc`.
+    """
+    try:
+        return _core.own_namespace_identity(name)
+    except OSError as error:
+        raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
+
+
+def descriptor_path(fd: int) -> str:
+    """A path by which `umount2(2)`, which takes no descriptor, reaches what *fd* is open on.
+
+    It is proven when this returns. Another process that may mount in the calling thread's
+    mount namespace could mount over it later (before Linux 6.12).
+
+    Raises:
+        OSError: as `open(2)`.
+    """
+    path = f"thread-self/fd/{fd}"
+    _core.read_link(-1, path)
+    return f"/proc/{path}"
+
+
+# ---- processes ----
 
 
 def pid_of(pidfd: int) -> int:
@@ -48,38 +160,60 @@ def _gone(pid: int | None) -> UsernsError:
 
 
 def _pid_in_fdinfo(fd: int) -> int | None:
+    path = f"thread-self/fdinfo/{fd}"
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("Pid:"):
-                    return int(line[4:])
+        text = read_in(-1, path)
     except FileNotFoundError:
-        if not os.path.exists("/proc/self"):
-            raise userns_error("open_proc", ENOENT, f"/proc/self/fdinfo/{fd}") from None
+        _refuse_without_proc(f"/proc/{path}")
+        return None
     except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, f"/proc/self/fdinfo/{fd}") from None
-    return None
+        raise proc_error("open_proc", error, f"/proc/{path}") from None
+    return next((int(line[4:]) for line in text.splitlines() if line.startswith("Pid:")), None)
 
 
-def open_proc_dir(process: ProcessLike) -> int:
-    """A descriptor of `/proc/PID`, the caller's to close.
+def _refuse_without_proc(filename: str) -> None:
+    """Where a file is missing because there is no `/proc` at all, or one in which this thread is not to be seen."""
+    try:
+        _core.read_link(-1, "thread-self")
+    except OSError as error:
+        raise proc_error("open_proc", error, filename) from None
+
+
+@contextmanager
+def opened_pidfd(process: ProcessLike) -> Generator[int]:
+    """A pidfd of the process: the one that was given, or one that lives as long as the block.
 
     Raises:
         ProcessLookupError: the process is gone (`ESRCH`).
         ValueError: a number that is no pid, or ambiguous.
     """
     if not isinstance(process, int):
-        pidfd = process.fileno()
-        return open_proc_dir_of(pidfd)
+        yield process.fileno()
+        return
     pid_by_pidfd = _pid_in_fdinfo(process)
-    if pid_by_pidfd is None:
-        return _open_by_pid(process)
-    if pid_by_pidfd != process and _is_program(process):
-        raise ValueError(
-            f"{process} is both a pid and an open pidfd here, of different processes: "
-            "pass the pidfd as an object with fileno(), or the pid as os.pidfd_open(pid)"
-        )
-    return open_proc_dir_of(process)
+    if pid_by_pidfd is not None:
+        if pid_by_pidfd != process and _is_program(process):
+            raise ValueError(
+                f"{process} is both a pid and an open pidfd here, of different processes: "
+                "pass the pidfd as an object with fileno(), or the pid as os.pidfd_open(pid)"
+            )
+        yield process
+        return
+    if not 0 < process <= _PID_MAX:
+        raise ValueError(f"{process} is neither a pid nor a pidfd")
+    pidfd = -1
+    try:
+        try:
+            # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
+            [pidfd] = map(os.pidfd_open, (process,))
+        except ProcessLookupError:
+            raise _gone(process) from None
+        except OSError as error:
+            raise userns_error("open_proc", error.errno or 0, f"/proc/{process}") from None
+        yield pidfd
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 _PID_MAX = (1 << 31) - 1  # of pid_t
@@ -90,35 +224,12 @@ def _is_program(pid: int) -> bool:
     """Whether there is such a process, other than a kernel thread: nobody asks for the
     namespaces of these, and on a host they have the low pids, which descriptors have too."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            flags = int(file.read().rpartition(")")[2].split()[6])
+        flags = int(read_in(-1, f"{pid}/stat").rpartition(")")[2].split()[6])
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}/stat") from None
+        raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
     return not flags & _PF_KTHREAD
-
-
-def _open_by_pid(pid: int) -> int:
-    if not 0 < pid <= _PID_MAX:
-        raise ValueError(f"{pid} is neither a pid nor a pidfd")
-    try:
-        [pidfd] = map(os.pidfd_open, (pid,))  # as below
-    except ProcessLookupError:
-        raise _gone(pid) from None
-    except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
-    proc_dir = -1
-    try:
-        try:
-            proc_dir = open_proc_dir_of(pidfd)
-        finally:
-            os.close(pidfd)
-    except BaseException:
-        if proc_dir >= 0:
-            os.close(proc_dir)
-        raise
-    return proc_dir
 
 
 def open_proc_dir_of(pidfd: int) -> int:
@@ -127,43 +238,50 @@ def open_proc_dir_of(pidfd: int) -> int:
     The check comes after the open: a process that still answers has not lost its
     pid, so the directory that was opened before is its own.
     """
-    pid = pid_of(pidfd)
     try:
-        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-        [proc_dir] = map(os.open, (f"/proc/{pid}",), (os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,))
-    except FileNotFoundError:
-        # gone, or hidden, or no /proc at all
-        if os.path.exists("/proc/self"):
-            raise _gone(pid) from None
-        raise userns_error("open_proc", ENOENT, f"/proc/{pid}") from None
+        [proc_dir] = map(_core.open_proc_dir, (pidfd,))  # as above
     except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+        raise _no_proc_dir(pidfd, error) from None
     try:
         signal.pidfd_send_signal(pidfd, 0)
     except PermissionError:
         pass  # somebody else's, but there
     except ProcessLookupError:
         os.close(proc_dir)
-        raise _gone(pid) from None
+        raise _gone(None) from None
     except OSError as error:
         os.close(proc_dir)
-        raise userns_error("open_proc", error.errno or 0, f"/proc/{pid}") from None
+        raise userns_error("open_proc", error.errno or 0) from None
     except BaseException:
         os.close(proc_dir)
         raise
     return proc_dir
 
 
+def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
+    if error.errno in (EBADF, ENOENT, ESRCH):  # a process that is gone or hidden, or no `/proc` at all
+        return _gone(pid_of(pidfd))
+    return proc_error("open_proc", error, "/proc")
+
+
+@contextmanager
+def opened_proc_dir(process: ProcessLike) -> Generator[int]:
+    """A descriptor of `/proc/PID` that lives as long as the block; raises as `opened_pidfd`."""
+    with opened_pidfd(process) as pidfd:
+        proc_dir = open_proc_dir_of(pidfd)
+        try:
+            yield proc_dir
+        finally:
+            os.close(proc_dir)
+
+
 def read_id_map(proc_dir: int, name: str) -> IdMap:
     """`uid_map` or `gid_map`; empty when unwritten.
 
     Raises:
-        UsernsError: it cannot be read; the step is *name*.
+        UsernsError: it cannot be read; the step is *name*, or `open_proc`.
     """
-    with at_step(name), open_at(proc_dir, name) as file:
-        return IdMap.from_kernel(file.read())
-
-
-def open_at(proc_dir: int, name: str) -> TextIO:
-    """A file of `/proc/PID`, to be read."""
-    return open(name, encoding="utf-8", errors="replace", opener=partial(os.open, dir_fd=proc_dir))
+    try:
+        return IdMap.from_kernel(read_in(proc_dir, name))
+    except OSError as error:
+        raise proc_error(name, error) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._namespaces.listing import NamespaceInfo, NamespaceList
 from .._namespaces.namespace import Namespace, NamespaceKind
+from .._procdir import read_proc
 from .output import write_out
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
@@ -92,8 +93,7 @@ def _what(info: NamespaceInfo) -> str:
 
 def _command_of(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return f"({_printable(file.read().rstrip())})"
+        return f"({_printable(read_proc(f'{pid}/comm').rstrip())})"
     except OSError:
         return "(gone)"
 

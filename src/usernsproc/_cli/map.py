@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import Any, NamedTuple
 
 from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace, own_setgroups
-from .._procdir import open_proc_dir, read_id_map
+from .._procdir import opened_proc_dir, read_id_map
 from .drawing import drawn
 from .output import columns, write_out
 
@@ -86,11 +85,8 @@ def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: s
 
 
 def _of_process(pid: int) -> tuple[IdMap, IdMap]:
-    proc_dir = open_proc_dir(pid)
-    try:
+    with opened_proc_dir(pid) as proc_dir:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
-    finally:
-        os.close(proc_dir)
 
 
 def _id(text: str) -> int:

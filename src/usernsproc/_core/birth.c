@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "birth.h"
+#include "proven_proc.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -176,22 +177,19 @@ enum wait_result wait_until_memory_is_left(struct child *child, int pidfd, enum 
  * thread of the program could copy its other end, and keep it open for ever. */
 int is_named(const struct spawned *spawned, const char *name)
 {
-	char path[32], text[32];
+	int directory = spawned->proc_dir >= 0 ? spawned->proc_dir : open_proc_dir_of(spawned->pidfd), fd;
+	char text[32];
 	ssize_t length;
-	int fd;
 
-	if (spawned->proc_dir >= 0) {
-		fd = openat(spawned->proc_dir, "comm", O_RDONLY | O_CLOEXEC);
-	} else {
-		snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid_in_proc(spawned->pid, spawned->pidfd));
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-	}
-	if (fd < 0)
-		return -errno;
-	length = read(fd, text, sizeof(text) - 1);
-	if (length <= 0)
+	if (directory < 0)
+		return directory;
+	fd = open_in(directory, "comm", O_RDONLY);
+	length = fd < 0 ? fd : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0 && length <= 0)
 		length = length < 0 ? -errno : -ESRCH;
-	close(fd);
+	close_if_open(fd);
+	if (directory != spawned->proc_dir)
+		close(directory);
 	if (length < 0)
 		return (int)length;
 	text[length - 1] = 0; /* a newline */

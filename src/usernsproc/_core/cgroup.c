@@ -12,14 +12,15 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "proven_proc.h"
 
 static int write_pid(int cgroup, pid_t pid)
 {
 	char text[16];
-	int fd = openat(cgroup, "cgroup.procs", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), error = 0;
+	int fd = open_in(cgroup, "cgroup.procs", O_WRONLY), error = 0;
 
 	if (fd < 0)
-		return errno;
+		return -fd;
 	snprintf(text, sizeof(text), "%d", (int)pid);
 	if (write(fd, text, strlen(text)) < 0)
 		error = errno;
@@ -32,7 +33,7 @@ static long number_in(int cgroup, const char *name)
 {
 	char text[32];
 	ssize_t length;
-	int fd = openat(cgroup, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = open_in(cgroup, name, O_RDONLY);
 
 	if (fd < 0)
 		return -1;

@@ -13,6 +13,8 @@
  *   image.c       builds such a program, as a sealed memfd
  *   stack.c       memory for a child that shares the caller's; signal masks
  *   procfs.c      /proc/PID as a directory, maps
+ *   proven_proc.c /proc itself: files of a genuine procfs, namespaces
+ *   beneath.h     a file beneath a directory, on the same mount
  *   cgroup.c      where clone3(2) cannot place a child in one
  *   descriptors.c for children, out of the way of 0, 1 and 2
  *   wait.c        the one way to wait for a child
@@ -89,7 +91,10 @@ struct maps {
 int fail(struct failure *failure, enum step step, int error);
 pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
+int open_proc_dir_of(int pidfd); /* or a negative errno; it may have lost its pid meanwhile */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
+int fail_in_proc(struct failure *failure, enum step step, int error); /* of what was opened there */
+int open_ns(int pidfd, int proc_dir, struct failure *failure); /* the user namespace */
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int proc_to_close_by(struct failure *failure);
 /* What the child has failed at may be nothing but its end. */
@@ -231,8 +236,9 @@ struct launcher_parameters {
 	char name[16], init_name[16];
 };
 
+/* Paths in the procfs on its fd 2. */
 struct map_reader_parameters {
-	char uid_map[24], gid_map[24], setgroups[24];
+	char files[3][16];
 };
 
 /* image.c: whether the caller can do without its children being dumpable. */

@@ -24,6 +24,7 @@
 #include "descriptors.h"
 #include "inline.h"
 #include "programs.h"
+#include "proven_proc.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
@@ -204,30 +205,6 @@ static int has_writer(int fd)
 	return 0;
 }
 
-static int is_same_file(int fd, int other)
-{
-	struct stat one, two;
-
-	return fstat(fd, &one) == 0 && fstat(other, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
-}
-
-/* By a descriptor that cannot write: only so can it be executed. What lies below /proc/self may be
- * another file, by a mount. */
-static int opened_again(int writable)
-{
-	char path[32];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", writable);
-	fd = above_stdio(open(path, O_RDONLY | O_CLOEXEC));
-	if (fd >= 0 && !is_same_file(fd, writable)) {
-		close(fd);
-		errno = EACCES;
-		return -1;
-	}
-	return fd;
-}
-
 /* A file without a name, for vm.memfd_noexec=2. */
 static int unlinked_file_in(const char *directory, const struct image *image)
 {
@@ -242,7 +219,7 @@ static int unlinked_file_in(const char *directory, const struct image *image)
 		writable = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
 		if (writable < 0)
 			return -1;
-		fd = opened_again(writable);
+		fd = above_stdio(reopen(writable, O_RDONLY)); /* that cannot write: only so can it be executed */
 		if (fd >= 0 && write_image(writable, image) < 0) {
 			close_keeping_errno(fd);
 			fd = -1;

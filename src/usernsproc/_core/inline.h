@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 
+#include "beneath.h"
 #include "core.h"
 #include "rawsys.h"
 
@@ -125,7 +126,7 @@ RAW_INLINE long close_descriptors(unsigned first, unsigned last, int proc)
 		return result;
 	letters[0] = 's', letters[1] = 'e', letters[2] = 'l', letters[3] = 'f';
 	letters[4] = '/', letters[5] = 'f', letters[6] = 'd', letters[7] = 0;
-	directory = RAW4(openat, proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	directory = open_beneath(proc, name, O_RDONLY | O_DIRECTORY);
 	if (directory < 0)
 		return directory;
 	result = close_listed(first, last, directory, proc);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "foster.h"
+#include "proven_proc.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
 
@@ -65,9 +66,7 @@ static pid_t start_map_reader(struct child *child, struct foster *foster, int to
 			      const struct patience *patience, struct failure *failure)
 {
 	static const struct map_reader_parameters parameters = {
-		.uid_map = "/proc/self/uid_map",
-		.gid_map = "/proc/self/gid_map",
-		.setgroups = "/proc/self/setgroups",
+		.files = {"self/uid_map", "self/gid_map", "self/setgroups"},
 	};
 	struct birth birth = {.child = child, .pid = -1, .pidfd = -1};
 	int on_disk = 0;
@@ -89,15 +88,19 @@ static pid_t start_map_reader(struct child *child, struct foster *foster, int to
 static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
 			    const struct patience *patience, struct failure *failure)
 {
-	struct plan plan = {.stdio = {userns, -1, -1}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
+	struct plan plan = {.stdio = {userns, -1, open_proc_root()}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
 			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	struct reading reading = {.buffer = buffer, .size = size};
 	int report[2], pidfd = -1;
 	ssize_t length = -1;
 	pid_t pid;
 
-	if (open_pipe(report, failure) < 0)
+	if (plan.stdio[2] < 0)
+		return fail(failure, STEP_open_proc, -plan.stdio[2]);
+	if (open_pipe(report, failure) < 0) {
+		close(plan.stdio[2]);
 		return -1;
+	}
 	fcntl(report[0], F_SETFL, O_NONBLOCK);
 	reading.from = report[0];
 	plan.stdio[1] = report[1];
@@ -112,6 +115,7 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 		}
 		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
+	close(plan.stdio[2]);
 	close(report[0]);
 	return length;
 }

@@ -6,12 +6,9 @@
 #include "module.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/nsfs.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "inline.h"
+#include <linux/nsfs.h>
+#include <unistd.h>
 
 struct module_state {
 	PyObject *failure, *gave_up;
@@ -173,103 +170,27 @@ static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 {
 	struct call call = {.between = NULL};
 	struct patience patience = patience_of(&call);
-	char buffer[0x8000]; /* two maps of 340 lines of 33 bytes */
+	const size_t size = 0x8000; /* two maps of 340 lines of 33 bytes */
 	struct failure failure;
+	PyObject *maps;
 	ssize_t length;
+	char *buffer;
 	int userns;
 
 	if (!PyArg_ParseTuple(arguments, "i:read_maps", &userns))
 		return NULL;
-	call.thread = PyEval_SaveThread();
-	length = read_maps(userns, buffer, sizeof(buffer), &patience, &failure);
-	PyEval_RestoreThread(call.thread);
-	if (length < 0)
-		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	return PyBytes_FromStringAndSize(buffer, length);
-}
-
-/* The initial user namespace has a fixed inode number (PROC_USER_INIT_INO). All
- * threads of a process share one user namespace. */
-static int in_initial_userns(void)
-{
-	static const char initial[] = "user:[4026531837]";
-	char own[sizeof(initial)];
-	ssize_t length = readlink("/proc/self/ns/user", own, sizeof(own));
-
-	return length < 0 || (length == sizeof(initial) - 1 && memcmp(own, initial, (size_t)length) == 0);
-}
-
-/* A map of 340 ranges has 340 lines of 33 bytes. */
-#define MAP_SIZE 0x4000
-
-static PyObject *own_map(const char *path)
-{
-	char text[MAP_SIZE];
-	ssize_t length = 0, part = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		while (length < MAP_SIZE && (part = read(fd, text + length, (size_t)(MAP_SIZE - length))) > 0)
-			length += part;
-		close(fd);
-	}
-	if (fd < 0 || part < 0)
-		return PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-	return PyUnicode_FromStringAndSize(text, length);
-}
-
-/* The supplementary ones, in the kernel's order. */
-static PyObject *own_groups(void)
-{
-	int count = getgroups(0, NULL);
-	gid_t *groups = count < 0 ? NULL : PyMem_Calloc((size_t)count + 1, sizeof(*groups));
-	PyObject *tuple = NULL;
-
-	if (count >= 0 && !groups)
+	buffer = PyMem_Malloc(size); /* not on the stack: a thread's may be small */
+	if (!buffer)
 		return PyErr_NoMemory();
-	count = count < 0 ? -1 : getgroups(count, groups);
-	if (count < 0)
-		PyErr_SetFromErrno(PyExc_OSError);
+	call.thread = PyEval_SaveThread();
+	length = read_maps(userns, buffer, size, &patience, &failure);
+	PyEval_RestoreThread(call.thread);
+	if (length >= 0)
+		maps = PyBytes_FromStringAndSize(buffer, length);
 	else
-		tuple = PyTuple_New(count);
-	for (int i = 0; tuple && i < count; i++) {
-		PyObject *group = PyLong_FromUnsignedLong(groups[i]);
-
-		if (!group || PyTuple_SetItem(tuple, i, group) < 0)
-			Py_CLEAR(tuple);
-	}
-	PyMem_Free(groups);
-	return tuple;
-}
-
-PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, uid_map, gid_map, groups)\n\n"
-			 "Effective ids and capabilities of the calling thread; the texts of the\n"
-			 "maps of its user namespace, None in the initial one; its supplementary\n"
-			 "groups. Keeps the GIL: a few system calls that cannot block.");
-
-static PyObject *core_caller(PyObject *module, PyObject *ignored)
-{
-	struct capabilities own;
-	unsigned long long effective = 0;
-	PyObject *uid_map, *gid_map;
-
-	(void)module;
-	(void)ignored;
-	if (get_capabilities(&own) == 0)
-		effective = (unsigned long long)own.high.effective << 32 | own.low.effective;
-	if (in_initial_userns())
-		return Py_BuildValue("(kkKOON)", (unsigned long)geteuid(), (unsigned long)getegid(), effective,
-				     Py_None, Py_None, own_groups());
-	uid_map = own_map("/proc/self/uid_map");
-	if (!uid_map)
-		return NULL;
-	gid_map = own_map("/proc/self/gid_map");
-	if (!gid_map) {
-		Py_DECREF(uid_map);
-		return NULL;
-	}
-	return Py_BuildValue("(kkKNNN)", (unsigned long)geteuid(), (unsigned long)getegid(), effective, uid_map,
-			     gid_map, own_groups());
+		maps = PyErr_Occurred() ? NULL : raise_failure(module, &failure);
+	PyMem_Free(buffer);
+	return maps;
 }
 
 PyDoc_STRVAR(exit_status_doc, "exit_status(pidfd) -> int\n\n"
@@ -313,7 +234,6 @@ static PyMethodDef methods[] = {
 	{"spawn", core_spawn, METH_VARARGS, spawn_doc},
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
-	{"caller", core_caller, METH_NOARGS, caller_doc},
 	{"end_child", core_end_child, METH_VARARGS, end_child_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{NULL, NULL, 0, NULL},
@@ -343,7 +263,7 @@ static int module_exec(PyObject *module)
 	state->names_of_fields = names_of_fields();
 	if (!state->names_of_fields)
 		return -1;
-	if (add_constants(module) < 0 || add_namespace_calls(module) < 0)
+	if (add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
 }

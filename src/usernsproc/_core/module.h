@@ -19,4 +19,7 @@ int add_system_calls(PyObject *module);
 /* module_namespaces.c: namespaces by their number */
 int add_namespace_calls(PyObject *module);
 
+/* module_proc.c: files of a proven /proc, namespaces by it or without, the caller */
+int add_proc_calls(PyObject *module);
+
 #endif

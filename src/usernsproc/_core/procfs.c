@@ -4,11 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/magic.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "descriptors.h"
+#include "proven_proc.h"
 #include "rawsys.h"
 #include "wait.h"
 
@@ -29,69 +28,92 @@ void blame_its_end(int pidfd, struct failure *failure)
 		failure->error = ESRCH;
 }
 
-/* Whether /proc was mounted for the caller's pid namespace; -1: there is none. */
+/* What /proc calls the process. Negative: it is not to be seen there, or that /proc is
+ * forged. */
+pid_t pid_in_proc(pid_t pid, int pidfd)
+{
+	int root = open_proc_root();
+	pid_t found = -1;
+
+	(void)pid; /* as the caller knows it: /proc may be that of another pid namespace */
+	if (root < 0)
+		return -1;
+	if (find_pid_in_proc(root, pidfd, &found) < 0)
+		found = -1;
+	close(root);
+	return found;
+}
+
+/* Whether /proc was mounted for the caller's pid namespace. */
 static int proc_is_own(void)
 {
 	char text[32];
-	ssize_t length = readlink("/proc/self", text, sizeof(text) - 1);
 
-	if (length <= 0)
-		return -1;
-	text[length] = 0;
-	return atoi(text) == getpid();
+	return read_link_in(-1, "self", text, sizeof(text)) > 0 && atoi(text) == getpid();
 }
 
-/* In the pid namespace that /proc was mounted for. -1: it is not to be seen there. */
-static pid_t pid_in_fdinfo(int pidfd)
-{
-	char path[48], text[512], *line;
-	ssize_t length;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	length = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[length > 0 ? length : 0] = 0;
-	line = strstr(text, "\nPid:");
-	return line ? (pid_t)atoi(line + 5) : -1;
-}
-
-/* What /proc calls the process: its pid, unless /proc was mounted for another pid
- * namespace than the caller's, where that number is a stranger's. There the pidfd's
- * own file tells. */
-pid_t pid_in_proc(pid_t pid, int pidfd)
-{
-	return proc_is_own() ? pid : pid_in_fdinfo(pidfd); /* without /proc the next step says so */
-}
-
-/* The pid of who is known by a pidfd, and by the pid that somebody else has for it: in
- * a pid namespace of which the caller is no part, but its next children are. */
+/* The pid of a process that is known by a pidfd, and by the pid that another process has
+ * for it: in a pid namespace that the caller's next children are in, but not the caller. */
 pid_t pid_of(int pidfd, pid_t otherwise)
 {
-	pid_t pid = proc_is_own() == 1 ? pid_in_fdinfo(pidfd) : otherwise;
+	pid_t pid = proc_is_own() ? pid_in_proc(otherwise, pidfd) : otherwise;
 
 	return pid > 0 ? pid : otherwise;
+}
+
+static int open_dir_in(int root, int pidfd)
+{
+	char name[16];
+	pid_t pid;
+	int error = find_pid_in_proc(root, pidfd, &pid);
+
+	if (error < 0)
+		return error;
+	if (pid <= 0)
+		return -ESRCH;
+	snprintf(name, sizeof(name), "%d", (int)pid);
+	return open_in(root, name, O_PATH | O_DIRECTORY);
+}
+
+/* The number and the directory are of the same procfs: another could be mounted meanwhile. */
+int open_proc_dir_of(int pidfd)
+{
+	int root = open_proc_root(), directory;
+
+	if (root < 0)
+		return root;
+	directory = open_dir_in(root, pidfd);
+	close(root);
+	return directory;
 }
 
 /* Only valid while the caller alone can reap the child, or with the check that
  * it has not ended: what has not ended has not lost its pid. */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
 {
-	char path[32];
-	int directory;
+	int directory = open_proc_dir_of(pidfd);
 
-	snprintf(path, sizeof(path), "/proc/%d", (int)pid_in_proc(pid, pidfd));
-	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	(void)pid; /* as above */
 	if (directory < 0)
-		return fail(failure, STEP_open_proc, errno);
+		return fail(failure, STEP_open_proc, -directory);
 	if (has_ended(pidfd)) {
 		close(directory);
 		return fail(failure, STEP_open_proc, ESRCH);
 	}
 	return directory;
+}
+
+/* A file that something is mounted over is the fault of /proc, not of the step. */
+int fail_in_proc(struct failure *failure, enum step step, int error)
+{
+	return fail(failure, error == EXDEV ? STEP_open_proc : step, error);
+}
+
+int open_ns(int pidfd, int proc_dir, struct failure *failure)
+{
+	int userns = open_namespace(pidfd, proc_dir, "user");
+
+	return userns < 0 ? fail_in_proc(failure, STEP_open_ns, -userns) : userns;
 }
 
 static int write_once(int proc_dir, const char *name, const char *text, enum step step,
@@ -103,9 +125,9 @@ static int write_once(int proc_dir, const char *name, const char *text, enum ste
 
 	if (!text)
 		return 0;
-	fd = openat(proc_dir, name, O_WRONLY | O_CLOEXEC);
+	fd = open_in(proc_dir, name, O_WRONLY);
 	if (fd < 0)
-		return fail(failure, step, errno);
+		return fail_in_proc(failure, step, -fd);
 	length = strlen(text);
 	written = write(fd, text, length);
 	error = written < 0 ? errno : EIO; /* the kernel takes all or nothing */
@@ -126,15 +148,13 @@ int write_maps(int proc_dir, const struct maps *maps, struct failure *failure)
  * needed; -2: there is none. */
 int proc_to_close_by(struct failure *failure)
 {
-	struct statfs file_system;
 	int proc;
 
 	if (RAW3(close_range, ~0u, ~0u, 0) == 0) /* closes nothing: there is no such descriptor */
 		return -1;
-	proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc >= 0 && fstatfs(proc, &file_system) == 0 && file_system.f_type == PROC_SUPER_MAGIC)
+	proc = open_proc_root();
+	if (proc >= 0)
 		return above_stdio(proc);
-	close_if_open(proc);
-	fail(failure, STEP_open_proc, ENOENT);
+	fail(failure, STEP_open_proc, -proc);
 	return -2;
 }

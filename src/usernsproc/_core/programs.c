@@ -9,6 +9,7 @@
  */
 #include <fcntl.h>
 
+#include "beneath.h"
 #include "launcher.h"
 #include "programs.h"
 
@@ -61,13 +62,13 @@ RAW_INLINE void put(int to, const void *data, long size)
 		tell_step(to, STEP_read_map, result);
 }
 
-RAW_INLINE void copy_file(const char *path, int to)
+RAW_INLINE void copy_file(int proc, const char *path, int to)
 {
 	char buffer[512];
-	long from = RAW4(openat, AT_FDCWD, path, O_RDONLY, 0), length;
+	long from = open_beneath(proc, path, O_RDONLY), length;
 
 	if (from < 0)
-		tell_step(to, STEP_read_map, from);
+		tell_step(to, from == -EXDEV ? STEP_open_proc : STEP_read_map, from);
 	while ((length = RAW3(read, from, buffer, sizeof(buffer))) > 0)
 		put(to, buffer, length);
 	if (length < 0)
@@ -76,9 +77,9 @@ RAW_INLINE void copy_file(const char *path, int to)
 }
 
 /* Enter the user namespace on fd 0 and write to fd 1 its maps, what it says of
- * setgroups, and last whether that has worked. Whoever is root
- * in there may not look at us: this memory belongs to the outer namespace and
- * is made non-dumpable before we enter. */
+ * setgroups, and last whether that has worked. fd 2 is the root of a procfs that
+ * the parent has proven. Root in the namespace cannot look at this program: its memory
+ * belongs to the outer namespace and is made non-dumpable before it enters. */
 PROGRAM(map_reader)
 {
 	const struct map_reader_parameters *own = parameters();
@@ -89,11 +90,11 @@ PROGRAM(map_reader)
 	result = RAW2(setns, 0, CLONE_NEWUSER);
 	if (result < 0)
 		tell_step(1, STEP_setns, result);
-	copy_file(own->uid_map, 1);
-	put(1, &separator, 1);
-	copy_file(own->gid_map, 1);
-	put(1, &separator, 1);
-	copy_file(own->setgroups, 1);
+	for (int i = 0; i < 3; i++) {
+		if (i)
+			put(1, &separator, 1);
+		copy_file(2, own->files[i], 1);
+	}
 	tell_step(1, STEP_none, 0);
 }
 

@@ -111,7 +111,11 @@ static int release(const struct plan *plan, struct child *child, const struct sp
  * takes IDs needs them before. */
 static int settle_holder(const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
-	int named = wait_while(0, spawned, NAME_OF_HOLDER);
+	int named;
+
+	if (spawned->proc_dir < 0)
+		spawned->proc_dir = open_proc_dir_of(spawned->pidfd);
+	named = spawned->proc_dir < 0 ? spawned->proc_dir : wait_while(0, spawned, NAME_OF_HOLDER);
 
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);

@@ -12,13 +12,6 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
-static int open_userns(int proc_dir, struct failure *failure)
-{
-	int userns = openat(proc_dir, "ns/user", O_RDONLY | O_CLOEXEC);
-
-	return userns < 0 ? fail(failure, STEP_open_ns, errno) : userns;
-}
-
 static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct failure *failure)
 {
 	int proc_dir = open_proc_dir(pid, pidfd, failure), userns = -1;
@@ -26,7 +19,7 @@ static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct fa
 	if (proc_dir < 0)
 		return -1;
 	if (write_maps(proc_dir, maps, failure) == 0)
-		userns = open_userns(proc_dir, failure);
+		userns = open_ns(pidfd, proc_dir, failure);
 	close(proc_dir);
 	return userns;
 }
@@ -103,7 +96,7 @@ static int in_holder(struct foster *foster, struct optional_id owner, const stru
 		return -1;
 	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
 	if (proc_dir >= 0) {
-		userns = open_userns(proc_dir, failure);
+		userns = open_ns(spawned.pidfd, proc_dir, failure);
 		close(proc_dir);
 	}
 	if (userns < 0)

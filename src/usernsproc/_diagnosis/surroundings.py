@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import _core
 from .._maps.idmap import IdMap
+from .._procdir import read_proc, read_sysctl
 
 SECCOMP_FILTER = 2
+_PROC = Path("/proc")
+_SYSCTL = _PROC / "sys"
 
 # Where the kernel keeps an empty directory for others to mount on, which hides nothing.
 _MADE_FOR_MOUNTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd")
@@ -74,9 +78,24 @@ class Surroundings(NamedTuple):
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n")
+        return _read(path).strip("\0\n")
     except OSError:
-        return None  # not there, or not for this process to see: nothing was learned
+        return None  # not there, forged, or not for this process to see: nothing was learned
+
+
+def _read(path: Path) -> str:
+    """What is recorded below another directory is read as it is."""
+    if path.is_relative_to(_SYSCTL):
+        return read_sysctl(str(path.relative_to(_SYSCTL)))
+    if path.is_relative_to(_PROC):
+        return read_proc(str(path.relative_to(_PROC)))
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _link(path: Path) -> str:
+    if path.is_relative_to(_PROC):
+        return os.fsdecode(_core.read_link(-1, str(path.relative_to(_PROC))))
+    return os.readlink(path)
 
 
 def _fields(text: str | None, between: str = ":") -> dict[str, str]:
@@ -107,7 +126,7 @@ def _is_chroot(root: Path, mounts: list[str]) -> bool | None:
     if "/" not in mounts:
         return True
     try:
-        if os.readlink(root / "proc/self/ns/mnt") != os.readlink(root / "proc/1/ns/mnt"):
+        if _link(root / "proc/self/ns/mnt") != _link(root / "proc/1/ns/mnt"):
             return None
         return not os.path.samestat(os.stat(root), os.stat(root / "proc/1/root"))
     except OSError:

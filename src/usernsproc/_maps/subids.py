@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._errors import userns_error
+from .foreign_files import refuse_foreign_files
 from .idmap import IdMap
 from .presets import laid_out
 
@@ -37,6 +38,7 @@ class Owner(NamedTuple):
 
     @classmethod
     def of(cls, user: str | int | None) -> Owner:
+        refuse_foreign_files("/etc/passwd")
         if isinstance(user, str):
             try:
                 return cls(user, pwd.getpwnam(user).pw_uid)
@@ -72,6 +74,8 @@ def subids(user: str | int | None = None) -> SubIds:
         IdMapError: there are more ranges than a map takes.
         UsernsError: a file cannot be read (one that does not exist has no lines), or
             nothing that could ask the other source is installed (step `prepare`).
+        PermissionError: the calling thread is in a mount namespace that belongs to a user
+            namespace below its own (`EPERM`, step `prepare`, cause `foreign-mount-namespace`).
 
     See `subuid(5)`, `subgid(5)`.
     """
@@ -136,6 +140,7 @@ def _number(text: str) -> int:
 
 def _lines(path: str) -> list[str]:
     """Decoded as names of users are."""
+    refuse_foreign_files(path)
     try:
         with open(path, "rb") as file:
             return os.fsdecode(file.read()).split("\n")

@@ -17,6 +17,7 @@ from .. import _core
 from .._errors import userns_error
 from .._processes.patience import FOREVER, GaveUp, Patience
 from .._processes.plan import Plan
+from .foreign_files import refuse_foreign_files
 
 _WALL = 0x40000000
 _PART = 4096
@@ -32,7 +33,12 @@ class Ended(NamedTuple):
 
 
 def find_tool(name: str) -> str | None:
-    """The absolute path of a program, in `PATH` or where programs usually are."""
+    """The absolute path of a program, in `PATH` or where programs usually are.
+
+    Raises:
+        PermissionError: such a program could be anyone's here, see `refuse_foreign_files`.
+    """
+    refuse_foreign_files(name)
     for folder in (*os.get_exec_path(), *_USUAL_FOLDERS):
         path = os.path.join(folder, name)
         if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
-from .._errors import Objection, at_step, userns_error
+from .._errors import Objection, at_step
+from .._procdir import proc_error, read_proc, read_sysctl
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from .subids import FILES, Owner, Ranges, malformed_line, other_source, ranges_of
 from .tool import find_tool
@@ -55,12 +57,8 @@ def no_user_name(step: str) -> Objection:
 
 
 def _own_status() -> dict[str, str]:
-    path = "/proc/thread-self/status"
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
-    except OSError as error:
-        raise userns_error("open_proc", error.errno or 0, path) from None
+    lines = read_proc("thread-self/status").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _own_id(step: str, caller: Caller) -> int:
@@ -69,8 +67,15 @@ def _own_id(step: str, caller: Caller) -> int:
 
 def _is_dumpable(caller: Caller) -> bool:
     """The files in /proc of a process that is not belong to root."""
-    with at_step("open_proc"):
-        return os.stat("/proc/self/environ").st_uid == caller.uid
+    path = "self/environ"
+    try:
+        [fd] = map(_core.open_proc, (path,), (os.O_PATH,))  # as in `list_in`
+        try:
+            return os.fstat(fd).st_uid == caller.uid
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def _as_the_tool_writes_it(id_map: IdMap) -> str:
@@ -163,8 +168,7 @@ def _not_root_by_set_user_id(path: str, status: os.stat_result) -> Iterator[Obje
 
 def _overflow_uid() -> int:
     """What stands for all owners that are not mapped."""
-    with at_step("open_proc"), open("/proc/sys/kernel/overflowuid", encoding="utf-8") as file:
-        return int(file.read())
+    return int(read_sysctl("kernel/overflowuid"))
 
 
 def _file_capabilities(path: str) -> int:

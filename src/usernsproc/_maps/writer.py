@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import EACCES, ENOSYS, EPERM, ESRCH
+from errno import EACCES, ENOSYS, EPERM, ESRCH, EXDEV
 from functools import cache, lru_cache
 
 from .. import _core
@@ -17,7 +17,7 @@ from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._causes import TOOL_CAUSES
 from .._errors import IdMapError, IdMapPermissionError, Objection, refusal, userns_error
 from .._evidence import faked_ids, step_error
-from .._procdir import open_at
+from .._procdir import proc_error, read_in
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
@@ -315,7 +315,7 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
     data = text.encode("ascii")
     try:
-        fd = os.open(step, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc_dir)
+        [fd] = map(_core.open_in, (proc_dir,), (step,), (os.O_WRONLY,))  # no signal handler can raise in between
         try:
             written = os.write(fd, data)
         finally:
@@ -326,6 +326,8 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
         elif error.errno == EACCES and _has_ended(proc_dir):  # then its files are root's
             note = "The process has exited. Write its maps while it runs."
             raise userns_error("open_proc", ESRCH, cause="process-gone", note=note) from None
+        if error.errno == EXDEV:
+            raise proc_error(step, error) from None
         raise step_error(step, error.errno or 0) from None
     if written != len(data):
         raise AssertionError(f"the kernel took {written} of {len(data)} bytes of {step}")
@@ -342,8 +344,7 @@ def _say_if_it_is_too_late(proc_dir: int, step: str) -> None:
 def _has_ended(proc_dir: int) -> bool:
     """Also of a zombie, which is still in `/proc`. `False` if it cannot be found out."""
     try:
-        with open_at(proc_dir, "stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
+        return read_in(proc_dir, "stat").rpartition(")")[2].split()[0] in ("Z", "X")
     except OSError as error:
         return isinstance(error, ProcessLookupError)
 
@@ -351,7 +352,6 @@ def _has_ended(proc_dir: int) -> bool:
 def _is_written(proc_dir: int, step: str) -> bool:
     """`False` if it cannot be found out."""
     try:
-        with open_at(proc_dir, step) as file:
-            return bool(file.read())
+        return bool(read_in(proc_dir, step))
     except OSError:
         return False

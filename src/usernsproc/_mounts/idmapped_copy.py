@@ -10,6 +10,7 @@ from errno import EINVAL, ENOSYS, EPERM
 from .. import _core
 from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
+from .._procdir import read_sysctl
 from .abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -101,8 +102,7 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
 
 def _overflow_id(kind: str) -> int:
     try:
-        with at_step("open_proc"), open(f"/proc/sys/kernel/overflow{kind}") as file:
-            return int(file.read())
+        return int(read_sysctl(f"kernel/overflow{kind}"))
     except FileNotFoundError:  # no /proc, which is told later
         return 65534
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .. import _core
 from .._errors import at_step
+from .._procdir import own_namespace_identity
 from .abi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -24,7 +25,11 @@ from .abi import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-TABLE = "/proc/thread-self/mountinfo"
+TABLE = "thread-self/mountinfo"
+"""In `/proc`."""
+
+
+_LOOK = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
 
 
 class MountId(NamedTuple):
@@ -43,8 +48,12 @@ class MountId(NamedTuple):
     @classmethod
     def at(cls, path: str, *, follow: bool = False) -> Self:
         """Of the topmost mount at a path."""
-        flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | (0 if follow else AT_SYMLINK_NOFOLLOW)
-        return cls._of(AT_FDCWD, os.fsencode(path), flags)
+        return cls._of(AT_FDCWD, os.fsencode(path), _LOOK | (0 if follow else AT_SYMLINK_NOFOLLOW))
+
+    @classmethod
+    def by_link(cls, directory: int, link: str) -> Self:
+        """Of the mount that a link of `/proc/PID`, which is open as *directory*, leads to."""
+        return cls._of(directory, link.encode(), _LOOK)
 
     @classmethod
     def _of(cls, dirfd: int, path: bytes, flags: int) -> Self:
@@ -108,8 +117,9 @@ def _unescaped(field: bytes) -> bytes:
 
 def open_mounts() -> BinaryIO:
     """The table, unread: what is read from it is the state at that time."""
-    with at_step("open_proc", TABLE):
-        return open(TABLE, "rb")
+    with at_step("open_proc", f"/proc/{TABLE}"):
+        [fd] = map(_core.open_proc, (TABLE,), (os.O_RDONLY,))  # no signal handler can raise in between
+    return open(fd, "rb")
 
 
 def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
@@ -159,14 +169,11 @@ def _statmount(mount: MountId) -> int:
 
 def mount_namespace() -> tuple[int, int]:
     """Which mount namespace the calling thread is in."""
-    path = "/proc/thread-self/ns/mnt"
-    with at_step("open_proc", path):
-        status = os.stat(path)
-    return status.st_dev, status.st_ino
+    return own_namespace_identity("mnt")
 
 
 def path_of(fd: int) -> str:
     """Where a descriptor is open on."""
-    path = f"/proc/self/fd/{fd}"
-    with at_step("open_proc", path):
-        return os.readlink(path)
+    path = f"thread-self/fd/{fd}"
+    with at_step("open_proc", f"/proc/{path}"):
+        return os.fsdecode(_core.read_link(-1, path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from .. import _core
+from .._procdir import list_in, opened_root
 from .table import MountId
 
 _SHOWN = 5
@@ -26,33 +28,48 @@ def described_users(number: int) -> str:
 
 
 def _users(number: int) -> Iterator[str]:
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        what = next((link for link in _links(pid) if _is_on(f"/proc/{pid}/{link}", number)), None)
-        if what is not None:
-            yield f"process {pid} ({_name(pid)}: {what})"
+    try:
+        with opened_root() as root:
+            for pid in sorted(int(name) for name in list_in(root, ".") if name.isdigit()):
+                what = _use_by(root, pid, number)
+                if what is not None:
+                    yield what
+    except OSError:
+        return  # it cannot be found out
 
 
-def _links(pid: int) -> Iterator[str]:
+def _use_by(root: int, pid: int, number: int) -> str | None:
+    try:
+        [proc_dir] = map(_core.open_in, (root,), (str(pid),), (os.O_PATH | os.O_DIRECTORY,))  # as in `list_in`
+    except OSError:
+        return None  # gone
+    try:
+        what = next((link for link in _links(proc_dir) if _is_on(proc_dir, link, number)), None)
+        return None if what is None else f"process {pid} ({_name(proc_dir)}: {what})"
+    finally:
+        os.close(proc_dir)
+
+
+def _links(proc_dir: int) -> Iterator[str]:
     """What keeps a mount busy: all of these keep the mount that they were opened on."""
     yield from ("cwd", "root", "exe")
     for folder in ("fd", "map_files"):
         try:
-            names = os.listdir(f"/proc/{pid}/{folder}")
+            names = list_in(proc_dir, folder)
         except OSError:
             continue  # gone, or somebody else's
         yield from (f"{folder}/{name}" for name in names)
 
 
-def _is_on(link: str, number: int) -> bool:
+def _is_on(proc_dir: int, link: str, number: int) -> bool:
     try:
-        return MountId.at(link, follow=True).number == number
+        return MountId.by_link(proc_dir, link).number == number
     except OSError:
         return False
 
 
-def _name(pid: int) -> str:
+def _name(proc_dir: int) -> str:
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+        return _core.read_file(proc_dir, "comm").decode(errors="replace").rstrip("\n")
     except OSError:
         return "gone"

@@ -9,6 +9,7 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
+from .._procdir import list_in, opened_root, own_namespace_identity
 from .kind import NamespaceKind
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -81,8 +82,7 @@ class Entered:
         """Before the thread has moved: afterwards nothing leads there."""
         try:
             # Without a bytecode between the opening and the record of it, no signal handler can raise there.
-            link = f"/proc/thread-self/ns/{_LINK.get(self._kind, self._kind)}"
-            self._fds += map(os.open, (link,), (os.O_RDONLY | os.O_CLOEXEC,))
+            self._fds += map(_core.own_namespace, (_LINK.get(self._kind, self._kind),))
             if self._kind is MNT:
                 self._fds += map(os.open, ("/", "."), (os.O_PATH | os.O_CLOEXEC,) * 2)
         except OSError as error:
@@ -244,7 +244,7 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
         return None, None
     if kind is USER and _is_current(namespace):
         return "already-there", "The calling thread is in this user namespace already. Omit the call."
-    if kind in (USER, TIME) and len(os.listdir("/proc/self/task")) > 1:
+    if kind in (USER, TIME) and _thread_count() > 1:
         return "threads", (
             f"A process with several threads cannot enter a {kind} namespace. "
             "Start a command in it (UsernsProcess with join=), or enter it in a child process."
@@ -261,6 +261,10 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
     return None, None
 
 
+def _thread_count() -> int:
+    with opened_root() as root:
+        return len(list_in(root, "self/task"))
+
+
 def _is_current(namespace: Namespace) -> bool:
-    own, other = os.stat(f"/proc/thread-self/ns/{namespace.kind}"), os.fstat(namespace.fileno())
-    return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+    return namespace._identity() == own_namespace_identity(namespace.kind)

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._procdir import open_proc_dir
-from .namespace import Namespace, NamespaceKind, open_namespace_at
+from .._procdir import opened_pidfd
+from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -116,20 +116,15 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
 
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
-    proc_dir = open_proc_dir(process)
     count = 0
-    try:
-        for kind in NamespaceKind:
-            if not os.path.exists(f"/proc/self/ns/{kind}"):
-                continue  # this kernel has no such kind
+    with opened_pidfd(process) as pidfd:
+        for kind in filter(is_known, NamespaceKind):
             theirs = Namespace(-1)
-            theirs._fd = open_namespace_at(proc_dir, kind)
+            theirs._fd = open_namespace_of(pidfd, kind)
             with theirs, Namespace.current(kind) as own:
                 if theirs != own:
                     count += 1
                     yield _above_stdio(theirs)
-    finally:
-        os.close(proc_dir)
     if not count:
         raise ValueError(f"the process {process!r} is in no other namespace than the calling one: nothing to join")
 

@@ -13,6 +13,7 @@ from .._errors import at_step, userns_error
 from .._maps.idmap import IdMap
 from .kind import KIND_OF_FLAG, NamespaceKind
 from .namespace import Namespace
+from .pin import nsfs_device
 from .survey import SHORTAGE, Found, Route, Survey
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def follow(route: Route) -> int:
 def _open_namespace(path: str) -> int:
     looked_at = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        if os.fstat(looked_at).st_dev != os.stat("/proc/thread-self/ns/user").st_dev:
+        if os.fstat(looked_at).st_dev != nsfs_device():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
-        return os.open(f"/proc/thread-self/fd/{looked_at}", os.O_RDONLY | os.O_CLOEXEC)
+        return _core.reopen(looked_at, os.O_RDONLY)
     finally:
         os.close(looked_at)
 
@@ -200,7 +201,7 @@ def _add_relatives(survey: Survey) -> None:
     while todo:
         key = todo.pop()
         found = survey.found[key]
-        fd = _open_any(found.routes)
+        fd = _open_any(survey, key[1], found)
         if fd < 0:
             continue
         try:
@@ -245,14 +246,19 @@ def _owner_uid(fd: int) -> int | None:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def _open_any(routes: Iterable[Route]) -> int:
-    for route in routes:
+def _open_any(survey: Survey, inode: int, found: Found) -> int:
+    """That namespace and no other, whatever the paths lead to by now; -1: none of them does."""
+    for route in found.routes:
         try:
-            return follow(route)
+            fd = follow(route)
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise
-            # else it has gone meanwhile, or may not be opened
+            continue  # it has gone meanwhile, or may not be opened
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) == (survey.device, inode):
+            return fd
+        os.close(fd)
     return -1
 
 
@@ -269,7 +275,7 @@ def _add_missing_maps(survey: Survey) -> None:
 def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
     if found.uid_map is not None or inode == own:
         return
-    fd = _open_any(found.routes)
+    fd = _open_any(survey, inode, found)
     if fd < 0:
         return
     try:

@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from errno import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
-from functools import partial
 from operator import index
 
 from .. import _core
@@ -16,7 +15,7 @@ from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._evidence import failed
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps
-from .._procdir import open_proc_dir
+from .._procdir import open_proc_dir_of, opened_pidfd, proc_error, read_proc
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
@@ -72,7 +71,8 @@ def create_userns(
         UsernsError: a step failed: `clone` with `ENOSPC` (limit
             `user.max_user_namespaces`, or nested too deep), `EPERM` (chroot,
             seccomp, own id unmapped), `EAGAIN` (process limit), `EMFILE`
-            (descriptor limit); `open_proc` with `ENOENT` (no `/proc`); `uid_map`,
+            (descriptor limit); `open_proc` with `ENOENT` (no `/proc`) or `EXDEV`
+            (a forged one); `uid_map`,
             `gid_map`, `setgroups`, `open_ns` with `EACCES` (the calling process is
             not dumpable) or `EPERM`.
 
@@ -150,22 +150,26 @@ class Namespace:
         Raises:
             ProcessLookupError: the process is gone (`ESRCH`).
             PermissionError: the ptrace access check of `proc(5)` failed (`EACCES`).
+            UsernsError: `/proc` is forged (`EXDEV`, step `open_proc`, cause
+                `proc-forged`). Given a pidfd, `/proc` is not used from Linux 6.11 on.
             ValueError: no such kind, or a number that is an open pidfd and the pid
                 of another process as well.
         """
         kind = NamespaceKind(kind)
         found = cls(-1)
-        proc_dir = open_proc_dir(process)
-        try:
-            found._fd = open_namespace_at(proc_dir, kind)
-        finally:
-            os.close(proc_dir)
+        with opened_pidfd(process) as pidfd:
+            found._fd = open_namespace_of(pidfd, kind)
         return found
 
     @classmethod
     def current(cls, kind: str = "user") -> Self:
         """The namespace of the calling thread."""
-        return cls.open(f"/proc/thread-self/ns/{NamespaceKind(kind)}")
+        found, kind = cls(-1), NamespaceKind(kind)
+        try:
+            [found._fd] = map(_core.own_namespace, (kind,))  # as in `open`
+        except OSError as error:
+            raise proc_error("open_ns", error, f"/proc/thread-self/ns/{kind}") from None
+        return found
 
     def fileno(self) -> int:
         """The descriptor, borrowed: it stays this object's."""
@@ -462,26 +466,46 @@ class WrittenMaps:
 
 
 def own_setgroups() -> str:
-    with at_step("open_proc"), open("/proc/thread-self/setgroups", "rb") as file:  # a codec might have to be loaded
-        return file.read().strip().decode("ascii")
+    return read_proc("thread-self/setgroups").strip()
 
 
-def open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
+def open_namespace_of(pidfd: int, kind: NamespaceKind) -> int:
+    """By the pidfd alone (Linux 6.11); else by the link in `/proc`, whose answer says more."""
     try:
-        name, flags = f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC
-        [fd] = map(partial(os.open, dir_fd=proc_dir), (name,), (flags,))  # as in `Namespace.open`
+        [fd] = map(_core.namespace_of, (pidfd,), (kind,))  # as in `Namespace.open`
+        return fd
+    except OSError:
+        proc_dir = open_proc_dir_of(pidfd)
+    try:
+        return _open_namespace_at(proc_dir, kind)
+    finally:
+        os.close(proc_dir)
+
+
+def _open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
+    try:
+        [fd] = map(_core.open_namespace_link, (proc_dir,), (f"ns/{kind}",))  # as in `Namespace.open`
         return fd
     except OSError as error:
-        if error.errno == ENOENT and os.path.exists(f"/proc/self/ns/{kind}"):
+        if error.errno == ENOENT and is_known(kind):
             note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."
             raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
-        raise userns_error("open_ns", error.errno or 0, _path_of(proc_dir, kind)) from None
+        raise proc_error("open_ns", error, _path_of(proc_dir, kind)) from None
+
+
+def is_known(kind: NamespaceKind) -> bool:
+    """Whether this kernel has such a kind."""
+    try:
+        Namespace.current(kind).close()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _path_of(proc_dir: int, kind: NamespaceKind) -> str:
     """For messages."""
     try:
-        folder = os.readlink(f"/proc/self/fd/{proc_dir}").removesuffix(" (deleted)")
+        folder = os.fsdecode(_core.read_link(-1, f"thread-self/fd/{proc_dir}")).removesuffix(" (deleted)")
     except OSError:
         folder = ""
     return os.path.join(folder, "ns", kind)

@@ -8,6 +8,7 @@ from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
 from .._errors import at_step, userns_error
+from .._procdir import descriptor_path, own_namespace_identity
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def unpin(path: Path) -> None:
 
 def nsfs_device() -> int:
     """The device number of all namespaces, by which they differ from other files."""
-    with at_step("open_proc"):
-        return os.stat("/proc/thread-self/ns/user").st_dev
+    return own_namespace_identity("user")[0]
 
 
 class _MountPoint:
@@ -183,7 +183,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor: that it is this mount and no other. Detached, since the descriptor
     keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
     try:
-        _core.umount2(f"/proc/thread-self/fd/{fd}".encode(), MNT_DETACH)
+        _core.umount2(descriptor_path(fd).encode(), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM
+from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 from typing import TYPE_CHECKING
 
+from .. import _core
+from .._procdir import list_in, opened_root, proc_error, read_in
 from .kind import NamespaceKind
 from .pin import nsfs_device
 
@@ -24,6 +26,8 @@ _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
 # Of these, children that are made later will be members.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
 
+
+_PF_KTHREAD = 0x00200000
 
 # What has gone, or may not be seen, is left out of a list. What is missing for want of
 # descriptors, memory or processes must not be.
@@ -61,55 +65,65 @@ class Survey:
 
     def __init__(self) -> None:
         self.device = nsfs_device()
+        self._proc = -1
         self.found: dict[tuple[NamespaceKind, int], Found] = {}
         self.unseen: set[int] = set()
-        self._seen_roots: set[tuple[int, int, int]] = set()
+        self._seen_roots: set[tuple[bytes, int, int]] = set()
         self._seen_mounts: set[str] = set()
 
     def at(self, kind: NamespaceKind, inode: int) -> Found:
         return self.found.setdefault((kind, inode), Found())
 
     def look_at_processes(self) -> None:
-        self._look_at_mounts("/proc/thread-self", "")
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    self._look_at_process(int(name))
-                except (FileNotFoundError, ProcessLookupError):
-                    pass  # it has ended
-                except OSError as error:
-                    if error.errno == EINVAL:
-                        continue  # it is about to end, and has no mounts any more
-                    if error.errno not in (EACCES, EPERM):
-                        raise
-                    if _is_running_program(int(name)):
-                        self.unseen.add(int(name))
+        """Raises: UsernsError: step `open_proc`: there is no `/proc`, or it is forged."""
+        try:
+            with opened_root() as self._proc:
+                self._look_at_mounts("thread-self", "")
+                for name in list_in(self._proc, "."):
+                    if name.isdigit():
+                        self._try_to_look_at_process(int(name))
+        except OSError as error:
+            raise proc_error("open_proc", error, error.filename or "/proc") from None
+
+    def _try_to_look_at_process(self, pid: int) -> None:
+        try:
+            self._look_at_process(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended
+        except OSError as error:
+            if error.errno == EINVAL:
+                return  # it is about to end, and has no mounts any more
+            if error.errno not in (EACCES, EPERM):
+                raise
+            if self._is_running_program(pid):
+                self.unseen.add(pid)
 
     def _look_at_process(self, pid: int) -> None:
-        base = f"/proc/{pid}"
-        for task in os.listdir(f"{base}/task"):
+        base = str(pid)
+        for task in list_in(self._proc, f"{base}/task"):
             self._look_at_thread(pid, f"{base}/task/{task}")
-        self._look_at_mounts(base, f"{base}/root")
-        for fd in os.listdir(f"{base}/fd"):
+        self._look_at_mounts(base, f"/proc/{base}/root")
+        for fd in list_in(self._proc, f"{base}/fd"):
             self._follow_link(f"{base}/fd/{fd}")
 
     def _look_at_thread(self, pid: int, base: str) -> None:
+        """*base*, as all paths here: in `/proc`."""
         for name in _MEMBER_LINKS:
             found = self._follow_link(f"{base}/ns/{name}")
             if found is not None:
                 found.pids.add(pid)
                 if name == NamespaceKind.USER and found.uid_map is None:
-                    found.uid_map, found.gid_map = _map_text(f"{base}/uid_map"), _map_text(f"{base}/gid_map")
+                    found.uid_map, found.gid_map = self._map_text(base, "uid_map"), self._map_text(base, "gid_map")
         for name in _CHILDREN_LINKS:
             self._follow_link(f"{base}/ns/{name}")
 
     def _follow_link(self, path: str) -> Found | None:
         try:
-            found = self._named(os.readlink(path))
+            found = self._named(os.fsdecode(_core.read_link(self._proc, path)))
         except (FileNotFoundError, ProcessLookupError):
             return None  # it has ended, or been closed; or there is no such kind on this kernel
         if found is not None and len(found.links) < ENOUGH:
-            found.links.append(path)
+            found.links.append(f"/proc/{path}")
         return found
 
     def _named(self, name: str) -> Found | None:
@@ -120,46 +134,40 @@ class Survey:
 
     def _look_at_mounts(self, base: str, prefix: str) -> None:
         """Once for each mount namespace, and each root in it: the paths begin there."""
-        root = os.stat(f"{base}/root/")
-        place = (os.stat(f"{base}/ns/mnt").st_ino, root.st_dev, root.st_ino)
+        namespace = _core.read_link(self._proc, f"{base}/ns/mnt")
+        _core.read_link(self._proc, f"{base}/root")  # nothing is mounted over it
+        root = os.stat(f"{base}/root/", dir_fd=self._proc)
+        place = (namespace, root.st_dev, root.st_ino)
         if place in self._seen_roots:
             return
         self._seen_roots.add(place)
-        for mount, name, path in _pins(f"{base}/mountinfo"):
+        for mount, name, path in _pins(read_in(self._proc, f"{base}/mountinfo")):
             found = self._named(name)
             if found is not None and mount not in self._seen_mounts:
                 self._seen_mounts.add(mount)
                 found.pins.append(prefix + path)
 
+    def _is_running_program(self, pid: int) -> bool:
+        """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
+        try:
+            state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return state != "Z" and not int(fields[5]) & _PF_KTHREAD
+
+    def _map_text(self, base: str, name: str) -> str | None:
+        try:
+            return ",".join(":".join(line.split()) for line in read_in(self._proc, f"{base}/{name}").splitlines())
+        except OSError as error:
+            if error.errno in SHORTAGE or error.errno == EXDEV:
+                raise
+            return None
+
 
 def _pins(mountinfo: str) -> Iterator[tuple[str, str, str]]:
     """The number, the namespace and the path of each mount of one."""
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields, _, after = line.partition(" - ")
-            if after.startswith("nsfs "):
-                mount, _, _, name, path, *_ = fields.split(" ")
-                yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
-
-
-_PF_KTHREAD = 0x00200000
-
-
-def _is_running_program(pid: int) -> bool:
-    """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            state, *fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z" and not int(fields[5]) & _PF_KTHREAD
-
-
-def _map_text(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return ",".join(":".join(line.split()) for line in file)
-    except OSError as error:
-        if error.errno in SHORTAGE:
-            raise
-        return None
+    for line in mountinfo.split("\n"):
+        fields, _, after = line.partition(" - ")
+        if after.startswith("nsfs "):
+            mount, _, _, name, path, *_ = fields.split(" ")
+            yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)
