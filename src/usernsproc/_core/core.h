@@ -131,7 +131,7 @@ int create_userns_slowly(struct optional_id owner, const struct maps *maps, cons
  * socket, and stores that at PROGRAM_DATA. */
 #define PROGRAM_BASE 0x400000ul
 #define PROGRAM_PARAMETERS (PROGRAM_BASE + 0x100)
-#define PROGRAM_DATA 0x800000ul
+#define PROGRAM_DATA 0x500000ul
 
 /* What is waited for comes soon, and to be woken takes longer: so often one looks first. */
 #define SPINS 100
