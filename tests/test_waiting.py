@@ -180,6 +180,7 @@ def test_a_timeout_ends_a_creation_in_a_frozen_cgroup(frozen: Path) -> None:
     with pytest.raises(TimeoutExpired) as caught:
         run(TRUE, uid_map="root", cgroup=frozen, timeout=SOON)
     assert "step cgroup" in caught.value.__notes__[0]
+    assert "frozen" in caught.value.__notes__[1]
 
 
 @pytest.mark.root

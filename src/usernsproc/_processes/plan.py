@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import _core
+from .._cgroups import frozen_cause
 from .._evidence import failed
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -115,8 +116,16 @@ class Plan:
         except _core.Failure as failure:
             named = {"cgroup": self.cgroup_path, **(filenames or {})}
             raise failed(failure, named, self.cgroup) from None
+        except _core.GaveUp as gave_up:
+            self._explain(gave_up)
+            raise
         if image_on_disk:
             _warn_of_image_on_disk()
+
+    def _explain(self, gave_up: _core.GaveUp) -> None:
+        found = None if self.cgroup < 0 else frozen_cause(self.cgroup)
+        if found is not None:
+            gave_up.add_note(found[1])
 
     def end(self) -> None:
         """Kill and reap what was started and not taken over."""

@@ -261,7 +261,9 @@ def _created(
     except GaveUp as gave_up:
         assert timeout is not None
         expired = TimeoutExpired(args, timeout)
-        expired.add_note(f"The command was not started: step {gave_up.args[0]} took too long.")
+        notes: list[str] = getattr(gave_up, "__notes__", [])
+        for note in (f"The command was not started: step {gave_up.args[0]} took too long.", *notes):
+            expired.add_note(note)
         raise expired from None
 
 
