@@ -36,12 +36,9 @@ def through(fd: int, name: bytes = b"") -> bytes:
 class Place:
     """The place that *path* leads to now. Leaving a `with` block closes the directory."""
 
-    __slots__ = ("_directory", "name", "path")
-
-    _directory: int
+    _directory = -1
 
     def __init__(self, path: Path) -> None:
-        self._directory = -1  # for __del__
         self.path = os.fspath(path)
         """As it was given, for messages."""
         folder, self.name = os.path.split(os.fsencode(path))

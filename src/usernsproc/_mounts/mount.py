@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from .._errors import UsernsError, userns_error
 from .maps import maps_of_mount
 from .table import mount_namespace
-from .unmount import locate, unmount_one, unmount_tree
+from .unmount import unmount_one, unmount_tree
+from .whereabouts import locate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,12 +61,13 @@ class Mount:
         if not self._mounted:
             return
         self._check_namespace()
-        path = locate(self._id, self.target)
-        if path is not None:
-            if lazy or self._below:
-                unmount_tree(self._id, path, self._below, lazy=lazy)
-            else:
-                unmount_one(self._id, path)
+        place = locate(self._id, self.target)
+        if place is not None:
+            with place:
+                if lazy or self._below:
+                    unmount_tree(self._id, place, self._below, lazy=lazy)
+                else:
+                    unmount_one(self._id, place)
         self._mounted = False
 
     def _check_namespace(self) -> None:
