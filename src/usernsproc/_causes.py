@@ -76,7 +76,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("cgroup", ENOENT): (
         "no-cgroup",
-        "There is no such directory, or it is none of a cgroup (version 2): those have a file cgroup.procs.",
+        "There is no such directory, or the cgroup has been removed.",
     ),
     ("cgroup", EACCES): (
         "cgroup-denied",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
-from errno import ENOENT
+from errno import EINVAL, ENOENT, ENOTDIR
 from operator import index
 
+from .. import _core
 from .._errors import userns_error
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -18,9 +20,17 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 """A descriptor of the directory, which stays the caller's, or its path."""
 
 
+_CGROUP_SUPER_MAGIC = 0x27E0EB
+_CGROUP2_SUPER_MAGIC = 0x63677270
+_OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 @contextmanager
 def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
     """A descriptor, valid in the block; -1 for `None`.
+
+    Opened with `O_PATH`, so that nothing is opened but a directory, and looked at
+    before anything in it is: only in a cgroup2 file system is `cgroup.procs` the kernel's.
 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
@@ -29,25 +39,41 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
         yield -1
     elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
-        _refuse_other_directory(fd)
+        _refuse_other_directory(fd, None)
         yield fd
     else:
+        path = os.fspath(cgroup)
         try:
-            fd = os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            [fd] = map(os.open, (path,), (_OPENING,))  # or a signal handler's exception would lose it
+        except NotADirectoryError:
+            raise _not_cgroup2(ENOTDIR, path, "It is not a directory. A symbolic link is not followed.") from None
         except OSError as error:
-            raise userns_error("cgroup", error.errno or 0, os.fspath(cgroup)) from None
+            raise userns_error("cgroup", error.errno or 0, path) from None
         try:
-            _refuse_other_directory(fd, os.fspath(cgroup))
+            _refuse_other_directory(fd, path)
             yield fd
         finally:
             os.close(fd)
 
 
-def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
-    """The kernel's ENOENT for it, before there is a child. What else may be wrong, the kernel tells."""
+def _refuse_other_directory(fd: int, path: str | bytes | None) -> None:
+    try:
+        file_system = _core.file_system_type(fd)
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    except OSError as error:
+        raise userns_error("cgroup", error.errno or 0, path) from None
+    if file_system == _CGROUP_SUPER_MAGIC:
+        raise _not_cgroup2(EINVAL, path, "It is in a hierarchy of cgroup version 1.")
+    if file_system != _CGROUP2_SUPER_MAGIC:
+        raise _not_cgroup2(EINVAL, path, "It is not in a cgroup2 file system.")
+    if not is_directory:
+        raise _not_cgroup2(ENOTDIR, path, "It is not a directory.")
     try:
         os.stat("cgroup.procs", dir_fd=fd)
-    except FileNotFoundError:
+    except FileNotFoundError:  # it has been removed: the kernel's answer, before there is a child
         raise userns_error("cgroup", ENOENT, path) from None
-    except OSError:
-        pass
+
+
+def _not_cgroup2(errno: int, path: str | bytes | None, why: str) -> OSError:
+    note = f"{why} Use the directory of a cgroup of version 2: 'findmnt --types cgroup2' shows where they are."
+    return userns_error("cgroup", errno, path, cause="not-cgroup2", note=note)
