@@ -59,7 +59,8 @@ def hostile():
             with open(folder + "/nsswitch.conf", "w") as file:
                 file.write("subid: hostile\\n")
             if os.path.exists("/etc/nsswitch.conf"):
-                native.must(native.libc.mount((folder + "/nsswitch.conf").encode(), b"/etc/nsswitch.conf", None, 4096, None))
+                hostile_file = (folder + "/nsswitch.conf").encode()
+                native.must(native.libc.mount(hostile_file, b"/etc/nsswitch.conf", None, 4096, None))
             poison(package)
             poison(library)
             os.write(write, b"x")
@@ -238,7 +239,7 @@ def test_from_there_into_another_is_still_elsewhere(visiting: Visiting) -> None:
     """)
 
 
-def test_what_cannot_be_loaded_is_a_refusal(script: Script, tmp_path: object) -> None:
+def test_what_cannot_be_loaded_is_a_refusal(script: Script) -> None:
     """The thread stays where it is: later it would load the file that is there."""
     script("""
         import os, sys

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from usernsproc import NamespaceKind, UsernsError, UsernsProcess, check_output, run
+from usernsproc import NamespaceKind, UsernsError, UsernsProcess, check_output
 
 Script = Callable[..., str]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}

@@ -41,8 +41,8 @@ def locate(mount: MountId, path: str) -> Place | None:
             return None
         mounts = read_mounts()
         entry = find_mount(mounts, mount.number)
-        if entry is None:
-            break
+        if entry is None:  # out of reach; or renamed while the table was read
+            continue
         covering = [other for other in mounts_below(mounts, entry.number) if other.point == entry.point]
         if covering:
             raise refused(EBUSY, path, "mounted-over", f"Mounted over it: {listed(covering)}.")
