@@ -56,9 +56,9 @@ class Mount:
             UsernsError: `EBUSY`: files are open in it, it is somebody's working
                 directory, something was mounted below it or over it; the note says
                 who or what. `EBUSY`, cause `mount-moved`: a process that may write to
-                its directory exchanged it with another mount at this moment. `EINVAL`: the calling thread is in another mount namespace
-                now, or the mount is out of its root directory's reach. It is still
-                mounted.
+                its directory exchanged it with another mount at this moment. `EINVAL`: the
+                calling thread is in another mount namespace now, or the mount is out of
+                its root directory's reach. It is still mounted.
         """
         if not self._mounted:
             return
