@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._errors import userns_error
+from .._loading import refuse_elsewhere
 from .._processes.patience import FOREVER, GaveUp, Patience
 from .._processes.plan import Plan
 
@@ -32,7 +33,12 @@ class Ended(NamedTuple):
 
 
 def find_tool(name: str) -> str | None:
-    """The absolute path of a program, in `PATH` or where programs usually are."""
+    """The absolute path of a program, in `PATH` or where programs usually are.
+
+    Raises:
+        UsernsError: the thread has entered a mount namespace (`EPERM`, step `prepare`).
+    """
+    refuse_elsewhere(name)
     for folder in (*os.get_exec_path(), *_USUAL_FOLDERS):
         path = os.path.join(folder, name)
         if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from .table import MountId
+from .. import _core
+from .abi import AT_FDCWD, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _SHOWN = 5
 
@@ -45,7 +46,8 @@ def _links(pid: int) -> Iterator[str]:
 
 def _is_on(link: str, number: int) -> bool:
     try:
-        return MountId.at(link, follow=True).number == number
+        flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
+        return _core.mount_id(AT_FDCWD, os.fsencode(link), flags, STATX_MNT_ID) == number
     except OSError:
         return False
 
