@@ -264,3 +264,42 @@ def test_what_cannot_be_loaded_is_a_refusal(script: Script) -> None:
             with mnt.enter():
                 pass
     """)
+
+
+@pytest.mark.parametrize("what", ["no descriptor is left", "the file is unreadable"])
+def test_what_cannot_be_read_is_a_refusal_with_its_errno(what: str, script: Script) -> None:
+    """When the fault is gone, the thread can enter."""
+    script(
+        """
+        import errno, os, pkgutil, resource, sys
+        import native
+        from usernsproc import Namespace, UsernsError, UsernsProcess, create_userns
+        with create_userns("root", "root") as mine:
+            mine.enter()
+        native.unshare(native.CLONE_NEWNS)
+        with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
+            from usernsproc import _loading
+            limits, walk = resource.getrlimit(resource.RLIMIT_NOFILE), pkgutil.iter_modules
+            def unreadable(path):
+                raise OSError(errno.EIO, "Input/output error", path[0])
+            if sys.argv[1] == "no descriptor is left":
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+                expected = ("prepare", errno.EMFILE, "open-files-limit")
+            else:
+                pkgutil.iter_modules = unreadable
+                expected = ("prepare", errno.EIO, "modules-missing")
+            try:
+                mnt.enter()
+            except UsernsError as error:
+                found = error.step, error.errno, error.cause
+            else:
+                raise AssertionError("it was entered")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                pkgutil.iter_modules = walk
+            assert found == expected, found
+            with mnt.enter():
+                pass
+        """,
+        what,
+    )

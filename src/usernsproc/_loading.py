@@ -15,9 +15,9 @@ import pwd
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from errno import ENOENT, EPERM
+from errno import EMFILE, ENFILE, ENOENT, EPERM
 
-from ._errors import at_step, userns_error
+from ._errors import UsernsError, at_step, userns_error
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -68,7 +68,7 @@ def refuse_elsewhere(name: str) -> None:
     if _homes and _mount_namespace() not in _homes:
         note = (
             "The calling thread has entered a mount namespace, in which this program may be any file of its owner, and "
-            "would run with the rights of this process. Do this before, or after leaving it."
+            "would run with the rights of this process. Do this before it enters, or after it has left."
         )
         raise userns_error("prepare", EPERM, name, cause="other-mount-namespace", note=note)
 
@@ -84,15 +84,22 @@ def _load_everything() -> None:
     try:
         for name in own_modules(sys.modules[_PACKAGE].__path__, _PACKAGE):
             importlib.import_module(name)
-    except ImportError as error:
-        note = f"{error}. A thread does not enter a mount namespace before all modules are loaded: restore the files."
-        raise userns_error("prepare", ENOENT, cause="modules-missing", note=note) from error
-    codecs = (f"encodings.{module.name}" for module in pkgutil.iter_modules(encodings.__path__))
-    for name in (*_LATE, *codecs):
-        with suppress(ImportError):  # not in this version of Python, or on Linux
-            importlib.import_module(name)
-    _load_name_services()
+        codecs = (f"encodings.{module.name}" for module in pkgutil.iter_modules(encodings.__path__))
+        for name in (*_LATE, *codecs):
+            with suppress(ImportError):  # not in this version of Python, or on Linux
+                importlib.import_module(name)
+        _load_name_services()
+    except (ImportError, OSError) as error:
+        raise _not_loaded(error) from error
     _is_done = True
+
+
+def _not_loaded(error: ImportError | OSError) -> UsernsError:
+    errno = (isinstance(error, OSError) and error.errno) or ENOENT
+    if errno in (EMFILE, ENFILE):
+        return userns_error("prepare", errno)
+    note = f"{error}. A thread does not enter a mount namespace before all modules are loaded. Restore the files."
+    return userns_error("prepare", errno, cause="modules-missing", note=note)
 
 
 def own_modules(path: Sequence[str], package: str) -> Iterator[str]:
