@@ -145,10 +145,7 @@ class Spare:
     _fd = -1
 
     def __init__(self, fd: int) -> None:
-        try:
-            [self._fd] = map(os.dup, (fd,))  # as in `_copied`
-        except OSError as error:
-            raise userns_error("umount", error.errno or 0) from None
+        [self._fd] = map(os.dup, (fd,))  # as in `_copied`
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -78,7 +78,7 @@ def place_of(entry: MountEntry) -> Place:
     """Where a mount of the table is."""
     place = locate(entry.identity(), entry.point)
     if place is None:
-        raise userns_error("umount", EINVAL, entry.point, cause="not-mounted", note="It has been unmounted meanwhile.")
+        raise userns_error("umount", EINVAL, entry.point, cause="not-mounted", note="It has been unmounted. Try again.")
     return place
 
 
@@ -125,12 +125,15 @@ def detach(mount: MountId, place: Place) -> None:
 
 def _must_be_gone(mount: MountId, place: Place) -> None:
     if is_mounted(mount):
-        note = "At this moment another mount got its name, or was mounted over it, and that one was unmounted."
+        note = (
+            "At this moment another mount got its name, or was mounted over it, and that one was unmounted. Mount "
+            "that one again."
+        )
         raise refused(EBUSY, place.path, "mount-moved", note)
 
 
 def moved(place: Place) -> UsernsError:
-    return refused(EINVAL, place.path, "mount-moved", "It was moved or renamed at this moment.")
+    return refused(EINVAL, place.path, "mount-moved", "It was moved or renamed at this moment. Try again.")
 
 
 def refused(errno: int, path: str | bytes, cause: str | None, note: str) -> UsernsError:
