@@ -49,7 +49,7 @@ async def create_in_thread(args: Any, options: dict[str, Any]) -> Process:
                 process.close()
 
     try:
-        threading.Thread(target=create, name="usernsproc-create", daemon=True).start()
+        threading.Thread(target=create, name="usernsproc creation", daemon=True).start()
         return await _created(outcome, cancelled)
     finally:
         os.close(cancelled)
