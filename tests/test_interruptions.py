@@ -191,7 +191,7 @@ def test_of_a_thread_that_enters_and_comes_back(exception: str, inside: Inside) 
 
 
 FAILING = """
-    def fail(*args):
+    def fail(*args, **options):
         raise OSError(errno.EPERM, "injected")
     def then(call):
         def interrupted(*args):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from usernsproc import NamespaceKind, UsernsError, UsernsProcess, check_output, run
+from usernsproc import NamespaceKind, UsernsError, UsernsProcess, check_output
 
 Script = Callable[..., str]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
@@ -194,20 +194,6 @@ def test_without_clone3_it_is_placed_before_the_program_runs(cgroup: Path, scrip
         str(cgroup),
     )
     assert cgroup_of(output) == f"0::/{cgroup.name}"
-
-
-def test_a_directory_that_is_no_cgroup(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError) as caught:
-            run(["true"], cgroup=path)
-        assert isinstance(caught.value, UsernsError)
-        assert (caught.value.step, caught.value.cause) == ("cgroup", "no-cgroup")
-        assert caught.value.filename == str(path)
-    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    with pytest.raises(FileNotFoundError) as caught:
-        run(["true"], cgroup=descriptor)
-    os.close(descriptor)
-    assert "cgroup.procs" in caught.value.__notes__[0]
 
 
 def test_a_cgroup_of_somebody_else(script: Script) -> None:

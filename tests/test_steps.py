@@ -222,6 +222,8 @@ def checked_step(failed: OSError, fault: str) -> str:
     allowed = [getattr(errno, fault.partition("=")[2])]
     if fault.startswith("newfstatat"):
         allowed.append(errno.ENOENT)  # os.path.exists() does not report an error
+    if fault.startswith("read:") and failed.cause == "child-killed":
+        allowed.append(errno.ESRCH)  # the launcher ends when it cannot read what it is sent; the note says how
     if failed.cause == "no-way-back":
         allowed.append(errno.EPERM)  # the note has what the kernel answered
     assert failed.errno in allowed, str(failed)

@@ -158,7 +158,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("cgroup", ENOENT): (
         "no-cgroup",
-        "The directory does not exist or is not a cgroup v2 directory. Pass a directory that has a file cgroup.procs.",
+        "There is no such directory. Create the cgroup, or pass the path of one that exists.",
     ),
     ("cgroup", EACCES): (
         "cgroup-denied",

@@ -9,7 +9,9 @@ import os
 import signal
 
 from . import _core
+from ._loading import before_entering
 from ._mounts.abi import STATX_MNT_ID_UNIQUE
+from ._namespaces.kind import NamespaceKind
 from ._processes.plan import Plan
 
 __all__ = [
@@ -54,7 +56,12 @@ def fork_userns() -> tuple[int, int]:
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """`setns(2)`: the calling thread enters the namespace; *nstype* 0: of any kind."""
+    """`setns(2)`: the calling thread enters the namespace; *nstype* 0: of any kind.
+
+    Unless *nstype* excludes a mount namespace, all modules of this package are loaded before, as by `Namespace.enter`.
+    """
+    if not nstype or nstype & NamespaceKind.MNT.flag:
+        before_entering()
     _core.setns(fd, nstype)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from .._errors import UsernsError
 from .._maps.idmap import PRESETS
 from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
+from .._namespaces.pin import Pin
 from .._processes.process import UsernsProcess
 
 # A pid namespace ends with its first process: a pin would keep what nobody can enter.
@@ -101,13 +102,18 @@ def _made(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitSta
 def _pin_all(made: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, str]) -> None:
     """All of them or none: a signal that would end this program has to wait."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    pinned: list[Pin] = []
     try:
-        with ExitStack() as undo:
-            for kind, path in pins.items():
-                made[kind].pin(path)
-                undo.callback(Namespace.unpin, path)
-            undo.pop_all()
+        for kind, path in pins.items():
+            pinned.append(Pin(made[kind], path))
+            pinned[-1].make()
+    except BaseException as error:
+        for pin in reversed(pinned):
+            pin.undo(error)
+        raise
     finally:
+        for pin in pinned:
+            pin.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

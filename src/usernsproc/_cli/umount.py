@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from errno import ENOENT
 from typing import Any
 
 from .._errors import at_step, userns_error
+from .._place import Place
 
 
 def add_to(commands: Any) -> None:
@@ -31,16 +33,26 @@ def run(options: argparse.Namespace) -> int:
     from .._mounts.table import MountId  # `run` does without
     from .._mounts.unmount import unmount_one, unmount_tree
 
-    if not options.target:  # of an unset variable: it is neither the root nor the working directory
-        raise userns_error("umount", ENOENT, options.target)
-    target = options.target.rstrip("/") or "/"
-    if os.path.islink(target):
-        raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")
-    with at_step("umount", target):
-        path = os.path.realpath(target, strict=True)
-        mount = MountId.at(path)
-        if options.lazy or options.recursive:
-            unmount_tree(mount, path, None, lazy=options.lazy)
+    with at_step("umount", options.target), _place(options.target) as place:
+        mount = MountId.at(place.name, dir_fd=place.directory)
+        if options.recursive or options.lazy:
+            unmount_tree(mount, place, None, lazy=options.lazy)
         else:
-            unmount_one(mount, path)
+            unmount_one(mount, place)
     return 0
+
+
+def _place(target: str) -> Place:
+    """Looked up once; errors show it without symbolic links in the directories."""
+    if not target:  # of an unset variable: it is neither the root nor the working directory
+        raise userns_error("umount", ENOENT, target)
+    target = target.rstrip("/") or "/"
+    folder, name = os.path.split(target)
+    if name in ("", ".", ".."):
+        folder, name = os.path.split(os.path.realpath(target, strict=True))
+    if not name:
+        raise ValueError("umount: / is the root directory, which cannot be unmounted")
+    place = Place(os.path.join(os.path.realpath(folder, strict=True), name))
+    if stat.S_ISLNK(place.status().st_mode):
+        raise ValueError(f"umount: {target} is a symbolic link, to {os.path.realpath(target)}")
+    return place

@@ -41,6 +41,25 @@ RAW_INLINE long wait_until_readable(int fd)
 	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
+RAW_INLINE long tell_by(int socket, enum step step, long result)
+{
+	struct report report;
+
+	report.step = step;
+	report.error = (int32_t)-result;
+	report.pid = 0;
+	result = RAW3(write, socket, &report, sizeof(report));
+	return step == STEP_none ? result : -1;
+}
+
+/* 0: the parent gave up, and hears nothing. */
+RAW_INLINE void leave_with_error(int socket, long result)
+{
+	if (result < 0)
+		tell_by(socket, STEP_prepare, result);
+	leave(255);
+}
+
 /* The next message of the parent, which closes its end when it gives up. */
 RAW_INLINE long hear(int report, void *buffer, long size)
 {
@@ -50,7 +69,7 @@ RAW_INLINE long hear(int report, void *buffer, long size)
 		if (length > 0)
 			return length;
 		if (length != -EAGAIN && length != -EINTR)
-			leave(255);
+			leave_with_error(report, length);
 		if (look < SPINS)
 			RAW0(sched_yield);
 		else
@@ -100,13 +119,7 @@ RAW_INLINE int socket_of(const struct start *start)
 
 RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)
 {
-	struct report report;
-
-	report.step = step;
-	report.error = (int32_t)-result;
-	report.pid = 0;
-	result = RAW3(write, own->report, &report, sizeof(report));
-	if (step != STEP_none || result < 0) /* the end of the socket tells it, too */
+	if (tell_by(own->report, step, result) < 0) /* the end of the socket tells it, too */
 		leave(255);
 }
 

@@ -97,7 +97,8 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 
 	if (plan.stdio[2] < 0)
 		return fail(failure, STEP_open_proc, -plan.stdio[2]);
-	if (open_pipe(report, failure) < 0) {
+	child->proc = proc_to_close_by(failure);
+	if (child->proc == -2 || open_pipe(report, failure) < 0) {
 		close(plan.stdio[2]);
 		return -1;
 	}
@@ -135,6 +136,7 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 		length = read_maps_by(child, &foster, userns, buffer, size, patience, failure);
 		end_foster(&foster);
 	}
+	close_if_open(child->proc);
 	close_if_open(child->death.parent_pidfd);
 	free_child(child);
 	return length;

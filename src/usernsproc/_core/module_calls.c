@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "rawsys.h"
@@ -45,6 +46,49 @@ static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
 	result = syscall(__NR_open_tree, dirfd, path, flags);
 	Py_END_ALLOW_THREADS
 	return result_of(result);
+}
+
+/* struct open_how of Linux 5.6, its first size */
+struct open_how_v0 {
+	uint64_t flags, mode, resolve;
+};
+
+PyDoc_STRVAR(openat2_doc, "openat2(dirfd, path, flags, resolve) -> fd\n\nopenat2(2), Linux 5.6.");
+
+static PyObject *core_openat2(PyObject *module, PyObject *arguments)
+{
+	unsigned long long flags, resolve;
+	struct open_how_v0 how;
+	const char *path;
+	long result;
+	int dirfd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "iyKK:openat2", &dirfd, &path, &flags, &resolve))
+		return NULL;
+	how = (struct open_how_v0){flags, 0, resolve};
+	Py_BEGIN_ALLOW_THREADS
+	result = syscall(__NR_openat2, dirfd, path, &how, sizeof(how));
+	Py_END_ALLOW_THREADS
+	return result_of(result);
+}
+
+PyDoc_STRVAR(file_system_type_doc, "file_system_type(fd) -> int\n\nf_type of fstatfs(2).");
+
+static PyObject *core_file_system_type(PyObject *module, PyObject *arguments)
+{
+	struct statfs answer;
+	int fd, result;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "i:file_system_type", &fd))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	result = fstatfs(fd, &answer);
+	Py_END_ALLOW_THREADS
+	if (result < 0)
+		return result_of(result);
+	return PyLong_FromUnsignedLongLong((unsigned long long)answer.f_type);
 }
 
 /* struct mount_attr of Linux 5.12, its first size */
@@ -257,6 +301,8 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 
 static PyMethodDef system_calls[] = {
 	{"setns", core_setns, METH_VARARGS, setns_doc},
+	{"openat2", core_openat2, METH_VARARGS, openat2_doc},
+	{"file_system_type", core_file_system_type, METH_VARARGS, file_system_type_doc},
 	{"open_tree", core_open_tree, METH_VARARGS, open_tree_doc},
 	{"mount_setattr", core_mount_setattr, METH_VARARGS, mount_setattr_doc},
 	{"open_tree_attr", core_open_tree_attr, METH_VARARGS, open_tree_attr_doc},

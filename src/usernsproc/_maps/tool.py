@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._errors import userns_error
+from .._loading import refuse_elsewhere
 from .._processes.patience import FOREVER, GaveUp, Patience
 from .._processes.plan import Plan
 from .foreign_files import refuse_foreign_files
@@ -36,9 +37,11 @@ def find_tool(name: str) -> str | None:
     """The absolute path of a program, in `PATH` or where programs usually are.
 
     Raises:
-        PermissionError: such a program could be anyone's here, see `refuse_foreign_files`.
+        UsernsError: such a program could be another user's here (`EPERM`, step `prepare`), see
+            `refuse_foreign_files` and `refuse_elsewhere`.
     """
     refuse_foreign_files(name)
+    refuse_elsewhere(name)
     for folder in (*os.get_exec_path(), *_USUAL_FOLDERS):
         path = os.path.join(folder, name)
         if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):

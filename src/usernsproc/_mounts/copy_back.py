@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from errno import EBUSY
 
 from .. import _core
 from .._errors import userns_error
+from .._place import Place
 from .abi import (
-    AT_FDCWD,
-    AT_SYMLINK_NOFOLLOW,
+    AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_SET_GROUP,
+    MOVE_MOUNT_T_EMPTY_PATH,
     MS_PRIVATE,
     MS_UNBINDABLE,
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
 )
 from .table import MountEntry, MountId, is_mounted
+from .whereabouts import opened_mount, place_of
 
 
 class MountCopy:
@@ -27,10 +31,12 @@ class MountCopy:
 
     _fd = -1
 
-    def __init__(self, entry: MountEntry) -> None:
+    def __init__(self, entry: MountEntry, parent: MountEntry) -> None:
         self.entry = entry
-        self._original = entry.identity()
-        self._fd = _copied(entry)
+        self._parent = parent
+        self.original = entry.identity()
+        with opened_mount(entry) as fd:
+            self._fd = _copied(entry, fd)
         try:
             self.id = MountId.of_fd(self._fd)
         except BaseException:
@@ -39,31 +45,50 @@ class MountCopy:
         self._is_gone: bool | None = False
 
     @contextmanager
-    def unmounting(self) -> Generator[None]:
-        """For the block that unmounts the mount: whether it is gone is not known if a signal's exception ends that."""
+    def unmounting(self) -> Generator[Place]:
+        """For the block that unmounts the mount, where it is: whether it is gone is not known if a signal's
+        exception ends that. The place is closed afterwards, as it keeps the mount around it busy."""
         self._is_gone = None
         try:
-            yield
+            with place_of(self.entry) as place:
+                yield place
         except OSError:
             self._is_gone = False
             raise
         self._is_gone = True
 
-    def attach(self) -> None:
-        _core.move_mount(self._fd, b"", AT_FDCWD, os.fsencode(self.entry.point), MOVE_MOUNT_F_EMPTY_PATH)
+    def attach(self, again: Mapping[int, MountCopy]) -> None:
+        """Below the mount that the original was on, or the copy that stands for that now.
 
-    def put_back(self, error: BaseException) -> bool:
-        """Attach it, if the mount is gone. *error* is why."""
+        It is looked up from there, and cannot lead out of it, whatever was renamed."""
+        with standing(self._parent, again) as parent:
+            point = self.entry.point[len(self._parent.point) :].lstrip("/")
+            folder, name = os.path.split(os.fsencode(point))
+            if not name:
+                flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+                _core.move_mount(self._fd, b"", parent, b"", flags)
+                return
+            directory = _core.openat2(parent, folder or b".", _DIRECTORY, _BENEATH)
+            try:
+                _core.move_mount(self._fd, b"", directory, name, MOVE_MOUNT_F_EMPTY_PATH)
+            finally:
+                os.close(directory)
+
+    def put_back(self, error: BaseException, again: Mapping[int, MountCopy]) -> bool:
+        """Attach it, if the mount is gone. *error* is why; *again*: the copies that were put back before, by number."""
         if self._is_gone is None:
-            self._is_gone = not is_mounted(self._original)
+            self._is_gone = not is_mounted(self.original)
         if not self._is_gone:
             return False
         try:
-            self.attach()
+            self.attach(again)
         except OSError as second:
             error.add_note(f"The mount at {self.entry.point} could not be put back: {second.strerror}.")
             return False
         return True
+
+    def fileno(self) -> int:
+        return self._fd
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -73,6 +98,10 @@ class MountCopy:
     __del__ = close  # of one that a signal handler's exception has lost
 
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+
+
 class MadePrivate:
     """A mount that had to be made private, and a peer to have its propagation back from."""
 
@@ -80,25 +109,24 @@ class MadePrivate:
 
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
-        if MountId.at(entry.point).number != entry.number:  # a path leads to the topmost only
-            note = "Another mount covers it, so it cannot be made private, which must happen first. Unmount that one."
-            raise userns_error("umount", EBUSY, entry.point, cause="mounted-over", note=note)
-        if not entry.is_unbindable:
-            self._peer = _copied(entry)
-        try:
-            _set_propagation(entry, MS_PRIVATE)
-        except OSError as error:
-            self.close()
-            raise userns_error("umount", error.errno or 0, entry.point) from None
+        with opened_mount(entry) as fd:
+            if not entry.is_unbindable:
+                self._peer = _copied(entry, fd)
+            try:
+                _set_propagation(fd, MS_PRIVATE)
+            except OSError as error:
+                self.close()
+                raise userns_error("umount", error.errno or 0, entry.point) from None
 
-    def put_back(self, error: BaseException) -> None:
+    def put_back(self, error: BaseException, again: Mapping[int, MountCopy]) -> None:
         """Once all mounts are in their place: what is attached below a shared one is attached elsewhere too."""
         try:
-            if self._entry.is_unbindable:
-                _set_propagation(self._entry, MS_UNBINDABLE)
-            else:
-                flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_SET_GROUP
-                _core.move_mount(self._peer, b"", AT_FDCWD, os.fsencode(self._entry.point), flags)
+            with standing(self._entry, again) as fd:
+                if self._entry.is_unbindable:
+                    _set_propagation(fd, MS_UNBINDABLE)
+                else:
+                    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP
+                    _core.move_mount(self._peer, b"", fd, b"", flags)
         except OSError as second:
             error.add_note(f"The mount at {self._entry.point} is private now: {second.strerror}.")
 
@@ -110,6 +138,34 @@ class MadePrivate:
     __del__ = close  # as of MountCopy
 
 
+class Spare:
+    """A descriptor that is set aside: putting back needs some, also at the limit of them."""
+
+    NEEDED = 4
+    _fd = -1
+
+    def __init__(self, fd: int) -> None:
+        [self._fd] = map(os.dup, (fd,))  # as in `_copied`
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    __del__ = close  # as of MountCopy
+
+
+@contextmanager
+def standing(entry: MountEntry, again: Mapping[int, MountCopy]) -> Generator[int]:
+    """A descriptor of the mount, or of the copy that was put in its place."""
+    copy = again.get(entry.number)
+    if copy is not None:
+        yield copy.fileno()
+        return
+    with opened_mount(entry) as fd:
+        yield fd
+
+
 def must_be_private(tree: list[MountEntry], mounts: Iterable[MountEntry]) -> list[MountEntry]:
     """Those of a tree that have a peer outside of it, such as the source: what is unmounted below
     them would be unmounted there as well. And those that cannot be copied else."""
@@ -118,15 +174,15 @@ def must_be_private(tree: list[MountEntry], mounts: Iterable[MountEntry]) -> lis
     return [entry for entry in tree if entry.is_unbindable or entry.peer_group in outside]
 
 
-def _copied(entry: MountEntry) -> int:
-    flags = AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
+def _copied(entry: MountEntry, fd: int) -> int:
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
     try:
         # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-        [fd] = map(_core.open_tree, (AT_FDCWD,), (os.fsencode(entry.point),), (flags,))
-        return fd
+        [copy] = map(_core.open_tree, (fd,), (b"",), (flags,))
+        return copy
     except OSError as error:
         raise userns_error("umount", error.errno or 0, entry.point) from None
 
 
-def _set_propagation(entry: MountEntry, propagation: int) -> None:
-    _core.mount_setattr(AT_FDCWD, os.fsencode(entry.point), AT_SYMLINK_NOFOLLOW, 0, 0, propagation, 0)
+def _set_propagation(fd: int, propagation: int) -> None:
+    _core.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, propagation, 0)

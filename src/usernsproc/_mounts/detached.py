@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from .. import _core
 from .._errors import UsernsError, at_step, closed_error, userns_error
-from .._procdir import descriptor_path
+from .._place import through
 from .abi import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
@@ -122,7 +122,7 @@ class DetachedMount:
             if self._fd < 0:  # a signal handler has raised when all was done
                 mount.unmount(lazy=True)
             elif is_mounted(mount_id):
-                _core.umount2(descriptor_path(self._fd).encode(), MNT_DETACH)
+                _core.umount2(through(self._fd), MNT_DETACH)
         except OSError as second:
             error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 

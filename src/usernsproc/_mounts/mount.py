@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from .._errors import UsernsError, at_step, userns_error
 from .maps import maps_of_mount
 from .table import mount_namespace
-from .unmount import locate, unmount_one, unmount_tree
+from .unmount import unmount_one, unmount_tree
+from .whereabouts import locate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,9 +39,10 @@ class Mount:
     def unmount(self, *, lazy: bool = False) -> None:
         """Unmount it, with `umount2(2)`, and the submounts that were mounted with it. Again: no effect.
 
-        It is found where it is now, also when a directory above it was renamed. If
-        somebody else has unmounted it, there is nothing left to do. A mount of
-        somebody else at its place is not touched.
+        It is found where it is now, also when a directory above it was renamed, and
+        unmounted through a descriptor of its directory. If another process has
+        unmounted it, there is nothing left to do. Another mount at its path is not
+        touched.
 
         As long as it is in use, it stays, with all its submounts: what seems to be an
         empty directory would be the source to who deletes it. Remove a target with
@@ -53,20 +55,22 @@ class Mount:
         Raises:
             UsernsError: `EBUSY`: files are open in it, it is somebody's working
                 directory, something was mounted below it or over it; the note says
-                who or what. `EINVAL`: the calling thread is in another mount namespace
-                now, or the mount is out of its root directory's reach. It is still
-                mounted.
+                who or what. `EBUSY`, cause `mount-moved`: a process that may write to
+                its directory exchanged it with another mount at this moment. `EINVAL`: the
+                calling thread is in another mount namespace now, or the mount is out of
+                its root directory's reach. It is still mounted.
         """
         if not self._mounted:
             return
         self._check_namespace()
         with at_step("umount", self.target):
-            path = locate(self._id, self.target)
-            if path is not None:
-                if lazy or self._below:
-                    unmount_tree(self._id, path, self._below, lazy=lazy)
-                else:
-                    unmount_one(self._id, path)
+            place = locate(self._id, self.target)
+            if place is not None:
+                with place:
+                    if lazy or self._below:
+                        unmount_tree(self._id, place, self._below, lazy=lazy)
+                    else:
+                        unmount_one(self._id, place)
         self._mounted = False
 
     def _check_namespace(self) -> None:

@@ -10,10 +10,9 @@ off, there too, before the topmost one is made private, and put back afterwards.
 
 from __future__ import annotations
 
-import os
-
 from .. import _core
-from .abi import AT_EMPTY_PATH, AT_RECURSIVE, MS_SHARED, UMOUNT_NOFOLLOW
+from . import whereabouts
+from .abi import AT_EMPTY_PATH, AT_RECURSIVE, MS_SHARED
 from .copy_back import MountCopy
 from .table import MountEntry, MountId
 
@@ -28,22 +27,28 @@ def set_propagation(fd: int, propagation: int) -> dict[int, MountId]:
 def set_propagation_of_tree(fd: int, propagation: int, top: MountEntry, below: list[MountEntry]) -> dict[int, MountId]:
     """Gives the mounts below *top*, the one that *fd* is open on, by number."""
     if below and top.peer_group is not None and propagation not in (0, MS_SHARED):
-        found = _without_copies_elsewhere(fd, below, propagation)
+        found = _without_copies_elsewhere(fd, top, below, propagation)
     else:
         found = {entry.number: entry.identity() for entry in below}
     set_propagation(fd, propagation)
     return found
 
 
-def _without_copies_elsewhere(fd: int, below: list[MountEntry], propagation: int) -> dict[int, MountId]:
+def _without_copies_elsewhere(
+    fd: int, top: MountEntry, below: list[MountEntry], propagation: int
+) -> dict[int, MountId]:
+    tree = {entry.number: entry for entry in (top, *below)}
     copies: list[MountCopy] = []
+    again: dict[int, MountCopy] = {}
     try:
         for entry in reversed(below):
-            copies.append(MountCopy(entry))
-            _core.umount2(os.fsencode(entry.point), UMOUNT_NOFOLLOW)
+            copies.append(MountCopy(entry, tree[entry.parent]))
+            with copies[-1].unmounting() as place:
+                whereabouts.unmount(copies[-1].original, place)
         _core.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, propagation, 0)
         for copy in reversed(copies):
-            copy.attach()
+            copy.attach(again)
+            again[copy.entry.number] = copy
         return {copy.id.number: copy.id for copy in copies}
     finally:
         for copy in copies:

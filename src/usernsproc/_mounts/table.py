@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from errno import ENOENT, ENOSYS, EPERM
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .. import _core
@@ -13,10 +14,7 @@ from .._errors import at_step
 from .._procdir import own_namespace_identity
 from .abi import (
     AT_EMPTY_PATH,
-    AT_FDCWD,
-    AT_NO_AUTOMOUNT,
     AT_STATX_DONT_SYNC,
-    AT_SYMLINK_NOFOLLOW,
     STATMOUNT_MNT_BASIC,
     STATX_MNT_ID,
     STATX_MNT_ID_UNIQUE,
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 TABLE = "thread-self/mountinfo"
 """In `/proc`."""
-
-
-_LOOK = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
 
 
 class MountId(NamedTuple):
@@ -43,22 +38,21 @@ class MountId(NamedTuple):
 
     @classmethod
     def of_fd(cls, fd: int) -> Self:
-        return cls._of(fd, b"", AT_EMPTY_PATH)
+        flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
+        return cls(*(_core.mount_id(fd, b"", flags, mask) for mask in (STATX_MNT_ID, STATX_MNT_ID_UNIQUE)))
 
     @classmethod
-    def at(cls, path: str, *, follow: bool = False) -> Self:
-        """Of the topmost mount at a path."""
-        return cls._of(AT_FDCWD, os.fsencode(path), _LOOK | (0 if follow else AT_SYMLINK_NOFOLLOW))
+    def at(cls, path: str | bytes, *, dir_fd: int | None = None, follow: bool = False) -> Self:
+        """Of the topmost mount at a path.
 
-    @classmethod
-    def by_link(cls, directory: int, link: str) -> Self:
-        """Of the mount that a link of `/proc/PID`, which is open as *directory*, leads to."""
-        return cls._of(directory, link.encode(), _LOOK)
-
-    @classmethod
-    def _of(cls, dirfd: int, path: bytes, flags: int) -> Self:
-        number = _core.mount_id(dirfd, path, flags, STATX_MNT_ID)
-        return cls(number, _core.mount_id(dirfd, path, flags, STATX_MNT_ID_UNIQUE))
+        Opened first: the kernel answers one number at a time, and the path may lead elsewhere in between.
+        """
+        flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        [fd] = map(partial(os.open, dir_fd=dir_fd), (path,), (flags,))  # or a signal handler's exception would lose it
+        try:
+            return cls.of_fd(fd)
+        finally:
+            os.close(fd)
 
     def is_same(self, other: MountId) -> bool:
         return self.number == other.number and (not self.unique or not other.unique or self.unique == other.unique)

@@ -1,6 +1,6 @@
 """Unmounting that is complete or has not happened.
 
-What is still mounted looks like an ordinary directory to who deletes it. So
+What is still mounted looks like an ordinary directory to a process that deletes it. So
 nothing here is detached lazily, and nothing that is still mounted is passed over.
 """
 
@@ -10,104 +10,84 @@ import os
 from collections.abc import Sequence
 from errno import EBUSY, EINVAL
 
-from .. import _core
 from .._errors import UsernsError, userns_error
-from .abi import MNT_DETACH, UMOUNT_NOFOLLOW
-from .copy_back import MadePrivate, MountCopy, must_be_private
-from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
+from .._place import Place
+from . import whereabouts
+from .copy_back import MadePrivate, MountCopy, Spare, must_be_private
+from .table import MountEntry, MountId, find_mount, mounts_below, read_mounts
 from .users import described_users
+from .whereabouts import listed, refused
 
-_SHOWN = 5
 _NOT_MOUNTED = "Nothing is mounted on it. Check the path, and the mount namespace."
-STILL_THERE = "It is still mounted: deleting below the target deletes files in the source."
 
 
-def locate(mount: MountId, path: str) -> str | None:
-    """Where it is mounted now: the directories above it may have been renamed.
-
-    `None`: nowhere, somebody has unmounted it.
-
-    Raises:
-        UsernsError: it is there and cannot be reached: another mount covers it, or
-            it is outside of this process' root directory.
-    """
-    if _is_at(mount, path):
-        return path
-    mounts = read_mounts()
-    entry = find_mount(mounts, mount.number)
-    if entry is not None and _is_at(mount, entry.point):
-        return entry.point
-    if not is_mounted(mount):
-        return None
-    covering = [] if entry is None else mounts_below(mounts, entry.number)
-    if entry is None or not covering:
-        raise _refused(EINVAL, path, "out-of-reach", "It is outside the root directory of this process.")
-    raise _refused(EBUSY, path, "mounted-over", f"Mounted over it: {_listed(covering)}.")
-
-
-def _is_at(mount: MountId, path: str) -> bool:
+def unmount_one(mount: MountId, place: Place, *, lazy: bool = False) -> None:
+    _refuse_plain_directory(mount, place)
     try:
-        return mount.is_same(MountId.at(path))
-    except OSError:
-        return False
-
-
-def unmount_one(mount: MountId, path: str, flags: int = 0) -> None:
-    try:
-        _core.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | flags)
+        (whereabouts.detach if lazy else whereabouts.unmount)(mount, place)
+    except UsernsError:
+        raise
     except OSError as error:
-        raise _why_not(error.errno or 0, mount, path) from None
+        raise _why_not(error.errno or 0, mount, place) from None
 
 
-def unmount_tree(mount: MountId, path: str, below: dict[int, MountId] | None, *, lazy: bool = False) -> None:
+def unmount_tree(mount: MountId, place: Place, below: dict[int, MountId] | None, *, lazy: bool = False) -> None:
     """A mount and those below it, if they are these by number (`None`: whichever there are).
 
     Each is copied before it is unmounted; when a later one turns out to be busy,
     the copies are put where the mounts were, and *below* has their numbers.
-    Lazily they go all at once; then who is in there stays. What is mounted
+    Lazily they go all at once; then processes that use them keep them. What is mounted
     elsewhere, with the source, is not unmounted there in either case.
     """
+    _refuse_plain_directory(mount, place)
     mounts = read_mounts()
     top = find_mount(mounts, mount.number)
-    if top is None or top.point != path:  # not to take away what is below some other mount
-        raise _why_not(EINVAL, mount, path)
+    if top is None:
+        raise _why_not(EINVAL, mount, place)
     found = mounts_below(mounts, mount.number)
     strangers = [entry for entry in found if below is not None and not _is_one_of(entry, below)]
     if strangers and not lazy:
-        raise _refused(EBUSY, path, "has-submounts", f"Mounted below it since: {_listed(strangers)}.")
+        raise refused(EBUSY, place.path, "has-submounts", f"Mounted below it since: {listed(strangers)}.")
+    tree = {entry.number: entry for entry in (top, *found)}
     changed: list[MadePrivate] = []
     copies: list[MountCopy] = []
+    spares: list[Spare] = []
     try:
+        spares += map(Spare, (place.directory,) * Spare.NEEDED)
         for entry in must_be_private([top, *found], mounts):
             changed.append(MadePrivate(entry))
-        if lazy:
-            unmount_one(mount, path, MNT_DETACH)
-            return
-        for entry in reversed(found):
-            copies.append(MountCopy(entry))
-            with copies[-1].unmounting():
-                unmount_one(MountId(entry.number, 0), entry.point)
-        unmount_one(mount, path)
+        if not lazy:
+            for entry in reversed(found):
+                copies.append(MountCopy(entry, tree[entry.parent]))
+                with copies[-1].unmounting() as its_place:
+                    unmount_one(copies[-1].original, its_place)
+        unmount_one(mount, place, lazy=lazy)
     except BaseException as error:
+        _close(spares)
         _put_back(changed, copies, below, error)
         raise
     finally:
-        for made_private in changed:
-            made_private.close()
-        for copy in copies:
-            copy.close()
+        _close([*spares, *changed, *copies])
+
+
+def _close(held: Sequence[Spare | MadePrivate | MountCopy]) -> None:
+    for one in held:
+        one.close()
 
 
 def _put_back(
     changed: list[MadePrivate], copies: list[MountCopy], below: dict[int, MountId] | None, error: BaseException
 ) -> None:
-    again = [copy for copy in reversed(copies) if copy.put_back(error)]
+    again: dict[int, MountCopy] = {}
+    for copy in reversed(copies):
+        if copy.put_back(error, again):
+            again[copy.entry.number] = copy
     for made_private in changed:
-        made_private.put_back(error)
+        made_private.put_back(error, again)
     if below is not None:  # a number of one may be that of another's copy: first these, then those
-        for copy in again:
-            below.pop(copy.entry.number, None)
-        below.update((copy.id.number, copy.id) for copy in again)
+        for number in again:
+            below.pop(number, None)
+        below.update((copy.id.number, copy.id) for copy in again.values())
 
 
 def _is_one_of(entry: MountEntry, below: dict[int, MountId]) -> bool:
@@ -115,24 +95,29 @@ def _is_one_of(entry: MountEntry, below: dict[int, MountId]) -> bool:
     return known is not None and known.is_same(entry.identity())
 
 
-def _why_not(errno: int, mount: MountId, path: str) -> UsernsError:
+def _refuse_plain_directory(mount: MountId, place: Place) -> None:
+    """Or a file in the mount: not to take away what is below some other mount."""
+    if mount.is_same(MountId.of_fd(place.directory)):
+        raise userns_error("umount", EINVAL, place.path, cause="not-mounted", note=_NOT_MOUNTED)
+
+
+def _why_not(errno: int, mount: MountId, place: Place) -> UsernsError:
     try:
-        return _explained(errno, mount, path)
+        return _explained(errno, mount, os.fsdecode(place.path))
     except OSError:  # no descriptor left to look with, or the like
-        return _refused(errno, path, None, "The reason could not be determined.")
+        return refused(errno, place.path, None, "The reason could not be determined.")
 
 
 def _explained(errno: int, mount: MountId, path: str) -> UsernsError:
     if errno == EBUSY:
         submounts = mounts_below(read_mounts(), mount.number)
         if submounts:
-            return _refused(EBUSY, path, "has-submounts", f"Mounted below it: {_listed(submounts)}.")
-        return _refused(EBUSY, path, "mount-in-use", described_users(mount.number))
+            return refused(EBUSY, path, "has-submounts", f"Mounted below it: {listed(submounts)}.")
+        return refused(EBUSY, path, "mount-in-use", described_users(mount.number))
     if errno == EINVAL:
-        entry = find_mount(read_mounts(), mount.number)
-        if entry is None or entry.point != path:
+        if find_mount(read_mounts(), mount.number) is None:
             return userns_error("umount", errno, path, cause="not-mounted", note=_NOT_MOUNTED)
-        return _refused(
+        return refused(
             errno,
             path,
             "locked-mount",
@@ -140,12 +125,3 @@ def _explained(errno: int, mount: MountId, path: str) -> UsernsError:
             "with lazy=True.",
         )
     return userns_error("umount", errno, path)
-
-
-def _refused(errno: int, path: str, cause: str | None, note: str) -> UsernsError:
-    return userns_error("umount", errno, path, cause=cause, note=f"{note} {STILL_THERE}")
-
-
-def _listed(entries: Sequence[MountEntry]) -> str:
-    names = [f"{entry.point} ({entry.fs_type})" for entry in entries[:_SHOWN]]
-    return ", ".join(names) + (" and others" if len(entries) > _SHOWN else "")

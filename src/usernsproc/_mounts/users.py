@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .. import _core
 from .._procdir import list_in, opened_root
-from .table import MountId
+from .abi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _SHOWN = 5
 
@@ -63,7 +63,8 @@ def _links(proc_dir: int) -> Iterator[str]:
 
 def _is_on(proc_dir: int, link: str, number: int) -> bool:
     try:
-        return MountId.by_link(proc_dir, link).number == number
+        flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
+        return _core.mount_id(proc_dir, link.encode(), flags, STATX_MNT_ID) == number
     except OSError:
         return False
 

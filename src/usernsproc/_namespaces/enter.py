@@ -33,6 +33,10 @@ _LINK = {PID: "pid_for_children"}
 
 def enter(namespace: Namespace) -> Entered:
     """`Namespace.enter`."""
+    if namespace.kind is MNT:
+        from .._loading import before_entering  # slow, and needed for this kind alone
+
+        before_entering()
     entered, fd = Entered(namespace.kind), namespace.fileno()
     try:
         _core.setns(fd, namespace.kind.flag)

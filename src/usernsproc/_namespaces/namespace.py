@@ -355,6 +355,11 @@ class Namespace:
         thread itself. With a mount namespace, the root and the working directory
         become the root of that namespace.
 
+        In a mount namespace, every path leads to a file of its owner. All modules of this
+        package are loaded before the thread enters; other modules that are imported there
+        are the owner's, and run with the rights of this process. Use `join` of
+        `UsernsProcess` for a mount namespace that you do not trust.
+
         Raises:
             PermissionError: `EPERM`: it takes `CAP_SYS_ADMIN` in the namespace's
                 owner, and in the own user namespace (`CAP_SYS_CHROOT`, too, for a
@@ -408,6 +413,9 @@ class Namespace:
         stacked several). The namespace ends, unless something
         else holds it: a process, a descriptor (also one of this file), another pin,
         a copy of the mount in another mount namespace.
+
+        The directory of *path* is looked up once: if it is renamed meanwhile, nothing in
+        another directory is unmounted or removed.
 
         Raises:
             FileNotFoundError: there is no such file; step `mount_point`.

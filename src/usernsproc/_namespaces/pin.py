@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import stat
 from errno import EEXIST, EINVAL, ELOOP
+from functools import partial
 
 from .. import _core
 from .._errors import at_step, userns_error
-from .._procdir import descriptor_path, own_namespace_identity
+from .._place import Place, through
+from .._procdir import own_namespace_identity
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
-    from typing_extensions import TypeAlias
-
+    from .._place import Path
     from .namespace import Namespace
-
-    Path: TypeAlias = "str | bytes | os.PathLike[str]"
 
 AT_EMPTY_PATH = 0x1000
 OPEN_TREE_CLONE = 1
@@ -28,36 +27,28 @@ MNT_DETACH = 2
 
 def pin(namespace: Namespace, path: Path) -> None:
     """`Namespace.pin`."""
-    kind, point = namespace.kind, _MountPoint(path, namespace)
+    new = Pin(namespace, path)
     try:
-        try:
-            tree = _detached_mount(namespace, path)
-            try:
-                point.prepare()
-                _attach(tree, point, kind)
-            finally:
-                os.close(tree)
-        finally:
-            point.close()
+        new.make()
+        new.close()
     except BaseException as error:
-        point.undo(error)
+        new.undo(error)
         raise
 
 
 def unpin(path: Path) -> None:
     """`Namespace.unpin`."""
     device = nsfs_device()
-    fd = _open_point(path)
-    try:
-        with at_step("mount_point", os.fspath(path)):
-            is_pin = os.fstat(fd).st_dev == device
-        if not is_pin:
-            note = "No namespace is pinned at this path. Check the path, and the mount namespace."
-            raise userns_error("mount_point", EINVAL, os.fspath(path), cause="not-pinned", note=note)
-        _unmount(fd, path)
-    finally:
-        os.close(fd)
-    _remove_if_empty(path, device)
+    with _place(path) as place:
+        fd = _open(place)
+        try:
+            if _status(fd, path).st_dev != device:
+                note = "No namespace is pinned at this path. Check the path, and the mount namespace."
+                raise userns_error("mount_point", EINVAL, os.fspath(path), cause="not-pinned", note=note)
+            _unmount(fd, path)
+        finally:
+            os.close(fd)
+        _remove_if_empty(place, device)
 
 
 def nsfs_device() -> int:
@@ -65,35 +56,58 @@ def nsfs_device() -> int:
     return own_namespace_identity("user")[0]
 
 
-class _MountPoint:
-    """The file that a namespace is mounted on; ours where we have made it."""
+class Pin:
+    """A namespace that is being pinned. Until `close()` it can be undone.
 
-    _closed = True
+    It holds the mount itself and the directory of its file, so that nothing else is
+    unmounted or removed, whatever happens to the path in the meantime.
+    """
 
-    def __init__(self, path: Path, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, path: Path) -> None:
+        self._tree: list[int] = []
         self._made: list[int] = []
         self._found: list[int] = []
-        self._ready = self._closed = False
-        self._path = path
-        self._nsfs = namespace.device
-        self._inode = namespace.inode
+        self._file: os.stat_result | None = None
+        self._may_be_mounted = False
+        self._namespace, self._path = namespace, path
+        self._identity = (namespace.device, namespace.inode)
+        self._kind = namespace.kind
+        self._place = _place(path)
 
-    def prepare(self) -> None:
+    def make(self) -> None:
+        self._make_tree()
+        self._prepare_file()
+        self._may_be_mounted = True
         try:
-            # Without a bytecode between the making of the file and the record of it,
-            # no signal handler can raise there.
-            self._made.extend(map(os.open, (self._path,), (_MAKE,), (0,)))
+            target = (self._made or self._found)[0]
+            _core.move_mount(self._tree[0], b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+        except OSError as error:
+            cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
+            raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None
+
+    def _make_tree(self) -> None:
+        try:
+            flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+            # Without a bytecode between the call and the record of its result, no signal
+            # handler can raise there.
+            self._tree.extend(map(_core.open_tree, (self._namespace.fileno(),), (b"",), (flags,)))
+        except OSError as error:
+            raise userns_error("open_tree", error.errno or 0, os.fspath(self._path)) from None
+
+    def _prepare_file(self) -> None:
+        make = partial(os.open, dir_fd=self._place.directory)
+        try:
+            self._made.extend(map(make, (self._place.name,), (_MAKE,), (0,)))  # as in `_make_tree`
         except FileExistsError:
-            self._found.append(_open_point(self._path))
-            self._refuse_unless_empty_file()
+            self._found.append(_open(self._place))
+            self._refuse_unless_empty_file(_status(self._found[0], self._path))
         except OSError as error:
             raise userns_error("mount_point", error.errno or 0, os.fspath(self._path)) from None
-        self._ready = True
+        else:
+            self._file = _status(self._made[0], self._path)
 
-    def _refuse_unless_empty_file(self) -> None:
-        with at_step("mount_point", os.fspath(self._path)):
-            status = os.fstat(self.fd)
-        if status.st_dev == self._nsfs:
+    def _refuse_unless_empty_file(self, status: os.stat_result) -> None:
+        if status.st_dev == self._identity[0]:
             cause, note = "already-pinned", "A namespace is pinned at this path already. To replace it, unpin it first."
         elif not stat.S_ISREG(status.st_mode) or status.st_size:
             cause, note = "not-a-mount-point", "The path is not an empty regular file. Use one, or a new name."
@@ -101,67 +115,82 @@ class _MountPoint:
             return
         raise userns_error("mount_point", EEXIST, os.fspath(self._path), cause=cause, note=note)
 
-    @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
-    def fd(self) -> int:
-        return (self._made or self._found)[0]
-
     def undo(self, error: BaseException) -> None:
-        """When it is not known whether the mount was made: an interrupt, *error*, may have come after it."""
-        if not (self._made or self._ready):
-            return  # nothing was changed
+        """Also when it is not known whether the mount was made: an interrupt, *error*, may have come after it."""
         what = "pin"
         try:
-            there = os.lstat(self._path)
-            if self._ready and (there.st_dev, there.st_ino) == (self._nsfs, self._inode):
-                _core.umount2(os.fsencode(self._path), MNT_DETACH)
+            if self._place.closed:  # an interrupt at the very end
+                self._place = _place(self._path)
+            if self._may_be_mounted:
+                self._unmount()
             what = "file"
-            if self._made:
-                os.unlink(self._path)
+            if self._made or self._file is not None:
+                self._remove_file()
         except FileNotFoundError:
-            pass  # somebody else has removed it
+            pass  # another process has removed it
         except OSError as second:
             path = os.fsdecode(self._path)
             error.add_note(f"The {what} at {path} stays, as it could not be removed: {second.strerror}.")
+        finally:
+            self.close()
+
+    def _unmount(self) -> None:
+        if self._tree:
+            try:
+                _core.umount2(through(self._tree[0]), MNT_DETACH)
+            except OSError as error:
+                if error.errno != EINVAL:  # it is not mounted anywhere
+                    raise
+            return
+        fd = self._place.open(os.O_PATH)
+        try:
+            if _identity(os.fstat(fd)) == self._identity:
+                _core.umount2(through(fd), MNT_DETACH)
+        finally:
+            os.close(fd)
+
+    def _remove_file(self) -> None:
+        made = self._file or os.fstat(self._made[0])
+        if _identity(self._place.status()) == _identity(made):
+            self._place.remove()
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            for fd in self._made + self._found:
+        """Leave it as it is."""
+        for fds in (self._tree, self._made, self._found):
+            if fds:
+                [fd], fds[:] = fds, ()  # as in `_make_tree`
                 os.close(fd)
+        self._place.close()
 
-    __del__ = close  # of one that a signal handler's exception has lost
+    def __del__(self) -> None:  # of one that a signal handler's exception has lost
+        if hasattr(self, "_place"):
+            self.close()
 
 
 _MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _open_point(path: Path) -> int:
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _status(fd: int, path: Path) -> os.stat_result:
+    with at_step("mount_point", os.fspath(path)):
+        return os.fstat(fd)
+
+
+def _place(path: Path) -> Place:
     try:
-        [fd] = map(os.open, (path,), (os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,))  # as in `prepare`
-        return fd
+        return Place(path)
     except OSError as error:
         raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
 
 
-def _detached_mount(namespace: Namespace, path: Path) -> int:
+def _open(place: Place) -> int:
     try:
-        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-        [tree] = map(_core.open_tree, (namespace.fileno(),), (b"",), (flags,))  # as in `prepare`
-        return tree
+        return place.open(os.O_PATH)
     except OSError as error:
-        raise userns_error("open_tree", error.errno or 0, os.fspath(path)) from None
-
-
-def _attach(tree: int, point: _MountPoint, kind: str) -> None:
-    try:
-        _core.move_mount(tree, b"", point.fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
-    except OSError as error:
-        cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if kind == "mnt" else (None, None)
-        raise userns_error("move_mount", error.errno or 0, os.fspath(point.path), cause=cause, note=note) from None
+        raise userns_error("mount_point", error.errno or 0, place.path) from None
 
 
 _WHY_NOT_MNT = {
@@ -183,7 +212,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor: that it is this mount and no other. Detached, since the descriptor
     keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
     try:
-        _core.umount2(descriptor_path(fd).encode(), MNT_DETACH)
+        _core.umount2(through(fd), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:
@@ -194,14 +223,14 @@ def _unmount(fd: int, path: Path) -> None:
         raise userns_error("umount", error.errno or 0, os.fspath(path), cause=cause, note=note) from None
 
 
-def _remove_if_empty(path: Path, nsfs: int) -> None:
+def _remove_if_empty(place: Place, nsfs: int) -> None:
     try:
-        status = os.lstat(path)
+        status = place.status()
         if stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_dev != nsfs:
-            os.unlink(path)
+            place.remove()
     except FileNotFoundError:
-        pass  # somebody else has removed it
+        pass  # another process has removed it
     except OSError as error:
-        error = userns_error("mount_point", error.errno or 0, os.fspath(path))
+        error = userns_error("mount_point", error.errno or 0, place.path)
         error.add_note("The namespace is unpinned, but the file that it was mounted on stays. Remove it.")
         raise error from None

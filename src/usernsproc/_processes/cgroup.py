@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
-from errno import ENODEV, ENOENT
+from errno import EINVAL, ENODEV, ENOTDIR
 from operator import index
 
-from .._errors import userns_error
+from .. import _core
+from .._errors import at_step, userns_error
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -18,9 +20,17 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 """A descriptor of the directory, which stays the caller's, or its path."""
 
 
+_CGROUP_SUPER_MAGIC = 0x27E0EB
+_CGROUP2_SUPER_MAGIC = 0x63677270
+_OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 @contextmanager
 def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
     """A descriptor, valid in the block; -1 for `None`.
+
+    Opened with `O_PATH`, so that nothing is opened but a directory, and looked at
+    before anything in it is: only in a cgroup2 file system is `cgroup.procs` the kernel's.
 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
@@ -29,33 +39,42 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
         yield -1
     elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
-        _refuse_other_directory(fd)
+        _refuse_other_directory(fd, None)
         yield fd
     else:
+        path = os.fspath(cgroup)
         try:
-            fd = os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            [fd] = map(os.open, (path,), (_OPENING,))  # or a signal handler's exception would lose it
+        except NotADirectoryError:
+            raise _not_cgroup2(ENOTDIR, path, "It is not a directory. A symbolic link is not followed.") from None
         except OSError as error:
-            raise userns_error("cgroup", error.errno or 0, os.fspath(cgroup)) from None
+            raise userns_error("cgroup", error.errno or 0, path) from None
         try:
-            _refuse_other_directory(fd, os.fspath(cgroup))
+            _refuse_other_directory(fd, path)
             yield fd
         finally:
             os.close(fd)
 
 
-def _refuse_other_directory(fd: int, path: str | bytes | None = None) -> None:
+def _refuse_other_directory(fd: int, path: str | bytes | None) -> None:
     """Refuse it as the kernel would, before there is a child. The kernel reports other faults."""
+    with at_step("cgroup", path):
+        file_system = _core.file_system_type(fd)
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    if file_system == _CGROUP_SUPER_MAGIC:
+        raise _not_cgroup2(EINVAL, path, "It is in a hierarchy of cgroup version 1.")
+    if file_system != _CGROUP2_SUPER_MAGIC:
+        raise _not_cgroup2(EINVAL, path, "It is not in a cgroup2 file system.")
+    if not is_directory:
+        raise _not_cgroup2(ENOTDIR, path, "It is not a directory.")
     try:
         os.stat("cgroup.procs", dir_fd=fd)
-    except FileNotFoundError:
-        raise userns_error("cgroup", ENODEV if _is_removed(fd) else ENOENT, path) from None
+    except FileNotFoundError:  # each cgroup has this file until it is removed
+        raise userns_error("cgroup", ENODEV, path) from None
     except OSError:
         pass
 
 
-def _is_removed(fd: int) -> bool:
-    """Whether the directory was removed after it was opened."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)")
-    except OSError:
-        return False
+def _not_cgroup2(errno: int, path: str | bytes | None, why: str) -> OSError:
+    note = f"{why} Use the directory of a cgroup of version 2: 'findmnt --types cgroup2' shows where they are."
+    return userns_error("cgroup", errno, path, cause="not-cgroup2", note=note)

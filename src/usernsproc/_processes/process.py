@@ -106,7 +106,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         ambient_caps: capabilities, by name or number, that the command keeps although
             it is not inside 0.
         cgroup: the directory of a cgroup (version 2) to start in, as a path or a
-            descriptor. The child is placed there when it is made (`clone3`,
+            descriptor. A path that is itself a symbolic link, or a directory outside of
+            a cgroup2 file system, is refused. The child is placed there when it is made (`clone3`,
             Linux 5.7), else before the command runs.
         session_keyring: the session keyring (`session-keyring(7)`) of the command:
             `"inherit"`, that of the caller, with all keys in it; `"new"`, an empty

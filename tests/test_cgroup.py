@@ -1,0 +1,167 @@
+"""`cgroup=` accepts a directory of a cgroup of version 2 and nothing else: whatever another user puts at
+the path, no file is written, nothing blocks, and no process is created."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leaks import state
+
+from usernsproc import UsernsError, UsernsProcess, run
+
+Script = Callable[..., str]
+
+
+def cgroup_mounts(kind: str) -> list[Path]:
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [Path(line[4]) for line in lines if line[line.index("-") + 1] == kind]
+
+
+def refusal(cgroup: Any) -> UsernsError:
+    """Of a command and of a holder: before there is a process, a descriptor or a thread."""
+    before = state()
+    with pytest.raises(UsernsError) as caught:
+        run(["true"], uid_map="root", cgroup=cgroup)
+    with pytest.raises(UsernsError, match=re.escape(str(caught.value))):
+        UsernsProcess(cgroup=cgroup)
+    assert caught.value.step == "cgroup"
+    assert state() == before
+    return caught.value
+
+
+@pytest.fixture
+def look_alike(tmp_path: Path) -> Path:
+    """A directory that has the file of a cgroup."""
+    (tmp_path / "cgroup.procs").write_text("important=1\n")
+    return tmp_path
+
+
+def test_an_ordinary_directory_with_a_file_cgroup_procs_is_refused(look_alike: Path) -> None:
+    error = refusal(look_alike)
+    assert (error.errno, error.cause, error.filename) == (22, "not-cgroup2", str(look_alike))
+    assert "not in a cgroup2 file system" in error.__notes__[0]
+    assert (look_alike / "cgroup.procs").read_text() == "important=1\n"
+
+
+def test_a_directory_by_its_descriptor_is_refused(look_alike: Path) -> None:
+    descriptor = os.open(look_alike, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        error = refusal(descriptor)
+    finally:
+        os.close(descriptor)
+    assert (error.errno, error.cause, error.filename) == (22, "not-cgroup2", None)
+    assert (look_alike / "cgroup.procs").read_text() == "important=1\n"
+
+
+def test_a_link_in_place_of_cgroup_procs_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("important=1\n")
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup" / "cgroup.procs").symlink_to(victim)
+    assert refusal(tmp_path / "cgroup").cause == "not-cgroup2"
+    assert victim.read_text() == "important=1\n"
+
+
+@pytest.mark.parametrize("where", ["cgroup.procs", "cgroup"])
+def test_a_fifo_does_not_block(where: str, script: Script, tmp_path: Path) -> None:
+    """Neither in place of the file nor of the directory. There is no reader: opened for writing, it would wait."""
+    script(
+        """
+        import os, sys
+        from usernsproc import UsernsError, run
+        folder, where = sys.argv[1:]
+        os.mkdir(folder + "/held")
+        path = folder + "/held" if where == "cgroup.procs" else folder + "/fifo"
+        os.mkfifo(path + "/cgroup.procs" if where == "cgroup.procs" else path)
+        try:
+            run(["true"], uid_map="root", cgroup=path)
+        except UsernsError as error:
+            assert (error.step, error.cause) == ("cgroup", "not-cgroup2")
+        else:
+            raise AssertionError("it was started")
+        """,
+        str(tmp_path),
+        where,
+        timeout=60,
+    )
+
+
+def test_a_file_is_refused(look_alike: Path) -> None:
+    error = refusal(look_alike / "cgroup.procs")
+    assert (error.errno, error.cause) == (20, "not-cgroup2")
+    assert isinstance(error, NotADirectoryError)
+
+
+def test_a_symbolic_link_to_a_cgroup_is_not_followed(tmp_path: Path) -> None:
+    """It may be the link of another user."""
+    (tmp_path / "link").symlink_to(cgroup_mounts("cgroup2")[0])
+    error = refusal(tmp_path / "link")
+    assert (error.errno, error.cause) == (20, "not-cgroup2")
+    assert "symbolic link is not followed" in error.__notes__[0]
+
+
+def test_a_file_of_a_cgroup_is_refused() -> None:
+    descriptor = os.open(cgroup_mounts("cgroup2")[0] / "cgroup.procs", os.O_RDONLY)
+    try:
+        error = refusal(descriptor)
+    finally:
+        os.close(descriptor)
+    assert (error.errno, error.cause) == (20, "not-cgroup2")
+
+
+@pytest.mark.root
+def test_a_cgroup_of_version_1_is_refused(script: Script) -> None:
+    """A hierarchy without controllers: it can be mounted beside those that the system has, and goes with the last
+    mount of it."""
+    script("""
+        import os, sys, tempfile
+        import native
+        from usernsproc import UsernsError, run
+        native.unshare(native.CLONE_NEWNS)
+        native.must(native.libc.mount(None, b"/", None, native.MS_REC | native.MS_PRIVATE, None))
+        with tempfile.TemporaryDirectory() as folder:
+            options = b"none,name=usernsproc-test"
+            native.must(native.libc.mount(b"cgroup", folder.encode(), b"cgroup", 0, options))
+            try:
+                run(["true"], uid_map="root", cgroup=folder)
+            except UsernsError as error:
+                assert (error.errno, error.step, error.cause) == (22, "cgroup", "not-cgroup2")
+                assert "version 1" in error.__notes__[0]
+            else:
+                raise AssertionError("it was started")
+            finally:
+                native.must(native.libc.umount2(folder.encode(), 0))
+    """)
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    error = refusal(tmp_path / "missing")
+    assert isinstance(error, FileNotFoundError)
+    assert (error.cause, error.filename) == ("no-cgroup", str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("descriptor", [-1, 1 << 20])
+def test_a_number_that_is_not_an_open_descriptor(descriptor: int) -> None:
+    """Not passed over in silence, either: -1 would start the command outside of its limits."""
+    assert refusal(descriptor).errno == 9
+
+
+@pytest.fixture
+def removed() -> Iterator[int]:
+    """A descriptor of a cgroup that has been removed."""
+    path = cgroup_mounts("cgroup2")[0] / f"usernsproc-removed-{os.getpid()}"
+    path.mkdir()
+    descriptor = os.open(path, os.O_PATH)
+    path.rmdir()
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.root
+def test_a_cgroup_that_has_been_removed(removed: int) -> None:
+    assert (refusal(removed).errno, refusal(removed).cause) == (19, "cgroup-removed")
