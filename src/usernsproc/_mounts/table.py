@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .. import _core
 from .._errors import at_step
-from .._procdir import own_namespace_identity
+from .._procdir import own_namespace_identity, proc_error
 from .abi import (
     AT_EMPTY_PATH,
     AT_STATX_DONT_SYNC,
@@ -111,9 +111,11 @@ def _unescaped(field: bytes) -> bytes:
 
 def open_mounts() -> BinaryIO:
     """The table, unread: what is read from it is the state at that time."""
-    with at_step("open_proc", f"/proc/{TABLE}"):
+    try:
         [fd] = map(_core.open_proc, (TABLE,), (os.O_RDONLY,))  # no signal handler can raise in between
-    return open(fd, "rb")
+        return open(fd, "rb")
+    except OSError as error:
+        raise proc_error("open_proc", error, f"/proc/{TABLE}") from None
 
 
 def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:

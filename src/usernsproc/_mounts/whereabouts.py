@@ -20,7 +20,9 @@ from .abi import MNT_DETACH
 from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
 
 _SHOWN = 5
-_TRIES = 50  # while others go on renaming: one in two or three succeeds
+_TRIES = 120  # while others go on renaming
+_TRIES_A_LOOK = 8
+"""Looks into the table can keep in step with the renames, so that each path is already wrong when it is tried."""
 STILL_THERE = "It is still mounted: deleting below the target deletes files in the source."
 
 
@@ -33,10 +35,12 @@ def locate(mount: MountId, path: str) -> Place | None:
         UsernsError: it is there and cannot be reached: another mount covers it, or
             it is outside of this process' root directory.
     """
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         place = _held(mount, path)
         if place is not None:
             return place
+        if attempt % _TRIES_A_LOOK:
+            continue
         if not is_mounted(mount):
             return None
         mounts = read_mounts()
