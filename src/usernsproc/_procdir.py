@@ -91,14 +91,21 @@ def read_sysctl(name: str) -> str:
     rights may depend on it.
 
     Raises:
-        OSError: as `open(2)`.
+        UsernsError: step `open_proc`.
     """
     path = f"sys/{name}"
     try:
-        return read_in(-1, path)
+        try:
+            return read_in(-1, path)
+        except OSError as error:
+            if error.errno != EXDEV:
+                raise
+        return _read_on_same_file_system(path)
     except OSError as error:
-        if error.errno != EXDEV:
-            raise
+        raise proc_error("open_proc", error, f"/proc/{path}") from None
+
+
+def _read_on_same_file_system(path: str) -> str:
     with opened_root() as root:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         with open(path, encoding="utf-8", opener=lambda path, _: os.open(path, flags, dir_fd=root)) as file:
@@ -126,10 +133,13 @@ def descriptor_path(fd: int) -> str:
     mount namespace could mount over it later (before Linux 6.12).
 
     Raises:
-        OSError: as `open(2)`.
+        UsernsError: step `open_proc`.
     """
     path = f"thread-self/fd/{fd}"
-    _core.read_link(-1, path)
+    try:
+        _core.read_link(-1, path)
+    except OSError as error:
+        raise proc_error("open_proc", error, f"/proc/{path}") from None
     return f"/proc/{path}"
 
 

@@ -135,11 +135,13 @@ static unsigned long number_in(const char *text)
 }
 
 /* All namespaces have numbers of their own, of whatever kind. */
-static int is_namespace(int fd, unsigned long number)
+static int refuse_unless_namespace(int fd, unsigned long number)
 {
 	struct stat status;
 
-	return has_type(fd, MAGIC_OF_NSFS) && fstat(fd, &status) == 0 && status.st_ino == number;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	return has_type(fd, MAGIC_OF_NSFS) && status.st_ino == number ? 0 : -EXDEV;
 }
 
 /* openat2(2) does not follow a magic link to another file system. So the link itself is
@@ -149,7 +151,7 @@ static int follow_namespace_link(int root, const char *path)
 	char text[PATH_SIZE];
 	ssize_t length = read_link_in(root, path, text, sizeof(text));
 	unsigned long number;
-	int fd;
+	int fd, error;
 
 	if (length < 0)
 		return (int)length;
@@ -159,10 +161,11 @@ static int follow_namespace_link(int root, const char *path)
 	fd = openat(root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (is_namespace(fd, number))
+	error = refuse_unless_namespace(fd, number);
+	if (!error)
 		return fd;
 	close(fd);
-	return -EXDEV;
+	return error;
 }
 
 int open_namespace_link(int directory, const char *path)
@@ -207,18 +210,19 @@ int open_own_namespace(const char *name)
 
 /* ---- descriptors of the calling thread ---- */
 
-static int is_same_file(int one, int other)
+static int refuse_unless_same_file(int one, int other)
 {
 	struct stat first, second;
 
-	return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
-	       first.st_ino == second.st_ino;
+	if (fstat(one, &first) < 0 || fstat(other, &second) < 0)
+		return -errno;
+	return first.st_dev == second.st_dev && first.st_ino == second.st_ino ? 0 : -EXDEV;
 }
 
 int reopen(int fd, int flags)
 {
 	char path[PATH_SIZE];
-	int root = open_proc_root(), link, again;
+	int root = open_proc_root(), link, again, error;
 
 	if (root < 0)
 		return root;
@@ -232,10 +236,13 @@ int reopen(int fd, int flags)
 		again = link;
 	}
 	close(root);
-	if (again < 0 || is_same_file(fd, again))
+	if (again < 0)
+		return again;
+	error = refuse_unless_same_file(fd, again);
+	if (!error)
 		return again;
 	close(again);
-	return -EXDEV;
+	return error;
 }
 
 /* The pidfd's own file has the number in the pid namespace that this /proc was mounted
