@@ -13,6 +13,7 @@
  *   image.c       makes such a program, as a sealed memfd
  *   stack.c       memory for a child that shares ours; signal masks
  *   procfs.c      /proc/PID as a directory, maps, liveness
+ *   forks.c       whether this is a forked copy of the program
  *   rawsys.h      system calls without libc
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
@@ -245,5 +246,9 @@ int spawn(const struct plan *plan, struct spawned *spawned, struct failure *fail
 
 /* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure);
+
+/* forks.c: 1 in the first process of the program, another number in each copy of it. */
+int set_up_generation(void);
+uint64_t generation(void);
 
 #endif

@@ -8,8 +8,8 @@ descriptor but one that it is meant to have, and nothing to read.
 from __future__ import annotations
 
 import os
-import select
 from contextlib import ExitStack
+from posix import read  # eventlet's os.read would wait for what is not there yet
 from typing import NamedTuple
 
 from .. import _core
@@ -81,14 +81,11 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...]) -> dict[int, str]:
     """Until the end of the process. That of a pipe may never come: a fork in another
     thread of this program could have copied its other end."""
     printed: dict[int, bytes] = dict.fromkeys(pipes, b"")
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
     for pipe in pipes:
         os.set_blocking(pipe, False)
-        poller.register(pipe, select.POLLIN)
     ready: list[int] = []
     while pidfd not in ready:
-        ready = [fd for fd, _ in poller.poll()]
+        ready = _core.poll((pidfd, *pipes), -1)
         for pipe in pipes:
             printed[pipe] += _read_what_is_there(pipe)
     return {pipe: text.decode(errors="replace") for pipe, text in printed.items()}
@@ -97,7 +94,7 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...]) -> dict[int, str]:
 def _read_what_is_there(pipe: int) -> bytes:
     parts: list[bytes] = []
     try:
-        while part := os.read(pipe, _PART):
+        while part := read(pipe, _PART):
             parts.append(part)
     except BlockingIOError:
         pass

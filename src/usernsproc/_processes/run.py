@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from subprocess import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from typing import TYPE_CHECKING, Any, overload
 
+from .. import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
