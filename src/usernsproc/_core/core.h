@@ -14,6 +14,7 @@
  *   stack.c       memory for a child that shares ours; signal masks
  *   procfs.c      /proc/PID as a directory, maps, liveness
  *   forks.c       whether this is a forked copy of the program
+ *   tracer.c      whether a debugger follows
  *   rawsys.h      system calls without libc
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
@@ -250,5 +251,8 @@ ssize_t read_maps(int userns, char *buffer, size_t size, struct failure *failure
 /* forks.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);
 uint64_t generation(void);
+
+/* tracer.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
+unsigned long flag_against_debugger(void);
 
 #endif

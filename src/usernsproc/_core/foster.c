@@ -97,9 +97,9 @@ static int wait_for_word(const struct foster *foster, int32_t *word)
 
 static long clone_foster(struct foster *foster)
 {
+	unsigned long flags = CLONE_VM | CLONE_FILES | CLONE_PIDFD | flag_against_debugger();
 	uint64_t mask = block_signals();
-	long pid = raw_clone(CLONE_VM | CLONE_FILES | CLONE_PIDFD, stack_of(foster->child), &foster->pidfd, NULL,
-			     foster_child, foster);
+	long pid = raw_clone(flags, stack_of(foster->child), &foster->pidfd, NULL, foster_child, foster);
 
 	restore_signals(mask);
 	return pid;

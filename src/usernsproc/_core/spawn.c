@@ -226,7 +226,7 @@ static int run_child(const struct plan *plan, struct child *child, int report[2]
 {
 	struct birth birth = {
 		.child = child,
-		.namespaces = child->is_launcher ? 0 : plan->founding.namespaces,
+		.namespaces = (child->is_launcher ? 0 : plan->founding.namespaces) | flag_against_debugger(),
 		.has_successor = child->is_launcher && has_successor(&plan->founding),
 		.cgroup = plan->cgroup,
 		.pidfd = -1,
