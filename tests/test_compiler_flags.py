@@ -6,8 +6,10 @@ adds to every function. `setup.py` keeps such flags from the files that they con
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from types import ModuleType
 import pytest
 
 from conftest import A_HANG
+from usernsproc import UsernsError, UsernsProcess, _core
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("holder", "launcher", "map_reader")
@@ -251,3 +254,17 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
         core,
     ]
     assert subprocess.run(proof, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGSEGV])
+def test_a_crash_is_told_from_an_end_by_others(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the core have been built in another way."""
+
+    def crash(_plan: object, _between: object) -> bool:
+        raise _core.Failure("prepare", errno.ESRCH, -number)
+
+    monkeypatch.setattr(_core, "spawn", crash)
+    with pytest.raises(UsernsError) as caught:
+        UsernsProcess(uid_map="root")
+    assert (caught.value.step, caught.value.cause) == ("prepare", "broken-build")
+    assert "without CFLAGS" in caught.value.__notes__[0]

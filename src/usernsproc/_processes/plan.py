@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import _core
+from .._causes import BROKEN_BUILD, CRASHES
 from .._errors import userns_error
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -105,8 +106,10 @@ class Plan:
         try:
             image_on_disk = _core.spawn(self, between)
         except _core.Failure as failure:
-            step, errno = failure.args
-            raise userns_error(step, errno, (filenames or {}).get(step)) from None
+            step, errno = failure.args[:2]
+            ended = failure.args[2:]  # if the child did before it ran the program: its return code
+            cause, note = BROKEN_BUILD if CRASHES.intersection(ended) else (None, None)
+            raise userns_error(step, errno, (filenames or {}).get(step), cause=cause, note=note) from None
         if image_on_disk:
             _warn_of_image_on_disk()
 
