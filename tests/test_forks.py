@@ -190,11 +190,15 @@ def test_an_interpreter_shares_the_number_with_the_others(script: Script) -> Non
     script(
         HELPERS
         + """
-import _xxsubinterpreters as interpreters
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
 before = _core.generation()
 interpreter = interpreters.create()
-interpreters.run_string(interpreter, f"import sys; sys.path[:] = {sys.path!r}\\n"
+failed = interpreters.run_string(interpreter, f"import sys; sys.path[:] = {sys.path!r}\\n"
                         f"from usernsproc import _core; assert _core.generation() == {before}")
+assert not failed, failed
 interpreters.destroy(interpreter)
 assert _core.generation() == before
 """
