@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from .._names import process_name
 from .table import MountId
 
 _SHOWN = 5
@@ -29,7 +30,7 @@ def _users(number: int) -> Iterator[str]:
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         what = next((link for link in _links(pid) if _is_on(f"/proc/{pid}/{link}", number)), None)
         if what is not None:
-            yield f"process {pid} ({_name(pid)}: {what})"
+            yield f"process {pid} ({process_name(pid)}: {what})"
 
 
 def _links(pid: int) -> Iterator[str]:
@@ -48,11 +49,3 @@ def _is_on(link: str, number: int) -> bool:
         return MountId.at(link, follow=True).number == number
     except OSError:
         return False
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
-    except OSError:
-        return "gone"
