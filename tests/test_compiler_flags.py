@@ -13,8 +13,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -44,25 +46,18 @@ ARCH = (
 GENTOO = "-march=native -O3 -pipe -fstack-protector-all -ftrivial-auto-var-init=zero -fzero-call-used-regs=used"
 FLAGS = [
     "-O0",
-    "-O3 -ftree-vectorize",
     "-march=native -O3",
     "-flto",
     "-pg",
     "--coverage",
     "-finstrument-functions",
-    "-fprofile-generate",
-    "-fprofile-arcs",
     "-fsanitize=address",
-    "-fsanitize=undefined",
-    "-fsanitize=thread",
     "-fsanitize-coverage=trace-pc",
     "-fstack-protector-all",
     "-fsplit-stack",
     "-ftrivial-auto-var-init=pattern",
-    "-ftrivial-auto-var-init=zero",
     "-fzero-call-used-regs=all",
     "-fpatchable-function-entry=5,3",
-    "-fno-inline -fno-builtin",
     "-mcmodel=large",
     "-Xclang -ftrivial-auto-var-init=pattern",
     "-mllvm -enable-machine-outliner",
@@ -71,7 +66,7 @@ FLAGS = [
 
 each_compiler = pytest.mark.parametrize("compiler", COMPILERS)
 
-LOOK = """
+WITH_CORE = """
 import os, sys, threading
 from importlib.util import module_from_spec, spec_from_file_location
 sys.path.insert(0, sys.argv[1])
@@ -80,6 +75,8 @@ sys.modules[spec.name] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules[spec.name])
 import usernsproc
 from usernsproc import UsernsProcess
+"""
+LOOK = """
 own = f"0:{os.geteuid()}:1"
 def use():
     with usernsproc.create_userns(own, "root") as userns:
@@ -106,6 +103,11 @@ def core_build() -> ModuleType:
     return module
 
 
+def measured_in(folder: Path) -> dict[str, str]:
+    """Where a program writes what it has measured, in place of its working directory."""
+    return {"GCOV_PREFIX": str(folder), "LLVM_PROFILE_FILE": str(folder / "profile")}
+
+
 def build(
     folder: Path, *, source: Path = ROOT, status: int = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -120,18 +122,29 @@ def build(
         folder / "tmp",
     ]
     result = subprocess.run(
-        command, cwd=source, env={**os.environ, **environment}, capture_output=True, text=True, timeout=A_HANG
+        command,
+        cwd=source,
+        env={**os.environ, **measured_in(folder), **environment},
+        capture_output=True,
+        text=True,
+        timeout=A_HANG,
     )
     assert result.returncode == status, result.stdout + result.stderr
     return result
 
 
 def assert_runs(folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    assert output_with_core(folder, LOOK, environment) == "it runs\n"
+
+
+def output_with_core(folder: Path, source: str, environment: Mapping[str, str] | None = None) -> str:
+    """Of a program that uses the core that was built there."""
     (core,) = (folder / "lib" / "usernsproc").glob("_core.*")
-    command: list[str | Path] = [sys.executable, "-X", "faulthandler", "-c", LOOK, ROOT / "src", core]
-    environment = {**os.environ, **(environment or {})}
+    command: list[str | Path] = [sys.executable, "-X", "faulthandler", "-c", WITH_CORE + source, ROOT / "src", core]
+    environment = {**os.environ, **measured_in(folder), **(environment or {})}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=A_HANG, cwd=folder)
-    assert (result.returncode, result.stdout) == (0, "it runs\n"), result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def code_of_programs(compiler: list[str], folder: Path) -> dict[str, bytes]:
@@ -156,13 +169,19 @@ def code_of_programs(compiler: list[str], folder: Path) -> dict[str, bytes]:
     return found
 
 
+@cache
+def usual_code(compiler: str) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return code_of_programs([compiler], Path(folder))
+
+
 @each_compiler
 @pytest.mark.parametrize("flags", FLAGS)
 def test_the_programs_are_the_same_whatever_is_asked_for(compiler: str, flags: str, tmp_path: Path) -> None:
     """With a flag that says for which machine to compile, they are only complete."""
     built = code_of_programs([compiler, *flags.split()], tmp_path)
     if "-march" not in flags:
-        assert built == code_of_programs([compiler], tmp_path)
+        assert built == usual_code(compiler)
 
 
 @each_compiler
@@ -173,7 +192,7 @@ def test_what_a_compiler_does_by_itself_is_countermanded(compiler: str, tmp_path
     asked_for += ["-fprofile-generate"] if compiler == "gcc" else []
     wrapper.write_text(f'#!/bin/sh\nexec {compiler} {" ".join(asked_for)} "$@"\n')
     wrapper.chmod(0o755)
-    assert code_of_programs([str(wrapper)], tmp_path) == code_of_programs([compiler], tmp_path)
+    assert code_of_programs([str(wrapper)], tmp_path) == usual_code(compiler)
 
 
 @pytest.mark.parametrize("flags", [DEBIAN, FEDORA, ARCH, GENTOO])
@@ -200,7 +219,7 @@ def test_it_runs(compiler: str, flags: str, link_flags: str, tmp_path: Path) -> 
     known = [flag for flag in flags.split() if knows(compiler, flag, tmp_path)]
     linker = [flag for flag in link_flags.split() if flag != "-flto" or compiler == "gcc"]
     build(tmp_path, CC=compiler, LDSHARED=f"{compiler} -shared", CFLAGS=" ".join(known), LDFLAGS=" ".join(linker))
-    assert_runs(tmp_path, {"GCOV_PREFIX": str(tmp_path), "LLVM_PROFILE_FILE": str(tmp_path / "profile")})
+    assert_runs(tmp_path)
 
 
 def knows(compiler: str, flag: str, folder: Path) -> bool:
@@ -218,12 +237,35 @@ def test_it_runs_with_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
     assert_runs(tmp_path, {"LD_PRELOAD": path, "ASAN_OPTIONS": "detect_leaks=0"})
 
 
+CRASHING_USE = """
+def use():
+    {use}
+try:
+    use()
+except usernsproc.UsernsError as error:
+    print(error.step, error.cause)
+"""
+
+
 @pytest.mark.parametrize(
-    ("flag", "name"),
-    [("-ftrivial-auto-var-init=pattern", "launcher"), ("-fstack-protector-all", "holder"), ("-pg", "map reader")],
+    ("flag", "name", "use", "step"),
+    [
+        (
+            "-ftrivial-auto-var-init=pattern",
+            "launcher",
+            "usernsproc.call(['true'], uid_map='root', user=0)",
+            "on_created",
+        ),
+        ("-fstack-protector-all", "holder", "UsernsProcess(uid_map='root')", "prepare"),
+        ("-pg", "map reader", "usernsproc.create_userns('root', 'root').uid_map", "read_map"),
+    ],
+    ids=["launcher", "holder", "map reader"],
 )
-def test_what_does_not_run_is_not_built(flag: str, name: str, tmp_path: Path) -> None:
-    """Should a flag come through all the same, each program is tried, and the build fails."""
+def test_what_does_not_run_is_not_built(flag: str, name: str, use: str, step: str, tmp_path: Path) -> None:
+    """Should a flag come through all the same, each program is tried, and the build fails.
+
+    What was built in another way says why it does not work.
+    """
     source = tmp_path / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
@@ -240,6 +282,7 @@ def test_what_does_not_run_is_not_built(flag: str, name: str, tmp_path: Path) ->
     assert "the compiled core does not run: crashed at its start: " in result.stderr
     assert name in result.stderr
     assert "Try without CFLAGS" in result.stderr
+    assert output_with_core(tmp_path, CRASHING_USE.format(use=use)) == f"{step} broken-build\n"
 
 
 def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:

@@ -19,30 +19,55 @@ PATCH = {
     "eventlet": "import warnings\nwarnings.simplefilter('ignore')\n"
     "import eventlet\neventlet.monkey_patch()\nspawn = eventlet.spawn",
 }
+NATIVE_THREADS = "import _thread\nstart_thread = _thread.start_new_thread"
 IMPORT = "import subprocess, usernsproc\nfrom usernsproc import UsernsProcess, PIPE, STDOUT"
 
 HELPERS = """
 import ctypes, os, signal, sys, time
+from collections import Counter
+from _thread import get_native_id
 from leaks import assert_unchanged, state
 
-ticks = 0
-def tick():
-    global ticks
-    while True:
+ticks = Counter()  # of each thread
+def sleep_deep_down(levels=50):
+    if levels:
+        max([levels], key=lambda _: sleep_deep_down(levels - 1) or 0)  # uses the stack of C
+    else:
+        os.setresgid(-1, -1, -1)  # libc interrupts every other thread for it
         time.sleep(0.01)
-        ticks += 1
+def tick():
+    while True:
+        sleep_deep_down()
+        ticks[get_native_id()] += 1
 spawn(tick)
 
 def others_run_during(call):
-    global ticks
+    thread = get_native_id()
     time.sleep(0.03)
-    before = ticks
+    before = ticks[thread]
     result = call()
-    assert ticks - before >= 3, (call, ticks - before)
+    assert ticks[thread] - before >= 3, (call, ticks[thread] - before)
     return result
 
+def in_native_thread(call):
+    outcome = []
+    def run():
+        spawn(tick)
+        time.sleep(0.03)  # its other greenlets start here, and use the stack below
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+    start_thread(run, ())
+    end = time.monotonic() + 20
+    while not outcome and time.monotonic() < end:
+        time.sleep(0.01)
+    assert outcome, "it hangs"
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+
 others_run_during(lambda: time.sleep(0.3))
-before = ticks
+before = +ticks
 ctypes.CDLL(None).usleep(200000)
 assert ticks == before, "a call that blocks the thread has to be noticed here"
 
@@ -62,7 +87,7 @@ each_order = pytest.mark.parametrize("order", ["patched first", "imported first"
 
 def program(library: str, order: str, body: str) -> str:
     first = [PATCH[library], IMPORT] if order == "patched first" else [IMPORT + "\nUsernsProcess", PATCH[library]]
-    return "\n".join([*first, HELPERS, body])
+    return "\n".join([NATIVE_THREADS, *first, HELPERS, body])
 
 
 @each_program
@@ -155,25 +180,38 @@ process.close()
     )
 
 
-@each_program
-@each_order
-def test_a_callback_may_let_others_run(library: str, order: str, script: Script) -> None:
-    """The child that waits shares no memory with this program, in which a greenlet's stack moves."""
-    script(
-        program(
-            library,
-            order,
-            """
+WAITING_CALLBACK = """
 def wait(process):
     others_run_during(lambda: time.sleep(0.3))
-with UsernsProcess(uid_map="root", on_created=wait) as holder, holder.namespace() as userns:
-    assert userns.uid_map
-options = dict(uid_map="root", on_created=wait)
-with UsernsProcess(["id", "-u"], stdout=PIPE, **options) as process:
-    assert process.communicate() == (b"0\\n", None)
-""",
-        )
-    )
+def outputs(**options):
+    with UsernsProcess(["id", "-u"], stdout=PIPE, on_created=wait, **options) as process:
+        assert process.communicate() == (b"0\\n", None)
+        assert process.returncode == 0
+def start_holder():
+    with UsernsProcess(uid_map="root", on_created=wait) as holder, holder.namespace() as userns:
+        assert userns.uid_map
+def join():
+    with UsernsProcess(uid_map="root", namespaces=["pid"]) as holder:
+        outputs(join=holder)
+"""
+
+
+@each_program
+@each_order
+@pytest.mark.parametrize(
+    "call",
+    [
+        "outputs(uid_map='root')",
+        "outputs(uid_map='root', user=0)",
+        "outputs(uid_map='root', namespaces=['pid'], init=True)",
+        "start_holder()",
+        "join()",
+    ],
+)
+def test_a_callback_may_let_others_run(library: str, order: str, call: str, script: Script) -> None:
+    """While one does, the stack of its greenlet is used by others: no child and no thread uses it meanwhile."""
+    body = f"{WAITING_CALLBACK}\n{call}\nin_native_thread(lambda: {call})"
+    script(program(library, order, body))
 
 
 @each_program

@@ -290,18 +290,37 @@ def test_handlers_run_while_a_child_in_shared_memory_is_held(args: Any, script: 
 # ---- a program of the system that hangs ----
 
 
+def test_signals_do_not_prolong_a_wait_for_descriptors(script: Script) -> None:
+    """A timer that is faster than the deadline."""
+    script(
+        """
+        import os, signal
+        from usernsproc import _core
+        reader, writer = os.pipe()
+        handled = []
+        signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        assert _core.poll((reader,), 300) == []
+        os.write(writer, b"x")
+        assert _core.poll((reader,), 300) == [reader]
+        assert handled
+        """,
+        timeout=20,
+    )
+
+
 def test_a_timeout_ends_newuidmap() -> None:
     """It may wait for a directory service that does not answer."""
     source = """
         import os, signal, subprocess, sys, threading, time
         import usernsproc
         from usernsproc import TimeoutExpired, aio, run
-        from leaks import assert_unchanged, state
+        from leaks import assert_unchanged, children, state
         import asyncio
 
         def stop_newuidmap():
             while not done:
-                for pid in filter(str.isdigit, os.listdir("/proc")):
+                for pid in children():
                     try:
                         if open(f"/proc/{pid}/comm").read() == "newuidmap\\n":
                             os.kill(int(pid), signal.SIGSTOP)
