@@ -53,7 +53,7 @@ def raises(error, call):
 
 def runs(process):
     with open(f"/proc/{process.pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "S"
+        return file.read().rpartition(")")[2].split()[0] in "RSD"  # not stopped, and not ended
 """
 
 each_fork = pytest.mark.parametrize("how", FORKS)
