@@ -23,7 +23,8 @@ from usernsproc.lowlevel import fork_userns
 ENDED: dict[int, tuple[str, str]] = {
     -signal.SIGSYS: ("seccomp-killed", "A seccomp filter killed the child with SIGSYS"),
     -signal.SIGKILL: ("child-killed", "The child was killed by SIGKILL"),
-    -signal.SIGSEGV: ("child-killed", "The child was killed by SIGSEGV"),
+    -signal.SIGSEGV: ("broken-build", "Likely: the internal helper programs"),
+    -signal.SIGTERM: ("child-killed", "The child was killed by SIGTERM"),
     -signal.SIGRTMIN: ("child-killed", "The child was killed by SIGRTMIN"),
     -(signal.SIGRTMIN + 2): ("child-killed", f"The child was killed by signal {signal.SIGRTMIN + 2}"),
     0: ("child-killed", "The child exited with status 0"),

@@ -27,6 +27,16 @@ from errno import (
     EUSERS,
     EXDEV,
 )
+from signal import SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP
+
+CRASHES = frozenset(-number for number in (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
+"""Return codes of a program that could not go on: the kernel sends these signals, hardly any process does."""
+
+BROKEN_BUILD = (
+    "broken-build",
+    "Likely: the internal helper programs of usernsproc were compiled with flags that they cannot run with, and "
+    "crashed at their start. Install usernsproc again without CFLAGS, or from a wheel.",
+)
 
 _OPEN_FILES = (
     "open-files-limit",

@@ -23,6 +23,7 @@ import os
 from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESRCH, errorcode
 
 from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
+from ._names import printable
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
@@ -89,11 +90,6 @@ class UsernsError(OSError):
 
 _NAMES = {**errorcode, EOPNOTSUPP: "EOPNOTSUPP", EDEADLK: "EDEADLK"}
 """As in the manual pages, where an errno has two names."""
-
-
-def printable(text: str) -> str:
-    """The text on one line, without what a terminal would obey."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class IdMapError(ValueError):

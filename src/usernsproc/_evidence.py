@@ -13,7 +13,7 @@ from errno import EACCES, EAGAIN, ENOSYS, EPERM
 
 from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
-from ._causes import IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
+from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -69,6 +69,8 @@ def cause_of_end(ended: int, cgroup: int = -1) -> Cause:
             "A seccomp filter killed the child with SIGSYS: it forbids a system call that starting a command requires. "
             "Allow the call in the filter, or let the filter return ENOSYS."
         )
+    if ended in CRASHES:
+        return BROKEN_BUILD
     where = _where(_cgroups.out_of_memory, cgroup, "memory") if ended == -signal.SIGKILL else None
     if where is not None:
         return "cgroup-memory-max", (

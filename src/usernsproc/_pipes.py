@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterable
+from posix import read, write  # eventlet's os.read and os.write would wait
 from typing import IO, TypeAlias
 
 Data: TypeAlias = bytes | bytearray | memoryview
@@ -40,7 +41,7 @@ class ReadPipe(asyncio.ReadTransport):
     def _read(self) -> int:
         """Gives the number of bytes; 0: there is nothing now, or it has come to its end."""
         try:
-            data = os.read(self._fd, _MOST_AT_ONCE)
+            data = read(self._fd, _MOST_AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
@@ -136,7 +137,7 @@ class WritePipe(asyncio.WriteTransport):
 
     def _write(self, data: Data) -> int:
         try:
-            return os.write(self._fd, data)
+            return write(self._fd, data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:

@@ -342,7 +342,7 @@ class _Transport(asyncio.SubprocessTransport):
         """Close the pipes, kill the process; the loop reaps it."""
         if self._closing:
             return
-        if self._loop.is_closed():
+        if self._loop.is_closed() or self._process._is_copy():
             self.abandon()
             return
         self._closing = True

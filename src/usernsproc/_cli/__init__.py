@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from typing import IO
 
-from .._errors import UsernsError, printable
+from .. import __version__
+from .._errors import UsernsError
+from .._names import printable
 from . import create, doctor, enter, ls, map, mount, run, umount
+from .output import write_error, write_out
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
@@ -23,8 +26,8 @@ sets `run`, called with the parsed options, as a default."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
     try:
+        options = _parser().parse_args(argv)
         status: int = options.run(options)
     except UsernsError as error:
         _complain(error)
@@ -39,12 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(FAILED, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+        self.exit(FAILED, f"{self.prog}: {printable(message)}\nTry '{self.prog} --help'.\n")
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override]
+        if file is sys.stdout:
+            write_out(message)
+        else:
+            write_error(message)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
-    parser.add_argument("--version", action="version", version=metadata.version("usernsproc"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
@@ -54,4 +63,4 @@ def _parser() -> argparse.ArgumentParser:
 def _complain(error: Exception) -> None:
     """The error on one line, its notes on another."""
     notes = " ".join(line for note in getattr(error, "__notes__", ()) for line in note.splitlines())
-    sys.stderr.write("".join(f"usernsproc: {printable(line)}\n" for line in (str(error), notes) if line))
+    write_error("".join(f"usernsproc: {printable(line)}\n" for line in (str(error), notes) if line))

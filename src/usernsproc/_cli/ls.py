@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .._names import printable, process_name
 from .._namespaces.listing import NamespaceInfo, NamespaceList
 from .._namespaces.namespace import Namespace, NamespaceKind
-from .._procdir import read_proc
-from .output import write_out
+from .output import write_error, write_out
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
 
@@ -49,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _tell_unseen(found: NamespaceList) -> None:
     if found.unseen_processes:
-        sys.stderr.write(f"usernsproc: processes that could not be looked into: {found.unseen_processes}\n")
+        write_error(f"usernsproc: processes that could not be looked into: {found.unseen_processes}\n")
     if found.unseen_namespaces:
-        sys.stderr.write(f"usernsproc: namespaces that could not be opened: {found.unseen_namespaces}\n")
+        write_error(f"usernsproc: namespaces that could not be opened: {found.unseen_namespaces}\n")
 
 
 def _as_json(found: NamespaceList, kinds: list[NamespaceKind]) -> str:
@@ -86,21 +85,9 @@ def _what(info: NamespaceInfo) -> str:
         same = info.gid_map in (None, info.uid_map)
         parts.append(info.uid_map or "unmapped" if same else f"uid {info.uid_map} gid {info.gid_map}")
     if info.pids:
-        parts.append(_command_of(info.pids[0]))
-    parts += map(_printable, info.pins)
+        parts.append(f"({process_name(info.pids[0])})")
+    parts += map(printable, info.pins)
     return " ".join(parts)
-
-
-def _command_of(pid: int) -> str:
-    try:
-        return f"({_printable(read_proc(f'{pid}/comm').rstrip())})"
-    except OSError:
-        return "(gone)"
-
-
-def _printable(text: str) -> str:
-    """A name can have anything in it, also what a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _tree(found: NamespaceList, kinds: list[NamespaceKind]) -> Iterator[str]:

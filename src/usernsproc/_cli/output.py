@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 from .._errors import userns_error
 
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
-"""For what is drawn, where the encoding of standard output lacks it."""
+"""For what is drawn, if the encoding of standard output lacks it."""
 
 
 def columns() -> int | None:
-    """Of the terminal that standard output is, `None` where it is none."""
+    """Of the terminal that standard output is, `None` if it is not a terminal."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
     except (AttributeError, OSError, ValueError):  # none at all, no terminal, or not even a file
@@ -23,21 +24,48 @@ def write_out(text: str) -> None:
     """Write to standard output. A reader that exits early (`head`) is not an error.
 
     Raises:
+        ValueError: it is closed.
         UsernsError: step `output`: `ENOSPC` and the like.
     """
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+    stream: TextIO | None = sys.stdout
+    if stream is None:
         raise ValueError("standard output is closed")
     try:
-        text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
-    except UnicodeEncodeError:
-        text = text.translate(_PLAIN)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(_encodable(text, stream))
+        stream.flush()
+    except BrokenPipeError:
+        _give_up(stream)
     except OSError as error:
-        # Python would fail once more when it exits.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
-        if not isinstance(error, BrokenPipeError):
-            raise userns_error("output", error.errno or 0) from None
+        _give_up(stream)
+        raise userns_error("output", error.errno or 0) from None
+
+
+def write_error(text: str) -> None:
+    """Write to standard error, if there is any; that something else failed matters more than that this does."""
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        return
+    try:
+        stream.write(_encodable(text, stream))
+        stream.flush()
+    except OSError:
+        _give_up(stream)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """The text, with escapes for characters that the stream's encoding lacks: an 8-bit locale, say."""
+    encoding, errors = stream.encoding or "utf-8", stream.errors or "strict"
+    for candidate in (text, text.translate(_PLAIN)):
+        try:
+            candidate.encode(encoding, errors)
+        except UnicodeEncodeError:
+            continue
+        return candidate
+    return text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Python would try to write the rest once more when it exits, and fail again."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,16 @@
 #endif
 
 #define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
+
+struct birth *allocate_birth(struct child *child, unsigned long namespaces)
+{
+	struct birth *birth = malloc(sizeof(*birth));
+
+	if (birth)
+		*birth = (struct birth){
+			.child = child, .namespaces = namespaces | flag_against_debugger(), .pid = -1, .pidfd = -1};
+	return birth;
+}
 
 /* A time namespace is created by clone3(2) alone: its flag is part of the exit signal in clone(2). */
 static long clone_by_clone3(struct birth *birth)

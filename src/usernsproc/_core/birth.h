@@ -9,7 +9,8 @@
 #include "stack.h"
 #include "wait.h"
 
-/* What it takes to start the child, and what came of it. */
+/* What it takes to start the child, and what came of it. On the heap: a keeper or a foster
+ * uses it while Python code runs, and a library of greenlets may then move the caller's stack. */
 struct birth {
 	struct child *child;
 	unsigned long namespaces;
@@ -20,6 +21,9 @@ struct birth {
 	pthread_t keeper;
 	sem_t done, settled;
 };
+
+/* NULL: no memory. free() it, after release_keeper(). */
+struct birth *allocate_birth(struct child *child, unsigned long namespaces);
 
 /* The result is in `birth`. For the first, all signals have to be blocked; the
  * second blocks what has to be, and both leave the mask to be restored. */

@@ -93,7 +93,7 @@ static int wanted_as_stdio(struct child *child, int from, int to)
 
 static void set_up_stdio(struct child *child)
 {
-	const int *stdio = child->plan->stdio;
+	const int *stdio = child->plan.stdio;
 	int sources[3];
 
 	for (int to = 0; to < 3; to++)
@@ -115,14 +115,14 @@ static void close_between(struct child *child, unsigned first, unsigned last)
 /* What is not the command's: five, and the namespaces to enter. */
 static int own_count(const struct child *child)
 {
-	return 5 + (int)child->plan->founding.join_count;
+	return 5 + (int)child->plan.founding.join_count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
 	const int own[] = {child->image, child->report, child->death.parent_pidfd, child->cgroup, child->proc};
 
-	return i < 5 ? own[i] : child->plan->founding.joins[i - 5].fd;
+	return i < 5 ? own[i] : child->plan.founding.joins[i - 5].fd;
 }
 
 /* Close what lies in a gap between two kept descriptors, but not those that are the
@@ -152,7 +152,7 @@ static void close_gap(struct child *child, unsigned first, unsigned last)
 
 static void set_up_descriptors(struct child *child)
 {
-	const struct plan *plan = child->plan;
+	const struct plan *plan = &child->plan;
 	unsigned first = 3;
 
 	set_up_stdio(child);
@@ -188,7 +188,7 @@ static void wait_until_mapped(struct child *child)
  * makes itself the launcher has all of them again. */
 static void keep_capabilities_to_enter(struct child *child)
 {
-	const struct founding *founding = &child->plan->founding;
+	const struct founding *founding = &child->plan.founding;
 	struct capabilities own;
 
 	if (!founding->join_count && !founding->owner.is_set)
@@ -199,7 +199,7 @@ static void keep_capabilities_to_enter(struct child *child)
 
 static void take_place_of(struct child *child)
 {
-	const struct place *place = &child->plan->place;
+	const struct place *place = &child->plan.place;
 	enum step step;
 	long result = take_place(place, &step);
 
@@ -210,7 +210,7 @@ static void take_place_of(struct child *child)
 
 static void take_privileges(struct child *child)
 {
-	const struct privileges *privileges = &child->plan->privileges;
+	const struct privileges *privileges = &child->plan.privileges;
 
 	if (privileges->ambient)
 		must(child, STEP_capabilities, keep_over_exec(privileges->ambient));
@@ -229,7 +229,7 @@ static void execute_image(struct child *child)
 void spawned_child(void *argument)
 {
 	struct child *child = argument;
-	const struct plan *plan = child->plan;
+	const struct plan *plan = &child->plan;
 	int executes_image = child->image >= 0;
 
 	/* While it waits for the parent it must not outlive it, whatever is

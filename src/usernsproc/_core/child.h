@@ -1,6 +1,7 @@
 /* The child's side of clone: what the parent prepares, and what it gets back.
  *
- * A `struct child` lies in a mapping of its own, above the child's stack. The
+ * A `struct child` lies in a mapping of its own, above the child's stack, and not on
+ * the parent's, which a library of greenlets moves while Python code runs. The
  * parent fills it before the clone, the child writes only `failure`, `state`
  * and nothing else of the parent's memory.
  */
@@ -13,7 +14,7 @@
 enum child_state { CHILD_STARTED, CHILD_EXECUTING };
 
 struct child {
-	const struct plan *plan;
+	struct plan plan;
 	struct parent_death death; /* as it is to be once the child is on its own */
 	uint64_t signal_mask;	   /* of the calling thread, to be restored */
 

@@ -19,6 +19,8 @@
  *   descriptors.c for children, out of the way of 0, 1 and 2
  *   wait.c        the one way to wait for a child
  *   reap.c        the end of a child
+ *   forks.c       whether this is a forked copy of the program
+ *   tracer.c      whether a debugger follows
  *   rawsys.h      system calls without libc
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
@@ -286,5 +288,12 @@ int spawn(const struct plan *plan, struct spawned *spawned, struct failure *fail
 
 /* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure);
+
+/* forks.c: 1 in the first process of the program, another number in each copy of it. */
+int set_up_generation(void);
+uint64_t generation(void);
+
+/* tracer.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
+unsigned long flag_against_debugger(void);
 
 #endif

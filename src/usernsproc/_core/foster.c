@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,12 +100,12 @@ static enum wait_result wait_for_word(const struct foster *foster, int32_t *word
 
 static long clone_foster(struct foster *foster)
 {
+	unsigned long flags = CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID | flag_against_debugger();
 	uint64_t mask = block_signals();
 	long pid;
 
 	foster->child->tid = 1;
-	pid = raw_clone(CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID, stack_of(foster->child),
-			&foster->pidfd, &foster->child->tid, foster_child, foster);
+	pid = raw_clone(flags, stack_of(foster->child), &foster->pidfd, &foster->child->tid, foster_child, foster);
 	if (pid < 0)
 		foster->child->tid = 0;
 	restore_signals(mask);
@@ -125,34 +126,62 @@ static int is_there(struct foster *foster, const struct patience *patience, stru
 	return 0;
 }
 
-int start_foster(struct foster *foster, const struct patience *patience, struct failure *failure)
+static struct foster *allocate_foster(void)
 {
-	int parent_pidfd;
-	long pid;
+	struct foster *foster = calloc(1, sizeof(*foster));
 
-	foster->own_pid = foster->go = foster->done = 0;
+	if (!foster)
+		return NULL;
 	foster->pidfd = -1;
 	foster->child = allocate_child();
-	if (!foster->child)
-		return fail(failure, STEP_prepare, errno);
-	foster->child->death.parent = (int32_t)getpid();
-	foster->child->death.parent_pidfd = open_self(failure);
-	if (foster->child->death.parent_pidfd < 0) {
-		free_child(foster->child);
-		return -1;
-	}
-	parent_pidfd = foster->child->death.parent_pidfd;
-	pid = clone_foster(foster);
+	if (foster->child)
+		return foster;
+	free(foster);
+	return NULL;
+}
+
+static void free_foster(struct foster *foster)
+{
+	free_child(foster->child);
+	free(foster);
+}
+
+/* Returns whether it is there; else nothing is left of it. */
+static int run_foster(struct foster *foster, const struct patience *patience, struct failure *failure)
+{
+	long pid = clone_foster(foster);
+
 	foster->pid = (pid_t)pid;
 	if (pid < 0) {
-		free_child(foster->child);
 		fail(failure, STEP_clone, (int)-pid);
-	} else if (!is_there(foster, patience, failure)) {
-		end_foster(foster);
-		pid = -1;
+		free_foster(foster);
+		return 0;
 	}
+	if (is_there(foster, patience, failure))
+		return 1;
+	end_foster(foster);
+	return 0;
+}
+
+struct foster *start_foster(const struct patience *patience, struct failure *failure)
+{
+	struct foster *foster = allocate_foster();
+	int parent_pidfd, is_running;
+
+	if (!foster) {
+		fail(failure, STEP_prepare, errno);
+		return NULL;
+	}
+	parent_pidfd = open_self(failure);
+	if (parent_pidfd < 0) {
+		free_foster(foster);
+		return NULL;
+	}
+	foster->child->death.parent = (int32_t)getpid();
+	foster->child->death.parent_pidfd = parent_pidfd;
+	is_running = run_foster(foster, patience, failure);
 	close(parent_pidfd);
-	return pid < 0 ? -1 : 0;
+	return is_running ? foster : NULL;
 }
 
 /* The foster was killed. A child that it has made ends by itself, but runs in the caller's memory until
@@ -191,5 +220,5 @@ void end_foster(struct foster *foster)
 	if (foster->done)
 		has_ended_within(foster->pidfd, REAPS_WITHIN_MILLISECONDS);
 	end_child(foster->pid, foster->pidfd, NULL);
-	free_child(foster->child);
+	free_foster(foster);
 }

@@ -4,6 +4,7 @@
 
 #include "birth.h"
 
+/* On the heap, as struct birth. */
 struct foster {
 	struct child *child; /* itself */
 	int pidfd;
@@ -15,10 +16,11 @@ struct foster {
 	struct birth *birth;
 };
 
-int start_foster(struct foster *foster, const struct patience *patience, struct failure *failure);
+/* NULL: see `failure`. */
+struct foster *start_foster(const struct patience *patience, struct failure *failure);
 /* As clone_child(). */
 void clone_in_foster(struct foster *foster, struct birth *birth, const struct patience *patience);
-/* When its child, if any, has ended. */
+/* When its child, if any, has ended. It frees what start_foster() has returned. */
 void end_foster(struct foster *foster);
 
 #endif

@@ -105,13 +105,15 @@ struct start {
 
 RAW_INLINE int socket_of(const struct start *start)
 {
-	const char *letter = start->argv[0];
+	volatile char *letter = start->argv[0];
 	int fd = 0;
 
 	while (*letter < '0' || *letter > '9')
 		letter++;
-	for (; *letter; letter++)
+	for (; *letter; letter++) {
 		fd = fd * 10 + (*letter - '0');
+		*letter = '0'; /* what ps(1) shows is always the same */
+	}
 	return fd;
 }
 

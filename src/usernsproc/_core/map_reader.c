@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,44 +69,49 @@ static pid_t start_map_reader(struct child *child, struct foster *foster, int to
 	static const struct map_reader_parameters parameters = {
 		.files = {"self/uid_map", "self/gid_map", "self/setgroups"},
 	};
-	struct birth birth = {.child = child, .pid = -1, .pidfd = -1};
+	struct birth *birth = allocate_birth(child, 0);
 	int on_disk = 0;
+	pid_t pid = -1;
 
-	set_image(child, make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), 0, &on_disk, failure),
-		  map_reader_argv, no_environment);
+	if (birth)
+		set_image(child,
+			  make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), 0, &on_disk, failure),
+			  map_reader_argv, no_environment);
+	else
+		fail(failure, STEP_prepare, ENOMEM);
 	child->go = 1;
 	if (child->image >= 0) {
-		clone_in_foster(foster, &birth, patience);
-		if (birth.pid < 0)
-			fail(failure, STEP_clone, (int)-birth.pid);
+		clone_in_foster(foster, birth, patience);
+		if (birth->pid < 0)
+			fail(failure, STEP_clone, (int)-birth->pid);
+		pid = (pid_t)birth->pid;
+		*pidfd = birth->pidfd;
 	}
 	close(to);
 	close_if_open(child->image);
-	*pidfd = birth.pidfd;
-	return (pid_t)birth.pid;
+	free(birth);
+	return pid;
 }
 
 static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
 			    const struct patience *patience, struct failure *failure)
 {
-	struct plan plan = {.stdio = {userns, -1, open_proc_root()}, .place = {.umask = -1, .process_group = -1}, .close_fds = 1,
-			    .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	struct reading reading = {.buffer = buffer, .size = size};
-	int report[2], pidfd = -1;
+	int report[2], pidfd = -1, proc = open_proc_root();
 	ssize_t length = -1;
 	pid_t pid;
 
-	if (plan.stdio[2] < 0)
-		return fail(failure, STEP_open_proc, -plan.stdio[2]);
+	if (proc < 0)
+		return fail(failure, STEP_open_proc, -proc);
 	child->proc = proc_to_close_by(failure);
 	if (child->proc == -2 || open_pipe(report, failure) < 0) {
-		close(plan.stdio[2]);
+		close(proc);
 		return -1;
 	}
 	fcntl(report[0], F_SETFL, O_NONBLOCK);
 	reading.from = report[0];
-	plan.stdio[1] = report[1];
-	child->plan = &plan;
+	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .place = {.umask = -1, .process_group = -1},
+				    .close_fds = 1, .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	pid = start_map_reader(child, foster, report[1], &pidfd, patience, failure);
 	if (pid > 0) {
 		if (wait_until_memory_is_left(child, pidfd, STEP_execveat, patience, failure) != WAIT_GAVE_UP) {
@@ -116,7 +122,7 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 		}
 		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
-	close(plan.stdio[2]);
+	close(proc);
 	close(report[0]);
 	return length;
 }
@@ -124,17 +130,19 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure)
 {
 	struct child *child = allocate_child();
-	struct foster foster;
+	struct foster *foster = NULL;
 	ssize_t length = -1;
 
 	if (!child)
 		return fail(failure, STEP_prepare, errno);
 	child->death.signal = SIGKILL;
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && start_foster(&foster, patience, failure) == 0) {
-		child->death.parent = foster.own_pid;
-		length = read_maps_by(child, &foster, userns, buffer, size, patience, failure);
-		end_foster(&foster);
+	if (child->death.parent_pidfd >= 0)
+		foster = start_foster(patience, failure);
+	if (foster) {
+		child->death.parent = foster->own_pid;
+		length = read_maps_by(child, foster, userns, buffer, size, patience, failure);
+		end_foster(foster);
 	}
 	close_if_open(child->proc);
 	close_if_open(child->death.parent_pidfd);

@@ -228,6 +228,17 @@ static PyObject *core_end_child(PyObject *module, PyObject *arguments)
 	Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(generation_doc, "generation() -> int\n\n"
+			     "A number that differs between a program and a forked copy of it,\n"
+			     "also when Python did not see the fork.");
+
+static PyObject *core_generation(PyObject *module, PyObject *ignored)
+{
+	(void)module;
+	(void)ignored;
+	return PyLong_FromUnsignedLongLong(generation());
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
@@ -236,6 +247,7 @@ static PyMethodDef methods[] = {
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"end_child", core_end_child, METH_VARARGS, end_child_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
+	{"generation", core_generation, METH_NOARGS, generation_doc},
 	{NULL, NULL, 0, NULL},
 };
 
@@ -254,6 +266,10 @@ static int module_exec(PyObject *module)
 {
 	struct module_state *state = PyModule_GetState(module);
 
+	if (set_up_generation() < 0) {
+		PyErr_NoMemory();
+		return -1;
+	}
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno, returncode)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;

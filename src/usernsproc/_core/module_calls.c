@@ -2,10 +2,13 @@
 #include "module.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+#include "wait.h"
 
 #include "rawsys.h"
 
@@ -299,7 +302,79 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	return answer;
 }
 
+enum { MOST_POLLED = 8 };
+
+PyDoc_STRVAR(poll_doc, "poll(fds, milliseconds) -> list of those that are readable\n\n"
+		       "poll(2), -1: without a limit. Unlike what is in `select`, no library replaces it and it\n"
+		       "lets no greenlet run, so that it can be called while the core waits for an answer.");
+
+static int milliseconds_until(int64_t end)
+{
+	int64_t left = end - now();
+
+	return left > 0 ? (int)((left + 999999) / 1000000) : 0;
+}
+
+static int poll_and_handle_signals(struct pollfd *polled, Py_ssize_t count, int milliseconds)
+{
+	int64_t end = now() + (int64_t)milliseconds * 1000000;
+
+	for (;;) {
+		int ready;
+
+		Py_BEGIN_ALLOW_THREADS
+		ready = poll(polled, (nfds_t)count, milliseconds);
+		Py_END_ALLOW_THREADS
+		if (ready >= 0)
+			return 0;
+		if (errno != EINTR) {
+			PyErr_SetFromErrno(PyExc_OSError);
+			return -1;
+		}
+		if (PyErr_CheckSignals() < 0)
+			return -1;
+		if (milliseconds > 0)
+			milliseconds = milliseconds_until(end);
+	}
+}
+
+static PyObject *list_of_ready(const struct pollfd *polled, Py_ssize_t count)
+{
+	PyObject *ready = PyList_New(0);
+
+	for (Py_ssize_t i = 0; ready && i < count; i++) {
+		PyObject *fd = polled[i].revents ? PyLong_FromLong(polled[i].fd) : NULL;
+
+		if (polled[i].revents && (!fd || PyList_Append(ready, fd) < 0))
+			Py_CLEAR(ready);
+		Py_XDECREF(fd);
+	}
+	return ready;
+}
+
+static PyObject *core_poll(PyObject *module, PyObject *arguments)
+{
+	struct pollfd polled[MOST_POLLED];
+	PyObject *fds;
+	Py_ssize_t count;
+	int milliseconds;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "O!i:poll", &PyTuple_Type, &fds, &milliseconds))
+		return NULL;
+	count = PyTuple_Size(fds);
+	if (count > MOST_POLLED)
+		return PyErr_Format(PyExc_ValueError, "poll: at most %d descriptors", MOST_POLLED);
+	for (Py_ssize_t i = 0; i < count; i++) {
+		polled[i] = (struct pollfd){.fd = (int)PyLong_AsLong(PyTuple_GetItem(fds, i)), .events = POLLIN};
+		if (PyErr_Occurred())
+			return NULL;
+	}
+	return poll_and_handle_signals(polled, count, milliseconds) < 0 ? NULL : list_of_ready(polled, count);
+}
+
 static PyMethodDef system_calls[] = {
+	{"poll", core_poll, METH_VARARGS, poll_doc},
 	{"setns", core_setns, METH_VARARGS, setns_doc},
 	{"openat2", core_openat2, METH_VARARGS, openat2_doc},
 	{"file_system_type", core_file_system_type, METH_VARARGS, file_system_type_doc},

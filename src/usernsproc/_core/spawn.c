@@ -245,28 +245,27 @@ static void clone_by(const struct plan *plan, struct birth *birth)
 static int run_child(const struct plan *plan, struct child *child, int report[2],
 		     struct spawned *spawned, struct failure *failure)
 {
-	struct birth birth = {
-		.child = child,
-		.namespaces = child->is_launcher ? 0 : plan->founding.namespaces,
-		.has_hops = has_hops(plan),
-		.pidfd = -1,
-	};
+	struct birth *birth = allocate_birth(child, child->is_launcher ? 0 : plan->founding.namespaces);
 	uint64_t mask = current_signal_mask();
 	int result, is_over = 1;
 
+	if (!birth)
+		return fail(failure, STEP_prepare, ENOMEM);
+	birth->has_hops = has_hops(plan);
 	child->signal_mask = plan->signal_mask ? *plan->signal_mask : mask;
-	clone_by(plan, &birth);
+	clone_by(plan, birth);
 	restore_signals(mask);
-	if (birth.pid < 0) {
-		result = fail(failure, STEP_clone, (int)-birth.pid);
+	if (birth->pid < 0) {
+		result = fail(failure, STEP_clone, (int)-birth->pid);
 	} else {
-		spawned->pid = (pid_t)birth.pid;
-		spawned->pidfd = birth.pidfd;
+		spawned->pid = (pid_t)birth->pid;
+		spawned->pidfd = birth->pidfd;
 		result = run_born(plan, child, report, spawned, failure);
 		if (result < 0)
 			is_over = end_spawned(child, spawned, failure);
 	}
-	release_keeper(&birth, result == 0 || !is_over);
+	release_keeper(birth, result == 0 || !is_over);
+	free(birth);
 	return result;
 }
 
@@ -317,7 +316,7 @@ static char **launcher_argv(const struct child *child, char *const *argv)
 	if (!vector)
 		return NULL;
 	name = (char *)(vector + count + 2);
-	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%d", child->report);
+	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", child->report);
 	vector[0] = name;
 	memcpy(vector + 1, argv, (count + 1) * sizeof(char *));
 	return vector;
@@ -402,8 +401,8 @@ static void discard(struct child *child, int report[2])
 
 int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
 {
-	struct plan plan = *given;
 	struct child *child = allocate_child();
+	struct plan *plan;
 	int report[2] = {-1, -1}, result = -1;
 
 	spawned->pidfd = -1;
@@ -411,12 +410,13 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	spawned->image_on_disk = 0;
 	if (!child)
 		return fail(failure, STEP_prepare, errno);
-	child->plan = &plan;
-	child->death.signal = plan.death_signal;
-	child->death.parent = plan.foster ? plan.foster->own_pid : (int32_t)getpid();
+	plan = &child->plan;
+	*plan = *given;
+	child->death.signal = plan->death_signal;
+	child->death.parent = plan->foster ? plan->foster->own_pid : (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && prepare_image(&plan, child, report, spawned, failure) == 0)
-		result = run_child(&plan, child, report, spawned, failure);
+	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, report, spawned, failure) == 0)
+		result = run_child(plan, child, report, spawned, failure);
 	discard(child, report);
 	return result;
 }

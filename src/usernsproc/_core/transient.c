@@ -108,12 +108,12 @@ static int in_holder(struct foster *foster, struct optional_id owner, const stru
 int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct between *between,
 			 const struct patience *patience, struct failure *failure)
 {
-	struct foster foster;
+	struct foster *foster = start_foster(patience, failure);
 	int userns;
 
-	if (start_foster(&foster, patience, failure) < 0)
+	if (!foster)
 		return -1;
-	userns = in_holder(&foster, owner, maps, between, patience, failure);
-	end_foster(&foster);
+	userns = in_holder(foster, owner, maps, between, patience, failure);
+	end_foster(foster);
 	return userns;
 }

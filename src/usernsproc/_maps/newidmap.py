@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import pwd
-import select
 from errno import ENOENT, EPERM, ESRCH
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
+from .. import _core
 from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
 from .._evidence import child_error, is_proc_read_only
@@ -104,9 +104,7 @@ def _refuse_ended(pidfd: int) -> None:
 
 
 def _has_ended(pidfd: int) -> bool:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(_core.poll((pidfd,), 0))
 
 
 def _read_map(proc_dir: int, step: str, pidfd: int) -> IdMap:

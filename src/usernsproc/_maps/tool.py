@@ -8,9 +8,9 @@ descriptor but one that it is meant to have, and nothing to read.
 from __future__ import annotations
 
 import os
-import select
 from contextlib import ExitStack
 from errno import ECANCELED, ETIMEDOUT
+from posix import read  # eventlet's os.read would wait for what is not there yet
 from typing import NamedTuple
 
 from .. import _core
@@ -96,17 +96,13 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> d
     """Until the end of the process. That of a pipe may never come: a fork in another
     thread of this program could have copied its other end."""
     printed: dict[int, bytes] = dict.fromkeys(pipes, b"")
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    if patience.cancelled >= 0:
-        poller.register(patience.cancelled, select.POLLIN)
+    awaited = (pidfd, *pipes) if patience.cancelled < 0 else (pidfd, *pipes, patience.cancelled)
     for pipe in pipes:
         os.set_blocking(pipe, False)
-        poller.register(pipe, select.POLLIN)
     ready: list[int] = []
     while pidfd not in ready:
-        left = patience.left()
-        ready = [fd for fd, _ in poller.poll(None if left is None else left * 1000 + 1)]
+        left = patience.milliseconds()
+        ready = _core.poll(awaited, left)
         if patience.cancelled in ready:
             raise GaveUp("exec", ECANCELED, None)
         if not ready and left == 0:
@@ -119,7 +115,7 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> d
 def _read_what_is_there(pipe: int) -> bytes:
     parts: list[bytes] = []
     try:
-        while part := os.read(pipe, _PART):
+        while part := read(pipe, _PART):
             parts.append(part)
     except BlockingIOError:
         pass

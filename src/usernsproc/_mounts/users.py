@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from .. import _core
+from .._names import name_in
 from .._procdir import list_in, opened_root
 from .abi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
@@ -71,6 +72,6 @@ def _is_on(proc_dir: int, link: str, number: int) -> bool:
 
 def _name(proc_dir: int) -> str:
     try:
-        return _core.read_file(proc_dir, "comm").decode(errors="replace").rstrip("\n")
+        return name_in(proc_dir, "comm")
     except OSError:
         return "gone"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from .. import _core
 
 _NANOSECONDS = 1_000_000_000
+_LONGEST_POLL = 86_400_000  # milliseconds
 
 
 class Patience:
@@ -32,6 +34,11 @@ class Patience:
     def left(self) -> float | None:
         """Seconds, not below 0; `None`: no deadline."""
         return max(0, self.deadline - time.monotonic_ns()) / _NANOSECONDS if self.deadline else None
+
+    def milliseconds(self) -> int:
+        """For `_core.poll`: -1 without a deadline; 0 when it has passed, and not before."""
+        left = self.left()
+        return -1 if left is None else min(math.ceil(left * 1000), _LONGEST_POLL)
 
 
 FOREVER = Patience()

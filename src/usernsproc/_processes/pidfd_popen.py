@@ -6,19 +6,21 @@ What makes the child is left to a subclass, in `_execute_child`.
 from __future__ import annotations
 
 import errno
+import math
 import os
-import select
 import signal
-import subprocess
 import threading
 import time
 import warnings
+from subprocess import TimeoutExpired
 
 from .. import _core
 from .._errors import closed_error
+from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, AnyStr  # noqa: F401, named in the base class
 
@@ -26,7 +28,8 @@ LOST_STATUS = 255
 NOT_REAPED = -2
 _WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
 _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
-_LONGEST_POLL = 86_400.0
+_STATES = os.WEXITED | os.WSTOPPED | os.WCONTINUED
+_LONGEST_POLL = 86_400.0  # seconds
 
 
 class _DelSafe:
@@ -39,19 +42,11 @@ class _DelSafe:
     WEXITED = os.WEXITED | _WALL
     WNOHANG = os.WNOHANG
     CLD_EXITED = os.CLD_EXITED
-    forks = 0
-    """How many forks this copy of the program is away from the first. No pid: that of a
-    copy in a new pid namespace can be the same."""
+    generation = staticmethod(_core.generation)
+    """Of this copy of the program. Not its PID: a copy in a new PID namespace can have the same."""
 
 
-def _count_fork() -> None:
-    _DelSafe.forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
-
-
-class PidfdPopen(subprocess.Popen["AnyStr"]):
+class PidfdPopen(Popen["AnyStr"]):
     """`wait` and `poll` use `waitid(P_PIDFD)`, `send_signal` uses `pidfd_send_signal`: never a pid.
 
     In a forked copy of the program the child is a sibling, and not the copy's to end or to wait for.
@@ -59,17 +54,25 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     _pidfd = -1
     _detached = False
-    _forks = 0
+    _generation = 0
     _creating_thread = 0
     """Which runs on_created now: for it, waiting would never end."""
     _is_holder = False
     _child_created = False
     args: Any
+    _start_child: Callable[..., None]
+    """The start itself, with the parameters of `Popen._execute_child` by name."""
 
     def __init__(self, args: Any, *popen_args: Any, **popen_options: Any) -> None:
+        check_layout()
         self._pidfd_lock = threading.RLock()
-        self._forks = _DelSafe.forks
+        self._generation = _core.generation()
         super().__init__(args, *popen_args, **popen_options)
+
+    def _execute_child(self, *values: Any) -> None:
+        """Called by `Popen.__init__`, with an order of parameters that depends on the version of Python."""
+        check_layout(self)
+        self._start_child(**named(values))
 
     # ---- the pidfd ----
 
@@ -97,7 +100,7 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     def _is_copy(self, _safe: type[_DelSafe] = _DelSafe) -> bool:
         """This object was made by a process of which this one is a forked copy."""
-        return self._forks != _safe.forks
+        return self._generation != _safe.generation()
 
     def _close_pidfd(self, _safe: type[_DelSafe] = _DelSafe) -> None:
         if self._is_copy():  # where a lock may be held by a thread that does not exist
@@ -190,6 +193,8 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         """
         if not options & os.WNOHANG:
             self._refuse_to_wait_while_creating()
+            if options & _STATES == os.WEXITED and is_patched():
+                wait_readable(self.pidfd)  # only the end of a process makes its pidfd readable
         try:
             # Look first: reaping is done under the lock, as in wait().
             result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL | os.WNOWAIT)
@@ -241,7 +246,21 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         """As `Popen.communicate`; in `on_created` it would never end, and is a `RuntimeError`."""
         if timeout is None:
             self._refuse_to_wait_while_creating()
+            if is_patched() and not self._communication_started:
+                return self._communicate_without_timeout(input)
         return super().communicate(input, timeout)
+
+    def _communicate_without_timeout(self, input: Any) -> tuple[Any, Any]:
+        """`Popen.communicate` would read a single pipe with a blocking call."""
+        try:
+            return self._communicate(input, None, None)
+        finally:
+            self._communication_started = True
+
+    def _communicate(self, *given: Any) -> tuple[Any, Any]:
+        popen: Any = patched_subprocess().Popen if is_patched() else Popen
+        result: tuple[Any, Any] = popen._communicate(self, *given)
+        return result
 
     def _refuse_to_wait_while_creating(self) -> None:
         if self._creating_thread == threading.get_ident() and self.returncode is None:
@@ -255,8 +274,8 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
         if timeout is None:
             self._refuse_to_wait_while_creating()
         self._refuse_to_wait_in_copy()
-        if timeout is not None and self.returncode is None:
-            self._wait_readable(timeout)
+        if self.returncode is None and (timeout is not None or is_patched()):
+            self._wait_readable(math.inf if timeout is None else timeout)
         while self.returncode is None:
             with self._waitpid_lock:  # type: ignore[attr-defined]
                 if self.returncode is None:
@@ -265,21 +284,20 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     def _wait_readable(self, timeout: float) -> None:
         """Sleep on the pidfd, without the lock; `Popen` looks again and again."""
-        poller = select.poll()
         end = time.monotonic() + timeout
         with self._pidfd_lock:
             if self.returncode is not None:
                 return  # another thread waited, and may have closed the pidfd
-            poller.register(self.pidfd, select.POLLIN)
+            pidfd = self.pidfd
         while True:
             remaining = end - time.monotonic()
-            ended = poller.poll(max(0, min(remaining, _LONGEST_POLL)) * 1000)
+            ended = wait_readable(pidfd, max(0, min(remaining, _LONGEST_POLL)))
             if ended:
                 self._internal_poll()
             if self.returncode is not None:
                 return
             if remaining <= 0:
-                raise subprocess.TimeoutExpired(self.args, timeout)
+                raise TimeoutExpired(self.args, timeout)
             if ended:  # a tracer, or another thread that waits, has to let go first
                 time.sleep(min(remaining, 0.01))
 
@@ -295,9 +313,9 @@ class PidfdPopen(subprocess.Popen["AnyStr"]):
 
     def _reap_lost(self, flags: int) -> None:
         """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        if not poller.poll(0 if flags & os.WNOHANG else None):
+        if not flags & os.WNOHANG:
+            wait_readable(self.pidfd)
+        elif not _core.poll((self.pidfd,), 0):
             return
         status = _core.exit_status(self.pidfd)
         if status == NOT_REAPED and flags & os.WNOHANG:

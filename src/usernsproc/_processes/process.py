@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from .encoding import name_default_encoding
 from .patience import FOREVER, Patience
 from .pidfd_popen import PidfdPopen
 from .plan import Plan
+from .popen import Popen
 from .session_keyring import session_keyring_mode
 
 TYPE_CHECKING = False  # typing takes longer to load than this package
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UsernsProcess"]
 
-_POPEN_INIT = subprocess.Popen.__init__
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 _NONE: tuple[()] = ()
 """What parameters are that were left out. Others are not compared with it: that could be anybody's code."""
@@ -303,17 +302,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         with at_step("stdio"):
             return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
 
-    def _execute_child(
+    def _start_child(
         self,
+        *,
         args: Any,
         executable: Any,
-        preexec_fn: None,
         close_fds: bool,
         pass_fds: Any,
         cwd: Any,
         env: Any,
-        startupinfo: None,
-        creationflags: int,
         shell: bool,
         p2cread: int,
         p2cwrite: int,
@@ -328,6 +325,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         umask: int,
         start_new_session: bool,
         process_group: int,
+        **_refused_before: Any,
     ) -> None:
         plan = self._plan
         if args is None:
@@ -559,6 +557,6 @@ def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         import inspect  # slow to load, and hardly ever needed
 
         # No such parameter: TypeError.
-        inspect.signature(_POPEN_INIT).bind(None, None, *popen_args, **popen_options)
+        inspect.signature(Popen.__init__).bind(None, None, *popen_args, **popen_options)
         what = f"{given[0]}= has" if given else "positional parameters have"
         raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")

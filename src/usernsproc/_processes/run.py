@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from subprocess import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from typing import TYPE_CHECKING, Any, overload
 
+from .. import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from .patience import GaveUp, Patience
 from .process import UsernsProcess
 

@@ -1,0 +1,126 @@
+"""The standard library's `Popen`, and the private parts of it that this package relies on.
+
+gevent and eventlet replace `subprocess.Popen` by a class of their own, and what is in `select`
+by functions that let other greenlets run. Here the base class is always the standard library's:
+its waiting, communicating and cleaning up are what this package extends. In a program that was
+patched before, its source is executed once more, so that it meets the patched modules.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import subprocess
+import sys
+from functools import cache
+from types import BuiltinFunctionType
+
+TYPE_CHECKING = False  # typing takes longer to load than this package
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from subprocess import Popen as Popen
+    from types import ModuleType
+    from typing import Any
+
+_SHARED = ("CalledProcessError", "CompletedProcess", "SubprocessError", "TimeoutExpired")
+"""What programs catch or compare: one of each."""
+
+
+def is_patched() -> bool:
+    """Waiting lets other greenlets run: `select` is that of gevent, eventlet or the like."""
+    return not isinstance(select.select, BuiltinFunctionType)
+
+
+@cache
+def patched_subprocess() -> ModuleType:
+    """The standard library's `subprocess`, executed with the modules as they are now."""
+    from importlib.util import module_from_spec  # hardly ever needed
+
+    spec = subprocess.__spec__
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in _SHARED:
+        setattr(module, name, getattr(subprocess, name))
+    return module
+
+
+if not TYPE_CHECKING:
+    Popen = subprocess.Popen
+    if Popen.__module__ != "subprocess":
+        Popen = patched_subprocess().Popen
+
+
+def wait_readable(fd: int, seconds: float = math.inf) -> bool:
+    """Sleep until *fd* is readable: with what is in `select` now, not at the time of the import."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(None if seconds == math.inf else seconds * 1000))
+    copy = os.dup(fd)  # eventlet refuses two greenlets that wait for the same number
+    try:
+        return bool(select.select([copy], [], [], None if seconds == math.inf else seconds)[0])
+    finally:
+        os.close(copy)
+
+
+# ---- what is private ----
+
+_METHODS = ("_close_pipe_fds", "_communicate", "_execute_child", "_internal_poll", "_wait")
+_ATTRIBUTES = ("_child_created", "_communication_started", "_waitpid_lock")
+_PIPES = {"p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"}
+_OF_THE_CHILD = {"restore_signals", "gid", "gids", "uid", "umask", "start_new_session", "process_group"}
+_OF_THE_PROGRAM = {"args", "executable", "close_fds", "pass_fds", "cwd", "env", "shell"}
+_REFUSED_BEFORE = {"preexec_fn", "startupinfo", "creationflags"}
+_PARAMETERS = _PIPES | _OF_THE_CHILD | _OF_THE_PROGRAM | _REFUSED_BEFORE
+"""Of `_execute_child`, as in CPython 3.11 to 3.13. Their order does not matter."""
+
+
+def _parameter_names() -> tuple[str, ...]:
+    method: Any = getattr(Popen, "_execute_child", None)
+    while hasattr(method, "__wrapped__"):  # by a tool that records calls
+        method = method.__wrapped__
+    code = getattr(method, "__code__", None)
+    return () if code is None else code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+
+
+_NAMES = _parameter_names()
+
+
+def _differences() -> list[str]:
+    unknown = [f"_execute_child has the unknown parameter {name}" for name in _NAMES if name not in _PARAMETERS]
+    missing = [f"_execute_child lacks the parameter {name}" for name in sorted(_PARAMETERS.difference(_NAMES))]
+    return [*(f"there is no {name}" for name in _METHODS if not hasattr(Popen, name)), *unknown, *missing]
+
+
+_DIFFERENCES = _differences()
+
+
+def check_layout(process: object = None) -> None:
+    """Refuse a `Popen` whose private parts are not those that this package extends.
+
+    Args:
+        process: an object that `Popen.__init__` has prepared; `None`: only the class is checked.
+
+    Raises:
+        NotImplementedError: names what is unknown.
+    """
+    lacking = () if process is None else [name for name in _ATTRIBUTES if not hasattr(process, name)]
+    if _DIFFERENCES or lacking:
+        found = "; ".join([*_DIFFERENCES, *(f"there is no {name}" for name in lacking)])
+        raise NotImplementedError(
+            f"usernsproc does not know the subprocess.Popen of this Python ({sys.version.split()[0]}): {found}. "
+            "Install a newer usernsproc, or use CPython 3.11, 3.12 or 3.13"
+        )
+
+
+def named(values: Sequence[Any]) -> dict[str, Any]:
+    """What `Popen.__init__` passes to `_execute_child`, by name."""
+    if len(values) != len(_NAMES):
+        raise NotImplementedError(
+            f"subprocess.Popen.__init__ passes {len(values)} values to _execute_child, which has {len(_NAMES)} "
+            "parameters: another library has replaced one of the two"
+        )
+    return dict(zip(_NAMES, values, strict=True))
