@@ -114,19 +114,37 @@ RAW_INLINE long close_listed(unsigned first, unsigned last, long directory, int 
 	return length;
 }
 
+/* The directory /proc/self/fd of a proven procfs, if nothing is mounted over it. */
+RAW_INLINE long open_own_descriptors(int proc)
+{
+	char name[8]; /* written by letters: a program has no string constants */
+	volatile char *letters = name;
+	struct whereabouts here, there;
+	long directory, result;
+
+	letters[0] = 's', letters[1] = 'e', letters[2] = 'l', letters[3] = 'f';
+	letters[4] = '/', letters[5] = 'f', letters[6] = 'd', letters[7] = 0;
+	directory = RAW4(openat, proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	if (directory < 0)
+		return directory;
+	result = find_whereabouts(proc, &here);
+	if (result >= 0)
+		result = find_whereabouts((int)directory, &there);
+	if (result >= 0 && is_same_mount(&here, &there))
+		return directory;
+	RAW1(close, directory);
+	return result < 0 ? result : -EXDEV;
+}
+
 /* All from the first to the last. close_range(2) is missing before Linux 5.9, and a filter may refuse
  * it. The limit RLIMIT_NOFILE would be no bound: it may be 2^30, and it may have been lowered. */
 RAW_INLINE long close_descriptors(unsigned first, unsigned last, int proc)
 {
-	char name[8]; /* written by letters: a program has no string constants */
-	volatile char *letters = name;
 	long directory, result = RAW3(close_range, first, last, 0);
 
 	if (result == 0 || proc < 0)
 		return result;
-	letters[0] = 's', letters[1] = 'e', letters[2] = 'l', letters[3] = 'f';
-	letters[4] = '/', letters[5] = 'f', letters[6] = 'd', letters[7] = 0;
-	directory = open_beneath(proc, name, O_RDONLY | O_DIRECTORY);
+	directory = open_own_descriptors(proc);
 	if (directory < 0)
 		return directory;
 	result = close_listed(first, last, directory, proc);
