@@ -3,13 +3,15 @@
  *   module*.c     the only files that see Python.h: convert, call, translate failures
  *   transient.c   a child that exists while one call runs: creates a namespace
  *   spawn.c       the parent's side of a command or a holder
+ *   prepare.c     what these are given before the clone
  *   report.c      the parent's side of the socket to a launcher
  *   birth.c       clone for these, and the thread that keeps a child
  *   foster.c      an intermediate parent, so that the caller gets no SIGCHLD
  *   map_reader.c  asks a namespace for its maps
  *   child.c       the child's side; runs in the parent's memory
  *   programs.c    code that is copied into tiny programs, and runs alone
- *   launcher.h    the largest of these: enters namespaces, takes ids, executes
+ *   launcher.h    the largest of these: enters namespaces, takes ids, executes;
+ *                 launcher_socket.h, init.h: parts of it
  *   image.c       builds such a program, as a sealed memfd
  *   stack.c       memory for a child that shares the caller's; signal masks
  *   procfs.c      /proc/PID as a directory, maps
@@ -106,7 +108,7 @@ void blame_its_end(int pidfd, struct failure *failure);
  * may be NULL. Returns whether nothing of it is left. */
 int end_child(pid_t pid, int pidfd, struct failure *failure);
 /* It, and other children that it has made in its process group. */
-int end_group(pid_t leader, int pidfd, struct failure *failure);
+int end_group(pid_t pid, int pidfd, struct failure *failure);
 long pidfd_exit_status(int pidfd);
 
 /* Called while a child exists, has the maps that were to be written, and has not

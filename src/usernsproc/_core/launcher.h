@@ -9,13 +9,10 @@
 #ifndef USERNSPROC_LAUNCHER_H
 #define USERNSPROC_LAUNCHER_H
 
-#include <sched.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
 
-#include "inline.h"
+#include "init.h"
+#include "launcher_socket.h"
 
 #ifndef CLONE_NEWUSER
 #define CLONE_NEWUSER 0x10000000
@@ -27,141 +24,6 @@
 #define CLONE_INTO_CGROUP 0x200000000ULL
 #endif
 #define KEYCTL_JOIN_SESSION_KEYRING 1
-
-/* ---- what it is sent ---- */
-
-RAW_INLINE long wait_until_readable(int fd)
-{
-	struct pollfd input;
-	volatile struct pollfd *fields = &input; /* one by one, without a constant of the compiler's */
-
-	fields->fd = fd;
-	fields->events = POLLIN;
-	fields->revents = 0;
-	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
-}
-
-RAW_INLINE long tell_by(int socket, enum step step, long result)
-{
-	struct report report;
-
-	report.step = step;
-	report.error = (int32_t)-result;
-	report.pid = 0;
-	result = RAW3(write, socket, &report, sizeof(report));
-	return step == STEP_none ? result : -1;
-}
-
-/* 0: the parent gave up, and hears nothing. */
-RAW_INLINE void leave_with_error(int socket, long result)
-{
-	if (result < 0)
-		tell_by(socket, STEP_prepare, result);
-	leave(255);
-}
-
-/* The next message of the parent, which closes its end when it gives up. */
-RAW_INLINE long hear(int report, void *buffer, long size)
-{
-	for (int look = 0;; look++) {
-		long length = RAW3(read, report, buffer, size);
-
-		if (length > 0)
-			return length;
-		if (length != -EAGAIN && length != -EINTR)
-			leave_with_error(report, length);
-		if (look < SPINS)
-			RAW0(sched_yield);
-		else
-			wait_until_readable(report);
-	}
-}
-
-RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
-{
-	char byte;
-
-	hear(own->report, &byte, 1);
-}
-
-RAW_INLINE const struct launcher_parameters *hear_parameters(int report)
-{
-	uintptr_t address = PROGRAM_DATA;
-	uint64_t length = 0;
-
-	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
-	do
-		length += (uint64_t)hear(report, (char *)address + length, LAUNCHER_CHUNK);
-	while (length < ((volatile struct launcher_parameters *)address)->size);
-	return (const struct launcher_parameters *)address;
-}
-
-/* What the kernel puts on the stack: the number of arguments, these, a NULL, the environment.
- * The first argument ends with the number of the socket, the others are the command's. */
-struct start {
-	long argc;
-	char *argv[];
-};
-
-RAW_INLINE int socket_of(const struct start *start)
-{
-	volatile char *letter = start->argv[0];
-	int fd = 0;
-
-	while (*letter < '0' || *letter > '9')
-		letter++;
-	for (; *letter; letter++) {
-		fd = fd * 10 + (*letter - '0');
-		*letter = '0'; /* what ps(1) shows is always the same */
-	}
-	return fd;
-}
-
-/* ---- what it tells ---- */
-
-RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)
-{
-	if (tell_by(own->report, step, result) < 0) /* the end of the socket tells it, too */
-		leave(255);
-}
-
-RAW_INLINE void need(const struct launcher_parameters *own, enum step step, long result)
-{
-	if (result < 0)
-		tell(own, step, result);
-}
-
-/* That another child of the same parent goes on, with its pidfd. */
-RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int pidfd)
-{
-	struct report report;
-	struct iovec part;
-	struct msghdr message;
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	/* Written field by field, without a constant of the compiler's in between. */
-	volatile struct cmsghdr *header = &control.header;
-	volatile unsigned char *raw = (volatile unsigned char *)&message;
-
-	for (unsigned i = 0; i < sizeof(message); i++)
-		raw[i] = 0;
-	report.step = STEP_none;
-	report.error = 0;
-	report.pid = (int32_t)pid;
-	part.iov_base = &report;
-	part.iov_len = sizeof(report);
-	message.msg_iov = &part;
-	message.msg_iovlen = 1;
-	message.msg_control = &control;
-	message.msg_controllen = sizeof(control);
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof(int));
-	*(volatile int *)CMSG_DATA(&control.header) = pidfd;
-	need(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
-}
 
 /* ---- hops: another child of the same parent goes on ---- */
 
@@ -286,13 +148,6 @@ RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *o
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-RAW_INLINE void close_all_from(const struct launcher_parameters *own, unsigned first)
-{
-	need(own, STEP_stdio, close_descriptors(first, ~0u, own->proc));
-	if (own->proc >= 0)
-		RAW1(close, own->proc);
-}
-
 RAW_INLINE void take_place_of(const struct launcher_parameters *own)
 {
 	enum step step;
@@ -347,89 +202,6 @@ RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parame
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	set_signal_mask(0);
 	hold(&own->holder);
-}
-
-/* As shells have it: process 1 of a pid namespace cannot be killed by a signal from inside. */
-RAW_INLINE void leave_as(int status)
-{
-	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
-}
-
-/* Until the command has ended; its status becomes ours. */
-RAW_INLINE void reap(long command)
-{
-	int status;
-	long pid;
-
-	while ((pid = RAW4(wait4, -1, &status, WNOHANG, 0)) > 0)
-		if (pid == command)
-			leave_as(status);
-}
-
-/* The command's arguments and environment: processes of the namespace can read those of process 1. */
-RAW_INLINE void forget_strings(const struct start *start)
-{
-	int vectors = 2;
-
-	for (char *const *word = start->argv; vectors; word++) {
-		if (!*word)
-			vectors--;
-		for (volatile char *letter = *word; letter && *letter; letter++)
-			*letter = 0;
-	}
-}
-
-/* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
- * and so are not dropped, as others are that pid 1 has no handler for. What comes
- * from the terminal (SI_KERNEL) comes to the command as well. */
-RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
-						   long command, int ready)
-{
-	uint64_t all = ~(uint64_t)0;
-	siginfo_t info;
-
-	forget_strings(start);
-	/* The command may have become another user meanwhile. No exec takes the rest from us. */
-	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
-	if (ready != 0)
-		need(own, STEP_init, RAW3(dup3, ready, 0, 0));
-	close_all_from(own, 1);
-	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
-		RAW2(prctl, PR_SET_DUMPABLE, 1);
-	RAW2(prctl, PR_SET_NAME, own->init_name);
-	RAW1(close, 0);
-	for (;;) {
-		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
-
-		if (signal == SIGCHLD)
-			reap(command);
-		else if (signal > 0 && info.si_code != SI_KERNEL)
-			RAW2(kill, command, signal);
-	}
-}
-
-/* Returns in the command alone, when init is what it stays. When that ends the kernel
- * ends all of its namespace, so nothing else needs to. */
-RAW_INLINE void put_init_above(const struct launcher_parameters *own, const struct start *start)
-{
-	struct kernel_sigaction action;
-	int ready[2];
-	char byte;
-	long pid;
-
-	die_with_parent(&own->death, own->death.signal);
-	need(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
-	/* Where it is ignored, children leave no status behind. */
-	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
-	handle(SIGCHLD, SIG_DFL);
-	pid = raw_fork(SIGCHLD, 0);
-	need(own, STEP_init, pid);
-	if (pid)
-		be_init(own, start, pid, ready[1]);
-	RAW1(close, ready[1]);
-	RAW3(read, ready[0], &byte, 1);
-	RAW1(close, ready[0]);
-	RAW4(rt_sigaction, SIGCHLD, &action, 0, KERNEL_SIGSET_SIZE);
 }
 
 /* A user namespace that it has made took all that would outlive an exec. */

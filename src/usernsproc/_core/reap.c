@@ -112,11 +112,14 @@ int end_child(pid_t pid, int pidfd, struct failure *failure)
 	return reaped != 0;
 }
 
-static int is_unreaped(int pidfd)
+/* The number, in the caller's pid namespace, of a child that has ended and is not reaped; else 0. */
+static pid_t number_of_zombie(int pidfd)
 {
 	siginfo_t info;
 
-	return waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0;
+	info.si_pid = 0;
+	waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT | __WALL);
+	return info.si_pid;
 }
 
 /* Its members are known by its number alone, which is that of no other group as long as the leader is
@@ -134,19 +137,22 @@ static void reap_members(pid_t leader)
 	}
 }
 
-int end_group(pid_t leader, int pidfd, struct failure *failure)
+int end_group(pid_t pid, int pidfd, struct failure *failure)
 {
-	int is_ours, is_over;
+	pid_t leader;
+	int is_over;
 
-	send_kill(leader, pidfd);
+	if (!has_ended(pidfd))
+		failure = NULL; /* its end says nothing */
+	send_kill(pid, pidfd);
 	has_ended_within(pidfd, END_MILLISECONDS);
-	is_ours = is_unreaped(pidfd);
-	if (is_ours)
+	leader = number_of_zombie(pidfd); /* not what another process says: that may be of its pid namespace */
+	if (leader > 1)
 		kill(-leader, SIGKILL);
 	else /* another part of the program reaps what it finds; Linux 6.9 */
 		RAW4(pidfd_send_signal, pidfd, SIGKILL, 0, PIDFD_SIGNAL_PROCESS_GROUP);
-	is_over = end_child(leader, pidfd, failure);
-	if (is_ours)
+	is_over = end_child(pid, pidfd, failure);
+	if (leader > 1)
 		reap_members(leader);
 	return is_over;
 }

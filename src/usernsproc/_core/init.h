@@ -1,0 +1,92 @@
+/* Process 1 of a new pid namespace, which the launcher becomes. It follows the rules of programs.c. */
+#ifndef USERNSPROC_INIT_H
+#define USERNSPROC_INIT_H
+
+#include <sys/wait.h>
+
+#include "launcher_socket.h"
+
+/* As shells have it: process 1 of a pid namespace cannot be killed by a signal from inside. */
+RAW_INLINE void leave_as(int status)
+{
+	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* Until the command has ended; its status becomes ours. */
+RAW_INLINE void reap(long command)
+{
+	int status;
+	long pid;
+
+	while ((pid = RAW4(wait4, -1, &status, WNOHANG, 0)) > 0)
+		if (pid == command)
+			leave_as(status);
+}
+
+/* The command's arguments and environment: processes of the namespace can read those of process 1. */
+RAW_INLINE void forget_strings(const struct start *start)
+{
+	int vectors = 2;
+
+	for (char *const *word = start->argv; vectors; word++) {
+		if (!*word)
+			vectors--;
+		for (volatile char *letter = *word; letter && *letter; letter++)
+			*letter = 0;
+	}
+}
+
+/* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
+ * and so are not dropped, as others are that pid 1 has no handler for. What comes
+ * from the terminal (SI_KERNEL) comes to the command as well. */
+RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
+						   long command, int ready)
+{
+	uint64_t all = ~(uint64_t)0;
+	siginfo_t info;
+
+	forget_strings(start);
+	/* The command may have become another user meanwhile. No exec takes the rest from us. */
+	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
+	if (ready != 0)
+		need(own, STEP_init, RAW3(dup3, ready, 0, 0));
+	close_all_from(own, 1);
+	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
+		RAW2(prctl, PR_SET_DUMPABLE, 1);
+	RAW2(prctl, PR_SET_NAME, own->init_name);
+	RAW1(close, 0);
+	for (;;) {
+		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
+
+		if (signal == SIGCHLD)
+			reap(command);
+		else if (signal > 0 && info.si_code != SI_KERNEL)
+			RAW2(kill, command, signal);
+	}
+}
+
+/* Returns in the command alone, when init is what it stays. When that ends the kernel
+ * ends all of its namespace, so nothing else needs to. */
+RAW_INLINE void put_init_above(const struct launcher_parameters *own, const struct start *start)
+{
+	struct kernel_sigaction action;
+	int ready[2];
+	char byte;
+	long pid;
+
+	die_with_parent(&own->death, own->death.signal);
+	need(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
+	/* Where it is ignored, children leave no status behind. */
+	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
+	handle(SIGCHLD, SIG_DFL);
+	pid = raw_fork(SIGCHLD, 0);
+	need(own, STEP_init, pid);
+	if (pid)
+		be_init(own, start, pid, ready[1]);
+	RAW1(close, ready[1]);
+	RAW3(read, ready[0], &byte, 1);
+	RAW1(close, ready[0]);
+	RAW4(rt_sigaction, SIGCHLD, &action, 0, KERNEL_SIGSET_SIZE);
+}
+
+#endif

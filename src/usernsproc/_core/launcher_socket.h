@@ -1,0 +1,157 @@
+/* A launcher's side of the socket to its parent, which is in report.c: what it is sent, and
+ * what it tells. It follows the rules of programs.c.
+ */
+#ifndef USERNSPROC_LAUNCHER_SOCKET_H
+#define USERNSPROC_LAUNCHER_SOCKET_H
+
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "inline.h"
+
+/* ---- what it is sent ---- */
+
+RAW_INLINE long wait_until_readable(int fd)
+{
+	struct pollfd input;
+	volatile struct pollfd *fields = &input; /* one by one, without a constant of the compiler's */
+
+	fields->fd = fd;
+	fields->events = POLLIN;
+	fields->revents = 0;
+	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
+}
+
+RAW_INLINE long tell_by(int socket, enum step step, long result)
+{
+	struct report report;
+
+	report.step = step;
+	report.error = (int32_t)-result;
+	report.pid = 0;
+	result = RAW3(write, socket, &report, sizeof(report));
+	return step == STEP_none ? result : -1;
+}
+
+/* 0: the parent gave up, and hears nothing. */
+RAW_INLINE void leave_with_error(int socket, long result)
+{
+	if (result < 0)
+		tell_by(socket, STEP_prepare, result);
+	leave(255);
+}
+
+/* The next message of the parent, which closes its end when it gives up. */
+RAW_INLINE long hear(int report, void *buffer, long size)
+{
+	for (int look = 0;; look++) {
+		long length = RAW3(read, report, buffer, size);
+
+		if (length > 0)
+			return length;
+		if (length != -EAGAIN && length != -EINTR)
+			leave_with_error(report, length);
+		if (look < SPINS)
+			RAW0(sched_yield);
+		else
+			wait_until_readable(report);
+	}
+}
+
+RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
+{
+	char byte;
+
+	hear(own->report, &byte, 1);
+}
+
+RAW_INLINE const struct launcher_parameters *hear_parameters(int report)
+{
+	uintptr_t address = PROGRAM_DATA;
+	uint64_t length = 0;
+
+	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
+	do
+		length += (uint64_t)hear(report, (char *)address + length, LAUNCHER_CHUNK);
+	while (length < ((volatile struct launcher_parameters *)address)->size);
+	return (const struct launcher_parameters *)address;
+}
+
+/* What the kernel puts on the stack: the number of arguments, these, a NULL, the environment.
+ * The first argument ends with the number of the socket, the others are the command's. */
+struct start {
+	long argc;
+	char *argv[];
+};
+
+RAW_INLINE int socket_of(const struct start *start)
+{
+	volatile char *letter = start->argv[0];
+	int fd = 0;
+
+	while (*letter < '0' || *letter > '9')
+		letter++;
+	for (; *letter; letter++) {
+		fd = fd * 10 + (*letter - '0');
+		*letter = '0'; /* what ps(1) shows is always the same */
+	}
+	return fd;
+}
+
+/* ---- what it tells ---- */
+
+RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)
+{
+	if (tell_by(own->report, step, result) < 0) /* the end of the socket tells it, too */
+		leave(255);
+}
+
+RAW_INLINE void need(const struct launcher_parameters *own, enum step step, long result)
+{
+	if (result < 0)
+		tell(own, step, result);
+}
+
+/* That another child of the same parent goes on, with its pidfd. */
+RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int pidfd)
+{
+	struct report report;
+	struct iovec part;
+	struct msghdr message;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	/* Written field by field, without a constant of the compiler's in between. */
+	volatile struct cmsghdr *header = &control.header;
+	volatile unsigned char *raw = (volatile unsigned char *)&message;
+
+	for (unsigned i = 0; i < sizeof(message); i++)
+		raw[i] = 0;
+	report.step = STEP_none;
+	report.error = 0;
+	report.pid = (int32_t)pid;
+	part.iov_base = &report;
+	part.iov_len = sizeof(report);
+	message.msg_iov = &part;
+	message.msg_iovlen = 1;
+	message.msg_control = &control;
+	message.msg_controllen = sizeof(control);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	*(volatile int *)CMSG_DATA(&control.header) = pidfd;
+	need(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
+}
+
+/* ---- its other descriptors ---- */
+
+RAW_INLINE void close_all_from(const struct launcher_parameters *own, unsigned first)
+{
+	need(own, STEP_stdio, close_descriptors(first, ~0u, own->proc));
+	if (own->proc >= 0)
+		RAW1(close, own->proc);
+}
+
+#endif

@@ -1,0 +1,159 @@
+/* See prepare.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "inline.h"
+#include "prepare.h"
+#include "stack.h"
+
+int takes_ids(const struct plan *plan)
+{
+	const struct credentials *ids = &plan->credentials;
+
+	return ids->uid.is_set || ids->gid.is_set || ids->set_groups;
+}
+
+/* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
+ * memory, or would change the caller with itself. */
+int needs_launcher(const struct plan *plan)
+{
+	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
+	    plan->privileges.session_keyring || takes_ids(plan))
+		return 1;
+	return !plan->is_alone && (plan->between || plan->is_init);
+}
+
+/* It starts others of the same parent, one after the other. */
+int has_hops(const struct plan *plan)
+{
+	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->founding));
+}
+
+uint64_t current_signal_mask(void)
+{
+	uint64_t mask = 0;
+
+	RAW4(rt_sigprocmask, SIG_BLOCK, 0, &mask, sizeof(mask));
+	return mask;
+}
+
+static char *const holder_argv[] = {"usernsproc-holder", NULL};
+#define LAUNCHER_NAME_SIZE 40
+
+static struct holder_parameters holder_of(const struct plan *plan)
+{
+	struct holder_parameters parameters = {.has_lifeline = plan->death_signal != 0, .name = NAME_OF_HOLDER};
+
+	return parameters;
+}
+
+/* Nothing of the parent's but a descriptor that shows its end. */
+static void leave_holder_alone(struct plan *plan, struct child *child)
+{
+	plan->place.cwd = "/";
+	plan->place.start_new_session = 1;
+	plan->close_fds = 1;
+	plan->keep_count = 0;
+	plan->stdio[0] = child->death.parent_pidfd;
+	plan->stdio[1] = plan->stdio[2] = -1;
+	child->death.signal = 0; /* it looks after itself */
+}
+
+static int prepare_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
+			  struct failure *failure)
+{
+	struct holder_parameters parameters = holder_of(plan);
+
+	set_image(child,
+		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), 0, &spawned->image_on_disk, failure),
+		  holder_argv, no_environment);
+	return child->image < 0 ? -1 : 0;
+}
+
+/* The command's arguments, behind one that ends with the number of the launcher's socket; free() it. */
+static char **launcher_argv(const struct child *child, char *const *argv)
+{
+	size_t count = 0;
+	char **vector, *name;
+
+	while (argv[count])
+		count++;
+	vector = malloc((count + 2) * sizeof(char *) + LAUNCHER_NAME_SIZE);
+	if (!vector)
+		return NULL;
+	name = (char *)(vector + count + 2);
+	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", child->report);
+	vector[0] = name;
+	memcpy(vector + 1, argv, (count + 1) * sizeof(char *));
+	return vector;
+}
+
+static int prepare_launcher(const struct plan *plan, struct child *child, struct spawned *spawned,
+			    struct failure *failure)
+{
+	struct launcher_parameters parameters = {
+		.is_holder = plan->is_alone,
+		.is_dumpable = !may_inspect_all(),
+		.group = (int32_t)getpgrp(),
+		.is_init = plan->is_init,
+		.report = child->report,
+		.cgroup = child->cgroup,
+		.proc = child->proc,
+		.founding = plan->founding,
+		.candidates = plan->command.candidates,
+		.place = plan->place,
+		.credentials = plan->credentials,
+		.privileges = plan->privileges,
+		.death = child->death,
+		.signal_mask = plan->signal_mask ? *plan->signal_mask : current_signal_mask(),
+		.holder = holder_of(plan),
+		.name = NAME_BEFORE_EXEC,
+		.init_name = NAME_OF_INIT,
+	};
+
+	child->is_launcher = 1;
+	child->block = launcher_block(&parameters, failure);
+	if (!child->block)
+		return -1;
+	child->launcher_argv = launcher_argv(child, plan->command.argv);
+	if (!child->launcher_argv)
+		return fail(failure, STEP_prepare, ENOMEM);
+	set_image(child,
+		  make_image(PROGRAM_LAUNCHER, NULL, 0, child->block->size, &spawned->image_on_disk, failure),
+		  child->launcher_argv, plan->command.envp);
+	return child->image < 0 ? -1 : 0;
+}
+
+/* Descriptors that only it may have, none of them 0, 1 or 2. */
+static int prepare_descriptors(const struct plan *plan, struct child *child, int report[2], struct failure *failure)
+{
+	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
+	if (child->proc == -2 || !needs_launcher(plan))
+		return child->proc == -2 ? -1 : 0;
+	if (open_report(report, failure) < 0)
+		return -1;
+	child->report = report[1];
+	if (plan->cgroup < 0)
+		return 0;
+	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
+	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : 0;
+}
+
+/* The tiny program that it executes, if any. */
+int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+			 struct failure *failure)
+{
+	if (plan->is_alone)
+		leave_holder_alone(plan, child);
+	if (prepare_descriptors(plan, child, report, failure) < 0)
+		return -1;
+	if (needs_launcher(plan))
+		return prepare_launcher(plan, child, spawned, failure);
+	return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
+}
