@@ -75,6 +75,9 @@ static const struct maps own_ids = {.uid_map = "0 0 1000\n", .gid_map = "0 0 100
 static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
 					    .gid_map = "0 200000 65536\n"};
 
+/* Nothing ends a wait but the child. */
+static const struct patience patient = {.cancelled = -1};
+
 static struct plan plan_for(char **argv)
 {
 	struct plan plan = {
@@ -88,6 +91,7 @@ static struct plan plan_for(char **argv)
 		.close_fds = 1,
 		.restore_signals = 1,
 		.cgroup = -1,
+		.patience = {.cancelled = -1},
 		.death_signal = SIGKILL,
 	};
 
@@ -207,7 +211,7 @@ static void check_maps(int userns)
 	ssize_t length;
 
 	forget_old_code();
-	length = read_maps(userns, maps, sizeof(maps) - 1, &failure);
+	length = read_maps(userns, maps, sizeof(maps) - 1, &patient, &failure);
 	gid_map = maps + strlen(maps) + 1;
 	if (!check_outcome(length, &failure, STEP_none, 0, subject))
 		return;
@@ -223,17 +227,17 @@ static void namespaces(void)
 	static const struct maps wrong = {.uid_map = "0 0 0\n"};
 	struct failure failure = {0};
 	struct traces before, with_one;
-	char maps[8];
+	char maps[64];
 	uid_t owner = 0;
 	int userns;
 
 	look(&before);
-	check_outcome(create_userns(&wrong, NULL, &failure), &failure, STEP_uid_map, EINVAL,
+	check_outcome(create_userns(&wrong, &failure), &failure, STEP_uid_map, EINVAL,
 		      "create_userns with a wrong map");
 	check_nothing_left(&before, "create_userns with a wrong map");
 
 	signal(SIGCHLD, count_sigchld);
-	userns = create_userns(&subordinate_ids, NULL, &failure);
+	userns = create_userns(&subordinate_ids, &failure);
 	check_outcome(userns, &failure, STEP_none, 0, "create_userns");
 	check(told_of_children == 0, "create_userns", "no SIGCHLD was sent");
 	check(ioctl(userns, NS_GET_NSTYPE) == CLONE_NEWUSER, "create_userns", "a user namespace");
@@ -245,7 +249,7 @@ static void namespaces(void)
 	close(userns);
 	check_nothing_left(&before, "a closed namespace");
 
-	userns = create_userns_of(1234, &subordinate_ids, NULL, &failure);
+	userns = create_userns_slowly((struct optional_id){1, 1234}, &subordinate_ids, NULL, &patient, &failure);
 	check_outcome(userns, &failure, STEP_none, 0, "create_userns for another owner");
 	check(ioctl(userns, NS_GET_OWNER_UID, &owner) == 0 && owner == 1234, "create_userns for another owner",
 	      "the owner");
@@ -255,7 +259,7 @@ static void namespaces(void)
 	check(told_of_children == 0, "programs of ours", "no SIGCHLD was sent");
 
 	forget_old_code();
-	check_outcome(read_maps(0, maps, sizeof(maps), &failure), &failure, STEP_setns, EINVAL,
+	check_outcome(read_maps(0, maps, sizeof(maps), &patient, &failure), &failure, STEP_setns, EINVAL,
 		      "read_maps of no namespace");
 	check_nothing_left(&before, "read_maps of no namespace");
 }
@@ -329,8 +333,7 @@ static void commands_that_join(void)
 	check_report(plan, REPORT_AS("33"), "a command that joins");
 	close(joins[0].fd);
 	close(joins[1].fd);
-	kill_and_reap(spawned.pid, spawned.pidfd);
-	close(spawned.pidfd);
+	end_child(spawned.pid, spawned.pidfd, NULL);
 	check_nothing_left(&before, "a command that joins");
 }
 
@@ -360,7 +363,7 @@ static void commands_in_cgroup(void)
 	plan.keep_count = 0;
 	forget_old_code();
 	plan.cgroup = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	check_outcome(spawn(&plan, &spawned, &failure), &failure, STEP_cgroup, ENOENT,
+	check_outcome(spawn(&plan, &spawned, &failure), &failure, STEP_cgroup, EBADF,
 		      "a command in what is no cgroup");
 	close(plan.cgroup);
 }
@@ -601,7 +604,7 @@ static void namespace_out_of_sight(void)
 {
 	struct failure failure = {0};
 
-	check_outcome(create_userns(&own_ids, NULL, &failure), &failure, STEP_none, 0,
+	check_outcome(create_userns(&own_ids, &failure), &failure, STEP_none, 0,
 		      "create_userns in another pid namespace");
 }
 

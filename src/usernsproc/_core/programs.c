@@ -17,9 +17,9 @@
 	__asm__(".pushsection usernsproc_" #name ", \"ax\", @progbits\n"                       \
 		"usernsproc_enter_" #name ":\n\t" RAW_ENTRY("usernsproc_run_" #name) ".popsection"); \
 	extern const char usernsproc_enter_##name[] __attribute__((visibility("hidden")));     \
-	void usernsproc_run_##name(const struct start *start);                                 \
-	__attribute__((section("usernsproc_" #name), visibility("hidden"), noinline, used, noreturn)) \
-	void usernsproc_run_##name(__attribute__((unused)) const struct start *start)
+	static void usernsproc_run_##name(const struct start *start) __asm__("usernsproc_run_" #name); \
+	__attribute__((section("usernsproc_" #name), noinline, used, noreturn))                \
+	static void usernsproc_run_##name(__attribute__((unused)) const struct start *start)
 
 /* The address is a constant of the image; hidden from the optimizer, which
  * would take it for a mistake. */

@@ -19,6 +19,7 @@
 #endif
 
 #define NANOSECONDS 1000000000
+#define MILLISECOND 1000000
 
 /* A sleep lasts no longer: a signal may reach another thread of the program, and a
  * stop wakes no descriptor. */
@@ -95,7 +96,7 @@ static struct timespec slice_of(const struct event *event, const struct patience
 
 		slice = left < 0 ? 0 : left < slice ? left : slice;
 	}
-	return (struct timespec){.tv_sec = slice / NANOSECONDS, .tv_nsec = slice % NANOSECONDS};
+	return (struct timespec){.tv_nsec = slice}; /* less than a second */
 }
 
 enum woken { BY_NOTHING, BY_EVENT, BY_END };
@@ -118,7 +119,11 @@ static enum woken sleep_on_descriptors(const struct event *event, int cancelled,
 				 {.fd = event->socket, .events = event->wakes},
 				 {.fd = cancelled, .events = POLLIN}};
 
-	if (ppoll(ends, 3, &slice, NULL) <= 0)
+	int milliseconds = (int)(slice.tv_nsec / MILLISECOND);
+
+	if (milliseconds == 0) /* less than poll(2) can wait */
+		nanosleep(&slice, NULL);
+	if (poll(ends, 3, milliseconds) <= 0)
 		return BY_NOTHING;
 	if (ends[0].revents)
 		return BY_END;
