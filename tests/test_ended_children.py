@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cgroups import unified
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, _core, create_userns
 from usernsproc._evidence import child_error, failed
@@ -114,11 +115,11 @@ def test_a_kill_by_the_out_of_memory_killer(kills: int, tmp_path: Path) -> None:
         assert failed(_core.Failure("on_created", ESRCH, -signal.SIGTERM), None, cgroup).cause == "child-killed"
 
 
-def test_a_cgroup_given_by_path_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cgroup.procs").touch()
+def test_a_cgroup_given_by_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(unified())
     core_fails(monkeypatch, "spawn", "cgroup", EBUSY, None)
-    error = error_of(lambda: UsernsProcess(["true"], uid_map="root", cgroup=tmp_path))
-    assert str(error) == f"cgroup: Device or resource busy: {tmp_path!r} [EBUSY, cgroup-not-leaf]"
+    error = error_of(lambda: UsernsProcess(["true"], uid_map="root", cgroup=path))
+    assert str(error) == f"cgroup: Device or resource busy: {path!r} [EBUSY, cgroup-not-leaf]"
 
 
 # ---- a child that is not reaped yet ----

@@ -84,6 +84,8 @@ static int lost_returncode(int pidfd, int *returncode)
 {
 	long status = pidfd_exit_status(pidfd);
 
+	for (int attempt = 0; status == -2 && attempt < 10; attempt++) /* the process that reaps it may not get a processor */
+		status = pidfd_exit_status(pidfd);
 	if (status < 0)
 		return 0;
 	*returncode = WIFSIGNALED((int)status) ? -WTERMSIG((int)status) : WEXITSTATUS((int)status);
