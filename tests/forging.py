@@ -109,7 +109,7 @@ OF_ONE_FILE = frozenset({"maps", "list", "mounts", "tool rules"})
 FORGERIES: dict[str, tuple[Callable[[int], None], frozenset[str]]] = {
     "tmpfs over /proc": (tmpfs_over_proc, frozenset()),
     "directory of procfs over /proc": (directory_of_procfs_over_proc, frozenset()),
-    "process over the own one": (process_over_own, frozenset({"maps"})),
+    "process over the own one": (process_over_own, frozenset({"maps"} if native.KERNEL >= (6, 11) else ())),
     "links over self and thread-self": (link_over_self, frozenset()),
     "tmpfs over fdinfo": (tmpfs_over_fdinfo, OF_ONE_FILE),
 }

@@ -28,8 +28,11 @@ ENDED: dict[int, tuple[str, str]] = {
     -signal.SIGTERM: ("child-killed", "The child was killed by SIGTERM"),
     -signal.SIGRTMIN: ("child-killed", "The child was killed by SIGRTMIN"),
     -(signal.SIGRTMIN + 2): ("child-killed", f"The child was killed by signal {signal.SIGRTMIN + 2}"),
+    128 + signal.SIGSYS: ("seccomp-killed", "A seccomp filter killed the child with SIGSYS"),
+    128 + signal.SIGKILL: ("child-killed", "The child was killed by SIGKILL"),
     0: ("child-killed", "The child exited with status 0"),
     3: ("child-killed", "The child exited with status 3"),
+    255: ("child-killed", "The child exited with status 255"),
 }
 
 

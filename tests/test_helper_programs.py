@@ -70,9 +70,8 @@ def test_a_long_search_path_arrives() -> None:
 def test_many_supplementary_groups_arrive() -> None:
     groups = list(range(60_000))
     every: Any = "0:100000:65536"
-    command = ["/usr/bin/python3", "-c", "import os; print(len(os.getgroups()), max(os.getgroups()))"]
-    output = check_output(command, uid_map=every, gid_map=every, extra_groups=groups, cwd="/", env={})
-    assert output == b"60000 59999\n"
+    output = check_output(["id", "-G"], uid_map=every, gid_map=every, extra_groups=groups, cwd="/")
+    assert sorted(map(int, output.split())) == groups
 
 
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])

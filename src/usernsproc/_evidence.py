@@ -63,7 +63,12 @@ def child_error(step: str, errno: int, pidfd: int) -> UsernsError:
 
 
 def cause_of_end(ended: int, cgroup: int = -1) -> Cause:
-    """Of a child that ended before it ran the program, with this return code."""
+    """Of a child that ended before it ran the program, with this return code.
+
+    An init passes on that its child was killed, as 128 and the signal.
+    """
+    if 128 < ended < 128 + signal.NSIG:
+        ended = 128 - ended
     if ended == -signal.SIGSYS:
         return "seccomp-killed", (
             "A seccomp filter killed the child with SIGSYS: it forbids a system call that starting a command requires. "

@@ -17,13 +17,15 @@
 static int write_pid(int cgroup, pid_t pid)
 {
 	char text[16];
+	ssize_t written;
 	int fd = open_in(cgroup, "cgroup.procs", O_WRONLY), error = 0;
 
 	if (fd < 0)
 		return -fd;
 	snprintf(text, sizeof(text), "%d", (int)pid);
-	if (write(fd, text, strlen(text)) < 0)
-		error = errno;
+	written = write(fd, text, strlen(text));
+	if (written != (ssize_t)strlen(text))
+		error = written < 0 ? errno : EIO; /* the kernel takes all or nothing */
 	close(fd);
 	return error;
 }

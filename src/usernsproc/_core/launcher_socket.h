@@ -31,7 +31,7 @@ RAW_INLINE long tell_by(int socket, enum step step, long result)
 	report.error = (int32_t)-result;
 	report.pid = 0;
 	result = RAW3(write, socket, &report, sizeof(report));
-	return step == STEP_none ? result : -1;
+	return step == STEP_none && result == (long)sizeof(report) ? 0 : -1;
 }
 
 /* 0: the parent gave up, and hears nothing. */

@@ -58,8 +58,8 @@ RAW_INLINE void put(int to, const void *data, long size)
 {
 	long result = RAW3(write, to, data, size);
 
-	if (result < 0)
-		tell_step(to, STEP_read_map, result);
+	if (result != size)
+		tell_step(to, STEP_read_map, result < 0 ? result : -EIO);
 }
 
 RAW_INLINE void copy_file(int proc, const char *path, int to)

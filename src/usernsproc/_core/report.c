@@ -85,11 +85,13 @@ int send_parameters(int socket, const struct launcher_parameters *block, const s
 		       : 0;
 }
 
-void let_go_on(int socket)
+int let_go_on(int socket, struct failure *failure)
 {
 	const char go = 1;
 
-	send(socket, &go, 1, MSG_NOSIGNAL); /* if it has ended, its report says why */
+	if (send(socket, &go, 1, MSG_NOSIGNAL) == 1 || errno == EPIPE || errno == ECONNRESET)
+		return 0; /* if it has ended, its report says why */
+	return fail(failure, STEP_prepare, errno);
 }
 
 /* ---- what it tells ---- */
@@ -165,9 +167,7 @@ static int enter_cgroup(int socket, const struct hearing *hearing, const struct 
 	int result = hearing->pidfd >= 0 ? take_over(spawned, hearing->told.pid, hearing->pidfd, failure)
 					 : move_to_cgroup(plan->cgroup, spawned->pid, failure);
 
-	if (result == 0)
-		let_go_on(socket);
-	return result;
+	return result < 0 ? -1 : let_go_on(socket, failure);
 }
 
 int wait_until_founded(int socket, const struct plan *plan, struct spawned *spawned, struct failure *failure)

@@ -13,7 +13,7 @@ int send_parameters(int socket, const struct launcher_parameters *block, const s
 int wait_until_founded(int socket, const struct plan *plan, struct spawned *spawned, struct failure *failure);
 
 /* The maps are written. */
-void let_go_on(int socket);
+int let_go_on(int socket, struct failure *failure);
 
 /* Wait until the command is executed, or what failed is known. */
 int read_report(int socket, const struct spawned *spawned, const struct patience *patience,

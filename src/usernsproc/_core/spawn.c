@@ -129,12 +129,14 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 	if (plan->is_alone) {
 		if (takes_ids(plan) && prepare_child(plan, spawned, failure) < 0)
 			return blame_child(child, failure);
-		let_go_on(report[0]);
+		if (let_go_on(report[0], failure) < 0)
+			return -1;
 		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
 	}
 	if (prepare_child(plan, spawned, failure) < 0)
 		return blame_child(child, failure);
-	let_go_on(report[0]);
+	if (let_go_on(report[0], failure) < 0)
+		return -1;
 	return read_report(report[0], spawned, &plan->patience, failure) < 0 ? blame_child(child, failure) : 0;
 }
 
