@@ -26,6 +26,7 @@
  * whose server does not answer), frozen by a cgroup of version 1, or held by a tracer. The caller does not wait for
  * that longer than this. */
 #define END_MILLISECONDS 1000
+#define EXPECTED_MILLISECONDS 200
 
 /* 1: reaped; 0: it still runs, or is not yet to be reaped; -1: not a child of this process, or reaped by others.
  * __WALL: a child with exit signal 0 is a "clone child", which is invisible without it. */
@@ -92,9 +93,18 @@ static int lost_returncode(int pidfd, int *returncode)
 	return 1;
 }
 
+/* ESRCH: nothing was told, so its end is all that is known. That comes a moment after the end of its descriptors,
+ * and after the end of the command that it is the init of. */
+static int has_ended_alone(int pidfd, const struct failure *failure)
+{
+	int is_expected = failure && !failure->gave_up && failure->error == ESRCH;
+
+	return is_expected ? has_ended_within(pidfd, EXPECTED_MILLISECONDS) : has_ended(pidfd);
+}
+
 int end_child(pid_t pid, int pidfd, struct failure *failure)
 {
-	int ended = has_ended(pidfd), reaped = 0;
+	int ended = has_ended_alone(pidfd, failure), reaped = 0;
 	siginfo_t info;
 
 	if (!ended)
@@ -144,7 +154,7 @@ int end_group(pid_t pid, int pidfd, struct failure *failure)
 	pid_t leader;
 	int is_over;
 
-	if (!has_ended(pidfd))
+	if (!has_ended_alone(pidfd, failure))
 		failure = NULL; /* its end says nothing */
 	send_kill(pid, pidfd);
 	has_ended_within(pidfd, END_MILLISECONDS);

@@ -44,13 +44,6 @@ static int has_failed(const struct report *told, struct failure *failure)
 	return told->step != STEP_none && fail(failure, (enum step)told->step, told->error) < 0;
 }
 
-/* Nothing was told, so how it ended says why. An init ends a moment after its command. */
-static int fail_untold(const struct spawned *spawned, struct failure *failure)
-{
-	has_ended_within(spawned->pidfd, 20);
-	return fail(failure, STEP_on_created, ESRCH);
-}
-
 /* ---- what it is sent ---- */
 
 struct sending {
@@ -130,7 +123,7 @@ static int hear(struct hearing *hearing, const struct spawned *spawned, enum ste
 	case WAIT_GAVE_UP:
 		return -1;
 	case WAIT_ENDED:
-		return fail_untold(spawned, failure);
+		return fail(failure, STEP_on_created, ESRCH);
 	case WAIT_HAPPENED:
 		break;
 	}
@@ -138,7 +131,7 @@ static int hear(struct hearing *hearing, const struct spawned *spawned, enum ste
 	    !has_failed(&hearing->told, failure))
 		return 0;
 	if (hearing->length != (ssize_t)sizeof(hearing->told) || !is_step(hearing->told.step))
-		fail_untold(spawned, failure);
+		fail(failure, STEP_on_created, ESRCH);
 	close_if_open(hearing->pidfd);
 	return -1;
 }
@@ -232,7 +225,7 @@ int read_report(int socket, const struct spawned *spawned, const struct patience
 			return -1;
 		executing = 1;
 	}
-	return executing ? 0 : fail_untold(spawned, failure);
+	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
 }
 
 int blame_launcher(int socket, struct failure *failure)
