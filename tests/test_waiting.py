@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,34 @@ def test_a_handler_interrupts_a_call_into_a_file_system_that_never_answers(
     args, options = calls(folder)[name]
     with alarm(), pytest.raises(HandlerError):
         UsernsProcess(args, join=container, **options)
+
+
+@pytest.mark.root
+def test_signals_that_keep_coming_do_not_prolong_the_end(silent: tuple[UsernsProcess[bytes], Path]) -> None:
+    """The child cannot be killed, as its call does not return: it is left to a thread after a second, by the clock."""
+    container, folder = silent
+    args, options = calls(folder)["program"]
+    has_returned = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def send_signals() -> None:
+        for _ in range(160):
+            if has_returned.wait(SOON / 6):
+                return
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    sender = threading.Thread(target=send_signals)
+    try:
+        with pytest.raises(TimeoutExpired):
+            sender.start()
+            run(args, join=container, timeout=SOON, **options)
+        assert sender.is_alive(), "it has returned when no signal came any more"
+    finally:
+        has_returned.set()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.root

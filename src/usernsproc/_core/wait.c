@@ -36,11 +36,15 @@ int64_t now(void)
 static int is_readable_within(int fd, int milliseconds)
 {
 	struct pollfd input = {.fd = fd, .events = POLLIN};
+	int64_t deadline = milliseconds ? now() + (int64_t)milliseconds * MILLISECOND : 0;
 	int result;
 
-	do /* a signal interrupts even a look that does not wait */
-		result = poll(&input, 1, milliseconds);
-	while (result < 0 && errno == EINTR);
+	/* A signal interrupts even a look that does not wait, and signals that keep coming must not prolong it. */
+	while ((result = poll(&input, 1, milliseconds)) < 0 && errno == EINTR) {
+		int64_t left = deadline ? deadline - now() : 0;
+
+		milliseconds = left > 0 ? (int)(left / MILLISECOND) : 0;
+	}
 	return result > 0;
 }
 
