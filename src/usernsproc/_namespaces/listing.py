@@ -255,7 +255,11 @@ def _open_any(survey: Survey, inode: int, found: Found) -> int:
             if error.errno in SHORTAGE:
                 raise
             continue  # it has gone meanwhile, or may not be opened
-        status = os.fstat(fd)
+        try:
+            status = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
         if (status.st_dev, status.st_ino) == (survey.device, inode):
             return fd
         os.close(fd)
