@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alone import A_HANG
 from cgroups import controllers
 from leaks import assert_unchanged, state
 from native import KERNEL, kernel_version
 
 IS_ROOT = os.geteuid() == 0
-A_HANG = 600
-"""Seconds after which a program is given up, lest it hang for ever. Not how long it may take: two
-suites may run at once on a slow machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conftest import A_HANG
+from alone import A_HANG
 
 UID = 1000
 FIRST, COUNT = 100000, 65536

@@ -25,9 +25,9 @@ import pytest
 import trio
 import trio.lowlevel
 import uvloop
+from alone import A_HANG
 from leaks import assert_unchanged, children, descriptors, state
 
-from conftest import A_HANG
 from usernsproc import IdMap, IdMapError, UsernsError, UsernsProcess, aio
 from usernsproc.aio import create_subprocess_exec, create_subprocess_shell
 

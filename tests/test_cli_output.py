@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import typing_extensions
+from alone import A_HANG
 
 import usernsproc
-from conftest import A_HANG
 from usernsproc import UsernsProcess
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from alone import A_HANG
 
-from conftest import A_HANG
 from usernsproc import UsernsError, UsernsProcess, _core
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alone import A_HANG
 from conformance.left_out import LEFT_OUT
-
-from conftest import A_HANG
 
 TESTS = Path(__file__).parent
 RUNNER = TESTS / "conformance" / "run_cpython_tests.py"

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from conftest import A_HANG
+from alone import A_HANG
 
 PROGRAM = """
 import os, threading, usernsproc

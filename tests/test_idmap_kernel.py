@@ -24,8 +24,8 @@ from errno import EINVAL, EPERM
 from pathlib import Path
 
 import pytest
+from alone import A_HANG
 
-from conftest import A_HANG
 from usernsproc import IdMap, IdMapError, UsernsProcess, _core, create_userns
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from alone import A_HANG
 
-from conftest import A_HANG, IS_ROOT
+from conftest import IS_ROOT
 
 HERE = Path(__file__).parent
 SHIFTED = "0:100000:65536"

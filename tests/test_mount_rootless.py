@@ -13,8 +13,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from alone import A_HANG
 
-from conftest import A_HANG
 from usernsproc import PIPE, UsernsProcess
 
 pytestmark = pytest.mark.kernel("6.3")

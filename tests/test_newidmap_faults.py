@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import A_HANG
 from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts, shadow
-
-from conftest import A_HANG
 
 PROGRAM = """
 import json, os, socket, sys

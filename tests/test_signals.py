@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from conftest import A_HANG
+from alone import A_HANG
 
 Script = Callable[..., str]
 

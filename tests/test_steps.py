@@ -12,10 +12,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import native
 import pytest
+from alone import run_alone
 from leaks import assert_unchanged, state
 from test_failures import PR_SET_PTRACER, PR_SET_PTRACER_ANY, Strace, own_mount_namespace
 
@@ -179,7 +179,7 @@ MADE_UP_FOR = ("diagnose", "of")
 """No call of theirs is the only way: `of` asks the pidfd, or opens the link in `/proc`."""
 
 
-def alone(name: str) -> None:
+def fail_each_call(name: str) -> None:
     native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
     own_mount_namespace()
     native.unshare(native.CLONE_NEWNET)  # one to come back to, also for an unprivileged user
@@ -235,7 +235,7 @@ def checked_step(failed: OSError, fault: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_fails_has_a_step(name: str, script: Callable[..., str]) -> None:
+def test_whatever_fails_has_a_step(name: str) -> None:
     """A call that the kernel refuses is reported with the step, and with the errno of the call."""
-    steps: Any = script(f"import test_steps; test_steps.alone({name!r})")
+    steps = run_alone(fail_each_call, name)
     assert steps.split() or name in MADE_UP_FOR

@@ -48,12 +48,18 @@ struct whereabouts {
 
 #define WHEREABOUTS_INODE 0x100
 #define WHEREABOUTS_MOUNT 0x1000
+#define WHEREABOUTS_LASTING_MOUNT 0x4000 /* its number is never that of another: Linux 6.8 */
 
-RAW_INLINE long find_whereabouts(int fd, struct whereabouts *found)
+RAW_INLINE long find_whereabouts_by(int fd, uint32_t mount, struct whereabouts *found)
 {
 	char here = 0;
 
-	return RAW5(statx, fd, &here, AT_EMPTY_PATH, WHEREABOUTS_INODE | WHEREABOUTS_MOUNT, found);
+	return RAW5(statx, fd, &here, AT_EMPTY_PATH, WHEREABOUTS_INODE | mount, found);
+}
+
+RAW_INLINE long find_whereabouts(int fd, struct whereabouts *found)
+{
+	return find_whereabouts_by(fd, WHEREABOUTS_MOUNT, found);
 }
 
 RAW_INLINE int is_same_mount(const struct whereabouts *one, const struct whereabouts *other)

@@ -93,7 +93,6 @@ struct maps {
 
 /* procfs.c */
 int fail(struct failure *failure, enum step step, int error);
-pid_t pid_in_proc(pid_t pid, int pidfd);
 pid_t pid_of(int pidfd, pid_t otherwise);
 int open_proc_dir_of(int pidfd); /* or a negative errno; it may have lost its pid meanwhile */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure);
@@ -251,6 +250,9 @@ int may_inspect_all(void);
  * *on_disk: memfds may not be executed here, and it is an unlinked file. */
 int make_image(enum program program, const void *parameters, size_t size, size_t data_size, int *on_disk,
 	       struct failure *failure);
+/* The launcher's: the one that is kept (kept.h) if it fits, else one of the call's own. */
+int launcher_image(size_t data_size, int *on_disk, struct failure *failure);
+int make_shared_image(void); /* or -1 */
 /* What a launcher is sent, at the addresses that it has there; free() it. */
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure);
 
@@ -294,6 +296,7 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 /* forks.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);
 uint64_t generation(void);
+uint64_t *own_proc(void); /* see proven_proc.c */
 
 /* tracer.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
 unsigned long flag_against_debugger(void);

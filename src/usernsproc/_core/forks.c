@@ -17,12 +17,19 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-static uint64_t *wiped; /* NULL: there was no memory for it */
+/* What a copy does not have. */
+struct wiped {
+	uint64_t generation;
+	uint64_t own_proc;
+};
+
+static struct wiped *wiped; /* NULL: there was no memory for it */
 static uint64_t last;
 
 static void wipe(void)
 {
-	__atomic_store_n(wiped, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&wiped->generation, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&wiped->own_proc, 0, __ATOMIC_RELAXED);
 }
 
 /* Where the kernel does not wipe (gVisor, a seccomp filter), libc sees at least its own fork(). */
@@ -51,10 +58,17 @@ int set_up_generation(void)
 /* Of several threads that come first at once, all get the number of the fastest. */
 uint64_t generation(void)
 {
-	uint64_t now = __atomic_load_n(wiped, __ATOMIC_RELAXED), next;
+	uint64_t now = __atomic_load_n(&wiped->generation, __ATOMIC_RELAXED), next;
 
 	if (now)
 		return now;
 	next = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
-	return __atomic_compare_exchange_n(wiped, &now, next, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ? next : now;
+	return __atomic_compare_exchange_n(&wiped->generation, &now, next, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
+		       ? next
+		       : now;
+}
+
+uint64_t *own_proc(void)
+{
+	return &wiped->own_proc;
 }

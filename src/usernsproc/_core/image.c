@@ -23,6 +23,7 @@
 
 #include "descriptors.h"
 #include "inline.h"
+#include "kept.h"
 #include "programs.h"
 #include "proven_proc.h"
 
@@ -266,6 +267,36 @@ int make_image(enum program program, const void *parameters, size_t parameters_s
 	if (fd < 0)
 		fail(failure, STEP_memfd_create, errno);
 	return fd;
+}
+
+/* ---- the launcher's, which is the same for all ---- */
+
+/* Enough for most of what a launcher is sent. */
+#define SHARED_DATA_SIZE 0x10000ul
+
+int make_shared_image(void)
+{
+	struct image image;
+
+	if (exceeds_file_size_limit(set_parts(&image, PROGRAM_LAUNCHER, NULL, 0, SHARED_DATA_SIZE)))
+		return -1;
+	return sealed_memfd(&image);
+}
+
+/* Whether others may read it depends on the caller's rights, which change. */
+static int shared_image(size_t data_size)
+{
+	struct stat status;
+	int fd = data_size > SHARED_DATA_SIZE ? -1 : kept_image(&status);
+
+	return fd >= 0 && (status.st_mode & 0777) == image_mode() ? fd : -1;
+}
+
+int launcher_image(size_t data_size, int *on_disk, struct failure *failure)
+{
+	int fd = shared_image(data_size);
+
+	return fd < 0 ? make_image(PROGRAM_LAUNCHER, NULL, 0, data_size, on_disk, failure) : fd;
 }
 
 /* The launcher's parameters, and behind them all that they point to. Pointers

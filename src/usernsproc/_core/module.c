@@ -5,6 +5,8 @@
  */
 #include "module.h"
 
+#include "kept.h"
+
 #include <errno.h>
 
 #include <linux/nsfs.h>
@@ -270,6 +272,7 @@ static int module_exec(PyObject *module)
 		PyErr_NoMemory();
 		return -1;
 	}
+	open_kept_descriptors();
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno, returncode)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;

@@ -28,51 +28,37 @@ void blame_its_end(int pidfd, struct failure *failure)
 		failure->error = ESRCH;
 }
 
-/* What /proc calls the process. Negative: it is not to be seen there, or that /proc is
- * forged. */
-pid_t pid_in_proc(pid_t pid, int pidfd)
-{
-	int root = open_proc_root();
-	pid_t found = -1;
-
-	(void)pid; /* as the caller knows it: /proc may be that of another pid namespace */
-	if (root < 0)
-		return -1;
-	if (find_pid_in_proc(root, pidfd, &found) < 0)
-		found = -1;
-	close(root);
-	return found;
-}
-
-/* Whether /proc was mounted for the caller's pid namespace. */
-static int proc_is_own(void)
-{
-	char text[32];
-
-	return read_link_in(-1, "self", text, sizeof(text)) > 0 && atoi(text) == getpid();
-}
-
 /* The pid of a process that is known by a pidfd, and by the pid that another process has
  * for it: in a pid namespace that the caller's next children are in, but not the caller. */
 pid_t pid_of(int pidfd, pid_t otherwise)
 {
-	pid_t pid = proc_is_own() ? pid_in_proc(otherwise, pidfd) : otherwise;
+	int root = open_proc_root();
+	pid_t pid = -1;
 
+	if (root < 0)
+		return otherwise;
+	if (has_pids_of_caller(root) && find_pid_in_proc(root, pidfd, &pid) < 0)
+		pid = -1;
+	close(root);
 	return pid > 0 ? pid : otherwise;
 }
 
-static int open_dir_in(int root, int pidfd)
+static int open_dir_in(int root, pid_t pid)
 {
 	char name[16];
-	pid_t pid;
-	int error = find_pid_in_proc(root, pidfd, &pid);
 
-	if (error < 0)
-		return error;
 	if (pid <= 0)
 		return -ESRCH;
 	snprintf(name, sizeof(name), "%d", (int)pid);
 	return open_in(root, name, O_PATH | O_DIRECTORY);
+}
+
+static int find_and_open_dir(int root, int pidfd)
+{
+	pid_t pid;
+	int error = find_pid_in_proc(root, pidfd, &pid);
+
+	return error < 0 ? error : open_dir_in(root, pid);
 }
 
 /* The number and the directory are of the same procfs: another could be mounted meanwhile. */
@@ -82,7 +68,7 @@ int open_proc_dir_of(int pidfd)
 
 	if (root < 0)
 		return root;
-	directory = open_dir_in(root, pidfd);
+	directory = find_and_open_dir(root, pidfd);
 	close(root);
 	return directory;
 }
@@ -91,9 +77,12 @@ int open_proc_dir_of(int pidfd)
  * it has not ended: what has not ended has not lost its pid. */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
 {
-	int directory = open_proc_dir_of(pidfd);
+	int root = open_proc_root(), directory;
 
-	(void)pid; /* as above */
+	if (root < 0)
+		return fail(failure, STEP_open_proc, -root);
+	directory = has_pids_of_caller(root) ? open_dir_in(root, pid) : find_and_open_dir(root, pidfd);
+	close(root);
 	if (directory < 0)
 		return fail(failure, STEP_open_proc, -directory);
 	if (has_ended(pidfd)) {

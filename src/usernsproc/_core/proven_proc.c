@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "beneath.h"
+#include "core.h"
+#include "kept.h"
 #include "proven_proc.h"
 
 #define MAGIC_OF_PROC 0x9fa0
@@ -37,13 +39,29 @@ static int exists_in(int directory, const char *name)
 	return fd >= 0;
 }
 
+/* A mount has one file system for as long as it exists, and a procfs one pid namespace. So what was found
+ * about /proc holds for as long as the same mount is there. That can be told from Linux 6.8 on, where the number of a
+ * mount is never used again. The word is twice that number, plus one where the pid namespace is the caller's own. */
+static uint64_t lasting_number(int root)
+{
+	struct whereabouts found;
+
+	if (find_whereabouts_by(root, WHEREABOUTS_LASTING_MOUNT, &found) < 0 ||
+	    !(found.mask & WHEREABOUTS_LASTING_MOUNT) || found.inode != INODE_OF_ROOT)
+		return 0;
+	return found.mount;
+}
+
 /* Neither another file system nor a directory of procfs that was mounted there. What has
  * nothing of a /proc about it is none. */
 static int refuse_unless_root(int fd)
 {
+	uint64_t number = lasting_number(fd);
 	struct whereabouts found;
 	long result;
 
+	if (number && number == __atomic_load_n(own_proc(), __ATOMIC_RELAXED) >> 1)
+		return 0;
 	if (!has_type(fd, MAGIC_OF_PROC))
 		return exists_in(fd, "self") ? -EXDEV : -ENOENT;
 	result = find_whereabouts(fd, &found);
@@ -192,15 +210,23 @@ int open_namespace(int pidfd, int proc_dir, const char *name)
 	return open_namespace_link(proc_dir, path);
 }
 
+/* All threads share one user namespace, and may have others of their own. */
+static int open_self_for(const char *name)
+{
+	struct failure ignored;
+
+	return strcmp(name, "user") == 0 ? open_self(&ignored)
+					 : (int)RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
+}
+
 int open_own_namespace(const char *name)
 {
-	long pidfd = RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
+	int pidfd = open_self_for(name), fd = -1;
 	char path[PATH_SIZE];
-	int fd = -1;
 
 	if (pidfd >= 0) {
-		fd = open_namespace_by_pidfd((int)pidfd, name);
-		RAW1(close, pidfd);
+		fd = open_namespace_by_pidfd(pidfd, name);
+		close_unless_kept(pidfd);
 	}
 	if (fd >= 0)
 		return fd;
@@ -245,12 +271,12 @@ int reopen(int fd, int flags)
 	return error;
 }
 
-/* The pidfd's own file has the number in the pid namespace that this /proc was mounted
- * for, which need not be the caller's: there the number that clone(2) gave is that of
- * another process. */
-int find_pid_in_proc(int root, int pidfd, pid_t *pid)
+/* ---- numbers of processes ---- */
+
+/* What the kernel tells of a pidfd. */
+static int read_fdinfo(int root, int pidfd, char *text, size_t size)
 {
-	char path[PATH_SIZE], text[512], *line;
+	char path[PATH_SIZE];
 	ssize_t length;
 	int fd;
 
@@ -258,16 +284,55 @@ int find_pid_in_proc(int root, int pidfd, pid_t *pid)
 	fd = open_in(root, path, O_RDONLY);
 	if (fd < 0)
 		return fd;
-	length = read(fd, text, sizeof(text) - 1);
+	length = read(fd, text, size - 1);
 	if (length < 0)
 		length = -errno;
 	close(fd);
-	if (length < 0)
-		return (int)length;
-	text[length] = 0;
+	text[length < 0 ? 0 : length] = 0;
+	return length < 0 ? (int)length : 0;
+}
+
+int find_pid_in_proc(int root, int pidfd, pid_t *pid)
+{
+	char text[512], *line;
+	int error = read_fdinfo(root, pidfd, text, sizeof(text));
+
+	if (error < 0)
+		return error;
 	line = strstr(text, "\nPid:");
 	if (!line)
 		return -EBADF;
 	*pid = (pid_t)atoi(line + 5);
 	return 0;
+}
+
+/* The numbers of a process from the pid namespace of this /proc down to its own: it is the same one
+ * where there is a single number. A kernel without pid namespaces does not list them. */
+static int has_own_numbers(int root)
+{
+	long self = RAW2(pidfd_open, getpid(), 0);
+	char text[512], *line;
+	int error;
+
+	if (self < 0)
+		return 0;
+	error = read_fdinfo(root, (int)self, text, sizeof(text));
+	RAW1(close, self);
+	if (error < 0)
+		return 0;
+	line = strstr(text, "\nNSpid:\t");
+	return !line || line[strlen("\nNSpid:\t") + strspn(line + strlen("\nNSpid:\t"), "0123456789")] == '\n';
+}
+
+int has_pids_of_caller(int root)
+{
+	uint64_t known = __atomic_load_n(own_proc(), __ATOMIC_RELAXED), number = lasting_number(root);
+	int is_own;
+
+	if (number && number == known >> 1)
+		return known & 1;
+	is_own = has_own_numbers(root);
+	if (number)
+		__atomic_store_n(own_proc(), number << 1 | (uint64_t)is_own, __ATOMIC_RELAXED);
+	return is_own;
 }

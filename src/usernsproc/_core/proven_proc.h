@@ -33,7 +33,12 @@ int open_own_namespace(const char *name); /* of the calling thread */
 int reopen(int fd, int flags);
 
 /* What this /proc calls the process of a pidfd; 0: it is in a pid namespace that is not
- * below that of this /proc, -1: it was reaped. EBADF: the descriptor is not a pidfd. */
+ * below that of this /proc, -1: it was reaped. EBADF: the descriptor is not a pidfd.
+ *
+ * This /proc may have been mounted for another pid namespace than the caller's: there the number
+ * that clone(2) gave is that of another process. */
 int find_pid_in_proc(int root, int pidfd, pid_t *pid);
+/* Whether it was mounted for the caller's, so that the caller's numbers are those of this /proc. */
+int has_pids_of_caller(int root);
 
 #endif

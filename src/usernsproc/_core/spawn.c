@@ -7,6 +7,7 @@
 
 #include "foster.h"
 #include "inline.h"
+#include "kept.h"
 #include "prepare.h"
 #include "report.h"
 
@@ -244,10 +245,10 @@ static void discard(struct child *child, int report[2])
 {
 	close_if_open(report[0]);
 	close_if_open(report[1]);
-	close_if_open(child->image);
+	close_unless_kept(child->image);
 	close_if_open(child->proc);
 	close_if_open(child->cgroup);
-	close_if_open(child->death.parent_pidfd);
+	close_unless_kept(child->death.parent_pidfd);
 	free(child->block);
 	free(child->launcher_argv);
 	free_child(child);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "foster.h"
+#include "kept.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -53,20 +54,16 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 int create_userns(const struct maps *maps, struct failure *failure)
 {
 	struct child *child = allocate_child();
-	long parent_pidfd = RAW2(pidfd_open, getpid(), 0);
-	int userns;
+	int userns = -1;
 
-	if (!child || parent_pidfd < 0) {
-		userns = fail(failure, child ? STEP_pidfd_open : STEP_prepare, child ? (int)-parent_pidfd : ENOMEM);
-	} else {
-		child->death.parent = (int32_t)getpid();
-		child->death.parent_pidfd = (int)parent_pidfd;
+	if (!child)
+		return fail(failure, STEP_prepare, ENOMEM);
+	child->death.parent = (int32_t)getpid();
+	child->death.parent_pidfd = open_self(failure);
+	if (child->death.parent_pidfd >= 0)
 		userns = in_transient_child(child, maps, failure);
-	}
-	if (parent_pidfd >= 0)
-		close((int)parent_pidfd);
-	if (child)
-		free_child(child);
+	close_unless_kept(child->death.parent_pidfd);
+	free_child(child);
 	return userns;
 }
 
