@@ -19,17 +19,22 @@ def kernel_version(text: str) -> tuple[int, int]:
 KERNEL = kernel_version(os.uname().release)
 MACHINE = os.uname().machine
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 CLONE_NEWPID = 0x20000000
 
-MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, MS_SHARED = 1, 0x20, 0x4000, 1 << 18, 1 << 20
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 1, 0x20, 0x1000, 0x4000, 1 << 18, 1 << 20
+MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE, PR_GET_DUMPABLE = 4, 3
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
+NR_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "s390x": 120, "ppc64le": 120}[os.uname().machine]
 NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "s390x": 348, "ppc64le": 358}[os.uname().machine]
 NR_IOCTL = {"x86_64": 16, "aarch64": 29, "riscv64": 29, "s390x": 54, "ppc64le": 54}[os.uname().machine]
 NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_RESTRICT_SELF = 444, 446

@@ -1,4 +1,4 @@
-"""Runs a program as an ordinary user who has subordinate ids.
+"""Runs a function in a process of its own as an ordinary user who has subordinate ids.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -11,9 +11,10 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import alone
 from alone import A_HANG
 
 UID = 1000
@@ -44,8 +45,8 @@ def in_private_mounts(*command: str) -> list[str]:
 
 
 def as_ordinary_user(
-    source: str,
-    *args: str,
+    function: Callable[..., object] | str,
+    *arguments: object,
     subuid: str | None = None,
     subgid: str | None = None,
     before: str = "",
@@ -53,14 +54,19 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """What the Python program printed.
+    """What the function printed.
 
     Args:
+        function: one of a module in `programs/`, or the source of a Python program.
+        arguments: what JSON can express.
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
-    python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
+    if isinstance(function, str):
+        python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(function), *map(str, arguments)]
+    else:
+        python = alone.command(function, *arguments)
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:

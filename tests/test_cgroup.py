@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import run_alone
 from leaks import state
+from programs import cgroup
 
 from usernsproc import UsernsError, UsernsProcess, run
-
-Script = Callable[..., str]
 
 
 def cgroup_mounts(kind: str) -> list[Path]:
@@ -22,13 +22,13 @@ def cgroup_mounts(kind: str) -> list[Path]:
     return [Path(line[4]) for line in lines if line[line.index("-") + 1] == kind]
 
 
-def refusal(cgroup: Any) -> UsernsError:
+def refusal(path: Any) -> UsernsError:
     """Of a command and of a holder: before there is a process, a descriptor or a thread."""
     before = state()
     with pytest.raises(UsernsError) as caught:
-        run(["true"], uid_map="root", cgroup=cgroup)
+        run(["true"], uid_map="root", cgroup=path)
     with pytest.raises(UsernsError, match=re.escape(str(caught.value))):
-        UsernsProcess(cgroup=cgroup)
+        UsernsProcess(cgroup=path)
     assert caught.value.step == "cgroup"
     assert state() == before
     return caught.value
@@ -68,27 +68,9 @@ def test_a_link_in_place_of_cgroup_procs_is_not_written_through(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("where", ["cgroup.procs", "cgroup"])
-def test_a_fifo_does_not_block(where: str, script: Script, tmp_path: Path) -> None:
+def test_a_fifo_does_not_block(where: str, tmp_path: Path) -> None:
     """Neither in place of the file nor of the directory. There is no reader: opened for writing, it would wait."""
-    script(
-        """
-        import os, sys
-        from usernsproc import UsernsError, run
-        folder, where = sys.argv[1:]
-        os.mkdir(folder + "/held")
-        path = folder + "/held" if where == "cgroup.procs" else folder + "/fifo"
-        os.mkfifo(path + "/cgroup.procs" if where == "cgroup.procs" else path)
-        try:
-            run(["true"], uid_map="root", cgroup=path)
-        except UsernsError as error:
-            assert (error.step, error.cause) == ("cgroup", "not-cgroup2")
-        else:
-            raise AssertionError("it was started")
-        """,
-        str(tmp_path),
-        where,
-        timeout=60,
-    )
+    run_alone(cgroup.a_fifo, str(tmp_path), where, timeout=60)
 
 
 def test_a_file_is_refused(look_alike: Path) -> None:
@@ -115,28 +97,10 @@ def test_a_file_of_a_cgroup_is_refused() -> None:
 
 
 @pytest.mark.root
-def test_a_cgroup_of_version_1_is_refused(script: Script) -> None:
+def test_a_cgroup_of_version_1_is_refused() -> None:
     """A hierarchy without controllers: it can be mounted beside those that the system has, and goes with the last
     mount of it."""
-    script("""
-        import os, sys, tempfile
-        import native
-        from usernsproc import UsernsError, run
-        native.unshare(native.CLONE_NEWNS)
-        native.must(native.libc.mount(None, b"/", None, native.MS_REC | native.MS_PRIVATE, None))
-        with tempfile.TemporaryDirectory() as folder:
-            options = b"none,name=usernsproc-test"
-            native.must(native.libc.mount(b"cgroup", folder.encode(), b"cgroup", 0, options))
-            try:
-                run(["true"], uid_map="root", cgroup=folder)
-            except UsernsError as error:
-                assert (error.errno, error.step, error.cause) == (22, "cgroup", "not-cgroup2")
-                assert "version 1" in error.__notes__[0]
-            else:
-                raise AssertionError("it was started")
-            finally:
-                native.must(native.libc.umount2(folder.encode(), 0))
-    """)
+    run_alone(cgroup.a_cgroup_of_version_1)
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:

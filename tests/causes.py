@@ -1,0 +1,40 @@
+"""For test programs in which no process can be created: every kind of call reports the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from usernsproc import UsernsError, UsernsProcess, create_userns
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "namespace": lambda: create_userns("root", "root"),
+    "command": lambda: UsernsProcess(["/bin/true"], uid_map="root"),
+    "holder": lambda: UsernsProcess(uid_map="root"),
+}
+
+
+def error_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> UsernsError:
+    try:
+        made = call(*arguments, **options)
+    except UsernsError as error:
+        return error
+    made.close()
+    raise AssertionError("it works")
+
+
+def assert_all_fail(text: str, *words: str) -> None:
+    for name, make in MAKERS.items():
+        error = error_of(make)
+        assert str(error) == text, f"{name}: {error}"
+        for word in words:
+            assert word in error.__notes__[0], f"{name}: {error.__notes__}"
+
+
+def warm_up() -> None:
+    """Import all modules that the calls and their errors need."""
+    for make in MAKERS.values():
+        make().close()
+    with suppress(FileNotFoundError):
+        UsernsProcess(["/none"], uid_map="root")

@@ -1,0 +1,44 @@
+"""Directories that `cgroup=` refuses, where it might block or needs a mount."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import native
+from own_namespaces import own_mount_namespace
+
+from usernsproc import UsernsError, run
+
+
+def refusal(cgroup: str) -> UsernsError:
+    try:
+        run(["true"], uid_map="root", cgroup=cgroup)
+    except UsernsError as error:
+        return error
+    raise AssertionError("it was started")
+
+
+def a_fifo(folder: str, where: str) -> None:
+    cgroup = Path(folder, "held" if where == "cgroup.procs" else "fifo")
+    if where == "cgroup.procs":
+        cgroup.mkdir()
+        os.mkfifo(cgroup / "cgroup.procs")
+    else:
+        os.mkfifo(cgroup)
+    error = refusal(str(cgroup))
+    assert (error.step, error.cause) == ("cgroup", "not-cgroup2")
+
+
+def a_cgroup_of_version_1() -> None:
+    own_mount_namespace()
+    with tempfile.TemporaryDirectory() as folder:
+        options = b"none,name=usernsproc-test"
+        native.must(native.libc.mount(b"cgroup", folder.encode(), b"cgroup", 0, options))
+        try:
+            error = refusal(folder)
+            assert (error.errno, error.step, error.cause) == (22, "cgroup", "not-cgroup2")
+            assert "version 1" in error.__notes__[0]
+        finally:
+            native.must(native.libc.umount2(folder.encode(), 0))
