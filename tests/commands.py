@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from usernsproc import PIPE, CompletedProcess, UsernsProcess, run
 
 SLEEP = ("/bin/sleep", "1000")
+USERNSPROC = str(Path(sys.executable).parent / "usernsproc")
+"""The command line."""
 
 
 @contextmanager

@@ -15,14 +15,16 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import alone
 import pytest
 from alone import A_HANG
+from programs import compiler_flags
 
 from usernsproc import UsernsError, UsernsProcess, _core
 
@@ -66,33 +68,6 @@ FLAGS = [
 
 each_compiler = pytest.mark.parametrize("compiler", COMPILERS)
 
-WITH_CORE = """
-import os, sys, threading
-from importlib.util import module_from_spec, spec_from_file_location
-sys.path.insert(0, sys.argv[1])
-spec = spec_from_file_location("usernsproc._core", sys.argv[2])
-sys.modules[spec.name] = module_from_spec(spec)
-spec.loader.exec_module(sys.modules[spec.name])
-import usernsproc
-from usernsproc import UsernsProcess
-"""
-LOOK = """
-own = f"0:{os.geteuid()}:1"
-def use():
-    with usernsproc.create_userns(own, "root") as userns:
-        assert str(userns.uid_map) == own
-    with UsernsProcess(uid_map="root") as holder:
-        assert str(holder.uid_map) == own
-        assert usernsproc.check_output(["id", "-u"], join=holder) == b"0\\n"
-    assert usernsproc.check_output(["id", "-u"], uid_map="root") == b"0\\n"
-    assert usernsproc.call(["sh", "-c", "exit 7"], uid_map="root", namespaces=["pid"], init=True) == 7
-use()
-thread = threading.Thread(target=use)
-thread.start()
-thread.join()
-print("it runs")
-"""
-
 
 def core_build() -> ModuleType:
     spec = spec_from_file_location("core_build", ROOT / "setup.py")
@@ -134,14 +109,16 @@ def build(
 
 
 def assert_runs(folder: Path, environment: Mapping[str, str] | None = None) -> None:
-    assert output_with_core(folder, LOOK, environment) == "it runs\n"
+    assert output_with_core(folder, compiler_flags.use_in_two_threads, environment=environment) == "it runs\n"
 
 
-def output_with_core(folder: Path, source: str, environment: Mapping[str, str] | None = None) -> str:
+def output_with_core(
+    folder: Path, function: Callable[..., None], *arguments: str, environment: Mapping[str, str] | None = None
+) -> str:
     """Of a program that uses the core that was built there."""
     (core,) = (folder / "lib" / "usernsproc").glob("_core.*")
-    command: list[str | Path] = [sys.executable, "-X", "faulthandler", "-c", WITH_CORE + source, ROOT / "src", core]
-    environment = {**os.environ, **measured_in(folder), **(environment or {})}
+    command = alone.command(function, str(ROOT / "src"), str(core), *arguments)
+    environment = {**alone.environment(), **measured_in(folder), **(environment or {})}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=A_HANG, cwd=folder)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -237,31 +214,16 @@ def test_it_runs_with_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
     assert_runs(tmp_path, {"LD_PRELOAD": path, "ASAN_OPTIONS": "detect_leaks=0"})
 
 
-CRASHING_USE = """
-def use():
-    {use}
-try:
-    use()
-except usernsproc.UsernsError as error:
-    print(error.step, error.cause)
-"""
-
-
 @pytest.mark.parametrize(
-    ("flag", "name", "use", "step"),
+    ("flag", "name", "step"),
     [
-        (
-            "-ftrivial-auto-var-init=pattern",
-            "launcher",
-            "usernsproc.call(['true'], uid_map='root', user=0)",
-            "on_created",
-        ),
-        ("-fstack-protector-all", "holder", "UsernsProcess(uid_map='root')", "prepare"),
-        ("-pg", "map reader", "usernsproc.create_userns('root', 'root').uid_map", "read_map"),
+        ("-ftrivial-auto-var-init=pattern", "launcher", "on_created"),
+        ("-fstack-protector-all", "holder", "prepare"),
+        ("-pg", "map reader", "read_map"),
     ],
     ids=["launcher", "holder", "map reader"],
 )
-def test_what_does_not_run_is_not_built(flag: str, name: str, use: str, step: str, tmp_path: Path) -> None:
+def test_what_does_not_run_is_not_built(flag: str, name: str, step: str, tmp_path: Path) -> None:
     """Should a flag come through all the same, each program is tried, and the build fails.
 
     What was built in another way says why it does not work.
@@ -282,7 +244,7 @@ def test_what_does_not_run_is_not_built(flag: str, name: str, use: str, step: st
     assert "the compiled core does not run: crashed at its start: " in result.stderr
     assert name in result.stderr
     assert "Try without CFLAGS" in result.stderr
-    assert output_with_core(tmp_path, CRASHING_USE.format(use=use)) == f"{step} broken-build\n"
+    assert output_with_core(tmp_path, compiler_flags.use_program, name) == f"{step} broken-build\n"
 
 
 def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:

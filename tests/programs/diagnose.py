@@ -1,0 +1,122 @@
+"""What `diagnose` and the doctor report where something does not work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import native
+from commands import USERNSPROC
+from own_namespaces import become_root, own_mount_namespace
+
+from usernsproc import Diagnosis, create_userns, diagnose
+
+LIMIT = Path("/proc/sys/user/max_user_namespaces")
+
+
+def load_and_become_root() -> None:
+    diagnose()  # imports all that it needs
+    become_root()
+
+
+def tell(diagnosis: Diagnosis) -> None:
+    for ability in diagnosis.abilities:
+        print(ability.name, ability.works, ability.step, ability.errno, ability.cause)
+
+
+def enter_userns_with_a_limit_of_its_own() -> None:
+    """As root; others are in one already."""
+    if not os.geteuid():
+        with create_userns("all", "all") as own:
+            own.enter()
+
+
+def all_causes() -> None:
+    for ability in diagnose().abilities:
+        print(ability.name, ability.cause)
+
+
+def without_subordinate_ids() -> None:
+    diagnosis = diagnose("many-ids")
+    ability = diagnosis.ability("many-ids")
+    print(bool(diagnosis), diagnosis.has_userns, ability.step, ability.errno, ability.cause)
+    print(ability.remedy)
+
+
+def with_an_interpreter_that_fails(path: str) -> None:
+    sys.executable = path
+    [ability] = diagnose("net").abilities
+    print(ability.works, ability.step, ability.remedy)
+
+
+def user_namespaces_forbidden() -> None:
+    load_and_become_root()
+    enter_userns_with_a_limit_of_its_own()
+    LIMIT.write_text("0")
+    diagnosis = diagnose("net", "many-ids")
+    assert not diagnosis.has_userns
+    tell(diagnosis)
+
+
+def in_a_chroot(folder: str) -> None:
+    load_and_become_root()
+    own_mount_namespace()
+    proc = Path(folder, "proc")
+    proc.mkdir()
+    native.must(native.libc.mount(b"/proc", bytes(proc), None, native.MS_BIND | native.MS_REC, None))
+    outside = os.open("/", os.O_RDONLY)
+    os.chroot(folder)
+    tell(diagnose("userns"))
+    os.fchdir(outside)
+    os.chroot(".")
+
+
+def under_a_filter() -> None:
+    load_and_become_root()
+    native.refuse_system_call(native.NR_CLONE, 1)
+    diagnosis = diagnose("userns")
+    tell(diagnosis)
+    print(diagnosis.surroundings.seccomp, diagnosis.surroundings.no_new_privs)
+
+
+def own_id_not_mapped() -> None:
+    load_and_become_root()
+    native.unshare(native.CLONE_NEWUSER)
+    tell(diagnose("userns"))
+
+
+def masked_proc() -> None:
+    load_and_become_root()
+    own_mount_namespace()
+    native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
+    diagnosis = diagnose("proc", "mount")
+    tell(diagnosis)
+    print("/proc/sys" in (diagnosis.ability("proc").reason or ""))
+
+
+def a_file_system_that_cannot() -> None:
+    load_and_become_root()
+    native.unshare(native.CLONE_NEWNS)
+    ability = diagnose("idmapped-mount", path="/proc").ability("idmapped-mount")
+    print(ability.meaning)
+    print(ability.cause)
+
+
+def statuses() -> None:
+    """Of the command: status and number of lines on stderr, for each class of trouble."""
+    load_and_become_root()
+    enter_userns_with_a_limit_of_its_own()
+    print_status("userns")
+    fails = print_status("idmapped-mount", "--path", "/proc")
+    assert fails.startswith("fails  idmapped-mount"), fails
+    print_status("wlan")
+    LIMIT.write_text("0")
+    assert "user.max_user_namespaces is 0" in print_status()
+
+
+def print_status(*arguments: str) -> str:
+    ended = subprocess.run([USERNSPROC, "doctor", *arguments], capture_output=True, text=True)
+    print(ended.returncode, len(ended.stderr.splitlines()))
+    return ended.stdout
