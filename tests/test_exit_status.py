@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alone import run_alone
+from programs import exit_status
 
 from usernsproc import UsernsProcess
 
-Script = Callable[..., str]
 Reap = Callable[[UsernsProcess[bytes]], None]
 
 NOT_TERMINATING = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
@@ -101,63 +102,20 @@ def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.Monkey
 
 
 @kept_by_the_kernel
-def test_with_sigchld_ignored(script: Script) -> None:
+def test_with_sigchld_ignored() -> None:
     """The kernel reaps by itself then."""
-    script("""
-        import signal
-        from usernsproc import UsernsProcess, call
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        for status in (0, 1, 77, 255):
-            assert call(["sh", "-c", f"exit {status}"], uid_map="root") == status
-        with UsernsProcess(["sleep", "1000"]) as process:
-            process.terminate()
-            assert process.wait(timeout=60) == -signal.SIGTERM
-    """)
+    run_alone(exit_status.with_sigchld_ignored)
 
 
 @kept_by_the_kernel
-def test_beside_a_thread_that_reaps_everything(script: Script) -> None:
-    script("""
-        import os, threading
-        from usernsproc import call
-        stop = threading.Event()
-
-        def reap():
-            while not stop.is_set():
-                try:
-                    os.waitpid(-1, 0)
-                except ChildProcessError:
-                    pass
-
-        thread = threading.Thread(target=reap)
-        thread.start()
-        for number in range(300):
-            assert call(["sh", "-c", f"exit {number % 256}"], uid_map="root") == number % 256
-        stop.set()
-        thread.join()
-    """)
+def test_beside_a_thread_that_reaps_everything() -> None:
+    run_alone(exit_status.beside_a_thread_that_reaps)
 
 
 @kept_by_the_kernel
-def test_beside_a_handler_that_reaps_everything(script: Script) -> None:
+def test_beside_a_handler_that_reaps_everything() -> None:
     """As servers that keep worker processes have it: on each SIGCHLD, whoever has ended is reaped."""
-    script("""
-        import os, signal
-        from usernsproc import call
-        reaped = []
-
-        def reap(*_):
-            try:
-                while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
-                    reaped.append(found)
-            except ChildProcessError:
-                pass
-
-        signal.signal(signal.SIGCHLD, reap)
-        for number in range(300):
-            assert call(["sh", "-c", f"exit {number % 256}"], uid_map="root") == number % 256
-        assert reaped, "nobody was taken away"
-    """)
+    run_alone(exit_status.beside_a_handler_that_reaps)
 
 
 def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:

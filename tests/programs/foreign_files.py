@@ -1,0 +1,47 @@
+"""Calls that need files or programs of the system, in a mount namespace of another user namespace."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import native
+from own_namespaces import become_root
+
+from usernsproc import UsernsError, UsernsProcess, create_userns, subids
+from usernsproc._maps.subids_nss import ranges_by_nss
+from usernsproc._maps.tool import find_tool
+
+CALLS: dict[str, Callable[[], object]] = {
+    "subids": subids,
+    "subids of a name": lambda: subids("root"),
+    "preset": lambda: create_userns("subids", "subids"),
+    "preset of a command": lambda: UsernsProcess(["/bin/true"], uid_map="rootless"),
+    "tool": lambda: find_tool("newuidmap"),
+    "other source": lambda: ranges_by_nss("root", "uid_map"),
+}
+
+
+def refused_there(name: str) -> None:
+    """Before the thread enters, and after it has left, the files are used."""
+    become_root()
+    native.unshare(native.CLONE_NEWNS)
+    use_files()
+    with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
+        with mnt.enter():
+            try:
+                CALLS[name]()
+            except PermissionError as error:
+                assert isinstance(error, UsernsError)
+                told = error.errno, error.step, error.cause
+                assert told == (errno.EPERM, "prepare", "foreign-mount-namespace"), told
+                assert "join=" in error.__notes__[0]
+            else:
+                raise AssertionError("the files were used")
+            create_userns("root", "root").close()
+        use_files()
+
+
+def use_files() -> None:
+    find_tool("newuidmap")
+    subids()
