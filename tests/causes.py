@@ -1,4 +1,4 @@
-"""For test programs in which no process can be created: every kind of call reports the cause."""
+"""For test programs in which no process can be created: each kind of call has to report the cause."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 def error_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> UsernsError:
+    """Return the error of a call that has to fail."""
     try:
         made = call(*arguments, **options)
     except UsernsError as error:
@@ -25,6 +26,7 @@ def error_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> Usern
 
 
 def assert_all_fail(text: str, *words: str) -> None:
+    """Check that each error has that text, and a note with all the words."""
     for name, make in MAKERS.items():
         error = error_of(make)
         assert str(error) == text, f"{name}: {error}"

@@ -21,27 +21,25 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import native
 import pytest
 import trio
 import trio.lowlevel
-import uvloop
-from alone import A_HANG
+from alone import A_HANG, run_alone
 from leaks import assert_unchanged, children, descriptors, state
+from loops import LOOPS, settle, until
+from programs import aio as programs
+from programs.aio import FOREVER
 
 from usernsproc import IdMap, IdMapError, UsernsError, UsernsProcess, aio
 from usernsproc.aio import create_subprocess_exec, create_subprocess_shell
 
+STATUS_IS_KEPT = native.KERNEL >= (6, 15)
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
-FOREVER = ("sleep", "1000")
 ECHO = ("cat",)
 STUBBORN = ("sh", "-c", "trap '' TERM; echo ready; exec sleep 1000")
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-uvloop.new_event_loop().close()  # the first one makes a pipe that libuv keeps for good
 
-Script = Callable[..., str]
+settle()
 
 
 def run_in(loop: str, main: Coroutine[Any, Any, None]) -> None:
@@ -69,12 +67,6 @@ def in_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     run.pytestmark = getattr(test, "pytestmark", [])  # type: ignore[attr-defined]
     decorated: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
     return decorated
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(A_HANG):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def output_of(process: aio.Process, data: bytes | None = None) -> bytes:
@@ -432,7 +424,6 @@ async def test_wait_does_not_wait_for_a_reader() -> None:
 @in_each_loop
 async def test_the_status_is_exact_when_others_reap() -> None:
     """Linux 6.15 and later; before, it is 255 with a warning."""
-    status_is_kept = _kernel_keeps_exit_status()
     stop = threading.Event()
 
     def reap() -> None:
@@ -444,7 +435,7 @@ async def test_the_status_is_exact_when_others_reap() -> None:
     thief.start()
     try:
         processes = [await create_subprocess_shell(f"exit {status}") for status in range(1, 30)]
-        if status_is_kept:
+        if STATUS_IS_KEPT:
             assert [await process.wait() for process in processes] == list(range(1, 30))
         else:
             with pytest.warns(RuntimeWarning, match="status is lost"):
@@ -454,27 +445,15 @@ async def test_the_status_is_exact_when_others_reap() -> None:
         thief.join()
 
 
-def _kernel_keeps_exit_status() -> bool:
-    from usernsproc import _core
-
-    probe = subprocess.Popen(["true"])
-    pidfd = os.pidfd_open(probe.pid)
-    probe.wait()
-    status = _core.exit_status(pidfd)
-    os.close(pidfd)
-    return status == 0
-
-
 @in_each_loop
 async def test_sigchld_is_left_alone() -> None:
     """Not caught by us; where it is ignored, the kernel reaps by itself, and the status is right all the same."""
-    status_is_kept = _kernel_keeps_exit_status()
     for handler in (signal.SIG_DFL, signal.SIG_IGN):
         previous = signal.signal(signal.SIGCHLD, handler)
         try:
             process = await create_subprocess_shell("exit 3")
             assert signal.getsignal(signal.SIGCHLD) == handler
-            if handler == signal.SIG_DFL or status_is_kept:
+            if handler == signal.SIG_DFL or STATUS_IS_KEPT:
                 assert await process.wait() == 3
             else:
                 with pytest.warns(RuntimeWarning, match="status is lost"):
@@ -577,23 +556,9 @@ async def test_the_pidfd_can_have_a_reader_of_its_own() -> None:
 
 
 @in_each_loop
-async def test_the_death_signal_arrives(script: Script) -> None:
+async def test_the_death_signal_arrives() -> None:
     """A parent that is killed in the middle of its loop leaves no command behind."""
-    printed = script("""
-        import asyncio, os, signal
-        from usernsproc.aio import create_subprocess_exec
-
-        read, write = os.pipe()
-        if os.fork() == 0:
-            async def main():
-                await create_subprocess_exec("sleep", "1000", pass_fds=[write])
-                os.kill(os.getpid(), signal.SIGKILL)
-            asyncio.run(main())
-        os.close(write)
-        os.wait()
-        assert os.read(read, 1) == b""
-        print("gone")
-    """)
+    printed = run_alone(programs.a_parent_that_is_killed)
     assert printed == "gone\n"
 
 
@@ -700,110 +665,17 @@ async def test_a_task_group_that_fails_kills_nothing_of_its_own_accord() -> None
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_cancellation_at_random_moments_leaves_nothing(loop: str, script: Script) -> None:
-    script(
-        """
-        import asyncio, gc, random, sys, warnings
-        from asyncio.subprocess import PIPE
-        from leaks import assert_unchanged, children, state
-        from test_aio import LOOPS, until
-        from usernsproc.aio import create_subprocess_exec
-
-        async def use(command):
-            process = await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, uid_map="root")
-            try:
-                process.stdin.write(b"x" * 200_000)
-                await process.stdin.drain()
-                await process.communicate(b"x" * 200_000)
-                await process.stdin.wait_closed()
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
-
-        async def main():
-            chance = random.Random(7)
-            commands = [("cat",), ("true",), ("sleep", "1000"), ("head", "-c", "1000")]
-            ended = {"cancelled": 0, "finished": 0}
-            for _ in range(12):
-                tasks = [asyncio.create_task(use(chance.choice(commands))) for _ in range(25)]
-                while any(not task.done() for task in tasks):
-                    await asyncio.sleep(chance.random() * 0.02 if chance.random() < 0.5 else 0)
-                    for task in tasks:
-                        if chance.random() < 0.1:
-                            task.cancel()
-                for task in tasks:
-                    ended["cancelled" if task.cancelled() else "finished"] += 1
-                    task.cancelled() or task.result()
-                tasks.clear()
-            assert min(ended.values()) > 5, ended
-            # One whose wait was cancelled as well has been killed, and the loop reaps it.
-            await until(lambda: not children())
-
-        complaints = []
-        before = state()
-        with warnings.catch_warnings(record=True) as complaints:
-            warnings.simplefilter("always")
-            with asyncio.Runner(loop_factory=LOOPS[sys.argv[1]]) as runner:
-                runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))
-                runner.run(main())
-                assert not asyncio.all_tasks(runner.get_loop())
-            gc.collect()
-        assert not complaints, complaints[0]
-        assert_unchanged(before)
-        """,
-        loop,
-    )
+def test_cancellation_at_random_moments_leaves_nothing(loop: str) -> None:
+    run_alone(programs.cancellations, loop)
 
 
 # ---- many, and in other threads ----
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_thousand_at_once(loop: str, script: Script) -> None:
+def test_a_thousand_at_once(loop: str) -> None:
     """All with pipes, all alive together where the limit of descriptors allows it; each gets its own answer."""
-    script(
-        """
-        import asyncio, gc, resource, sys
-        from asyncio.subprocess import PIPE
-        from leaks import assert_unchanged, children, state
-        from test_aio import LOOPS
-        from usernsproc.aio import create_subprocess_exec
-
-        PROCESSES, DESCRIPTORS_OF_EACH, OTHERS = 1000, 4, 100
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        soft = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        TOGETHER = min(PROCESSES, (soft - OTHERS) // DESCRIPTORS_OF_EACH)
-
-        async def main():
-            most = 0
-            allowed, all_there = asyncio.Semaphore(TOGETHER), asyncio.Event()
-
-            async def ask(number):
-                nonlocal most
-                async with allowed:
-                    process = await create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, uid_map="root")
-                    most += 1
-                    if most == TOGETHER:
-                        assert len(children()) == TOGETHER
-                        all_there.set()
-                    await all_there.wait()
-                    output, _ = await process.communicate(str(number).encode() * 1000)
-                    assert (output, process.returncode) == (str(number).encode() * 1000, 0)
-
-            await asyncio.gather(*map(ask, range(PROCESSES)))
-
-        before = state()
-        with asyncio.Runner(loop_factory=LOOPS[sys.argv[1]]) as runner:
-            runner.run(main())
-        gc.collect()
-        assert_unchanged(before)
-        """,
-        loop,
-    )
+    run_alone(programs.a_thousand, loop)
 
 
 @pytest.mark.parametrize("pdeathsig", [None, signal.SIGKILL])
@@ -910,79 +782,17 @@ async def test_closing_the_transport_kills_and_reaps() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("where", ["main thread", "other thread"])
-def test_the_interpreter_ends_with_one_alive(loop: str, where: str, script: Script) -> None:
+def test_the_interpreter_ends_with_one_alive(loop: str, where: str) -> None:
     """It does not hang, and says nothing."""
-    printed = script(
-        """
-        import asyncio, sys, threading
-        from asyncio.subprocess import PIPE
-        from test_aio import FOREVER, LOOPS
-        from usernsproc.aio import create_subprocess_exec
-
-        async def main():
-            global process
-            process = await create_subprocess_exec(*FOREVER, stdin=PIPE, stdout=PIPE)
-            asyncio.ensure_future(process.communicate(b"x" * 200_000))
-            await asyncio.sleep(0.05)
-            print(process.pid)
-
-        def run():
-            with asyncio.Runner(loop_factory=LOOPS[sys.argv[1]]) as runner:
-                runner.run(main())
-
-        sys.stderr = sys.stdout
-        if sys.argv[2] == "main thread":
-            run()
-        else:
-            thread = threading.Thread(target=run)
-            thread.start()
-            thread.join()
-        """,
-        loop,
-        where,
-    )
+    printed = run_alone(programs.end_with_one_alive, loop, where)
     assert printed.strip().isdigit(), printed
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("how", ["sys.exit(7)", "process = None; gc.collect(); os._exit(7)", "await copied(process)"])
-def test_a_forked_copy_neither_kills_nor_waits(loop: str, how: str, script: Script) -> None:
+@pytest.mark.parametrize("act", programs.ACTS_OF_A_COPY)
+def test_a_forked_copy_neither_kills_nor_waits(loop: str, act: str) -> None:
     """Nor does it take from the loop, whose selector it shares, what is watched."""
-    script(
-        f"""
-        import asyncio, gc, os, sys
-        from asyncio.subprocess import PIPE
-        from test_aio import LOOPS
-        from usernsproc.aio import create_subprocess_exec
-
-        async def copied(process):
-            process.kill()
-            try:
-                await process.wait()
-            except ChildProcessError:
-                process._transport.abandon()  # as when it is dropped
-                os._exit(7)
-
-        async def main():
-            process = await create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, uid_map="root")
-            copy = os.fork()
-            if copy == 0:
-                {how}
-            async with asyncio.timeout(20):
-                while (ended := os.waitpid(copy, os.WNOHANG)) == (0, 0):
-                    await asyncio.sleep(0.01)
-                assert os.waitstatus_to_exitcode(ended[1]) == 7
-                process.stdin.write(b"line\\n")
-                assert await process.stdout.readline() == b"line\\n"
-                process.stdin.close()
-                assert await process.wait() == 0
-
-        runner = asyncio.Runner(loop_factory=LOOPS[sys.argv[1]])
-        runner.run(main())
-        runner.close()  # not by the copy: uvloop itself would take its own from the selector
-        """,
-        loop,
-    )
+    run_alone(programs.a_copy, loop, act)
 
 
 # ---- UsernsProcess itself, with event loops of all kinds ----

@@ -19,7 +19,7 @@ from typing import Any
 import cgroups
 import native
 import pytest
-from test_failures import Strace
+from strace import Strace
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, _core, create_userns, run
 

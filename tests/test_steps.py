@@ -16,8 +16,9 @@ from pathlib import Path
 import native
 import pytest
 from alone import run_alone
+from entering import enter_own_mounts
 from leaks import assert_unchanged, state
-from test_failures import PR_SET_PTRACER, PR_SET_PTRACER_ANY, Strace, own_mount_namespace
+from strace import Strace, allow_tracers
 
 from conftest import IS_ROOT
 from usernsproc import (
@@ -180,8 +181,8 @@ MADE_UP_FOR = ("diagnose", "of")
 
 
 def fail_each_call(name: str) -> None:
-    native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
-    own_mount_namespace()
+    allow_tracers()
+    enter_own_mounts()
     native.unshare(native.CLONE_NEWNET)  # one to come back to, also for an unprivileged user
     scene, steps, complaints = Scene(), set[str](), list[str]()
     scene.learn()

@@ -1,4 +1,4 @@
-"""Limits, filters and mounts that forbid a process, each in a program that they end with."""
+"""Programs that cannot create a process: limits, filters, a read-only /proc, faked user IDs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import alone
 import native
 from causes import MAKERS, assert_all_fail, error_of, warm_up
-from own_namespaces import own_mount_namespace
+from entering import enter_own_mounts
 
 from usernsproc import IdMapPermissionError, MapToolError, UsernsProcess, create_userns
 from usernsproc._evidence import faked_ids, step_error
@@ -22,7 +22,7 @@ NR_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "s390x": 345,
 SCHED_DEADLINE, SCHED_FLAG_RESET_ON_FORK = 6, 1
 WITHOUT_PRIVILEGES = 65533
 PROC_FLAGS = 14
-"""`MS_NOSUID`, `MS_NODEV` and `MS_NOEXEC`, which /proc is mounted with: they must stay."""
+"""`MS_NOSUID`, `MS_NODEV` and `MS_NOEXEC`: a user namespace cannot remove them from a mount of /proc."""
 
 
 def eagain(cause: str) -> str:
@@ -84,7 +84,7 @@ def the_limit_of_pids_inside() -> None:
 
 
 def mount_proc_read_only() -> None:
-    own_mount_namespace()
+    enter_own_mounts()
     native.must(native.libc.mount(b"/proc", b"/proc", None, native.MS_BIND | native.MS_REC, None))
     flags = native.MS_BIND | native.MS_REMOUNT | native.MS_RDONLY | PROC_FLAGS
     native.must(native.libc.mount(None, b"/proc", None, flags, None))

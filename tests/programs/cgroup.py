@@ -1,4 +1,4 @@
-"""Directories that `cgroup=` refuses, where it might block or needs a mount."""
+"""`cgroup=` with a FIFO and with a cgroup of version 1. Both must be refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import native
-from own_namespaces import own_mount_namespace
+from entering import enter_own_mounts
 
 from usernsproc import UsernsError, run
 
@@ -32,7 +32,7 @@ def a_fifo(folder: str, where: str) -> None:
 
 
 def a_cgroup_of_version_1() -> None:
-    own_mount_namespace()
+    enter_own_mounts()
     with tempfile.TemporaryDirectory() as folder:
         options = b"none,name=usernsproc-test"
         native.must(native.libc.mount(b"cgroup", folder.encode(), b"cgroup", 0, options))

@@ -1,4 +1,4 @@
-"""Cgroups that forbid a process, and programs that create one in them."""
+"""Commands and holders in cgroups that do not accept a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import native
 from causes import error_of, warm_up
-from own_namespaces import own_mount_namespace
+from entering import enter_own_mounts
 
 from usernsproc import UsernsError, UsernsProcess
 
@@ -16,7 +16,7 @@ NR_CLONE3 = 435
 
 
 def fill(cgroup: str, room: int) -> None:
-    """Create a command in a cgroup that has room for so many more processes than this one."""
+    """Start a command in a cgroup that has room for this process and *room* others."""
     warm_up()
     folder = Path(cgroup)
     (folder / "cgroup.procs").write_text("0")
@@ -47,7 +47,7 @@ def fail_in_removed(cgroup: str) -> None:
 
 
 def fail_in_read_only(cgroup: str) -> None:
-    own_mount_namespace()
+    enter_own_mounts()
     path = cgroup.encode()
     native.must(native.libc.mount(path, path, None, native.MS_BIND, None))
     native.must(native.libc.mount(None, path, None, native.MS_BIND | native.MS_REMOUNT | native.MS_RDONLY, None))

@@ -1,4 +1,4 @@
-"""`usernsproc ls` that gets the signal of Ctrl-C. Here no module of the package has been loaded before."""
+"""`usernsproc ls`, interrupted by SIGINT. This module does not import the package: that is part of the command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def while_loading(module: str) -> None:
-    """When the command line imports *module*."""
+    """Send SIGINT when the command line imports *module*."""
     original = builtins.__import__
 
     def interrupt(name: str, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`usernsproc mount` and `usernsproc umount`, called in a mount namespace of the program's own."""
+"""`usernsproc mount` and `usernsproc umount`, called in a new mount namespace."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def umount_of_what_is_not_mounted() -> None:
         assert "symbolic link" in refused("umount", *options, work / "link")
         assert "symbolic link" in refused("umount", *options, f"{work}/link/")
         assert "No such file" in refused("umount", *options, work / "nothing")
-    assert call("umount", target / "sub") == (0, "")  # of whatever kind it is
+    assert call("umount", target / "sub") == (0, "")  # a mount of any kind
     (work / "parent").symlink_to(target)
     run("mount", "-t", "tmpfs", "tmpfs", target / "sub")
     assert call("umount", work / "parent" / "sub") == (0, "")

@@ -1,4 +1,4 @@
-"""`usernsproc create` and `usernsproc unpin`, called by root in a mount namespace of the program's own."""
+"""`usernsproc create` and `usernsproc unpin`, called by root in a new mount namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import native
 from commands import USERNSPROC
-from own_namespaces import own_mount_namespace
+from entering import enter_own_mounts
 
 from usernsproc import Namespace, create_userns
 
@@ -43,7 +43,7 @@ class Scene:
     """A folder in which namespaces are pinned."""
 
     def __init__(self, folder: str) -> None:
-        own_mount_namespace()
+        enter_own_mounts()
         self.folder = folder
         self.path = f"{folder}/pin"
         self.before = mountinfo()

@@ -1,4 +1,4 @@
-"""Programs that use a core that was built elsewhere. Nothing of the package is imported before it."""
+"""Programs that use the package with another core. They must not import the package before that core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 
 def load_core(source: str, core: str) -> None:
-    """Import the package from a folder, with that file as its core."""
+    """Import the file *core* as the core of the package in the folder *source*."""
     sys.path.insert(0, source)
     spec = spec_from_file_location("usernsproc._core", core)
     assert spec is not None
@@ -42,7 +42,7 @@ def use_in_two_threads(source: str, core: str) -> None:
 
 
 def use_program(source: str, core: str, program: str) -> None:
-    """Do what takes one of the programs that run alone."""
+    """Do something for which the core needs one of its helper programs; print how it fails."""
     load_core(source, core)
     import usernsproc
 

@@ -1,4 +1,4 @@
-"""A program that uses everything once in its first thread and once in another."""
+"""A program that uses the package in its main thread and in another thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def use() -> None:
 
 
 def use_between_two_breakpoints() -> None:
-    """The breakpoints are on `getppid(2)`."""
+    """Call `getppid(2)`, on which the breakpoints are, before and after everything else."""
     os.getppid()
     use()
     thread = threading.Thread(target=use)

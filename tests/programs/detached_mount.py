@@ -1,4 +1,4 @@
-"""Detached mounts of an ext4 file system, in a mount namespace of the program's own."""
+"""Detached mounts of an ext4 file system, in a new mount namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `diagnose` and the doctor report where something does not work."""
+"""Programs in surroundings in which something does not work, and what `diagnose` reports there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import native
 from commands import USERNSPROC
-from own_namespaces import become_root, own_mount_namespace
+from entering import be_root, enter_own_mounts
 
 from usernsproc import Diagnosis, create_userns, diagnose
 
@@ -18,7 +18,7 @@ LIMIT = Path("/proc/sys/user/max_user_namespaces")
 
 def load_and_become_root() -> None:
     diagnose()  # imports all that it needs
-    become_root()
+    be_root()
 
 
 def tell(diagnosis: Diagnosis) -> None:
@@ -27,7 +27,7 @@ def tell(diagnosis: Diagnosis) -> None:
 
 
 def enter_userns_with_a_limit_of_its_own() -> None:
-    """As root; others are in one already."""
+    """For user 0. An unprivileged user has entered one in `be_root`."""
     if not os.geteuid():
         with create_userns("all", "all") as own:
             own.enter()
@@ -62,7 +62,7 @@ def user_namespaces_forbidden() -> None:
 
 def in_a_chroot(folder: str) -> None:
     load_and_become_root()
-    own_mount_namespace()
+    enter_own_mounts()
     proc = Path(folder, "proc")
     proc.mkdir()
     native.must(native.libc.mount(b"/proc", bytes(proc), None, native.MS_BIND | native.MS_REC, None))
@@ -89,7 +89,7 @@ def own_id_not_mapped() -> None:
 
 def masked_proc() -> None:
     load_and_become_root()
-    own_mount_namespace()
+    enter_own_mounts()
     native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
     diagnosis = diagnose("proc", "mount")
     tell(diagnosis)
@@ -105,7 +105,7 @@ def a_file_system_that_cannot() -> None:
 
 
 def statuses() -> None:
-    """Of the command: status and number of lines on stderr, for each class of trouble."""
+    """Print the exit status and the number of lines on stderr for each class of trouble."""
     load_and_become_root()
     enter_userns_with_a_limit_of_its_own()
     print_status("userns")

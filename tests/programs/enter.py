@@ -1,4 +1,4 @@
-"""The calling thread in another namespace, in programs that are not needed where they came from."""
+"""Programs whose threads enter other namespaces, and leave them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import native
-from own_namespaces import enter_own_userns
+from entering import enter_own_userns
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns, lowlevel
 
@@ -25,8 +25,7 @@ SIOCGSKNS = 0x894C
 
 
 def become_root_with_namespaces() -> None:
-    """Anybody becomes root of an own user namespace, and has namespaces in it to come back to: the program's own ones
-    belong to another user."""
+    """Become root of a new user namespace that owns the other current namespaces, so that the thread can return."""
     enter_own_userns()
     native.unshare(native.CLONE_NEWNET | native.CLONE_NEWUTS | native.CLONE_NEWIPC | native.CLONE_NEWNS)
 
@@ -442,7 +441,7 @@ def pidfd_with_wrong_flags() -> None:
 
 
 def links_of(process: UsernsProcess[Any]) -> dict[str, str]:
-    """Those of a program that has entered all namespaces of the process."""
+    """Return the links that a program has after it has entered all namespaces of *process*."""
     names: dict[str, str] = {kind: os.readlink(f"/proc/{process.pid}/ns/{kind}") for kind in NamespaceKind}
     # A pid namespace is entered by children that are made later.
     return names | {f"{kind}_for_children": names[kind] for kind in ("pid", "time")} | {"pid": links()["pid"]}
@@ -458,9 +457,7 @@ def pidfd_incremental_and_one_shot() -> None:
             def visit(steps: list[int] = steps) -> None:
                 for flags in steps:
                     lowlevel.setns(process.pidfd, flags)
-                proc = os.open(
-                    "/proc/self/ns", os.O_RDONLY
-                )  # in the process's mount namespace, where /proc is the same
+                proc = os.open("/proc/self/ns", os.O_RDONLY)  # in its mount namespace, where /proc is the same
                 assert {kind: os.readlink(kind, dir_fd=proc) for kind in os.listdir(proc)} == expected
 
             in_child(visit)
@@ -484,7 +481,7 @@ def pidfd_of_a_sibling_and_of_an_exited_child() -> None:
 
 
 def exited_child() -> tuple[int, int]:
-    """The pid and a pidfd of a zombie."""
+    """Return the PID and a pidfd of a zombie."""
     child = os.fork()
     if child == 0:
         os._exit(0)

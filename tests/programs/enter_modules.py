@@ -1,7 +1,7 @@
-"""A hostile mount namespace: everything in the package, everything of the standard library and every program in PATH
-is code of its owner, a child process.
+"""Programs that enter a hostile mount namespace: its owner, a child process, has replaced every file of the package
+and of the standard library, and the helper programs in PATH.
 
-This imports no more of the package than the program needs before it enters: the rest has to be loaded by `enter`.
+This module imports only those parts of the package that a program needs before it enters. `enter` has to load the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import native
-from own_namespaces import enter_own_userns, own_mount_namespace
+from entering import enter_own_mounts, enter_own_userns
 
 import usernsproc
 from usernsproc import Namespace
@@ -28,13 +28,13 @@ NSSWITCH = "/etc/nsswitch.conf"
 
 
 class Scene:
-    """A hostile mount namespace `mnt` to enter, as root of a user namespace of its own."""
+    """A hostile mount namespace `mnt`, and this program as root of a new user namespace, to enter it."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.mark, self.bin = folder, f"{folder}/mark", f"{folder}/bin"
         self.package, self.library = os.path.dirname(usernsproc.__file__), os.path.dirname(os.__file__)
         enter_own_userns()
-        own_mount_namespace()
+        enter_own_mounts()
         os.mkdir(self.bin)
         os.environ["PATH"] = f"{self.bin}:{os.environ['PATH']}"
 
@@ -68,7 +68,7 @@ class Scene:
 
     @contextmanager
     def hostile(self) -> Iterator[None]:
-        """In the block there is the child that owns the mount namespace."""
+        """Keep the child that owns the mount namespace alive in the block."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -99,7 +99,7 @@ class Scene:
 
 
 def forget_modules_of_the_start() -> None:
-    """Those that `programs/__main__.py` and this file have loaded: the package loads those of them that it needs."""
+    """Forget the modules that `programs/__main__.py` and this file have loaded: the package must load what it needs."""
     for name in list(sys.modules):
         if name.partition(".")[0] in ("_json", "json", "resource", "runpy", "typing"):
             del sys.modules[name]
@@ -113,7 +113,7 @@ def visiting(folder: str) -> Iterator[Scene]:
         yield scene
 
 
-# ---- what runs there ----
+# ---- code that runs there ----
 
 
 def the_poison(folder: str) -> None:

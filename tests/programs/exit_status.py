@@ -1,4 +1,4 @@
-"""Commands of programs in which something else than `wait` reaps them."""
+"""Programs in which the kernel, a thread or a signal handler reaps the commands before `wait` can."""
 
 from __future__ import annotations
 

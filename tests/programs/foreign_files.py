@@ -1,4 +1,4 @@
-"""Calls that need files or programs of the system, in a mount namespace of another user namespace."""
+"""Calls that need files or programs of the system, in a mount namespace that another user namespace owns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 
 import native
-from own_namespaces import become_root
+from entering import be_root
 
 from usernsproc import UsernsError, UsernsProcess, create_userns, subids
 from usernsproc._maps.subids_nss import ranges_by_nss
@@ -23,8 +23,8 @@ CALLS: dict[str, Callable[[], object]] = {
 
 
 def refused_there(name: str) -> None:
-    """Before the thread enters, and after it has left, the files are used."""
-    become_root()
+    """Make the call in there; before and after, the same files are used."""
+    be_root()
     native.unshare(native.CLONE_NEWNS)
     use_files()
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:

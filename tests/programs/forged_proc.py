@@ -1,4 +1,4 @@
-"""Programs before whose eyes `/proc` is forged, in a mount namespace of their own."""
+"""Programs that find a forged `/proc`, or a genuine one of another kind, in a new mount namespace."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import native
+from entering import enter_own_userns
 from forging import (
     FAKE,
     REAL,
@@ -24,7 +25,6 @@ from forging import (
     refuse_requests_of_pidfds,
     tmpfs_over_proc,
 )
-from own_namespaces import enter_own_userns
 from recycle import Stranger
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns
@@ -38,7 +38,7 @@ NR_PIDFD_OPEN = 434
 
 
 def with_openat2(how: str) -> None:
-    """`is there`, or the name of the errno that it is refused with."""
+    """Refuse openat2(2) with the errno of that name, unless it is `is there`."""
     if how != "is there":
         refuse_openat2(getattr(errno, how))
 
@@ -86,7 +86,7 @@ def without_requests_of_pidfds(openat2: str) -> None:
 
 
 def child_of_user(prepare: Callable[[], None]) -> int:
-    """The pid of a child without privileges that has prepared itself and waits."""
+    """Return the PID of an unprivileged child that has called *prepare* and waits."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:

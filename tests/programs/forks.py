@@ -1,4 +1,4 @@
-"""Forked copies of the program, which use its processes, and processes of their own."""
+"""Programs whose forked copies use their processes, and start processes themselves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORKS: dict[str, Callable[[], int]] = {
 
 
 def start_copy(how: str, call: Callable[[], object]) -> int:
-    """Run it in a forked copy of this program, which ends with 0 if it gets through it; gives the pid."""
+    """Make the call in a forked copy of this program and return its PID. It exits with 0 if the call returns."""
     pid = FORKS[how]()
     if pid == 0:
         status = 1
@@ -66,12 +66,12 @@ def raises(error: type[BaseException], call: Callable[[], object]) -> None:
 
 
 def runs(process: UsernsProcess[Any]) -> bool:
-    """It is not stopped, and has not ended."""
+    """Whether it is neither stopped nor ended."""
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "RSD"
 
 
 class Owner:
-    """Has the only reference to a process."""
+    """Holds the only reference to a process."""
 
     def __init__(self, process: UsernsProcess[bytes]) -> None:
         self.process = process
@@ -137,7 +137,7 @@ def processes_of_a_copy(how: str) -> None:
 
 
 def unshare_pid_namespace() -> None:
-    """For children, as root of a new user namespace."""
+    """Put later children in a new PID namespace, as root of a new user namespace."""
     maps = {"setgroups": "deny", "uid_map": f"0 {os.geteuid()} 1", "gid_map": f"0 {os.getegid()} 1"}
     native.unshare(native.CLONE_NEWUSER | native.CLONE_NEWPID)
     for name, text in maps.items():
@@ -221,7 +221,7 @@ def number_and_process_of_a_copy(how: str) -> None:
 
 
 class AsyncOwner:
-    """Has the only references to a process of asyncio and to its transport."""
+    """Holds the only references to a process of asyncio and to its transport."""
 
     def __init__(self, process: Process) -> None:
         self.process = process

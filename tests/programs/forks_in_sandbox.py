@@ -1,4 +1,7 @@
-"""A sandbox whose kernel cannot empty a page in a forked copy. It has to be there when the core is loaded."""
+"""A program in a sandbox whose kernel cannot empty a page in forked copies.
+
+The core looks for this when it is loaded, so the package is imported after the system call is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greenlets beside calls that wait for a process. `patched` starts these functions."""
+"""Greenlets that run during calls that wait for a process. `programs/patched.py` calls these functions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OUTPUT_LATER = ("sh", "-c", "sleep 0.3; echo out")
 spawn: Callable[..., object]
 start_native_thread: Callable[[Callable[[], None], tuple[()]], int]
 ticks: Counter[int] = Counter()
-"""Of each native thread: how often its other greenlets ran."""
+"""How often the other greenlets of each native thread ran."""
 
 
 def start(spawn_greenlet: Callable[..., object], start_thread: Callable[..., int]) -> None:
-    """Run another greenlet from now on, and see that calls that block the thread are noticed."""
+    """Start another greenlet, and check that a call that blocks the thread is noticed."""
     global spawn, start_native_thread
     spawn, start_native_thread = spawn_greenlet, start_thread
     spawn(tick)

@@ -1,6 +1,6 @@
-"""Starts functions of `greenlets` in a program that gevent or eventlet have patched.
+"""Calls functions of `programs/greenlets.py` in a program that gevent or eventlet has patched.
 
-Nothing that is imported here loads what they patch, so that the patch can come first.
+This module imports nothing that they patch, so that the patch can come first.
 """
 
 from __future__ import annotations
