@@ -234,7 +234,7 @@ def test_a_cgroup_is_never_entered_in_shared_memory(cgroup: Path, tmp_path: Path
 def test_a_map_that_a_tool_writes_is_waited_for_in_other_memory() -> None:
     """The namespace's child waits for milliseconds: for newuidmap, or whatever the hook does."""
     seen: list[bool] = []
-    with Namespace(_core.create_userns(None, None, None, None, lambda pid, _pidfd: seen.append(shares_memory(pid)))):
+    with Namespace(_core.create_userns(None, None, None, lambda pid, _pidfd: seen.append(shares_memory(pid)))):
         assert seen == [False]
 
 

@@ -49,8 +49,7 @@ def refused_by_the_tool(step, triples):
         written.append(open(f"/proc/{pid}/{step}").read())
         return ended
     written = []
-    import os
-    os.close(_core.create_userns(None, None, None, None, run))
+    _core.create_userns(None, None, None, run).close()
     return not written[0]
 
 seed, maps, step = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -64,10 +63,10 @@ for number, triples in zip(range(maps), RandomMaps(rng, own, caller.uid if step 
     else:
         try:
             between = wanted.write_by_tool if wanted.by_tool else None
-            os_fd = _core.create_userns(wanted.setgroups, wanted.uid_text, wanted.gid_text, None, between)
+            userns = _core.create_userns(wanted.setgroups, wanted.uid_text, wanted.gid_text, between)
         except (MapToolError, _core.Failure) as error:
             raise AssertionError(f"{where}, {error!r}, {getattr(error, 'stderr', '')}") from None
-        __import__("os").close(os_fd)
+        userns.close()
     verdicts[f"{errno} {bool(wanted and wanted.by_tool)}"] += 1
 print(json.dumps(verdicts))
 """

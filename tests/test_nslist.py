@@ -508,12 +508,12 @@ def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.Mo
     def listns(after: int) -> list[int]:
         return sorted(number for number in namespaces if number > after)[:2]
 
-    def open_ns(number: int, nstype: int, inode: int) -> int:
+    def open_ns(number: int, nstype: int, inode: int) -> _core.OwnedFd:
         assert (nstype, inode) == (0, 0)
         namespace = namespaces[number]
         if namespace.closed:
             raise OSError(116, "Stale file handle")
-        return os.dup(namespace.fileno())
+        return _core.dup(namespace.fileno())
 
     monkeypatch.setattr(_core, "listns", listns)
     monkeypatch.setattr(_core, "open_ns", open_ns)

@@ -69,11 +69,8 @@ def _is_dumpable(caller: Caller) -> bool:
     """The files in /proc of a process that is not belong to root."""
     path = "self/environ"
     try:
-        [fd] = map(_core.open_proc, (path,), (os.O_PATH,))  # as in `list_in`
-        try:
+        with _core.open_proc(path, os.O_PATH) as fd:
             return os.fstat(fd).st_uid == caller.uid
-        finally:
-            os.close(fd)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{path}") from None
 

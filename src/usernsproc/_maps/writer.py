@@ -315,11 +315,8 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
     data = text.encode("ascii")
     try:
-        [fd] = map(_core.open_in, (proc_dir,), (step,), (os.O_WRONLY,))  # no signal handler can raise in between
-        try:
+        with _core.open_in(proc_dir, step, os.O_WRONLY) as fd:
             written = os.write(fd, data)
-        finally:
-            os.close(fd)
     except OSError as error:
         if error.errno == EPERM:
             _say_if_it_is_too_late(proc_dir, step)

@@ -405,11 +405,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
             raise closed_error("process")
-        proc_dir = open_proc_dir_of(self._pidfd)
-        try:
+        with open_proc_dir_of(self._pidfd) as proc_dir:
             yield proc_dir
-        finally:
-            os.close(proc_dir)
 
     def namespace(self, kind: str = "user") -> Namespace:
         """A namespace of the process, as a new object that the caller closes.
