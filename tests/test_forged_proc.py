@@ -332,7 +332,7 @@ def test_settings_below_a_read_only_proc_sys(openat2: str, script: Script) -> No
         """
         import errno, sys
         from forging import *
-        from usernsproc._procdir import read_sysctl
+        from usernsproc._proc import read_sysctl
         own_mount_namespace()
         if sys.argv[1] != "is there":
             refuse_openat2(getattr(errno, sys.argv[1]))

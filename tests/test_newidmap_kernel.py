@@ -28,7 +28,7 @@ from usernsproc._caller import Caller
 from usernsproc._errors import IdMapPermissionError
 from usernsproc._maps.writer import Maps
 from usernsproc._maps.presets import unchanged
-from usernsproc._procdir import pid_of
+from usernsproc._proc import pid_of
 from usernsproc._maps.tool import find_tool, run_tool
 from usernsproc._maps.tool_rules import TOOLS
 from test_idmap_kernel import RandomMaps

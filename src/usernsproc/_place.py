@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 
 from . import _core
-from ._procdir import descriptor_path
+from ._proc import descriptor_path
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
 

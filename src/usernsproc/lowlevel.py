@@ -10,9 +10,9 @@ import signal
 
 from . import _core
 from ._loading import before_entering
-from ._mounts.abi import STATX_MNT_ID_UNIQUE
 from ._namespaces.kind import NamespaceKind
 from ._processes.plan import Plan
+from ._uapi import STATX_MNT_ID_UNIQUE
 
 __all__ = [
     "fork_userns",

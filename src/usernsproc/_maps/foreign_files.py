@@ -8,7 +8,7 @@ from errno import EPERM
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import own_namespace_identity, proc_error
+from .._proc import own_namespace_identity, proc_error
 
 
 def refuse_foreign_files(path: str) -> None:

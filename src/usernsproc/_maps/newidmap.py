@@ -15,13 +15,13 @@ from .. import _core
 from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
 from .._evidence import child_error, is_proc_read_only
-from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._processes.patience import FOREVER, GaveUp, Patience
+from .._typing import TYPE_CHECKING
 from .idmap import IdMap
 from .tool import Ended, find_tool, run_tool
 from .tool_rules import TOOLS
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from .._core import OwnedFd
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._errors import Objection, at_step
-from .._procdir import proc_error, read_proc, read_sysctl
+from .._proc import proc_error, read_proc, read_sysctl
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from .subids import FILES, Owner, Ranges, malformed_line, other_source, ranges_of
 from .tool import find_tool

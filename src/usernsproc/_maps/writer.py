@@ -17,11 +17,11 @@ from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._causes import TOOL_CAUSES
 from .._errors import IdMapError, IdMapPermissionError, Objection, refusal, userns_error
 from .._evidence import faked_ids, step_error
-from .._procdir import proc_error, read_in
+from .._proc import proc_error, read_in
+from .._typing import TYPE_CHECKING
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any
 

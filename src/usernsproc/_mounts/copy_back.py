@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from .. import _core
 from .._errors import userns_error
 from .._place import Place
-from .abi import (
+from .._typing import TYPE_CHECKING
+from .._uapi import (
     AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_SET_GROUP,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .. import _core
 from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._place import through
-from .abi import (
+from .._uapi import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .._errors import UsernsError
-from .abi import MS_PRIVATE, MS_UNBINDABLE
+from .._typing import TYPE_CHECKING
+from .._uapi import MS_PRIVATE, MS_UNBINDABLE
 from .attributes import Attributes
 from .causes import Request, refusal
 from .detached import DetachedMount

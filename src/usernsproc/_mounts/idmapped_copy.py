@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ENOSYS, EPERM
-from typing import TYPE_CHECKING
 
 from .. import _core
 from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
-from .._procdir import read_sysctl
-from .abi import (
+from .._proc import read_sysctl
+from .._typing import TYPE_CHECKING
+from .._uapi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,

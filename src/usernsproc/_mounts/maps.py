@@ -10,7 +10,7 @@ from typing import NoReturn
 from .. import _core
 from .._errors import userns_error
 from .._maps.idmap import IdMap
-from .abi import (
+from .._uapi import (
     AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from .._errors import at_step
-from .._procdir import own_namespace_identity, proc_error
-from .abi import (
+from .._proc import own_namespace_identity, proc_error
+from .._uapi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_STATX_DONT_SYNC,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from errno import EBUSY, EINVAL
-from typing import TYPE_CHECKING
 
 from .. import _core
 from .._errors import UsernsError, userns_error
 from .._place import Place
+from .._typing import TYPE_CHECKING
 from . import whereabouts
 from .copy_back import SPARES, MadePrivate, MountCopy, must_be_private
 from .table import MountEntry, MountId, find_mount, mounts_below, read_mounts

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from .. import _core
 from .._names import name_in
-from .._procdir import list_in, open_root
-from .abi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
+from .._proc import list_in, open_root
+from .._uapi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _SHOWN = 5
 

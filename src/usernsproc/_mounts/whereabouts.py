@@ -16,7 +16,7 @@ from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOMEM
 from .. import _core
 from .._errors import UsernsError, userns_error
 from .._place import Place, through
-from .abi import MNT_DETACH
+from .._uapi import MNT_DETACH
 from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
 
 _SHOWN = 5

@@ -8,10 +8,10 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._procdir import list_in, open_root, own_namespace_identity
+from .._proc import list_in, open_root, own_namespace_identity
+from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn

@@ -10,15 +10,15 @@ from .. import _core
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._procdir import opened_pidfd
+from .._proc import opened_pidfd
+from .._typing import TYPE_CHECKING
 from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, TypeIs
 
     from .._caller import Caller
-    from .._procdir import HasFileno
+    from .._proc import HasFileno
 
 JoinLike: TypeAlias = "Namespace | str | bytes | os.PathLike[str] | HasFileno | int"
 """A `Namespace`, the path of a namespace file, or a process (an object with a pidfd, a

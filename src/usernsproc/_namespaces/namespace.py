@@ -15,13 +15,13 @@ from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._evidence import failed
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps
-from .._procdir import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._proc import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
 from .owner import checked_owner
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .._core import OwnedFd
-    from .._procdir import ProcessLike
+    from .._proc import ProcessLike
     from .enter import Entered
     from .listing import NamespaceList
 

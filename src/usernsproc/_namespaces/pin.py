@@ -9,9 +9,9 @@ from errno import EEXIST, EINVAL, ELOOP
 from .. import _core
 from .._errors import at_step, userns_error
 from .._place import Place, through
-from .._procdir import own_namespace_identity
+from .._proc import own_namespace_identity
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from .._core import OwnedFd
     from .._place import Path

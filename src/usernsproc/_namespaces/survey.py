@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
-from typing import TYPE_CHECKING
 
 from .. import _core
-from .._procdir import list_in, open_root, proc_error, read_in
+from .._proc import list_in, open_root, proc_error, read_in
+from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 from .pin import nsfs_device
 

@@ -11,8 +11,8 @@ from operator import index
 
 from .. import _core
 from .._errors import at_step, userns_error
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 

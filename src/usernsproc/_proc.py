@@ -17,8 +17,8 @@ from errno import EBADF, ENOENT, ESRCH, EXDEV
 from . import _core
 from ._errors import UsernsError, userns_error
 from ._maps.idmap import IdMap
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Protocol
 
