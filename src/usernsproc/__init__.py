@@ -16,7 +16,7 @@ from subprocess import (
     TimeoutExpired,
 )
 
-from ._typing import TYPE_CHECKING
+TYPE_CHECKING = False  # nothing is loaded before it is asked for
 
 if TYPE_CHECKING:
     from . import lowlevel
