@@ -91,3 +91,12 @@ def forbid_making_directories() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     must(libc.syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
+
+
+def drop_capability(number: int) -> None:
+    """From the effective and permitted ones of the calling thread."""
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    must(libc.capget(header, data))
+    data[0] &= ~(1 << number)
+    data[1] &= ~(1 << number)
+    must(libc.capset(header, data))

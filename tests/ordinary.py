@@ -27,6 +27,9 @@ SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
 DROP = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all")
+"""The command by which root becomes the user."""
+WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
+"""With two supplementary groups that no namespace maps."""
 
 
 def shadow(suite: str) -> Path:

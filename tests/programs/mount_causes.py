@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -42,14 +41,6 @@ def cause(*arguments: object, quiet: bool = False, **options: object) -> tuple[s
     assert error.errno
     assert quiet or error.__notes__
     return error.step, errno.errorcode[error.errno], error.cause
-
-
-def drop_capability(number: int) -> None:
-    """From the effective ones of this process."""
-    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    native.must(native.libc.capget(header, data))
-    data[0] &= ~(1 << number)
-    native.must(native.libc.capset(header, data))
 
 
 def of_the_user_namespace() -> None:
@@ -212,7 +203,7 @@ def of_a_seccomp_profile() -> None:
 def of_rights_in_the_mount_namespace() -> None:
     _, source, target = own_file_system("tmpfs")
     with create_userns(MAP, MAP) as userns, open_idmapped(source, userns) as detached:
-        drop_capability(CAP_SYS_ADMIN)
+        native.drop_capability(CAP_SYS_ADMIN)
         assert cause(source, target, userns) == ("open_tree", "EPERM", "no-mount-rights")
         assert supports_idmap(source)[:3] == (False, "tmpfs", "no-mount-rights")
         error = failure(detached.attach, target)
