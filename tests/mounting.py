@@ -56,7 +56,7 @@ def make_file_system(kind: str, work: Path) -> Path:
 
 
 def own_file_system(kind: str) -> tuple[Path, Path, Path]:
-    """Enter a mount namespace; gives an empty directory, and in it `source` of a new file system and a mount point."""
+    """Enter a new mount namespace; gives an empty directory, `source` on a new file system and a mount point in it."""
     work = own_mount_namespace()
     source, target = make_file_system(kind, work), work / "target"
     target.mkdir()

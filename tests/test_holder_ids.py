@@ -77,7 +77,7 @@ def test_root_that_cannot_trace_all_processes_is_such_a_user() -> None:
 
 if remote.IS_SUPPORTED:
 
-    @pytest.mark.parametrize("joins", [False, True])
+    @pytest.mark.parametrize("joins", [False, True], ids=["created", "joins"])
     def test_root_inside_does_not_read_the_files_of_the_user_through_the_holder(joins: bool) -> None:
         """It makes the holder, which it can trace, open one."""
         printed = as_ordinary_user(holder_ids.root_inside_opens_a_file_of_the_user_through_the_holder, joins)

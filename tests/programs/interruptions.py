@@ -33,7 +33,7 @@ EXCEPTIONS: dict[str, type[BaseException]] = {"Interruption": Interruption, "Tim
 
 
 def silence_warnings() -> None:
-    """Of what an exception has lost and the interpreter closes."""
+    """Ignore those about objects that an exception has lost and the interpreter closes."""
     warnings.simplefilter("ignore")
 
 

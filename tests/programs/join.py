@@ -19,7 +19,6 @@ from entering import be_root, enter_own_mounts, enter_own_userns
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, check_output, run
 
-MS_BIND = 0x1000
 KINDS = ("user", "mnt", "net", "uts", "ipc", "cgroup", "pid")
 
 
@@ -32,7 +31,7 @@ def a_path_where_one_is_pinned() -> None:
             paths[kind] = f"{folder}/{kind}"
             open(paths[kind], "w").close()
             source = holder.namespace_path(kind).encode()
-            native.must(native.libc.mount(source, paths[kind].encode(), None, MS_BIND, None))
+            native.must(native.libc.mount(source, paths[kind].encode(), None, native.MS_BIND, None))
         inode = holder.namespace("net").inode
     shown = check_output(["sh", "-c", "id -u; stat -Lc %i /proc/self/ns/net"], join=paths.values(), text=True)
     assert shown == f"0\n{inode}\n", shown
@@ -209,7 +208,7 @@ def another_user_cannot_join() -> None:
 
 
 def try_to_join_each(*fds: int) -> None:
-    """Namespaces of all `KINDS`, by descriptors."""
+    """Try to join each namespace, given by descriptors in the order of `KINDS`."""
     for kind, fd in zip(KINDS, fds, strict=True):
         target, own = Namespace.open(f"/proc/self/fd/{fd}"), Namespace.current()
         for join in ([target],) if kind == "user" else ([target], [own, target]):

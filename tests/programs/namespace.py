@@ -11,8 +11,6 @@ from entering import be_root, enter_own_mounts, enter_own_userns
 
 from usernsproc import Namespace, UsernsProcess, create_userns, run
 
-MS_BIND = 0x1000
-
 
 def the_namespace_stays_usable_without_any_process() -> None:
     userns = create_userns("root", "root")
@@ -26,7 +24,7 @@ def a_bind_mounted_namespace_file_can_be_opened() -> None:
     fd, path = tempfile.mkstemp()
     os.close(fd)
     with create_userns("root", "root") as userns:
-        native.must(native.libc.mount(userns.path.encode(), path.encode(), None, MS_BIND, None))
+        native.must(native.libc.mount(userns.path.encode(), path.encode(), None, native.MS_BIND, None))
         inode = userns.inode
     with Namespace.open(path) as pinned:
         assert pinned.inode == inode

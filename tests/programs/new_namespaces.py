@@ -53,7 +53,7 @@ def leave_orphans_until(processes: int, zombies: int) -> None:
 
 
 def print_signals(*numbers: int) -> None:
-    """The names of those that arrive, until it was as many."""
+    """Print the names of the signals that arrive, as many as were given."""
     wanted = [signal.Signals(number) for number in numbers]
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     print("ready", flush=True)

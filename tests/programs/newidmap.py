@@ -27,7 +27,7 @@ VFS_CAP_REVISION_2, VFS_CAP_EFFECTIVE = 0x02000000, 1
 
 
 def report(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Print its exception in JSON; nothing is left of it."""
+    """Call it, print its exception in JSON, or null, and assert that nothing is left of it."""
     before = state()
     try:
         function(*arguments, **options)
@@ -46,7 +46,7 @@ def check_nothing() -> None:
 
 
 def let_the_tool_be_known(by_fd: bool) -> None:
-    """Whether it takes fd:N has been found out."""
+    """Make the library remember whether the tool accepts fd:N."""
     known = MagicMock()
     known.get.return_value = by_fd
     tools._takes_fd = known

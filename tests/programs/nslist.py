@@ -17,15 +17,13 @@ from mounting import own_mount_namespace
 
 from usernsproc import PIPE, Namespace, NamespaceInfo, UsernsError, UsernsProcess, create_userns
 
-CLONE_NEWTIME = 0x80
-
 
 def info_of(inode: int) -> NamespaceInfo:
     return next(info for info in Namespace.list() if info.inode == inode)
 
 
 def enter_nested(depth: int) -> None:
-    """As many user namespaces, each in the one before; wait in the last one for the end of standard input."""
+    """Enter that many user namespaces, each in the one before, and wait for the end of standard input."""
     for _ in range(depth):
         enter_own_userns()
     print("ready", flush=True)
@@ -142,7 +140,7 @@ def a_thread_in_another_namespace_counts_for_its_process() -> None:
 
 def one_that_waits_for_children_is_found() -> None:
     enter_own_userns()
-    native.unshare(CLONE_NEWTIME)
+    native.unshare(native.CLONE_NEWTIME)
     inode = os.stat("/proc/self/ns/time_for_children").st_ino
     info = next(info for info in Namespace.list("time") if info.inode == inode)
     assert info.pids == ()
@@ -203,7 +201,7 @@ def without_proc_it_says_so(folder: str) -> None:
 
 
 def pin_and_send_mounts(channel: socket.socket) -> None:
-    """Pin a user namespace in a mount namespace of its own; send the one's inode, and the other."""
+    """Pin a user namespace in a new mount namespace; send its inode, and a descriptor of the mount namespace."""
     mine = own_mount_namespace()
     with create_userns("root", "root") as userns, Namespace.current("mnt") as mounts:
         userns.pin(mine / "pin")
@@ -233,7 +231,7 @@ def the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
 
 
 def send_a_socket_of_a_new_network(fd: int) -> None:
-    """Through the socket *fd*."""
+    """Send it through the socket *fd*; nothing else refers to the network namespace."""
     enter_own_userns()
     native.unshare(native.CLONE_NEWNET)
     with socket.socket(fileno=fd) as channel, socket.socket() as held:
