@@ -11,9 +11,10 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import alone
 from alone import A_HANG
 
 UID = 1000
@@ -26,6 +27,9 @@ SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
 DROP = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all")
+"""The command by which root becomes the user."""
+WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
+"""With two supplementary groups that no namespace maps."""
 
 
 def shadow(suite: str) -> Path:
@@ -44,8 +48,8 @@ def in_private_mounts(*command: str) -> list[str]:
 
 
 def as_ordinary_user(
-    source: str,
-    *args: str,
+    function: Callable[..., object] | str,
+    *arguments: object,
     subuid: str | None = None,
     subgid: str | None = None,
     before: str = "",
@@ -53,15 +57,20 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """What the Python program printed.
+    """Call *function* in a new interpreter, as that user; gives what it printed.
 
     Args:
+        function: as of `alone.run_alone`, or the source text of a program.
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
-    python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    if isinstance(function, str):
+        source = textwrap.dedent(function)
+        python = [sys.executable, "-X", "faulthandler", "-c", source, *map(str, arguments)]
+    else:
+        python = alone.command(function, *arguments)
+    environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:
         environment |= {name: text for name, text in (("SUBUID", subuid), ("SUBGID", subgid)) if text is not None}
