@@ -1,4 +1,4 @@
-"""For test programs that are to be root in namespaces of their own, whoever runs them."""
+"""Namespaces of a test program's own, in which it is root, whichever user runs it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from usernsproc import create_userns
 
 
 def enter_own_userns() -> None:
-    """As its root. Root itself has no rights over the machine after that."""
+    """Create a user namespace and enter it as its root. The capabilities outside of it are lost."""
     with create_userns("root", "root") as userns:
         userns.enter()
 
 
 def be_root() -> None:
-    """In a user namespace of its own, unless root runs the program."""
+    """Become root in a new user namespace, unless the caller is root."""
     if os.geteuid():
         enter_own_userns()
 
 
 def enter_own_mounts(propagation: int = native.MS_PRIVATE) -> None:
-    """Be root, in a mount namespace whose mounts all have that propagation."""
+    """Become root, and enter a new mount namespace in which all mounts have that propagation."""
     be_root()
     native.unshare(native.CLONE_NEWNS)
     native.must(native.libc.mount(b"none", b"/", None, native.MS_REC | propagation, None))

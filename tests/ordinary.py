@@ -1,4 +1,4 @@
-"""Runs a function in a process of its own as an ordinary user who has subordinate ids.
+"""Runs a program as an ordinary user who has subordinate ids.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -27,6 +27,9 @@ SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
 DROP = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all")
+"""The command by which root becomes the user."""
+WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
+"""With two supplementary groups that no namespace maps."""
 
 
 def shadow(suite: str) -> Path:
@@ -54,20 +57,20 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """What the function printed.
+    """Call *function* in a new interpreter, as that user; gives what it printed.
 
     Args:
-        function: one of a module in `programs/`, or the source of a Python program.
-        arguments: what JSON can express.
+        function: as of `alone.run_alone`, or the source text of a program.
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
     if isinstance(function, str):
-        python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(function), *map(str, arguments)]
+        source = textwrap.dedent(function)
+        python = [sys.executable, "-X", "faulthandler", "-c", source, *map(str, arguments)]
     else:
         python = alone.command(function, *arguments)
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:
         environment |= {name: text for name, text in (("SUBUID", subuid), ("SUBGID", subgid)) if text is not None}

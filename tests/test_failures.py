@@ -203,6 +203,12 @@ def test_no_call_waits_for_a_child_that_it_could_not_kill(name: str) -> None:
     run_alone(failures.without_pidfd_send_signal, name, timeout=ENDS_WITHIN)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_program_may_close_the_image_that_stays_open(replaced: bool) -> None:
+    """Then each command has one of its own, and another file of that number is not touched."""
+    run_alone(failures.lose_the_shared_image, replaced)
+
+
 @pytest.mark.root
 def test_where_memory_is_not_executable() -> None:
     """vm.memfd_noexec=2 (Linux 6.3), which is set for one pid namespace: an unlinked file serves, with a warning;

@@ -206,7 +206,7 @@ def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, by
     try:
         shown = _core.read_maps(userns).split(b"\0") if len(text) % 8 == 0 else [b"", b""]
     finally:
-        os.close(userns)
+        userns.close()
     return 0, shown[step == "gid_map"]
 
 
@@ -377,7 +377,7 @@ def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, r
     try:
         shown = _core.read_maps(userns).split(b"\0")
     finally:
-        os.close(userns)
+        userns.close()
     assert [str(IdMap.from_kernel(text)) for text in shown[:2]] == [read, read]
     with pytest.raises(IdMapError, match=written):
         IdMap.parse(written)
@@ -401,7 +401,7 @@ def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
     try:
         shown = _core.read_maps(userns).split(b"\0")[0]
     finally:
-        os.close(userns)
+        userns.close()
     assert sorted(tuple(r) for r in IdMap.from_kernel(shown)) == sorted(triples)
 
 

@@ -99,7 +99,7 @@ def test_an_unmount_reaches_its_own_mount(recursive: bool, lazy: bool, mounting:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("where", ["_core.mount_id", "_core.open_tree", "_core.mount_setattr", "os.open"])
+@pytest.mark.parametrize("where", ["_core.mount_id", "_core.open_tree", "_core.mount_setattr", "_core.open"])
 def test_at_any_call_of_an_unmount_either_it_is_complete_or_nothing_has_changed(where: str, mounting: Script) -> None:
     """A tree that has to be made private and copied: every step leads to the right mounts, or to an error."""
     mounting(

@@ -16,7 +16,8 @@ from subprocess import (
     TimeoutExpired,
 )
 
-TYPE_CHECKING = False  # typing's own would take longer to load than all of this file
+TYPE_CHECKING = False  # nothing is loaded before it is asked for
+
 if TYPE_CHECKING:
     from . import lowlevel
     from ._diagnosis.diagnosis import Ability, Diagnosis, diagnose

@@ -48,7 +48,7 @@ class Caller:
         try:
             answer = _core.caller()
         except OSError as error:
-            from ._procdir import proc_error
+            from ._proc import proc_error
 
             raise proc_error("open_proc", error, "/proc/self") from None
         return _caller(*answer, os.getuid(), os.getgid())

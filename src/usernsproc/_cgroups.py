@@ -11,6 +11,8 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
+from . import _core
+
 MOST_TASKS = 4
 """How many processes and threads one call needs at the same time. They are gone when a limit is looked at."""
 
@@ -69,11 +71,8 @@ def own_cgroup(controller: str) -> Generator[int | None]:
         yield None
         return
     device, path = place
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _core.open(path, os.O_PATH | os.O_DIRECTORY) as fd:
         yield fd if os.fstat(fd).st_dev == device else None
-    finally:
-        os.close(fd)
 
 
 def _own_place(controller: str) -> tuple[int, str] | None:
@@ -124,10 +123,10 @@ def _counters(cgroup: int, path: str) -> dict[str, int]:
 def _read(cgroup: int, path: str) -> str | None:
     """`None`: there is no such file, since the controller is not enabled or this is the root."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=cgroup)
+        owned = _core.open(path, os.O_RDONLY | os.O_NONBLOCK, 0, cgroup)
     except FileNotFoundError:
         return None
-    with open(fd, encoding="utf-8", errors="replace") as file:
+    with owned as fd, open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
         return file.read().strip()
 
 

@@ -24,8 +24,8 @@ from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDI
 
 from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
 from ._names import printable
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any
 

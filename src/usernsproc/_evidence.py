@@ -15,8 +15,8 @@ from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
 from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 

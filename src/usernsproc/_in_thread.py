@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING
 
 from ._processes.patience import Patience
 from ._processes.process import UsernsProcess
+from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias

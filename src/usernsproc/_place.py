@@ -10,22 +10,21 @@ compared before something is done to it.
 from __future__ import annotations
 
 import os
-from functools import partial
 
 from . import _core
-from ._procdir import descriptor_path
+from ._proc import descriptor_path
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, TypeAlias
 
+    from ._core import OwnedFd
+
     Path: TypeAlias = "str | bytes | os.PathLike[str]"
 
 UMOUNT_NOFOLLOW = 8
-
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def through(fd: int, name: bytes = b"") -> bytes:
@@ -37,46 +36,39 @@ def through(fd: int, name: bytes = b"") -> bytes:
 class Place:
     """The place that *path* leads to now. Leaving a `with` block closes the directory."""
 
-    _directory = -1
-
     def __init__(self, path: Path) -> None:
         self.path = os.fspath(path)
         """As it was given, for messages."""
         folder, self.name = os.path.split(os.fsencode(path))
         if self.name in (b"", b".", b".."):  # such as "/": not a name, so it cannot be renamed
             folder, self.name = os.fsencode(path), b"."
-        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-        [self._directory] = map(os.open, (folder or b".",), (_DIRECTORY,))
+        self._directory = _core.open(folder or b".", os.O_PATH | os.O_DIRECTORY)
 
     @property
     def directory(self) -> int:
         """The descriptor, borrowed."""
-        return self._directory
+        return self._directory.fileno()
 
-    def open(self, flags: int, mode: int = 0) -> int:
+    def open(self, flags: int, mode: int = 0) -> OwnedFd:
         """A descriptor of what has the name. A symbolic link is not followed."""
-        opening = partial(os.open, mode=mode, dir_fd=self._directory)
-        [fd] = map(opening, (self.name,), (flags | os.O_NOFOLLOW | os.O_CLOEXEC,))  # as above
-        return fd
+        return _core.open(self.name, flags | os.O_NOFOLLOW, mode, self.directory)
 
     def status(self) -> os.stat_result:
-        return os.stat(self.name, dir_fd=self._directory, follow_symlinks=False)
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def remove(self) -> None:
-        os.unlink(self.name, dir_fd=self._directory)
+        os.unlink(self.name, dir_fd=self.directory)
 
     def unmount(self) -> None:
         """Unmount what is mounted on the name, if it is not in use."""
-        _core.umount2(through(self._directory, self.name), UMOUNT_NOFOLLOW)
+        _core.umount2(through(self.directory, self.name), UMOUNT_NOFOLLOW)
 
     def close(self) -> None:
-        if self._directory >= 0:
-            fd, self._directory = self._directory, -1
-            os.close(fd)
+        self._directory.close()
 
     @property
     def closed(self) -> bool:
-        return self._directory < 0
+        return self._directory.closed
 
     def __enter__(self) -> Self:
         return self
@@ -85,5 +77,3 @@ class Place:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    __del__ = close  # of one that a signal handler's exception has lost

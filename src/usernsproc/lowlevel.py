@@ -10,9 +10,9 @@ import signal
 
 from . import _core
 from ._loading import before_entering
-from ._mounts.abi import STATX_MNT_ID_UNIQUE
 from ._namespaces.kind import NamespaceKind
 from ._processes.plan import Plan
+from ._uapi import STATX_MNT_ID_UNIQUE
 
 __all__ = [
     "fork_userns",
@@ -67,7 +67,7 @@ def setns(fd: int, nstype: int = 0) -> None:
 
 def open_tree(dirfd: int, path: str | bytes | os.PathLike[str], flags: int) -> int:
     """`open_tree(2)`, Linux 5.2: a descriptor of a mount, or with `OPEN_TREE_CLONE` of a detached copy."""
-    return _core.open_tree(dirfd, os.fsencode(path), flags)
+    return _core.open_tree(dirfd, os.fsencode(path), flags).take()
 
 
 def mount_setattr(
@@ -96,7 +96,7 @@ def open_tree_attr(
 ) -> int:
     """`open_tree_attr(2)`, Linux 6.15: `open_tree` and `mount_setattr` in one, which can also replace
     the maps of an idmapped mount in the copy."""
-    return _core.open_tree_attr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
+    return _core.open_tree_attr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd).take()
 
 
 def move_mount(

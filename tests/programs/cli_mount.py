@@ -7,18 +7,9 @@ import subprocess
 from pathlib import Path
 
 from commands import USERNSPROC
-from mounting import MAP, make_file_system, mounts_below, own_mount_namespace, owners, run
+from mounting import MAP, mounts_below, own_file_system, owners, run
 
 from usernsproc import UsernsProcess
-
-
-class Scene:
-    """A file system to mount, and a place for it."""
-
-    def __init__(self) -> None:
-        self.work = own_mount_namespace()
-        self.source, self.target = make_file_system("tmpfs", self.work), self.work / "target"
-        self.target.mkdir()
 
 
 def call(*arguments: str | Path) -> tuple[int, str]:
@@ -39,8 +30,7 @@ def refused(*arguments: str | Path) -> str:
 
 
 def mount_and_umount() -> None:
-    scene = Scene()
-    source, target = scene.source, scene.target
+    _, source, target = own_file_system("tmpfs")
     assert call("mount", "--map", MAP, source, target) == (0, "")
     assert owners(target / "of-1000") == (101000, 101000)
     assert call("umount", target) == (0, "")
@@ -51,16 +41,15 @@ def mount_and_umount() -> None:
 
 
 def the_maps_of_a_namespace() -> None:
-    scene = Scene()
+    _, source, target = own_file_system("tmpfs")
     with UsernsProcess(uid_map=MAP, gid_map=MAP) as holder:
-        assert call("mount", "--userns", holder.namespace_path(), scene.source, scene.target) == (0, "")
-    assert owners(scene.target / "of-0") == (100000, 100000)
-    assert call("umount", scene.target) == (0, "")
+        assert call("mount", "--userns", holder.namespace_path(), source, target) == (0, "")
+    assert owners(target / "of-0") == (100000, 100000)
+    assert call("umount", target) == (0, "")
 
 
 def options() -> None:
-    scene = Scene()
-    source, target = scene.source, scene.target
+    _, source, target = own_file_system("tmpfs")
     (source / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
     attributes = ("--read-only", "--nosuid", "--nodev", "--noexec", "--propagation", "slave")
@@ -80,8 +69,7 @@ def options() -> None:
 
 
 def in_use() -> None:
-    scene = Scene()
-    source, target = scene.source, scene.target
+    _, source, target = own_file_system("tmpfs")
     call("mount", "--map", MAP, source, target)
     with open(target / "of-0"):
         words = refused("umount", target)
@@ -92,8 +80,7 @@ def in_use() -> None:
 
 
 def umount_of_what_is_not_mounted() -> None:
-    scene = Scene()
-    work, target = scene.work, scene.target
+    work, _, target = own_file_system("tmpfs")
     (target / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", target / "sub")
     (work / "link").symlink_to(target / "sub")
@@ -111,9 +98,9 @@ def umount_of_what_is_not_mounted() -> None:
 
 
 def what_cannot_be_mounted() -> None:
-    scene = Scene()
-    target, nothing = scene.target, scene.work / "nothing"
+    work, source, target = own_file_system("tmpfs")
+    nothing = work / "nothing"
     assert "cannot be idmapped" in refused("mount", "--map", MAP, "/proc", target)
     assert "the sysfs at /sys" in refused("mount", "--map", MAP, "/sys", target)
-    words = refused("mount", "--map", MAP, scene.source, nothing)
+    words = refused("mount", "--map", MAP, source, nothing)
     assert f"No such file or directory: '{nothing}'" in words

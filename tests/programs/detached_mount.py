@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any, Self
 
 import native
 from leaks import state
-from mounting import MAP, failure, make_file_system, mounts_below, own_mount_namespace, owners, run, tells
+from mounting import MAP, failure, mounts_below, own_file_system, owners, run, tells
 
 from usernsproc import DetachedMount, UsernsError, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
 from usernsproc._mounts.maps import _ask_of_copy
@@ -19,19 +20,10 @@ OPEN_TREE_CLONE = 1
 NR_OPEN_TREE, NR_STATMOUNT = 428, 457
 
 
-class Scene:
-    """A file system to mount, and a place for it."""
-
-    def __init__(self) -> None:
-        self.work = own_mount_namespace()
-        self.source, self.target = make_file_system("ext4", self.work), self.work / "target"
-        self.target.mkdir()
-
-
 def seen_by_its_descriptor_alone() -> None:
-    scene = Scene()
+    _, source, _ = own_file_system("ext4")
     before = state()
-    with open_idmapped(scene.source, (MAP, MAP), read_only=True) as detached:
+    with open_idmapped(source, (MAP, MAP), read_only=True) as detached:
         assert state()["mounts"] == before["mounts"]
         status = os.stat("of-1000", dir_fd=detached.fileno())
         assert (status.st_uid, status.st_gid) == (101000, 101000)
@@ -49,10 +41,9 @@ def seen_by_its_descriptor_alone() -> None:
 
 
 def attached_once() -> None:
-    scene = Scene()
-    target = scene.target
-    detached = open_idmapped(scene.source, (MAP, MAP))
-    for nowhere in (scene.work / "nothing", scene.work / "image-ext4"):
+    work, source, target = own_file_system("ext4")
+    detached = open_idmapped(source, (MAP, MAP))
+    for nowhere in (work / "nothing", work / "image-ext4"):
         assert failure(detached.attach, nowhere).step == "move_mount"
     with detached.attach(target) as mount:
         assert detached.closed
@@ -69,8 +60,7 @@ def attached_once() -> None:
 
 
 def attached_by_another_process() -> None:
-    scene = Scene()
-    source, target = scene.source, scene.target
+    _, source, target = own_file_system("ext4")
     ours, theirs = socket.socketpair()
     (source / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
@@ -82,7 +72,7 @@ def attached_by_another_process() -> None:
             os.setgid(0)
             os.setuid(0)
             _, [fd], _, _ = socket.recv_fds(theirs, 1, 1)
-            attach_inside(scene, fd)
+            attach_inside(target, fd)
             os._exit(0)
         with open_idmapped(source, userns, recursive=True) as detached:
             socket.send_fds(ours, [b"."], [detached.fileno()])
@@ -91,8 +81,7 @@ def attached_by_another_process() -> None:
     assert mounts_below(target) == []
 
 
-def attach_inside(scene: Scene, fd: int) -> None:
-    target = scene.target
+def attach_inside(target: Path, fd: int) -> None:
     with DetachedMount(fd, propagation="private") as detached, detached.attach(target) as mount:
         assert detached.closed
         assert owners(target / "of-0") == (0, 0)
@@ -106,26 +95,26 @@ def attach_inside(scene: Scene, fd: int) -> None:
 
 
 def what_is_mounted_is_not_moved() -> None:
-    scene = Scene()
-    disk = scene.source.parent
-    (scene.work / "elsewhere").mkdir()
+    work, source, target = own_file_system("ext4")
+    disk = source.parent
+    (work / "elsewhere").mkdir()
     with DetachedMount(lowlevel.open_tree(AT_FDCWD, disk, os.O_CLOEXEC)) as not_detached:
-        error = failure(not_detached.attach, scene.target)
+        error = failure(not_detached.attach, target)
         assert (error.step, error.errno, error.cause) == ("move_mount", errno.EINVAL, "attached")
         native.refuse_system_call(NR_STATMOUNT, errno.ENOSYS)  # which older kernels lack
-        assert failure(not_detached.attach, scene.target).cause == "attached"
+        assert failure(not_detached.attach, target).cause == "attached"
     with open_idmapped(disk, (MAP, MAP)) as detached:
         inner = os.open("source", os.O_PATH | os.O_CLOEXEC, dir_fd=detached.fileno())
         with DetachedMount(inner) as part:
-            error = failure(part.attach, scene.target)
+            error = failure(part.attach, target)
             assert (error.step, error.errno) == ("move_mount", errno.EINVAL)
 
 
 def maps_of_a_shared_mount() -> None:
-    scene = Scene()
-    native.must(native.libc.mount(None, bytes(scene.source.parent), None, native.MS_SHARED, None))
+    _, source, _ = own_file_system("ext4")
+    native.must(native.libc.mount(None, bytes(source.parent), None, native.MS_SHARED, None))
     before = state()["mounts"]
-    with open_idmapped(scene.source, (MAP, MAP), propagation="shared") as detached:
+    with open_idmapped(source, (MAP, MAP), propagation="shared") as detached:
         try:
             _ask_of_copy(detached.fileno())
         except UsernsError as error:
@@ -135,8 +124,8 @@ def maps_of_a_shared_mount() -> None:
 
 
 def maps_or_an_error() -> None:
-    scene = Scene()
-    with open_idmapped(scene.source, (MAP, "5:6:7")) as detached:
+    _, source, target = own_file_system("ext4")
+    with open_idmapped(source, (MAP, "5:6:7")) as detached:
         try:
             assert (str(detached.uid_map), str(detached.gid_map)) == (MAP, "5:6:7")
         except UsernsError as error:
@@ -145,13 +134,12 @@ def maps_or_an_error() -> None:
             assert native.KERNEL < (7, 0)
         else:
             assert native.KERNEL >= (7, 0)
-        with detached.attach(scene.target) as mount:
+        with detached.attach(target) as mount:
             assert tells(mount, MAP, "5:6:7")
 
 
 def maps_with_submounts_and_without() -> None:
-    scene = Scene()
-    source = scene.source
+    _, source, _ = own_file_system("ext4")
     (source / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
     for recursive in (True, False):
@@ -196,12 +184,11 @@ class Interrupted:
 
 
 def interrupts(recursive: bool) -> None:
-    scene = Scene()
-    source, target = scene.source, scene.target
+    work, source, target = own_file_system("ext4")
     for directory in (source / "a", source / "a" / "b"):
         directory.mkdir()
         run("mount", "-t", "tmpfs", "tmpfs", directory)
-    run("mount", "--make-shared", scene.work)  # so that all steps are taken
+    run("mount", "--make-shared", work)  # so that all steps are taken
     with create_userns(MAP, MAP) as userns:
         before, points = state(), 0
         for name in ("open_tree", "mount_setattr", "move_mount", "umount2"):

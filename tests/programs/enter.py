@@ -512,7 +512,7 @@ def interrupted_while_entering() -> None:
     become_root_with_namespaces()
     before, setns = link("net"), _core.setns
 
-    def interrupted(fd: int, nstype: int, /) -> int:
+    def interrupted(fd: int | _core.OwnedFd, nstype: int, /) -> int:
         setns(fd, nstype)
         _core.setns = setns
         raise KeyboardInterrupt

@@ -270,6 +270,7 @@ def without_executable_memory() -> None:
     for kind in KINDS.values():
         kind.learn()
     of_images = {name: kind for name, kind in KINDS.items() if name in ("holder", "command with ids", OTHER_IDS)}
+    os.close(shared_image())  # from before that setting
     Path("/proc/sys/vm/memfd_noexec").write_text("2")
     for kind in of_images.values():
         with nothing_left(), pytest.warns(RuntimeWarning, match="memfd_noexec"):
@@ -283,3 +284,21 @@ def without_executable_memory() -> None:
     for name, kind in of_images.items():
         with nothing_left():
             assert_is(name, failure(kind), errno.EACCES, "memfd_create", "memfd-noexec", builtin=PermissionError)
+
+
+def shared_image() -> int:
+    """Return the descriptor of the launcher's image, which is open as long as the program runs."""
+    [fd] = (int(fd) for fd, name in descriptors().items() if name.startswith("/memfd:usernsproc "))
+    return fd
+
+
+def lose_the_shared_image(replaced: bool) -> None:
+    fd = shared_image()
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    if replaced:
+        assert os.open("/dev/null", os.O_RDONLY) == fd
+    with nothing_left():
+        command = UsernsProcess(["/bin/true"], uid_map="root", gid_map="root", user=0)
+        assert command.wait() == 0
+        del command

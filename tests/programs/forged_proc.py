@@ -29,7 +29,7 @@ from recycle import Stranger
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns
 from usernsproc._mounts.table import read_mounts
-from usernsproc._procdir import read_sysctl
+from usernsproc._proc import read_sysctl
 
 UNPRIVILEGED = 1000
 EVERY_ID = "0 0 4294967295"

@@ -10,7 +10,7 @@ from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace, own_setgroups
-from .._procdir import opened_proc_dir, read_id_map
+from .._proc import opened_proc_dir, read_id_map
 from .drawing import drawn
 from .output import columns, write_out
 

@@ -20,6 +20,7 @@ struct child {
 
 	/* One of the tiny programs, to execute in place of the command, or -1. */
 	int image;
+	int image_is_shared; /* it stays open */
 	char *const *image_argv, *const *image_envp;
 	char **launcher_argv;
 	struct launcher_parameters *block; /* what a launcher is sent */

@@ -250,9 +250,9 @@ int may_inspect_all(void);
  * *on_disk: memfds may not be executed here, and it is an unlinked file. */
 int make_image(enum program program, const void *parameters, size_t size, size_t data_size, int *on_disk,
 	       struct failure *failure);
-/* The launcher's: the one that is kept (kept.h) if it fits, else one of the call's own. */
-int launcher_image(size_t data_size, int *on_disk, struct failure *failure);
-int make_shared_image(void); /* or -1 */
+/* The launcher's: one that all share, and that stays open, or one of the call's own. */
+void open_shared_image(void);
+int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failure *failure);
 /* What a launcher is sent, at the addresses that it has there; free() it. */
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure);
 

@@ -32,6 +32,16 @@ int above_stdio(int fd)
 	return above;
 }
 
+int open_self(struct failure *failure)
+{
+	long self = RAW2(pidfd_open, getpid(), 0);
+
+	if (self < 0)
+		return fail(failure, STEP_pidfd_open, (int)-self);
+	self = above_stdio((int)self);
+	return self < 0 ? fail(failure, STEP_prepare, errno) : (int)self;
+}
+
 static int move_above_stdio(int ends[2], struct failure *failure)
 {
 	for (int i = 0; i < 2; i++) {

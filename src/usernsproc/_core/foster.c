@@ -19,7 +19,6 @@
 
 #include "foster.h"
 #include "inline.h"
-#include "kept.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -181,7 +180,7 @@ struct foster *start_foster(const struct patience *patience, struct failure *fai
 	foster->child->death.parent = (int32_t)getpid();
 	foster->child->death.parent_pidfd = parent_pidfd;
 	is_running = run_foster(foster, patience, failure);
-	close_unless_kept(parent_pidfd);
+	close(parent_pidfd);
 	return is_running ? foster : NULL;
 }
 

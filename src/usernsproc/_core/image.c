@@ -11,6 +11,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,6 @@
 
 #include "descriptors.h"
 #include "inline.h"
-#include "kept.h"
 #include "programs.h"
 #include "proven_proc.h"
 
@@ -271,32 +271,68 @@ int make_image(enum program program, const void *parameters, size_t parameters_s
 
 /* ---- the launcher's, which is the same for all ---- */
 
+/* Made once, when the module is loaded. The file does not change, so a forked copy of the program may use it too. */
+static struct {
+	int fd; /* -1: there is none, and each launcher gets one of its own */
+	dev_t device;
+	ino_t inode;
+} shared = {.fd = -1};
+
 /* Enough for most of what a launcher is sent. */
 #define SHARED_DATA_SIZE 0x10000ul
 
-int make_shared_image(void)
+static void make_shared_image(void)
 {
 	struct image image;
+	struct stat status;
+	int fd = -1;
 
-	if (exceeds_file_size_limit(set_parts(&image, PROGRAM_LAUNCHER, NULL, 0, SHARED_DATA_SIZE)))
-		return -1;
-	return sealed_memfd(&image);
+	if (!exceeds_file_size_limit(set_parts(&image, PROGRAM_LAUNCHER, NULL, 0, SHARED_DATA_SIZE)))
+		fd = sealed_memfd(&image);
+	if (fd < 0)
+		return;
+	if (fstat(fd, &status) < 0) {
+		close(fd);
+		return;
+	}
+	shared.device = status.st_dev;
+	shared.inode = status.st_ino;
+	shared.fd = fd;
 }
 
-/* Whether others may read it depends on the caller's rights, which change. */
-static int shared_image(size_t data_size)
+void open_shared_image(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, make_shared_image);
+}
+
+/* Programs close descriptors that they do not know. */
+static int is_there(struct stat *status)
+{
+	return shared.fd >= 0 && fstat(shared.fd, status) == 0 && status->st_dev == shared.device &&
+	       status->st_ino == shared.inode;
+}
+
+/* Programs change their ids, rights and user namespace. Who may read the file, and in which user namespace its owner
+ * has an id, decides who may look at a process that executes it. */
+static int is_own(const struct stat *status)
+{
+	return status->st_uid == geteuid() && status->st_gid == getegid() && (status->st_mode & 0777) == image_mode();
+}
+
+static int fits(size_t data_size)
 {
 	struct stat status;
-	int fd = data_size > SHARED_DATA_SIZE ? -1 : kept_image(&status);
 
-	return fd >= 0 && (status.st_mode & 0777) == image_mode() ? fd : -1;
+	return data_size <= SHARED_DATA_SIZE && is_there(&status) && is_own(&status) &&
+	       !exceeds_file_size_limit((size_t)status.st_size);
 }
 
-int launcher_image(size_t data_size, int *on_disk, struct failure *failure)
+int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failure *failure)
 {
-	int fd = shared_image(data_size);
-
-	return fd < 0 ? make_image(PROGRAM_LAUNCHER, NULL, 0, data_size, on_disk, failure) : fd;
+	*is_shared = fits(data_size);
+	return *is_shared ? shared.fd : make_image(PROGRAM_LAUNCHER, NULL, 0, data_size, on_disk, failure);
 }
 
 /* The launcher's parameters, and behind them all that they point to. Pointers

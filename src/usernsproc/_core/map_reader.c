@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "foster.h"
-#include "kept.h"
 #include "proven_proc.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
@@ -146,7 +145,7 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 		end_foster(foster);
 	}
 	close_if_open(child->proc);
-	close_unless_kept(child->death.parent_pidfd);
+	close_if_open(child->death.parent_pidfd);
 	free_child(child);
 	return length;
 }

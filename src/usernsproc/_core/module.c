@@ -5,17 +5,10 @@
  */
 #include "module.h"
 
-#include "kept.h"
-
 #include <errno.h>
 
 #include <linux/nsfs.h>
 #include <unistd.h>
-
-struct module_state {
-	PyObject *failure, *gave_up;
-	PyObject *names_of_fields; /* of a Plan */
-};
 
 #define STEP_NAME(name) #name,
 static const char *const step_names[] = {STEPS(STEP_NAME)};
@@ -128,11 +121,10 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, into=None, between=None, owner=-1) -> fd\n\n"
-				"A user namespace with these maps (None: unwritten). The descriptor is\n"
-				"kept as into._fd as well. between(pid, pidfd) is called while a child\n"
-				"in it waits, and may write the maps that are left. owner: another id\n"
-				"than the own one.");
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, between=None, owner=-1) -> OwnedFd\n\n"
+				"A user namespace with these maps (None: unwritten). between(pid, pidfd) is\n"
+				"called while a child in it waits, and may write the maps that are left.\n"
+				"owner: another id than that of the caller.");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
@@ -141,12 +133,11 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;
-	PyObject *into = Py_None;
 	long long owner = -1;
 	int userns;
 
-	if (!PyArg_ParseTuple(arguments, "zzz|OOL:create_userns", &maps.setgroups, &maps.uid_map,
-			      &maps.gid_map, &into, &call.between, &owner))
+	if (!PyArg_ParseTuple(arguments, "zzz|OL:create_userns", &maps.setgroups, &maps.uid_map, &maps.gid_map,
+			      &call.between, &owner))
 		return NULL;
 	call.thread = PyEval_SaveThread();
 	if (owner < 0 && call.between == Py_None)
@@ -157,11 +148,7 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	if (into != Py_None && keep(into, "_fd", userns) < 0) {
-		close(userns);
-		return NULL;
-	}
-	return PyLong_FromLong(userns);
+	return own_fd(module, userns);
 }
 
 PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"
@@ -272,7 +259,7 @@ static int module_exec(PyObject *module)
 		PyErr_NoMemory();
 		return -1;
 	}
-	open_kept_descriptors();
+	open_shared_image();
 	state->failure = PyErr_NewExceptionWithDoc("usernsproc._core.Failure", "(step, errno, returncode)", NULL, NULL);
 	if (!state->failure || PyModule_AddObjectRef(module, "Failure", state->failure) < 0)
 		return -1;
@@ -282,7 +269,7 @@ static int module_exec(PyObject *module)
 	state->names_of_fields = names_of_fields();
 	if (!state->names_of_fields)
 		return -1;
-	if (add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
+	if (add_owned_fd(module) < 0 || add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
 }
@@ -293,6 +280,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 
 	Py_VISIT(state->failure);
 	Py_VISIT(state->gave_up);
+	Py_VISIT(state->owned_fd);
 	Py_VISIT(state->names_of_fields);
 	return 0;
 }
@@ -303,6 +291,7 @@ static int module_clear(PyObject *module)
 
 	Py_CLEAR(state->failure);
 	Py_CLEAR(state->gave_up);
+	Py_CLEAR(state->owned_fd);
 	Py_CLEAR(state->names_of_fields);
 	return 0;
 }

@@ -7,6 +7,17 @@
 
 #include "core.h"
 
+struct module_state {
+	PyObject *failure, *gave_up; /* exceptions */
+	PyObject *owned_fd;	     /* a type */
+	PyObject *names_of_fields;   /* of a Plan */
+};
+
+/* fd.c: an object that closes the descriptor; NULL: it was closed, and an exception is set. */
+PyObject *own_fd(PyObject *module, int fd);
+PyObject *fd_or_error(PyObject *module, long fd); /* or a negative errno, which is raised */
+int add_owned_fd(PyObject *module);
+
 /* module_plan.c: from a Plan, which has to outlive it, with the names of its attributes.
  * -1: an exception is set; free_plan() in either case. */
 PyObject *names_of_fields(void);

@@ -33,7 +33,7 @@ static PyObject *core_setns(PyObject *module, PyObject *arguments)
 	return result_of(result);
 }
 
-PyDoc_STRVAR(open_tree_doc, "open_tree(dirfd, path, flags) -> fd\n\nopen_tree(2), Linux 5.2.");
+PyDoc_STRVAR(open_tree_doc, "open_tree(dirfd, path, flags) -> OwnedFd\n\nopen_tree(2), Linux 5.2.");
 
 static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
 {
@@ -42,13 +42,12 @@ static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
 	long result;
 	int dirfd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "iyI:open_tree", &dirfd, &path, &flags))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	result = syscall(__NR_open_tree, dirfd, path, flags);
 	Py_END_ALLOW_THREADS
-	return result_of(result);
+	return fd_or_error(module, result < 0 ? -errno : result);
 }
 
 /* struct open_how of Linux 5.6, its first size */
@@ -56,7 +55,7 @@ struct open_how_v0 {
 	uint64_t flags, mode, resolve;
 };
 
-PyDoc_STRVAR(openat2_doc, "openat2(dirfd, path, flags, resolve) -> fd\n\nopenat2(2), Linux 5.6.");
+PyDoc_STRVAR(openat2_doc, "openat2(dirfd, path, flags, resolve) -> OwnedFd\n\nopenat2(2), Linux 5.6.");
 
 static PyObject *core_openat2(PyObject *module, PyObject *arguments)
 {
@@ -66,14 +65,13 @@ static PyObject *core_openat2(PyObject *module, PyObject *arguments)
 	long result;
 	int dirfd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "iyKK:openat2", &dirfd, &path, &flags, &resolve))
 		return NULL;
 	how = (struct open_how_v0){flags, 0, resolve};
 	Py_BEGIN_ALLOW_THREADS
 	result = syscall(__NR_openat2, dirfd, path, &how, sizeof(how));
 	Py_END_ALLOW_THREADS
-	return result_of(result);
+	return fd_or_error(module, result < 0 ? -errno : result);
 }
 
 PyDoc_STRVAR(file_system_type_doc, "file_system_type(fd) -> int\n\nf_type of fstatfs(2).");
@@ -124,7 +122,7 @@ static PyObject *core_mount_setattr(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(open_tree_attr_doc,
-	     "open_tree_attr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd) -> fd\n\n"
+	     "open_tree_attr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd) -> OwnedFd\n\n"
 	     "open_tree_attr(2), Linux 6.15.");
 
 static PyObject *core_open_tree_attr(PyObject *module, PyObject *arguments)
@@ -136,7 +134,6 @@ static PyObject *core_open_tree_attr(PyObject *module, PyObject *arguments)
 	long result;
 	int dirfd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "iyIKKKK:open_tree_attr", &dirfd, &path, &flags, &set, &clear,
 			      &propagation, &userns))
 		return NULL;
@@ -144,7 +141,7 @@ static PyObject *core_open_tree_attr(PyObject *module, PyObject *arguments)
 	Py_BEGIN_ALLOW_THREADS
 	result = syscall(__NR_open_tree_attr, dirfd, path, flags, &attributes, sizeof(attributes));
 	Py_END_ALLOW_THREADS
-	return result_of(result);
+	return fd_or_error(module, result < 0 ? -errno : result);
 }
 
 PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_path, flags)\n\n"

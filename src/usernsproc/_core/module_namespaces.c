@@ -1,6 +1,7 @@
 /* Namespaces by their number, which is never given out again (NS_GET_ID, Linux 6.18). */
 #include "module.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -67,7 +68,7 @@ struct ns_handle {
 #define NSFS_ROOT (-10003)
 #define HANDLE_OF_NSFS 0xf1
 
-PyDoc_STRVAR(open_ns_doc, "open_ns(ns_id, nstype, inode) -> fd\n\n"
+PyDoc_STRVAR(open_ns_doc, "open_ns(ns_id, nstype, inode) -> OwnedFd\n\n"
 			  "open_by_handle_at(2) of a namespace, Linux 6.18; from 6.19 on, nstype and\n"
 			  "inode may be 0.");
 
@@ -78,7 +79,6 @@ static PyObject *core_open_ns(PyObject *module, PyObject *arguments)
 	unsigned nstype, inode;
 	long fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "KII:open_ns", &ns_id, &nstype, &inode))
 		return NULL;
 	handle.ns.ns_id = ns_id;
@@ -87,7 +87,7 @@ static PyObject *core_open_ns(PyObject *module, PyObject *arguments)
 	Py_BEGIN_ALLOW_THREADS
 	fd = syscall(__NR_open_by_handle_at, NSFS_ROOT, &handle, O_RDONLY | O_CLOEXEC);
 	Py_END_ALLOW_THREADS
-	return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+	return fd_or_error(module, fd < 0 ? -errno : fd);
 }
 
 static PyMethodDef namespace_calls[] = {

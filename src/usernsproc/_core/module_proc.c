@@ -13,16 +13,7 @@
 /* Grows for longer files; a page is enough for most, and for a map of many ranges twice that. */
 #define FIRST_SIZE 0x1000
 
-/* Of a descriptor, or a negative errno. */
-static PyObject *opened(int fd)
-{
-	if (fd >= 0)
-		return PyLong_FromLong(fd);
-	errno = -fd;
-	return PyErr_SetFromErrno(PyExc_OSError);
-}
-
-PyDoc_STRVAR(open_proc_doc, "open_proc(path, flags) -> fd\n\n"
+PyDoc_STRVAR(open_proc_doc, "open_proc(path, flags) -> OwnedFd\n\n"
 			    "A file of /proc, by its path there. ENOENT: also where there is no /proc;\n"
 			    "EXDEV: it is not a procfs, or something is mounted over the file.");
 
@@ -31,16 +22,15 @@ static PyObject *core_open_proc(PyObject *module, PyObject *arguments)
 	const char *path;
 	int flags, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "si:open_proc", &path, &flags))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_proc(path, flags);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
-PyDoc_STRVAR(open_proc_dir_doc, "open_proc_dir(pidfd) -> fd\n\n"
+PyDoc_STRVAR(open_proc_dir_doc, "open_proc_dir(pidfd) -> OwnedFd\n\n"
 				"/proc/PID of a process. It is that of another one if the process has been\n"
 				"reaped meanwhile.");
 
@@ -48,16 +38,15 @@ static PyObject *core_open_proc_dir(PyObject *module, PyObject *arguments)
 {
 	int pidfd, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "i:open_proc_dir", &pidfd))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_proc_dir_of(pidfd);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
-PyDoc_STRVAR(open_in_doc, "open_in(directory, path, flags) -> fd\n\n"
+PyDoc_STRVAR(open_in_doc, "open_in(directory, path, flags) -> OwnedFd\n\n"
 			  "A file beneath a directory, on the same mount (EXDEV).");
 
 static PyObject *core_open_in(PyObject *module, PyObject *arguments)
@@ -65,28 +54,26 @@ static PyObject *core_open_in(PyObject *module, PyObject *arguments)
 	const char *path;
 	int directory, flags, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "isi:open_in", &directory, &path, &flags))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_in(directory, path, flags);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
-PyDoc_STRVAR(reopen_doc, "reopen(fd, flags) -> fd\n\nAn O_PATH descriptor once more, for reading.");
+PyDoc_STRVAR(reopen_doc, "reopen(fd, flags) -> OwnedFd\n\nAn O_PATH descriptor once more, for reading.");
 
 static PyObject *core_reopen(PyObject *module, PyObject *arguments)
 {
 	int from, flags, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "ii:reopen", &from, &flags))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = reopen(from, flags);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
 PyDoc_STRVAR(read_link_doc, "read_link(directory, path) -> bytes\n\n"
@@ -99,13 +86,12 @@ static PyObject *core_read_link(PyObject *module, PyObject *arguments)
 	ssize_t length;
 	int directory;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "is:read_link", &directory, &path))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	length = read_link_in(directory, path, text, sizeof(text));
 	Py_END_ALLOW_THREADS
-	return length < 0 ? opened((int)length) : PyBytes_FromStringAndSize(text, length);
+	return length < 0 ? fd_or_error(module, length) : PyBytes_FromStringAndSize(text, length);
 }
 
 /* All that is in the file: NULL with errno; a file of /proc does not tell its size. */
@@ -141,7 +127,6 @@ static PyObject *core_read_file(PyObject *module, PyObject *arguments)
 	const char *path;
 	PyObject *bytes;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "is:read_file", &directory, &path))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
@@ -153,13 +138,13 @@ static PyObject *core_read_file(PyObject *module, PyObject *arguments)
 	}
 	Py_END_ALLOW_THREADS
 	if (!text)
-		return opened(fd < 0 ? fd : -error);
+		return fd_or_error(module, fd < 0 ? fd : -error);
 	bytes = PyBytes_FromStringAndSize(text, (Py_ssize_t)length);
 	free(text);
 	return bytes;
 }
 
-PyDoc_STRVAR(open_namespace_link_doc, "open_namespace_link(directory, path) -> fd\n\n"
+PyDoc_STRVAR(open_namespace_link_doc, "open_namespace_link(directory, path) -> OwnedFd\n\n"
 				      "The namespace at a link in a directory of /proc; -1: in /proc.");
 
 static PyObject *core_open_namespace_link(PyObject *module, PyObject *arguments)
@@ -167,16 +152,15 @@ static PyObject *core_open_namespace_link(PyObject *module, PyObject *arguments)
 	const char *path;
 	int directory, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "is:open_namespace_link", &directory, &path))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_namespace_link(directory, path);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
-PyDoc_STRVAR(namespace_of_doc, "namespace_of(pidfd, name) -> fd\n\n"
+PyDoc_STRVAR(namespace_of_doc, "namespace_of(pidfd, name) -> OwnedFd\n\n"
 			       "PIDFD_GET_..._NAMESPACE, Linux 6.11: without /proc.");
 
 static PyObject *core_namespace_of(PyObject *module, PyObject *arguments)
@@ -184,16 +168,15 @@ static PyObject *core_namespace_of(PyObject *module, PyObject *arguments)
 	const char *name;
 	int pidfd, fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "is:namespace_of", &pidfd, &name))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_namespace_by_pidfd(pidfd, name);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
-PyDoc_STRVAR(own_namespace_doc, "own_namespace(name) -> fd\n\n"
+PyDoc_STRVAR(own_namespace_doc, "own_namespace(name) -> OwnedFd\n\n"
 				"A namespace of the calling thread; without /proc from Linux 6.11 on.");
 
 static PyObject *core_own_namespace(PyObject *module, PyObject *arguments)
@@ -201,13 +184,12 @@ static PyObject *core_own_namespace(PyObject *module, PyObject *arguments)
 	const char *name;
 	int fd;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "s:own_namespace", &name))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_own_namespace(name);
 	Py_END_ALLOW_THREADS
-	return opened(fd);
+	return fd_or_error(module, fd);
 }
 
 /* An errno, or 0. */
@@ -231,14 +213,13 @@ static PyObject *core_own_namespace_identity(PyObject *module, PyObject *argumen
 	const char *name;
 	int error;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "s:own_namespace_identity", &name))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	error = find_own_namespace(name, &status);
 	Py_END_ALLOW_THREADS
 	if (error)
-		return opened(-error);
+		return fd_or_error(module, -error);
 	return Py_BuildValue("KK", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
 }
 
@@ -258,7 +239,7 @@ static int in_initial_userns(void)
 }
 
 /* Without a /proc the map is not known: what needs it fails at its own step. */
-static PyObject *own_map(const char *path)
+static PyObject *own_map(PyObject *module, const char *path)
 {
 	int fd = open_proc(path, O_RDONLY), error;
 	PyObject *map = NULL;
@@ -268,12 +249,12 @@ static PyObject *own_map(const char *path)
 	if (fd == -ENOENT)
 		return Py_NewRef(Py_None);
 	if (fd < 0)
-		return opened(fd);
+		return fd_or_error(module, fd);
 	text = read_whole(fd, &length);
 	error = errno;
 	close(fd);
 	if (!text)
-		return opened(-error);
+		return fd_or_error(module, -error);
 	map = PyUnicode_FromStringAndSize(text, (Py_ssize_t)length);
 	free(text);
 	return map;
@@ -315,7 +296,6 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 	PyObject *uid_map, *gid_map;
 	int initial = in_initial_userns();
 
-	(void)module;
 	(void)ignored;
 	if (initial < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
@@ -324,10 +304,10 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 	if (initial)
 		return Py_BuildValue("(kkKOON)", (unsigned long)geteuid(), (unsigned long)getegid(), effective,
 				     Py_None, Py_None, own_groups());
-	uid_map = own_map("self/uid_map");
+	uid_map = own_map(module, "self/uid_map");
 	if (!uid_map)
 		return NULL;
-	gid_map = own_map("self/gid_map");
+	gid_map = own_map(module, "self/gid_map");
 	if (!gid_map) {
 		Py_DECREF(uid_map);
 		return NULL;

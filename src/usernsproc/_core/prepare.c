@@ -124,8 +124,9 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	child->launcher_argv = launcher_argv(child, plan->command.argv);
 	if (!child->launcher_argv)
 		return fail(failure, STEP_prepare, ENOMEM);
-	set_image(child, launcher_image(child->block->size, &spawned->image_on_disk, failure), child->launcher_argv,
-		  plan->command.envp);
+	set_image(child,
+		  launcher_image(child->block->size, &child->image_is_shared, &spawned->image_on_disk, failure),
+		  child->launcher_argv, plan->command.envp);
 	return child->image < 0 ? -1 : 0;
 }
 

@@ -11,7 +11,6 @@
 
 #include "beneath.h"
 #include "core.h"
-#include "kept.h"
 #include "proven_proc.h"
 
 #define MAGIC_OF_PROC 0x9fa0
@@ -210,23 +209,15 @@ int open_namespace(int pidfd, int proc_dir, const char *name)
 	return open_namespace_link(proc_dir, path);
 }
 
-/* All threads share one user namespace, and may have others of their own. */
-static int open_self_for(const char *name)
-{
-	struct failure ignored;
-
-	return strcmp(name, "user") == 0 ? open_self(&ignored)
-					 : (int)RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
-}
-
 int open_own_namespace(const char *name)
 {
-	int pidfd = open_self_for(name), fd = -1;
+	long pidfd = RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
 	char path[PATH_SIZE];
+	int fd = -1;
 
 	if (pidfd >= 0) {
-		fd = open_namespace_by_pidfd(pidfd, name);
-		close_unless_kept(pidfd);
+		fd = open_namespace_by_pidfd((int)pidfd, name);
+		RAW1(close, pidfd);
 	}
 	if (fd >= 0)
 		return fd;

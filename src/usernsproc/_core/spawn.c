@@ -7,7 +7,6 @@
 
 #include "foster.h"
 #include "inline.h"
-#include "kept.h"
 #include "prepare.h"
 #include "report.h"
 
@@ -245,10 +244,11 @@ static void discard(struct child *child, int report[2])
 {
 	close_if_open(report[0]);
 	close_if_open(report[1]);
-	close_unless_kept(child->image);
+	if (!child->image_is_shared)
+		close_if_open(child->image);
 	close_if_open(child->proc);
 	close_if_open(child->cgroup);
-	close_unless_kept(child->death.parent_pidfd);
+	close_if_open(child->death.parent_pidfd);
 	free(child->block);
 	free(child->launcher_argv);
 	free_child(child);

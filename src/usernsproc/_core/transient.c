@@ -6,8 +6,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "foster.h"
-#include "kept.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -62,7 +62,7 @@ int create_userns(const struct maps *maps, struct failure *failure)
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0)
 		userns = in_transient_child(child, maps, failure);
-	close_unless_kept(child->death.parent_pidfd);
+	close_if_open(child->death.parent_pidfd);
 	free_child(child);
 	return userns;
 }

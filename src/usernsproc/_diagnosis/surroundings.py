@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._maps.idmap import IdMap
-from .._procdir import read_proc, read_sysctl
+from .._proc import read_proc, read_sysctl
 
 SECCOMP_FILTER = 2
 _PROC = Path("/proc")

@@ -3,13 +3,12 @@ user namespace below the caller's own, root there decides what `/etc` and `/usr/
 
 from __future__ import annotations
 
-import fcntl
 import os
 from errno import EPERM
 
 from .. import _core
 from .._errors import userns_error
-from .._procdir import own_namespace_identity, proc_error
+from .._proc import own_namespace_identity, proc_error
 
 
 def refuse_foreign_files(path: str) -> None:
@@ -33,17 +32,14 @@ def refuse_foreign_files(path: str) -> None:
 
 def _is_mount_namespace_foreign() -> bool:
     try:
-        [mnt] = map(_core.own_namespace, ("mnt",))  # no signal handler can raise in between
+        mnt = _core.own_namespace("mnt")
     except FileNotFoundError:
         return False  # there is no /proc: no map can be written, which is said at that step
-    try:
-        [owner] = map(fcntl.ioctl, (mnt,), (_core.NS_GET_USERNS,))
-    except PermissionError:
-        return False  # above the caller's own user namespace
-    finally:
-        os.close(mnt)
-    try:
-        status = os.fstat(owner)
+    with mnt:
+        try:
+            owner = _core.open_related(mnt, _core.NS_GET_USERNS)
+        except PermissionError:
+            return False  # above the caller's own user namespace
+    with owner as fd:
+        status = os.fstat(fd)
         return (status.st_dev, status.st_ino) != own_namespace_identity("user")
-    finally:
-        os.close(owner)

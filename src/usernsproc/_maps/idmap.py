@@ -17,8 +17,8 @@ from itertools import pairwise
 from operator import index
 
 from .._errors import IdMapError
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any, NoReturn, overload
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import pwd
 from errno import ENOENT, EPERM, ESRCH
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from .. import _core
 from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
 from .._evidence import child_error, is_proc_read_only
-from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._processes.patience import FOREVER, GaveUp, Patience
+from .._typing import TYPE_CHECKING
 from .idmap import IdMap
 from .tool import Ended, find_tool, run_tool
 from .tool_rules import TOOLS
+
+if TYPE_CHECKING:
+    from .._core import OwnedFd
 
 _takes_fd: dict[tuple[str, int, int, int, int], bool] = {}
 """By identity of the file: whether that version takes `fd:N` (shadow 4.14), once known."""
@@ -45,16 +48,13 @@ def write_map_by_tool(step: str, id_map: IdMap, pidfd: int, patience: Patience |
     path = find_tool(tool)
     if path is None:  # it was there just now
         raise userns_error(tool, ENOENT, tool)
-    proc_dir = open_proc_dir_of(pidfd)
-    try:
+    with open_proc_dir_of(pidfd) as proc_dir:
         if _read_map(proc_dir, step, pidfd):
             raise userns_error(step, EPERM, cause="map-written", note=TOOL_CAUSES["map-written"])
         ended = _run(path, step, id_map, pidfd, proc_dir, patience or FOREVER)
         written = _read_map(proc_dir, step, pidfd)
         if ended.returncode or sorted(written) != sorted(id_map):
             raise _failure(step, path, ended, written, pidfd)
-    finally:
-        os.close(proc_dir)
 
 
 def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int, patience: Patience) -> Ended:
@@ -63,11 +63,8 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int, patienc
     numbers = [str(number) for r in id_map for number in r]
     identity = _identity(step, path)
     if _takes_fd.get(identity, True):
-        kept = _above_standard_files(step, proc_dir)
-        try:
+        with _above_standard_files(step, proc_dir) as kept:
             ended = _run_tool(step, path, f"fd:{kept}", *numbers, keep_fds=(kept,), patience=patience)
-        finally:
-            os.close(kept)
         if _read_map(proc_dir, step, pidfd):
             _takes_fd[identity] = True
         if _takes_fd.get(identity):
@@ -80,9 +77,9 @@ def _run(path: str, step: str, id_map: IdMap, pidfd: int, proc_dir: int, patienc
     return ended
 
 
-def _above_standard_files(step: str, fd: int) -> int:
+def _above_standard_files(step: str, fd: int) -> OwnedFd:
     try:
-        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
+        return _core.dup(fd)
     except OSError as error:
         raise userns_error(TOOLS[step], error.errno or 0) from None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._errors import Objection, at_step
-from .._procdir import proc_error, read_proc, read_sysctl
+from .._proc import proc_error, read_proc, read_sysctl
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from .subids import FILES, Owner, Ranges, malformed_line, other_source, ranges_of
 from .tool import find_tool
@@ -69,11 +69,8 @@ def _is_dumpable(caller: Caller) -> bool:
     """The files in /proc of a process that is not belong to root."""
     path = "self/environ"
     try:
-        [fd] = map(_core.open_proc, (path,), (os.O_PATH,))  # as in `list_in`
-        try:
+        with _core.open_proc(path, os.O_PATH) as fd:
             return os.fstat(fd).st_uid == caller.uid
-        finally:
-            os.close(fd)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{path}") from None
 

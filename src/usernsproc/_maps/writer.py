@@ -17,11 +17,11 @@ from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._causes import TOOL_CAUSES
 from .._errors import IdMapError, IdMapPermissionError, Objection, refusal, userns_error
 from .._evidence import faked_ids, step_error
-from .._procdir import proc_error, read_in
+from .._proc import proc_error, read_in
+from .._typing import TYPE_CHECKING
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any
 
@@ -315,11 +315,8 @@ def write_map(proc_dir: int, step: str, text: str) -> None:
     """Write one file of `/proc/PID`, opened as the directory *proc_dir*, with a single `write(2)`."""
     data = text.encode("ascii")
     try:
-        [fd] = map(_core.open_in, (proc_dir,), (step,), (os.O_WRONLY,))  # no signal handler can raise in between
-        try:
+        with _core.open_in(proc_dir, step, os.O_WRONLY) as fd:
             written = os.write(fd, data)
-        finally:
-            os.close(fd)
     except OSError as error:
         if error.errno == EPERM:
             _say_if_it_is_too_late(proc_dir, step)

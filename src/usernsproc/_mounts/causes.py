@@ -13,7 +13,7 @@ from .. import _core
 from .._causes import too_old
 from .._errors import UsernsError, userns_error
 from .._namespaces.namespace import NamespaceKind, create_userns
-from .abi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
+from .._uapi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from .attributes import Attributes
 from .idmapped_copy import can_copy, copy_of, idmapped_copy
 from .table import MountEntry, MountId, find_mount, mounts_below, path_of, read_mounts
@@ -151,7 +151,7 @@ def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:
 def _mount_at_fault(request: Request) -> Cause | None:
     for fd, entry, culprit in _mounts_of(request):
         try:
-            os.close(idmapped_copy(fd, request.userns_fd, recursive=False))
+            idmapped_copy(fd, request.userns_fd, recursive=False).close()
         except UsernsError as error:
             if error.step != "mount_setattr" or error.errno not in (EINVAL, EPERM):
                 continue
@@ -179,7 +179,7 @@ def _took_no_maps(fd: int, entry: MountEntry | None) -> Cause:
     where = _described(entry)
     try:
         with create_userns("root", "root") as another:
-            os.close(idmapped_copy(fd, another.fileno(), recursive=False))
+            idmapped_copy(fd, another.fileno(), recursive=False).close()
         return Cause(
             "same-user-namespace",
             f"This is the user namespace that mounted {where}, and its maps apply already. Use one nested in it.",
@@ -227,14 +227,12 @@ def _mounts_of(request: Request) -> Iterator[tuple[int, MountEntry | None, str |
 def _opened(entry: MountEntry) -> Generator[int | None]:
     """A descriptor of it; `None` where another mount covers it."""
     try:
-        fd = _core.open_tree(AT_FDCWD, os.fsencode(entry.point), OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW)
+        owned = _core.open_tree(AT_FDCWD, os.fsencode(entry.point), OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW)
     except OSError:
         yield None
         return
-    try:
+    with owned as fd:
         yield fd if MountId.of_fd(fd).number == entry.number else None
-    finally:
-        os.close(fd)
 
 
 def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:

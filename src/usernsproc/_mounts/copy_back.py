@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from .. import _core
 from .._errors import userns_error
 from .._place import Place
-from .abi import (
+from .._typing import TYPE_CHECKING
+from .._uapi import (
     AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_SET_GROUP,
@@ -25,20 +26,21 @@ from .abi import (
 from .table import MountEntry, MountId, is_mounted
 from .whereabouts import opened_mount, place_of
 
+if TYPE_CHECKING:
+    from .._core import OwnedFd
+
 
 class MountCopy:
     """A detached copy of a mount, which stands in its place if that is gone."""
-
-    _fd = -1
 
     def __init__(self, entry: MountEntry, parent: MountEntry) -> None:
         self.entry = entry
         self._parent = parent
         self.original = entry.identity()
         with opened_mount(entry) as fd:
-            self._fd = _copied(entry, fd)
+            self._copy = _copied(entry, fd)
         try:
-            self.id = MountId.of_fd(self._fd)
+            self.id = MountId.of_fd(self.fileno())
         except BaseException:
             self.close()
             raise
@@ -66,13 +68,10 @@ class MountCopy:
             folder, name = os.path.split(os.fsencode(point))
             if not name:
                 flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-                _core.move_mount(self._fd, b"", parent, b"", flags)
+                _core.move_mount(self.fileno(), b"", parent, b"", flags)
                 return
-            directory = _core.openat2(parent, folder or b".", _DIRECTORY, _BENEATH)
-            try:
-                _core.move_mount(self._fd, b"", directory, name, MOVE_MOUNT_F_EMPTY_PATH)
-            finally:
-                os.close(directory)
+            with _core.openat2(parent, folder or b".", _DIRECTORY, _BENEATH) as directory:
+                _core.move_mount(self.fileno(), b"", directory, name, MOVE_MOUNT_F_EMPTY_PATH)
 
     def put_back(self, error: BaseException, again: Mapping[int, MountCopy]) -> bool:
         """Attach it, if the mount is gone. *error* is why; *again*: the copies that were put back before, by number."""
@@ -88,14 +87,10 @@ class MountCopy:
         return True
 
     def fileno(self) -> int:
-        return self._fd
+        return self._copy.fileno()
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    __del__ = close  # of one that a signal handler's exception has lost
+        self._copy.close()
 
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -105,7 +100,7 @@ _BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 class MadePrivate:
     """A mount that had to be made private, and a peer to have its propagation back from."""
 
-    _peer = -1
+    _peer: OwnedFd | None = None
 
     def __init__(self, entry: MountEntry) -> None:
         self._entry = entry
@@ -122,37 +117,21 @@ class MadePrivate:
         """Once all mounts are in their place: what is attached below a shared one is attached elsewhere too."""
         try:
             with standing(self._entry, again) as fd:
-                if self._entry.is_unbindable:
+                if self._peer is None:
                     _set_propagation(fd, MS_UNBINDABLE)
                 else:
                     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP
-                    _core.move_mount(self._peer, b"", fd, b"", flags)
+                    _core.move_mount(self._peer.fileno(), b"", fd, b"", flags)
         except OSError as second:
             error.add_note(f"The mount at {self._entry.point} is private now: {second.strerror}.")
 
     def close(self) -> None:
-        if self._peer >= 0:
-            peer, self._peer = self._peer, -1
-            os.close(peer)
-
-    __del__ = close  # as of MountCopy
+        if self._peer is not None:
+            self._peer.close()
 
 
-class Spare:
-    """A descriptor that is set aside: putting back needs some, also at the limit of them."""
-
-    NEEDED = 4
-    _fd = -1
-
-    def __init__(self, fd: int) -> None:
-        [self._fd] = map(os.dup, (fd,))  # as in `_copied`
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    __del__ = close  # as of MountCopy
+SPARES = 4
+"""So many descriptors are set aside: putting back needs some, also at the limit of them."""
 
 
 @contextmanager
@@ -174,12 +153,10 @@ def must_be_private(tree: list[MountEntry], mounts: Iterable[MountEntry]) -> lis
     return [entry for entry in tree if entry.is_unbindable or entry.peer_group in outside]
 
 
-def _copied(entry: MountEntry, fd: int) -> int:
+def _copied(entry: MountEntry, fd: int) -> OwnedFd:
     flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
     try:
-        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-        [copy] = map(_core.open_tree, (fd,), (b"",), (flags,))
-        return copy
+        return _core.open_tree(fd, b"", flags)
     except OSError as error:
         raise userns_error("umount", error.errno or 0, entry.point) from None
 

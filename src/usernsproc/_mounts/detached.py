@@ -6,19 +6,19 @@ import os
 import warnings
 from errno import EINVAL
 from operator import index
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
 from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._place import through
-from .abi import (
+from .._uapi import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
 )
 from .attributes import Attributes
 from .causes import move_refusal
-from .idmapped_copy import opened_path
+from .idmapped_copy import open_path
 from .maps import maps_of_detached_mount
 from .mount import Mount
 from .propagation import set_propagation, set_propagation_of_tree
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .._core import OwnedFd
     from .._maps.idmap import IdMap
     from .userns_like import Path
 
@@ -46,35 +47,32 @@ class DetachedMount:
     process, and `propagation` is what `attach()` is to set, as of `idmapped_mount`.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_may_be_tree", "_propagation")
+    __slots__ = ("__weakref__", "_may_be_tree", "_owned", "_propagation")
 
-    def __init__(self, fd: int, *, propagation: str | None = None) -> None:
-        self._fd = -1  # for __del__
+    def __init__(self, fd: int | OwnedFd, *, propagation: str | None = None) -> None:
         self._propagation = Attributes.wanted(None, None, None, None, propagation).propagation
         self._may_be_tree = True
-        self._fd = index(fd)
+        self._owned = fd if isinstance(fd, _core.OwnedFd) else _core.own(index(fd))
 
     def fileno(self) -> int:
         """The descriptor, borrowed: it stays this object's."""
-        if self._fd < 0:
+        if self._owned.closed:
             raise closed_error("detached mount")
-        return self._fd
+        return self._owned.fileno()
 
     def detach(self) -> int:
         """Give up ownership: the descriptor is the caller's to close, this object is closed."""
-        fd = self.fileno()
-        self._fd = -1
-        return fd
+        self.fileno()
+        return self._owned.take()
 
     def close(self) -> None:
         """Close the descriptor, and with it end a mount that was not attached. Again: no effect."""
-        if self._fd >= 0:
-            os.close(self.detach())
+        self._owned.close()
 
     @property
     def closed(self) -> bool:
         """Whether the descriptor was closed or given up, or the mount was attached."""
-        return self._fd < 0
+        return self._owned.closed
 
     def attach(self, target: Path) -> Mount:
         """Mount it on *target*, with `move_mount(2)`, in the calling thread's mount namespace.
@@ -106,7 +104,7 @@ class DetachedMount:
         below: dict[int, MountId] = {}
         try:
             # What can fail comes before it is to be seen.
-            with opened_path("move_mount", target) as target_fd, open_mounts() as table:
+            with open_path("move_mount", target) as target_fd, open_mounts() as table:
                 mount = Mount(path_of(target_fd), mount_id, below)
                 self._move(tree, target, target_fd)
                 below.update(self._settle(tree, target, mount_id, table))
@@ -119,10 +117,10 @@ class DetachedMount:
 
     def _take_back(self, mount: Mount, mount_id: MountId, error: BaseException) -> None:
         try:
-            if self._fd < 0:  # a signal handler has raised when all was done
+            if self.closed:  # a signal handler has raised when all was done
                 mount.unmount(lazy=True)
             elif is_mounted(mount_id):
-                _core.umount2(through(self._fd), MNT_DETACH)
+                _core.umount2(through(self.fileno()), MNT_DETACH)
         except OSError as second:
             error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 
@@ -132,7 +130,7 @@ class DetachedMount:
         except OSError as error:
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
 
-    def _settle(self, tree: int, target: Path, mount_id: MountId, table: BinaryIO) -> dict[int, MountId]:
+    def _settle(self, tree: int, target: Path, mount_id: MountId, table: int) -> dict[int, MountId]:
         """The submounts, once all have the propagation that was asked for."""
         try:
             if not self._may_be_tree:
@@ -169,12 +167,12 @@ class DetachedMount:
         self.close()
 
     def __del__(self, _warn: object = warnings.warn) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if hasattr(self, "_owned") and not self._owned.closed:
             _warn(f"unclosed {self!r}", ResourceWarning, source=self)  # type: ignore[operator]
             self.close()
 
     def __repr__(self) -> str:
-        return "<DetachedMount closed>" if self._fd < 0 else f"<DetachedMount fd {self._fd}>"
+        return "<DetachedMount closed>" if self.closed else f"<DetachedMount fd {self.fileno()}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DetachedMount cannot be pickled: its descriptor belongs to this process")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .._errors import UsernsError
-from .abi import MS_PRIVATE, MS_UNBINDABLE
+from .._typing import TYPE_CHECKING
+from .._uapi import MS_PRIVATE, MS_UNBINDABLE
 from .attributes import Attributes
 from .causes import Request, refusal
 from .detached import DetachedMount
-from .idmapped_copy import idmapped_copy, opened_path
+from .idmapped_copy import idmapped_copy, open_path
 from .userns_like import borrowed_userns
 
 if TYPE_CHECKING:
@@ -117,15 +116,11 @@ def open_idmapped(
     attributes = Attributes.wanted(read_only, nosuid, nodev, noexec, propagation)
     if attributes.propagation == MS_UNBINDABLE:  # could not be attached below a shared mount
         attributes = attributes._replace(propagation=MS_PRIVATE)
-    detached = DetachedMount(-1, propagation=propagation)
+    with borrowed_userns(userns) as userns_fd, open_path("open_tree", source) as source_fd:
+        try:
+            copy = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
+        except UsernsError as error:
+            raise refusal(error, Request(source, source_fd, userns_fd, recursive, attributes)) from None
+    detached = DetachedMount(copy, propagation=propagation)
     detached._may_be_tree = recursive
-    try:
-        with borrowed_userns(userns) as userns_fd, opened_path("open_tree", source) as source_fd:
-            try:
-                detached._fd = idmapped_copy(source_fd, userns_fd, recursive=recursive, attributes=attributes)
-            except UsernsError as error:
-                raise refusal(error, Request(source, source_fd, userns_fd, recursive, attributes)) from None
-    except BaseException:
-        detached.close()
-        raise
     return detached

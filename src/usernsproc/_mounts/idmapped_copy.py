@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from errno import EINVAL, ENOSYS, EPERM
 
 from .. import _core
 from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
-from .._procdir import read_sysctl
-from .abi import (
+from .._proc import read_sysctl
+from .._typing import TYPE_CHECKING
+from .._uapi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
@@ -22,27 +21,22 @@ from .abi import (
 from .attributes import Attributes
 from .userns_like import Path
 
+if TYPE_CHECKING:
+    from .._core import OwnedFd
+
 AS_IT_IS = Attributes(0, 0, 0)
 
 
-@contextmanager
-def opened_path(step: str, path: Path) -> Generator[int]:
+def open_path(step: str, path: Path) -> OwnedFd:
     """What a path leads to, looked up once and for all: it may change afterwards."""
     try:
-        [fd] = map(_core.open_tree, (AT_FDCWD,), (os.fsencode(path),), (OPEN_TREE_CLOEXEC,))
+        return _core.open_tree(AT_FDCWD, os.fsencode(path), OPEN_TREE_CLOEXEC)
     except OSError as error:
         raise userns_error(step, error.errno or 0, os.fspath(path)) from None
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
-def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes: Attributes = AS_IT_IS) -> int:
-    """A descriptor of a detached copy of what *source_fd* is open on, idmapped.
-
-    `map` makes the calls that open it: a signal handler can raise after a call of ours,
-    before the result is stored, but not while a list is unpacked.
+def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes: Attributes = AS_IT_IS) -> OwnedFd:
+    """A detached copy of what *source_fd* is open on, idmapped.
 
     Raises:
         UsernsError: step `open_tree` or `mount_setattr`; the cause is the caller's to find.
@@ -50,29 +44,25 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
     flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     to_set = attributes.to_set | MOUNT_ATTR_IDMAP
     try:
-        [tree] = map(_core.open_tree, (source_fd,), (b"",), (flags,))
+        tree = _core.open_tree(source_fd, b"", flags)
     except OSError as error:
         raise userns_error("open_tree", error.errno or 0) from None
     below = AT_EMPTY_PATH | (flags & AT_RECURSIVE)
-    try:
+    with tree as fd:
         try:
-            _core.mount_setattr(tree, b"", below, to_set, attributes.to_clear, attributes.propagation, userns_fd)
+            _core.mount_setattr(fd, b"", below, to_set, attributes.to_clear, attributes.propagation, userns_fd)
         except OSError as error:
             if error.errno != EPERM:
                 raise userns_error("mount_setattr", error.errno or 0) from None
         else:
-            _refuse_missing_maps(tree, userns_fd)
-            result, tree = tree, -1
-            return result
-    finally:
-        if tree >= 0:
-            os.close(tree)
+            _refuse_missing_maps(fd, userns_fd)
+            return tree.move()
     # It may have maps already. Then mount_setattr() refuses others, even on a new
     # copy, and only the call that makes the copy may replace them.
     try:
-        arguments = source_fd, b"", flags, to_set, attributes.to_clear, attributes.propagation, userns_fd
-        [tree] = map(_core.open_tree_attr, *((argument,) for argument in arguments))
-        return tree
+        return _core.open_tree_attr(
+            source_fd, b"", flags, to_set, attributes.to_clear, attributes.propagation, userns_fd
+        )
     except OSError as error:
         errno = EPERM if error.errno == ENOSYS else error.errno or 0
         raise userns_error("mount_setattr", errno) from None
@@ -81,7 +71,7 @@ def idmapped_copy(source_fd: int, userns_fd: int, *, recursive: bool, attributes
 def copy_of(userns_fd: int) -> Namespace:
     """The namespace by a descriptor of its own, the caller's to close."""
     with at_step("mount_setattr"):
-        return Namespace(os.dup(userns_fd))
+        return Namespace(_core.dup(userns_fd))
 
 
 def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
@@ -110,7 +100,7 @@ def _overflow_id(kind: str) -> int:
 def can_copy(source_fd: int, *, recursive: bool) -> bool:
     flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     try:
-        os.close(_core.open_tree(source_fd, b"", flags))
+        _core.open_tree(source_fd, b"", flags).close()
     except OSError:
         return False
     return True

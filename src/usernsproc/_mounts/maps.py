@@ -10,7 +10,7 @@ from typing import NoReturn
 from .. import _core
 from .._errors import userns_error
 from .._maps.idmap import IdMap
-from .abi import (
+from .._uapi import (
     AT_EMPTY_PATH,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
@@ -62,23 +62,18 @@ def maps_of_detached_mount(fd: int) -> UidAndGidMap:
 def _ask_of_copy(fd: int) -> bytes:
     """The kernel looks for a root below the top of the namespace that a detached mount is in, and
     that is `ENOENT` where the mount is alone. So ask for a copy that has another one upon it."""
-    copies: list[int] = []
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
     try:
-        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-        copies += map(_core.open_tree, (fd, fd), (b"", b""), (flags, flags))
-        below, above = copies
-        # A copy of a shared mount is a peer of it, to which the move would propagate.
-        _core.mount_setattr(below, b"", AT_EMPTY_PATH, 0, 0, MS_PRIVATE, 0)
-        _core.move_mount(above, b"", below, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
-        return _core.statmount(0, _QUESTION, 0, below, STATMOUNT_BY_FD)
+        with _core.open_tree(fd, b"", flags) as below, _core.open_tree(fd, b"", flags) as above:
+            # A copy of a shared mount is a peer of it, to which the move would propagate.
+            _core.mount_setattr(below, b"", AT_EMPTY_PATH, 0, 0, MS_PRIVATE, 0)
+            _core.move_mount(above, b"", below, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+            return _core.statmount(0, _QUESTION, 0, below, STATMOUNT_BY_FD)
     except OSError as error:
         note = None
         if error.errno == EPERM:
             note = "Likely: CAP_SYS_ADMIN is missing, which copying a mount without submounts requires. Run as root."
         raise userns_error("statmount", error.errno or 0, note=note) from None
-    finally:
-        for copy in copies:
-            os.close(copy)
 
 
 def _refused(error: OSError, target: str | None) -> NoReturn:

@@ -11,8 +11,8 @@ off, there too, before the topmost one is made private, and put back afterwards.
 from __future__ import annotations
 
 from .. import _core
+from .._uapi import AT_EMPTY_PATH, AT_RECURSIVE, MS_SHARED
 from . import whereabouts
-from .abi import AT_EMPTY_PATH, AT_RECURSIVE, MS_SHARED
 from .copy_back import MountCopy
 from .table import MountEntry, MountId
 

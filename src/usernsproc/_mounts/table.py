@@ -6,14 +6,14 @@ import os
 import re
 from collections.abc import Iterable
 from errno import ENOENT, ENOSYS, EPERM
-from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from .._errors import at_step
-from .._procdir import own_namespace_identity, proc_error
-from .abi import (
+from .._proc import own_namespace_identity, proc_error
+from .._uapi import (
     AT_EMPTY_PATH,
+    AT_FDCWD,
     AT_STATX_DONT_SYNC,
     STATMOUNT_MNT_BASIC,
     STATX_MNT_ID,
@@ -22,6 +22,8 @@ from .abi import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .._core import OwnedFd
 
 TABLE = "thread-self/mountinfo"
 """In `/proc`."""
@@ -42,17 +44,13 @@ class MountId(NamedTuple):
         return cls(*(_core.mount_id(fd, b"", flags, mask) for mask in (STATX_MNT_ID, STATX_MNT_ID_UNIQUE)))
 
     @classmethod
-    def at(cls, path: str | bytes, *, dir_fd: int | None = None, follow: bool = False) -> Self:
+    def at(cls, path: str | bytes, *, dir_fd: int = AT_FDCWD, follow: bool = False) -> Self:
         """Of the topmost mount at a path.
 
         Opened first: the kernel answers one number at a time, and the path may lead elsewhere in between.
         """
-        flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        [fd] = map(partial(os.open, dir_fd=dir_fd), (path,), (flags,))  # or a signal handler's exception would lose it
-        try:
+        with _core.open(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW), 0, dir_fd) as fd:
             return cls.of_fd(fd)
-        finally:
-            os.close(fd)
 
     def is_same(self, other: MountId) -> bool:
         return self.number == other.number and (not self.unique or not other.unique or self.unique == other.unique)
@@ -109,21 +107,20 @@ def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
-def open_mounts() -> BinaryIO:
+def open_mounts() -> OwnedFd:
     """The table, unread: what is read from it is the state at that time."""
     try:
-        [fd] = map(_core.open_proc, (TABLE,), (os.O_RDONLY,))  # no signal handler can raise in between
-        return open(fd, "rb")
+        return _core.open_proc(TABLE, os.O_RDONLY)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{TABLE}") from None
 
 
-def read_mounts(table: BinaryIO | None = None) -> list[MountEntry]:
+def read_mounts(table: int | None = None) -> list[MountEntry]:
     if table is None:
         with open_mounts() as opened:
             return read_mounts(opened)
-    with at_step("open_proc", TABLE):
-        return [MountEntry.parse(line) for line in table]
+    with at_step("open_proc", TABLE), open(table, "rb", closefd=False) as lines:
+        return [MountEntry.parse(line) for line in lines]
 
 
 def find_mount(mounts: Iterable[MountEntry], number: int) -> MountEntry | None:

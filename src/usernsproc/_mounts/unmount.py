@@ -10,13 +10,18 @@ import os
 from collections.abc import Sequence
 from errno import EBUSY, EINVAL
 
+from .. import _core
 from .._errors import UsernsError, userns_error
 from .._place import Place
+from .._typing import TYPE_CHECKING
 from . import whereabouts
-from .copy_back import MadePrivate, MountCopy, Spare, must_be_private
+from .copy_back import SPARES, MadePrivate, MountCopy, must_be_private
 from .table import MountEntry, MountId, find_mount, mounts_below, read_mounts
 from .users import described_users
 from .whereabouts import listed, refused
+
+if TYPE_CHECKING:
+    from .._core import OwnedFd
 
 _NOT_MOUNTED = "Nothing is mounted on it. Check the path, and the mount namespace."
 
@@ -51,9 +56,9 @@ def unmount_tree(mount: MountId, place: Place, below: dict[int, MountId] | None,
     tree = {entry.number: entry for entry in (top, *found)}
     changed: list[MadePrivate] = []
     copies: list[MountCopy] = []
-    spares: list[Spare] = []
+    spares: list[OwnedFd] = []
     try:
-        spares += map(Spare, (place.directory,) * Spare.NEEDED)
+        spares += [_core.dup(place.directory) for _ in range(SPARES)]
         for entry in must_be_private([top, *found], mounts):
             changed.append(MadePrivate(entry))
         if not lazy:
@@ -70,7 +75,7 @@ def unmount_tree(mount: MountId, place: Place, below: dict[int, MountId] | None,
         _close([*spares, *changed, *copies])
 
 
-def _close(held: Sequence[Spare | MadePrivate | MountCopy]) -> None:
+def _close(held: Sequence[OwnedFd | MadePrivate | MountCopy]) -> None:
     for one in held:
         one.close()
 

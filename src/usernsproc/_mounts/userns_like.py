@@ -6,16 +6,16 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EBADF
-from typing import TYPE_CHECKING
 
 from .._errors import userns_error
 from .._maps.idmap import PRESETS, IdMapLike
 from .._namespaces.namespace import Namespace, create_userns
+from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
-    from .._procdir import HasFileno
+    from .._proc import HasFileno
 
 Path: TypeAlias = "str | bytes | os.PathLike[str]"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from .. import _core
 from .._names import name_in
-from .._procdir import list_in, opened_root
-from .abi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
+from .._proc import list_in, open_root
+from .._uapi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _SHOWN = 5
 
@@ -30,7 +30,7 @@ def described_users(number: int) -> str:
 
 def _users(number: int) -> Iterator[str]:
     try:
-        with opened_root() as root:
+        with open_root() as root:
             for pid in sorted(int(name) for name in list_in(root, ".") if name.isdigit()):
                 what = _use_by(root, pid, number)
                 if what is not None:
@@ -41,14 +41,12 @@ def _users(number: int) -> Iterator[str]:
 
 def _use_by(root: int, pid: int, number: int) -> str | None:
     try:
-        [proc_dir] = map(_core.open_in, (root,), (str(pid),), (os.O_PATH | os.O_DIRECTORY,))  # as in `list_in`
+        owned = _core.open_in(root, str(pid), os.O_PATH | os.O_DIRECTORY)
     except OSError:
         return None  # gone
-    try:
+    with owned as proc_dir:
         what = next((link for link in _links(proc_dir) if _is_on(proc_dir, link, number)), None)
         return None if what is None else f"process {pid} ({_name(proc_dir)}: {what})"
-    finally:
-        os.close(proc_dir)
 
 
 def _links(proc_dir: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOMEM
 from .. import _core
 from .._errors import UsernsError, userns_error
 from .._place import Place, through
-from .abi import MNT_DETACH
+from .._uapi import MNT_DETACH
 from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
 
 _SHOWN = 5
@@ -96,15 +96,13 @@ def opened_mount(entry: MountEntry) -> Generator[int]:
 @contextmanager
 def opened_at(mount: MountId, place: Place) -> Generator[int]:
     try:
-        fd = place.open(os.O_PATH)
+        owned = place.open(os.O_PATH)
     except OSError as error:
         raise userns_error("umount", error.errno or 0, place.path) from None
-    try:
+    with owned as fd:
         if not mount.is_same(MountId.of_fd(fd)):
             raise moved(place)
         yield fd
-    finally:
-        os.close(fd)
 
 
 def unmount(mount: MountId, place: Place) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._procdir import list_in, opened_root, own_namespace_identity
+from .._proc import list_in, open_root, own_namespace_identity
+from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
     from typing_extensions import Self, TypeGuard
 
+    from .._core import OwnedFd
     from .namespace import Namespace
 
 __all__ = ["Entered"]
@@ -76,7 +76,7 @@ class Entered:
     def __init__(self, kind: NamespaceKind) -> None:
         self._kind = kind
         self._thread = get_ident()
-        self._fds: list[int] = []
+        self._fds: list[OwnedFd] = []
         self._obstacle: OSError | None = None
         self._is_back = False
         if kind is not USER:
@@ -85,10 +85,9 @@ class Entered:
     def _remember(self) -> None:
         """Before the thread has moved: afterwards nothing leads there."""
         try:
-            # Without a bytecode between the opening and the record of it, no signal handler can raise there.
-            self._fds += map(_core.own_namespace, (_LINK.get(self._kind, self._kind),))
+            self._fds.append(_core.own_namespace(_LINK.get(self._kind, self._kind)))
             if self._kind is MNT:
-                self._fds += map(os.open, ("/", "."), (os.O_PATH | os.O_CLOEXEC,) * 2)
+                self._fds += [_core.open(path, os.O_PATH) for path in ("/", ".")]
         except OSError as error:
             if not _is_answer(error):
                 raise
@@ -134,9 +133,9 @@ class Entered:
         if directories:
             root, cwd = directories
             try:
-                os.fchdir(root)
+                os.fchdir(root.fileno())
                 os.chroot(".")
-                os.fchdir(cwd)
+                os.fchdir(cwd.fileno())
             except OSError as error:
                 if not _is_answer(error):
                     raise
@@ -178,8 +177,7 @@ class Entered:
         """Whether the owner of the previous namespace is one that the thread has rights in: its
         own user namespace, or one below."""
         try:
-            [owner] = map(fcntl.ioctl, self._fds[:1], (_core.NS_GET_USERNS,))
-            os.close(owner)
+            _core.open_related(self._fds[0], _core.NS_GET_USERNS).close()
         except OSError as error:
             if not _is_answer(error):
                 raise
@@ -188,10 +186,9 @@ class Entered:
 
     def close(self) -> None:
         """Give up the way back; the thread stays where it is. Again: no effect."""
-        while self._fds:
-            fd = self._fds[-1]
-            del self._fds[-1]  # not by a call, after which a signal handler could raise
-            os.close(fd)
+        for fd in self._fds:
+            fd.close()
+        self._fds.clear()
 
     def __enter__(self) -> Self:
         if self._is_back:
@@ -216,10 +213,6 @@ class Entered:
                 self._undo(error)  # of a signal handler: the thread may not have moved yet
             raise
         finally:
-            self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_fds"):
             self.close()
 
     def __repr__(self) -> str:
@@ -266,7 +259,7 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
 
 
 def _thread_count() -> int:
-    with opened_root() as root:
+    with open_root() as root:
         return len(list_in(root, "self/task"))
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 
+from .. import _core
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._procdir import opened_pidfd
+from .._proc import opened_pidfd
+from .._typing import TYPE_CHECKING
 from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, TypeIs
 
     from .._caller import Caller
-    from .._procdir import HasFileno
+    from .._proc import HasFileno
 
 JoinLike: TypeAlias = "Namespace | str | bytes | os.PathLike[str] | HasFileno | int"
 """A `Namespace`, the path of a namespace file, or a process (an object with a pidfd, a
@@ -119,9 +119,7 @@ def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
     count = 0
     with opened_pidfd(process) as pidfd:
         for kind in filter(is_known, NamespaceKind):
-            theirs = Namespace(-1)
-            theirs._fd = open_namespace_of(pidfd, kind)
-            with theirs, Namespace.current(kind) as own:
+            with Namespace(open_namespace_of(pidfd, kind)) as theirs, Namespace.current(kind) as own:
                 if theirs != own:
                     count += 1
                     yield _above_stdio(theirs)
@@ -130,13 +128,10 @@ def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
 
 
 def _above_stdio(namespace: Namespace) -> Namespace:
-    above = Namespace(-1)
     try:
-        # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-        [above._fd] = map(fcntl.fcntl, (namespace.fileno(),), (fcntl.F_DUPFD_CLOEXEC,), (3,))
+        return Namespace(_core.dup(namespace.fileno()))
     except OSError as error:
         raise userns_error("prepare", error.errno or 0) from None
-    return above
 
 
 def _is_current(userns: Namespace) -> bool:

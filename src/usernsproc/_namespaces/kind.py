@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
+from .._typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -19,6 +19,8 @@ from .survey import SHORTAGE, Found, Route, Survey
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .._core import OwnedFd
+
 __all__ = ["NamespaceInfo", "NamespaceList"]
 
 
@@ -66,18 +68,13 @@ class NamespaceInfo(NamedTuple):
         denied: OSError | None = None
         for route in self.routes:
             try:
-                fd = follow(route)
+                owned = follow(route)
             except OSError as error:
                 denied = denied or (None if error.errno in _GONE else error)
                 continue
-            namespace = Namespace(fd)
-            try:
-                if namespace._identity() == (self.device, self.inode):
-                    return namespace
-            except BaseException:
-                namespace.close()
-                raise
-            namespace.close()
+            with owned as fd:
+                if _identity(fd) == (self.device, self.inode):
+                    return Namespace(owned.move())
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
             raise userns_error("open_ns", denied.errno or 0, name) from None
@@ -96,31 +93,31 @@ class NamespaceList(list[NamespaceInfo]):
     """How many namespaces the kernel lists (Linux 6.19) that could not be opened."""
 
 
-def follow(route: Route) -> int:
+def follow(route: Route) -> OwnedFd:
     """A descriptor of the namespace at the end of a route.
 
     The path may lead through another mount namespace, whose users can change it: so
     what is there is looked at before it is opened, as opening a device could do harm.
     """
     start, *relations = route
-    fd = _core.open_ns(start, 0, 0) if isinstance(start, int) else _open_namespace(str(start))
+    owned = _core.open_ns(start, 0, 0) if isinstance(start, int) else _open_namespace(str(start))
     for request in relations:
-        try:
-            related = fcntl.ioctl(fd, int(request))
-        finally:
-            os.close(fd)
-        fd = related
-    return fd
+        with owned as fd:
+            owned = _core.open_related(fd, int(request))
+    return owned
 
 
-def _open_namespace(path: str) -> int:
-    looked_at = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
+def _open_namespace(path: str) -> OwnedFd:
+    with _core.open(path, os.O_PATH) as looked_at:
         if os.fstat(looked_at).st_dev != nsfs_device():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
         return _core.reopen(looked_at, os.O_RDONLY)
-    finally:
-        os.close(looked_at)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    with at_step("open_ns"):
+        status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def list_namespaces(kind: NamespaceKind | None) -> NamespaceList:
@@ -180,18 +177,16 @@ def _add_listed_by_kernel(survey: Survey) -> int:
     unseen = 0
     for number in _kernel_list():
         try:
-            fd = follow((number,))
+            owned = follow((number,))
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise
             unseen += 1
             continue
-        try:
+        with owned as fd:
             kind = KIND_OF_FLAG.get(fcntl.ioctl(fd, _core.NS_GET_NSTYPE))
             if kind is not None:  # else it is of a kind that came later
-                survey.at(kind, os.fstat(fd).st_ino).detours.append((number,))
-        finally:
-            os.close(fd)
+                survey.at(kind, _identity(fd)[1]).detours.append((number,))
     return unseen
 
 
@@ -201,13 +196,10 @@ def _add_relatives(survey: Survey) -> None:
     while todo:
         key = todo.pop()
         found = survey.found[key]
-        fd = _open_any(survey, key[1], found)
-        if fd < 0:
-            continue
-        try:
-            todo += _relate(survey, key[0], found, fd)
-        finally:
-            os.close(fd)
+        owned = _open_any(survey, key[1], found)
+        if owned is not None:
+            with owned as fd:
+                todo += _relate(survey, key[0], found, fd)
 
 
 def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[tuple[NamespaceKind, int]]:
@@ -215,15 +207,13 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
 
     def relative(request: int, of_kind: NamespaceKind) -> int | None:
         try:
-            related = fcntl.ioctl(fd, request)
+            related = _core.open_related(fd, request)
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise
             return None  # out of sight
-        try:
-            inode = os.fstat(related).st_ino
-        finally:
-            os.close(related)
+        with related as related_fd:
+            inode = _identity(related_fd)[1]
         if (of_kind, inode) not in survey.found:
             survey.at(of_kind, inode).detours += [(*route, request) for route in found.routes]
             new.append((of_kind, inode))
@@ -246,24 +236,19 @@ def _owner_uid(fd: int) -> int | None:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def _open_any(survey: Survey, inode: int, found: Found) -> int:
-    """That namespace and no other, whatever the paths lead to by now; -1: none of them does."""
+def _open_any(survey: Survey, inode: int, found: Found) -> OwnedFd | None:
+    """That namespace and no other, whatever the paths lead to by now; `None`: none of them does."""
     for route in found.routes:
         try:
-            fd = follow(route)
+            owned = follow(route)
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise
             continue  # it has gone meanwhile, or may not be opened
-        try:
-            status = os.fstat(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        if (status.st_dev, status.st_ino) == (survey.device, inode):
-            return fd
-        os.close(fd)
-    return -1
+        with owned as fd:
+            if _identity(fd) == (survey.device, inode):
+                return owned.move()
+    return None
 
 
 def _add_missing_maps(survey: Survey) -> None:
@@ -279,11 +264,11 @@ def _add_missing_maps(survey: Survey) -> None:
 def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
     if found.uid_map is not None or inode == own:
         return
-    fd = _open_any(survey, inode, found)
-    if fd < 0:
+    owned = _open_any(survey, inode, found)
+    if owned is None:
         return
     try:
-        with Namespace(fd) as namespace:
+        with Namespace(owned) as namespace:
             written = namespace._read_maps()
     except OSError as error:
         if error.errno in SHORTAGE:

@@ -15,20 +15,21 @@ from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._evidence import failed
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps
-from .._procdir import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._proc import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
 from .owner import checked_owner
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
     from typing_extensions import Self
 
-    from .._procdir import ProcessLike
+    from .._core import OwnedFd
+    from .._proc import ProcessLike
     from .enter import Entered
     from .listing import NamespaceList
 
@@ -83,17 +84,12 @@ def create_userns(
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
     owner = checked_owner(owner, caller)
-    userns = Namespace(-1)
+    between = maps.write_by_tool if maps.by_tool else None
+    owner_uid = -1 if owner is None else owner
     try:
-        between = maps.write_by_tool if maps.by_tool else None
-        owner_uid = -1 if owner is None else owner
-        _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, userns, between, owner_uid)
+        return Namespace(_core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, between, owner_uid))
     except _core.Failure as failure:
         raise failed(failure) from None
-    except BaseException:  # of a signal handler: the descriptor may be there already
-        userns.close()
-        raise
-    return userns
 
 
 class Namespace:
@@ -106,12 +102,12 @@ class Namespace:
     `Namespace(fd)` takes over a descriptor; `open`, `of` and `current` find one.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_kind")
+    __slots__ = ("__weakref__", "_kind", "_owned")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int | OwnedFd) -> None:
         if isinstance(fd, (str, bytes, os.PathLike)):
             raise TypeError("a Namespace takes over a descriptor; Namespace.open() takes a path")
-        self._fd = index(fd)
+        self._owned = fd if isinstance(fd, _core.OwnedFd) else _core.own(index(fd))
         self._kind: NamespaceKind | None = None
 
     @classmethod
@@ -123,21 +119,16 @@ class Namespace:
                 `/proc/PID/ns/` the latter is the ptrace access check of `proc(5)`.
             UsernsError: the file is no namespace (`ENOTTY`).
         """
-        found = cls(-1)
         try:
-            # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-            [found._fd] = map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK,))
+            owned = _core.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise userns_error("open_ns", error.errno or 0, os.fspath(path)) from None
-        try:
-            fcntl.ioctl(found._fd, _core.NS_GET_NSTYPE)
-        except OSError as error:
-            found.close()
-            raise _no_namespace(error.errno or 0, os.fspath(path)) from None
-        except BaseException:
-            found.close()
-            raise
-        return found
+        with owned as fd:
+            try:
+                fcntl.ioctl(fd, _core.NS_GET_NSTYPE)
+            except OSError as error:
+                raise _no_namespace(error.errno or 0, os.fspath(path)) from None
+            return cls(owned.move())
 
     @classmethod
     def of(cls, process: ProcessLike, kind: str = "user") -> Self:
@@ -156,42 +147,37 @@ class Namespace:
                 of another process as well.
         """
         kind = NamespaceKind(kind)
-        found = cls(-1)
         with opened_pidfd(process) as pidfd:
-            found._fd = open_namespace_of(pidfd, kind)
-        return found
+            return cls(open_namespace_of(pidfd, kind))
 
     @classmethod
     def current(cls, kind: str = "user") -> Self:
         """The namespace of the calling thread."""
-        found, kind = cls(-1), NamespaceKind(kind)
+        kind = NamespaceKind(kind)
         try:
-            [found._fd] = map(_core.own_namespace, (kind,))  # as in `open`
+            return cls(_core.own_namespace(kind))
         except OSError as error:
             raise proc_error("open_ns", error, f"/proc/thread-self/ns/{kind}") from None
-        return found
 
     def fileno(self) -> int:
         """The descriptor, borrowed: it stays this object's."""
-        if self._fd < 0:
+        if self._owned.closed:
             raise closed_error("namespace")
-        return self._fd
+        return self._owned.fileno()
 
     def detach(self) -> int:
         """Give up ownership: the descriptor is the caller's to close, this object is closed."""
-        fd = self.fileno()
-        self._fd = -1
-        return fd
+        self.fileno()
+        return self._owned.take()
 
     def close(self) -> None:
         """Close the descriptor. The namespace ends when nothing else holds it. Again: no effect."""
-        if self._fd >= 0:
-            os.close(self.detach())
+        self._owned.close()
 
     @property
     def closed(self) -> bool:
         """Whether the descriptor was closed or given up."""
-        return self._fd < 0
+        return self._owned.closed
 
     def __enter__(self) -> Self:
         self.fileno()
@@ -203,7 +189,7 @@ class Namespace:
         self.close()
 
     def __del__(self, _warn: object = warnings.warn) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if hasattr(self, "_owned") and not self._owned.closed:
             _warn(f"unclosed {self!r}", ResourceWarning, source=self)  # type: ignore[operator]
             self.close()
 
@@ -248,12 +234,12 @@ class Namespace:
         return hash(self._identity())
 
     def __repr__(self) -> str:
-        if self._fd < 0:
+        if self.closed:
             return "<Namespace closed>"
         try:
-            return f"<Namespace {self.kind}:[{self.inode}] fd {self._fd}>"
+            return f"<Namespace {self.kind}:[{self.inode}] fd {self.fileno()}>"
         except OSError:
-            return f"<Namespace fd {self._fd}>"
+            return f"<Namespace fd {self.fileno()}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Namespace cannot be pickled: its descriptor belongs to this process")
@@ -295,12 +281,10 @@ class Namespace:
         )
 
     def _related(self, request: int, reason: str) -> Namespace:
-        related = Namespace(-1)
         try:
-            [related._fd] = map(fcntl.ioctl, (self.fileno(),), (request,))  # as in `open`
+            return Namespace(_core.open_related(self.fileno(), request))
         except OSError as error:
             raise self._refused(error, reason) from None
-        return related
 
     def _refused(self, error: OSError, reason: str) -> OSError:
         note = f"{self!r}: {reason}." if error.errno in (EINVAL, EPERM, ENOTTY) else None
@@ -477,23 +461,19 @@ def own_setgroups() -> str:
     return read_proc("thread-self/setgroups").strip()
 
 
-def open_namespace_of(pidfd: int, kind: NamespaceKind) -> int:
+def open_namespace_of(pidfd: int, kind: NamespaceKind) -> OwnedFd:
     """By the pidfd alone (Linux 6.11); else by the link in `/proc`, whose answer says more."""
     try:
-        [fd] = map(_core.namespace_of, (pidfd,), (kind,))  # as in `Namespace.open`
-        return fd
+        return _core.namespace_of(pidfd, kind)
     except OSError:
-        proc_dir = open_proc_dir_of(pidfd)
-    try:
+        pass
+    with open_proc_dir_of(pidfd) as proc_dir:
         return _open_namespace_at(proc_dir, kind)
-    finally:
-        os.close(proc_dir)
 
 
-def _open_namespace_at(proc_dir: int, kind: NamespaceKind) -> int:
+def _open_namespace_at(proc_dir: int, kind: NamespaceKind) -> OwnedFd:
     try:
-        [fd] = map(_core.open_namespace_link, (proc_dir,), (f"ns/{kind}",))  # as in `Namespace.open`
-        return fd
+        return _core.open_namespace_link(proc_dir, f"ns/{kind}")
     except OSError as error:
         if error.errno == ENOENT and is_known(kind):
             note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."

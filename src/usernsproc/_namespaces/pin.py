@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from errno import EEXIST, EINVAL, ELOOP
-from functools import partial
 
 from .. import _core
 from .._errors import at_step, userns_error
 from .._place import Place, through
-from .._procdir import own_namespace_identity
+from .._proc import own_namespace_identity
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
+    from .._core import OwnedFd
     from .._place import Path
     from .namespace import Namespace
 
@@ -40,14 +40,11 @@ def unpin(path: Path) -> None:
     """`Namespace.unpin`."""
     device = nsfs_device()
     with _place(path) as place:
-        fd = _open(place)
-        try:
+        with _open(place) as fd:
             if _status(fd, path).st_dev != device:
                 note = "No namespace is pinned at this path. Check the path, and the mount namespace."
                 raise userns_error("mount_point", EINVAL, os.fspath(path), cause="not-pinned", note=note)
             _unmount(fd, path)
-        finally:
-            os.close(fd)
         _remove_if_empty(place, device)
 
 
@@ -64,9 +61,9 @@ class Pin:
     """
 
     def __init__(self, namespace: Namespace, path: Path) -> None:
-        self._tree: list[int] = []
-        self._made: list[int] = []
-        self._found: list[int] = []
+        self._tree: OwnedFd | None = None
+        self._made: list[OwnedFd] = []
+        self._found: OwnedFd | None = None
         self._file: os.stat_result | None = None
         self._may_be_mounted = False
         self._namespace, self._path = namespace, path
@@ -75,36 +72,36 @@ class Pin:
         self._place = _place(path)
 
     def make(self) -> None:
-        self._make_tree()
-        self._prepare_file()
+        tree = self._tree = self._copied()
+        point = self._prepare_file()
         self._may_be_mounted = True
         try:
-            target = (self._made or self._found)[0]
-            _core.move_mount(self._tree[0], b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", flags)
         except OSError as error:
             cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
             raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None
 
-    def _make_tree(self) -> None:
+    def _copied(self) -> OwnedFd:
         try:
             flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-            # Without a bytecode between the call and the record of its result, no signal
-            # handler can raise there.
-            self._tree.extend(map(_core.open_tree, (self._namespace.fileno(),), (b"",), (flags,)))
+            return _core.open_tree(self._namespace.fileno(), b"", flags)
         except OSError as error:
             raise userns_error("open_tree", error.errno or 0, os.fspath(self._path)) from None
 
-    def _prepare_file(self) -> None:
-        make = partial(os.open, dir_fd=self._place.directory)
+    def _prepare_file(self) -> OwnedFd:
         try:
-            self._made.extend(map(make, (self._place.name,), (_MAKE,), (0,)))  # as in `_make_tree`
+            # Without a bytecode between the call and the record of its result, no signal
+            # handler can raise there: whether the file was made is known.
+            self._made.extend(map(_core.open, (self._place.name,), (_MAKE,), (0,), (self._place.directory,)))
         except FileExistsError:
-            self._found.append(_open(self._place))
-            self._refuse_unless_empty_file(_status(self._found[0], self._path))
+            found = self._found = _open(self._place)
+            self._refuse_unless_empty_file(_status(found.fileno(), self._path))
+            return found
         except OSError as error:
             raise userns_error("mount_point", error.errno or 0, os.fspath(self._path)) from None
-        else:
-            self._file = _status(self._made[0], self._path)
+        self._file = _status(self._made[0].fileno(), self._path)
+        return self._made[0]
 
     def _refuse_unless_empty_file(self, status: os.stat_result) -> None:
         if status.st_dev == self._identity[0]:
@@ -135,39 +132,30 @@ class Pin:
             self.close()
 
     def _unmount(self) -> None:
-        if self._tree:
+        if self._tree is not None and not self._tree.closed:
             try:
-                _core.umount2(through(self._tree[0]), MNT_DETACH)
+                _core.umount2(through(self._tree.fileno()), MNT_DETACH)
             except OSError as error:
                 if error.errno != EINVAL:  # it is not mounted anywhere
                     raise
             return
-        fd = self._place.open(os.O_PATH)
-        try:
+        with self._place.open(os.O_PATH) as fd:
             if _identity(os.fstat(fd)) == self._identity:
                 _core.umount2(through(fd), MNT_DETACH)
-        finally:
-            os.close(fd)
 
     def _remove_file(self) -> None:
-        made = self._file or os.fstat(self._made[0])
+        made = self._file or os.fstat(self._made[0].fileno())
         if _identity(self._place.status()) == _identity(made):
             self._place.remove()
 
     def close(self) -> None:
         """Leave it as it is."""
-        for fds in (self._tree, self._made, self._found):
-            if fds:
-                [fd], fds[:] = fds, ()  # as in `_make_tree`
-                os.close(fd)
-        self._place.close()
-
-    def __del__(self) -> None:  # of one that a signal handler's exception has lost
-        if hasattr(self, "_place"):
-            self.close()
+        for fd in (self._tree, self._found, *self._made, self._place):
+            if fd is not None:
+                fd.close()
 
 
-_MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAKE = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -186,7 +174,7 @@ def _place(path: Path) -> Place:
         raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
 
 
-def _open(place: Place) -> int:
+def _open(place: Place) -> OwnedFd:
     try:
         return place.open(os.O_PATH)
     except OSError as error:

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
-from typing import TYPE_CHECKING
 
 from .. import _core
-from .._procdir import list_in, opened_root, proc_error, read_in
+from .._proc import list_in, open_root, proc_error, read_in
+from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 from .pin import nsfs_device
 
@@ -77,7 +77,7 @@ class Survey:
     def look_at_processes(self) -> None:
         """Raises: UsernsError: step `open_proc`: there is no `/proc`, or it is forged."""
         try:
-            with opened_root() as self._proc:
+            with open_root() as self._proc:
                 self._look_at_mounts("thread-self", "")
                 for name in list_in(self._proc, "."):
                     if name.isdigit():

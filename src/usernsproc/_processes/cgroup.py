@@ -11,8 +11,8 @@ from operator import index
 
 from .. import _core
 from .._errors import at_step, userns_error
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
@@ -22,7 +22,7 @@ CgroupLike: TypeAlias = "int | str | bytes | os.PathLike[str]"
 
 _CGROUP_SUPER_MAGIC = 0x27E0EB
 _CGROUP2_SUPER_MAGIC = 0x63677270
-_OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
@@ -44,16 +44,14 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
     else:
         path = os.fspath(cgroup)
         try:
-            [fd] = map(os.open, (path,), (_OPENING,))  # or a signal handler's exception would lose it
+            owned = _core.open(path, _OPENING)
         except NotADirectoryError:
             raise _not_cgroup2(ENOTDIR, path, "It is not a directory. A symbolic link is not followed.") from None
         except OSError as error:
             raise userns_error("cgroup", error.errno or 0, path) from None
-        try:
+        with owned as fd:
             _refuse_other_directory(fd, path)
             yield fd
-        finally:
-            os.close(fd)
 
 
 def _refuse_other_directory(fd: int, path: str | bytes | None) -> None:

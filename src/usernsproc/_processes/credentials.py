@@ -16,8 +16,8 @@ from .._errors import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
 from .._maps.writer import Maps
 from .._namespaces.namespace import own_setgroups
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Literal
 

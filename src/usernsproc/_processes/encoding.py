@@ -8,7 +8,8 @@ import subprocess
 import sys
 import warnings
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
+from .._typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import Any
 

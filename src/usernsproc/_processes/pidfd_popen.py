@@ -16,9 +16,9 @@ from subprocess import TimeoutExpired
 
 from .. import _core
 from .._errors import closed_error
+from .._typing import TYPE_CHECKING
 from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from .. import _core
 from .._cgroups import frozen_cause
 from .._evidence import failed
+from .._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Any
 

@@ -16,7 +16,8 @@ import sys
 from functools import cache
 from types import BuiltinFunctionType
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
+from .._typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from subprocess import Popen as Popen

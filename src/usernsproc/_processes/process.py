@@ -19,7 +19,8 @@ from .._namespaces.join import opened as opened_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
 from .._namespaces.owner import checked_owner
-from .._procdir import open_proc_dir_of, pid_of, read_id_map
+from .._proc import open_proc_dir_of, pid_of, read_id_map
+from .._typing import TYPE_CHECKING
 from .capabilities import capability_mask
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
@@ -31,7 +32,6 @@ from .plan import Plan
 from .popen import Popen
 from .session_keyring import session_keyring_mode
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any, AnyStr, Literal, NoReturn, overload
@@ -405,11 +405,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
             raise closed_error("process")
-        proc_dir = open_proc_dir_of(self._pidfd)
-        try:
+        with open_proc_dir_of(self._pidfd) as proc_dir:
             yield proc_dir
-        finally:
-            os.close(proc_dir)
 
     def namespace(self, kind: str = "user") -> Namespace:
         """A namespace of the process, as a new object that the caller closes.

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # this file is run by its path
+
 if TYPE_CHECKING:
     from typing import Any
 

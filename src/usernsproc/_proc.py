@@ -17,12 +17,14 @@ from errno import EBADF, ENOENT, ESRCH, EXDEV
 from . import _core
 from ._errors import UsernsError, userns_error
 from ._maps.idmap import IdMap
+from ._typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing takes longer to load than this package
 if TYPE_CHECKING:
     from typing import Protocol
 
     from typing_extensions import TypeAlias
+
+    from ._core import OwnedFd
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -61,26 +63,17 @@ def read_proc(path: str) -> str:
 
 def list_in(directory: int, path: str) -> list[str]:
     """The names in a directory of an open directory of `/proc`."""
-    # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-    [fd] = map(_core.open_in, (directory,), (path,), (_READ_DIRECTORY,))
-    try:
+    with _core.open_in(directory, path, _READ_DIRECTORY) as fd:
         return os.listdir(fd)
-    finally:
-        os.close(fd)
 
 
-@contextmanager
-def opened_root() -> Generator[int]:
+def open_root() -> OwnedFd:
     """The root of `/proc`, for many looks.
 
     Raises:
         OSError: as `open(2)`; `EXDEV`: it is forged.
     """
-    [root] = map(_core.open_proc, (".",), (os.O_PATH,))  # as above
-    try:
-        yield root
-    finally:
-        os.close(root)
+    return _core.open_proc(".", os.O_PATH)
 
 
 def read_sysctl(name: str) -> str:
@@ -106,7 +99,7 @@ def read_sysctl(name: str) -> str:
 
 
 def _read_on_same_file_system(path: str) -> str:
-    with opened_root() as root:
+    with open_root() as root:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         with open(path, encoding="utf-8", opener=lambda path, _: os.open(path, flags, dir_fd=root)) as file:
             if os.fstat(file.fileno()).st_dev != os.fstat(root).st_dev:
@@ -211,19 +204,14 @@ def opened_pidfd(process: ProcessLike) -> Generator[int]:
         return
     if not 0 < process <= _PID_MAX:
         raise ValueError(f"{process} is neither a pid nor a pidfd")
-    pidfd = -1
     try:
-        try:
-            # Unpacked: after a call a signal handler could raise, and the descriptor would be lost.
-            [pidfd] = map(os.pidfd_open, (process,))
-        except ProcessLookupError:
-            raise _gone(process) from None
-        except OSError as error:
-            raise userns_error("open_proc", error.errno or 0, f"/proc/{process}") from None
+        owned = _core.pidfd_open(process)
+    except ProcessLookupError:
+        raise _gone(process) from None
+    except OSError as error:
+        raise userns_error("open_proc", error.errno or 0, f"/proc/{process}") from None
+    with owned as pidfd:
         yield pidfd
-    finally:
-        if pidfd >= 0:
-            os.close(pidfd)
 
 
 _PID_MAX = (1 << 31) - 1  # of pid_t
@@ -242,30 +230,26 @@ def _is_program(pid: int) -> bool:
     return not flags & _PF_KTHREAD
 
 
-def open_proc_dir_of(pidfd: int) -> int:
+def open_proc_dir_of(pidfd: int) -> OwnedFd:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
     The check comes after the open: a process that still answers has not lost its
     pid, so the directory that was opened before is its own.
     """
     try:
-        [proc_dir] = map(_core.open_proc_dir, (pidfd,))  # as above
+        proc_dir = _core.open_proc_dir(pidfd)
     except OSError as error:
         raise _no_proc_dir(pidfd, error) from None
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except PermissionError:
-        pass  # somebody else's, but there
-    except ProcessLookupError:
-        os.close(proc_dir)
-        raise _gone(None) from None
-    except OSError as error:
-        os.close(proc_dir)
-        raise userns_error("open_proc", error.errno or 0) from None
-    except BaseException:
-        os.close(proc_dir)
-        raise
-    return proc_dir
+    with proc_dir:
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        except PermissionError:
+            pass  # somebody else's, but there
+        except ProcessLookupError:
+            raise _gone(None) from None
+        except OSError as error:
+            raise userns_error("open_proc", error.errno or 0) from None
+        return proc_dir.move()
 
 
 def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
@@ -277,12 +261,8 @@ def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
 @contextmanager
 def opened_proc_dir(process: ProcessLike) -> Generator[int]:
     """A descriptor of `/proc/PID` that lives as long as the block; raises as `opened_pidfd`."""
-    with opened_pidfd(process) as pidfd:
-        proc_dir = open_proc_dir_of(pidfd)
-        try:
-            yield proc_dir
-        finally:
-            os.close(proc_dir)
+    with opened_pidfd(process) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
+        yield proc_dir
 
 
 def read_id_map(proc_dir: int, name: str) -> IdMap:
