@@ -1,4 +1,4 @@
-"""Runs a program as an ordinary user who has subordinate ids.
+"""Runs a function as an ordinary user who has subordinate ids.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from alone import A_HANG
+import alone
 
 UID = 1000
 FIRST, COUNT = 100000, 65536
@@ -33,7 +33,9 @@ def shadow(suite: str) -> Path:
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
-        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=A_HANG)
+        subprocess.run(
+            [TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=alone.A_HANG
+        )
     return folder
 
 
@@ -44,8 +46,8 @@ def in_private_mounts(*command: str) -> list[str]:
 
 
 def as_ordinary_user(
-    source: str,
-    *args: str,
+    function: Callable[..., object] | str,
+    *arguments: object,
     subuid: str | None = None,
     subgid: str | None = None,
     before: str = "",
@@ -53,15 +55,18 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """What the Python program printed.
+    """What *function* printed, which takes *arguments* that JSON can express; or a Python program, given as its text.
 
     Args:
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
-    python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    if isinstance(function, str):
+        python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(function), *map(str, arguments)]
+    else:
+        python = alone.command(function, *arguments)
+    environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:
         environment |= {name: text for name, text in (("SUBUID", subuid), ("SUBGID", subgid)) if text is not None}
@@ -71,7 +76,7 @@ def as_ordinary_user(
         assert not before
         assert (subuid, subgid) == (None, None)
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False
+        command, capture_output=True, text=True, timeout=alone.A_HANG, env=environment, cwd="/", check=False
     )
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout

@@ -1,0 +1,48 @@
+"""Functions of a module, replaced or preceded for the length of a block: what happens then comes at a chosen moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, function: Callable[..., object]) -> Iterator[None]:
+    """*function* is called in place of the module's own."""
+    original = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+@contextmanager
+def before(module: ModuleType, name: str, action: Callable[[], object], *, call: int = 1) -> Iterator[None]:
+    """The action runs before the given call of that function, counted from 1."""
+    original, calls = getattr(module, name), 0
+
+    def hooked(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            action()
+        return original(*arguments, **options)
+
+    with replaced(module, name, hooked):
+        yield
+
+
+@contextmanager
+def after(module: ModuleType, name: str, action: Callable[[], object]) -> Iterator[None]:
+    """The action runs after each call of that function that does not fail."""
+    original = getattr(module, name)
+
+    def hooked(*arguments: object, **options: object) -> object:
+        result = original(*arguments, **options)
+        action()
+        return result
+
+    with replaced(module, name, hooked):
+        yield
