@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from errno import ENOSYS
 from pathlib import Path
@@ -27,11 +26,8 @@ def own_mount_namespace() -> Path:
     """Enter one; gives a directory that only this program sees, an empty tmpfs."""
     native.unshare(native.CLONE_NEWNS)
     run("mount", "--make-rprivate", "/")
-    work = Path(sys.argv[0]).parent / "work"
-    work.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
-    # An ordinary user is to get there; what is above it belongs to the test run.
-    run("mount", "--move", work, "/mnt")
+    # An ordinary user is to get there, which is not so below a directory of the test run.
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/mnt")
     return Path("/mnt")
 
 
