@@ -1,4 +1,4 @@
-"""Functions of a module, replaced or preceded for the length of a block: what happens then comes at a chosen moment."""
+"""Replace functions of a module, or add to them, within a block: so that something happens at a chosen moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 @contextmanager
 def replaced(module: ModuleType, name: str, function: Callable[..., object]) -> Iterator[None]:
-    """*function* is called in place of the module's own."""
+    """Call *function* in place of the module's own."""
     original = getattr(module, name)
     setattr(module, name, function)
     try:
@@ -20,7 +20,7 @@ def replaced(module: ModuleType, name: str, function: Callable[..., object]) -> 
 
 @contextmanager
 def before(module: ModuleType, name: str, action: Callable[[], object], *, call: int = 1) -> Iterator[None]:
-    """The action runs before the given call of that function, counted from 1."""
+    """Run the action before the given call of that function, counted from 1."""
     original, calls = getattr(module, name), 0
 
     def hooked(*arguments: object, **options: object) -> object:
@@ -36,7 +36,7 @@ def before(module: ModuleType, name: str, action: Callable[[], object], *, call:
 
 @contextmanager
 def after(module: ModuleType, name: str, action: Callable[[], object]) -> Iterator[None]:
-    """The action runs after each call of that function that does not fail."""
+    """Run the action after each call of that function that does not fail."""
     original = getattr(module, name)
 
     def hooked(*arguments: object, **options: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,6 @@ def test_the_owner_is_charged_for_it() -> None:
 
 @pytest.mark.root
 def test_from_a_thread_that_ends() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         holder = pool.submit(lambda: UsernsProcess(owner=OWNER, **SHIFTED)).result()
         process = pool.submit(lambda: UsernsProcess(["sleep", "0.3"], owner=OWNER, **SHIFTED)).result()

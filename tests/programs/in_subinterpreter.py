@@ -1,4 +1,4 @@
-"""What a subinterpreter runs for `test_signals.py`. It imports nothing else: not every module can be loaded in one."""
+"""A program of `test_signals.py`, for a subinterpreter. It imports little: some modules cannot be loaded in one."""
 
 from __future__ import annotations
 

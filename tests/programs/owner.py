@@ -30,7 +30,7 @@ def become(user: int, *, groups: bool = False) -> None:
 
 
 def owner_joins_what_it_owns() -> None:
-    """And nothing else."""
+    """A process of the owner joins namespaces that it owns, and no others."""
     maps: dict[str, Any] = {"uid_map": "0:1000:1", "gid_map": "0:1000:1", "namespaces": ["net"]}
     with UsernsProcess(owner=1000, **maps) as owned, UsernsProcess(**maps) as other:
         owned_namespaces, other_namespaces = ([p.namespace(), p.namespace("net")] for p in (owned, other))
@@ -48,7 +48,7 @@ def owner_joins_what_it_owns() -> None:
 
 
 def identities() -> tuple[set[tuple[str, ...]], int, int, int]:
-    """What the threads are, each of their identities once; and what shows whether the process is dumpable."""
+    """Return the different IDs and capabilities of the threads, and three signs of the process being dumpable."""
     seen = set()
     for task in os.listdir("/proc/self/task"):
         try:
@@ -84,7 +84,7 @@ def caller_stays_who_it_is() -> None:
 
 
 def fill(owner: int | None) -> list[UsernsProcess[bytes]]:
-    """Create user namespaces up to the limit of that user."""
+    """Create user namespaces for that owner up to its limit."""
     made = []
     try:
         for _ in range(10):
@@ -95,7 +95,7 @@ def fill(owner: int | None) -> list[UsernsProcess[bytes]]:
 
 
 def each_owner_is_charged() -> None:
-    """In a user namespace with limits of its own, in which the program is root and there are other users."""
+    """Set the limit in a user namespace in which the program is root and other users are mapped."""
     maps: dict[str, Any] = {"uid_map": "0:0:1,1:100000:65535", "gid_map": "0:0:1,1:100000:65535"}
     with UsernsProcess(**maps) as holder, holder.namespace() as userns:
         userns.enter()
@@ -118,7 +118,7 @@ def each_owner_is_charged() -> None:
 
 
 def service_without(lacking: int) -> None:
-    """User 1000 with the capabilities that `owner=` requires, except one; prints how it fails without that."""
+    """As user 1000 with the capabilities that `owner=` requires, except one. Print how it fails without that one."""
     required = {DAC_OVERRIDE, KILL, SETGID, SETUID, SYS_PTRACE, SYS_ADMIN, SETFCAP}
     kept = sum(1 << capability for capability in required - {lacking})
     native.prctl(PR_SET_KEEPCAPS, 1)

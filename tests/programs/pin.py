@@ -24,7 +24,7 @@ MS_BIND = 4096
 
 
 def own_map() -> str:
-    """The preset `root` for a caller with this ID."""
+    """Return what the preset `root` is for a caller with this ID."""
     return f"0:{os.geteuid()}:1"
 
 
@@ -79,7 +79,7 @@ class Place:
         self.assert_left([])
 
     def assert_left(self, names: list[str]) -> None:
-        """These files, and no mount."""
+        """Check that these files are there, and no further mount."""
         assert self.names() == names, self.names()
         assert mountinfo() == self.before, mountinfo()
 
@@ -293,7 +293,7 @@ NOT_PINNED: dict[str, tuple[Callable[[str], None], str, int]] = {
     "namespace of procfs": (nothing, "/proc/self/ns/user", errno.EINVAL),
     "root": (nothing, "/", errno.EINVAL),
 }
-"""How it gets there, where it is if not at the place of the pin, and the errno of an attempt to unpin it."""
+"""By name: how to prepare it, its path if that is not the path of the pin, and the errno of unpinning it."""
 
 
 def unpin_what_is_not_pinned(folder: str, what: str) -> None:
@@ -394,7 +394,7 @@ def pin_on_a_shared_mount(folder: str) -> None:
     assert place.names() == []
 
 
-def tell_how_unpin_fails(path: str) -> None:
+def print_how_unpin_fails(path: str) -> None:
     try:
         Namespace.unpin(path)
     except UsernsError as error:
@@ -405,7 +405,7 @@ def unpin_with_fewer_rights(folder: str) -> None:
     """In a mount namespace of a new user namespace, a copy of this one."""
     place = Place(folder)
     place.pin_a_new_one()
-    unpin = command(tell_how_unpin_fails, place.path)
+    unpin = command(print_how_unpin_fails, place.path)
     printed = run(unpin, uid_map="root", namespaces=["mnt"], capture_output=True, env=environment())
     assert printed.stdout == b"umount 22 locked-mount\n", printed
     assert is_pinned(place.path)
@@ -417,7 +417,7 @@ def unpin_without_rights(folder: str) -> None:
     """In a new user namespace, in this mount namespace."""
     place = Place(folder)
     place.pin_a_new_one()
-    unpin = command(tell_how_unpin_fails, place.path)
+    unpin = command(print_how_unpin_fails, place.path)
     printed = run(unpin, uid_map="root", capture_output=True, env=environment())
     assert printed.stdout == b"umount 1 no-mount-rights\n", printed
     Namespace.unpin(place.path)
@@ -450,7 +450,7 @@ def root_pins_without_rights(folder: str) -> None:
 
 
 def pin_read_and_unpin(path: str) -> None:
-    """For one who has a mount namespace already; prints the map, and whether the file is still there."""
+    """Do so in the caller's mount namespace. Print the map, and whether the file is still there."""
     with create_userns("root", "root") as userns:
         userns.pin(path)
     with Namespace.open(path) as userns:

@@ -21,7 +21,7 @@ NAMES = [name for name in inspect.signature(Original._execute_child).parameters 
 
 
 def recompile(method: Callable[..., Any], old: str, new: str) -> Callable[..., Any]:
-    """As if the standard library's source said so."""
+    """Return the method as if *new* stood in its source in place of *old*."""
     source = textwrap.dedent(inspect.getsource(method))
     assert old in source
     made: dict[str, Callable[..., Any]] = {}
@@ -30,7 +30,7 @@ def recompile(method: Callable[..., Any], old: str, new: str) -> Callable[..., A
 
 
 def replace(passed: Sequence[str], taken: Sequence[str]) -> None:
-    """As a Python version in which `__init__` passes other values to `_execute_child`."""
+    """Behave as a Python version in which `__init__` passes other values to `_execute_child`."""
     vars(subprocess)["process_label"] = None
     source = textwrap.dedent(inspect.getsource(Original.__init__))
     start = source.index("self._execute_child(")

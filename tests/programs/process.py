@@ -52,7 +52,7 @@ def forked_copy_knows_no_status() -> None:
 
 
 def close_and_open_streams(**options: Any) -> tuple[UsernsProcess[bytes], list[int]]:
-    """The descriptors of the new ones, with a process that was created in between."""
+    """Create a process in between. Return it, and the descriptors of the new streams."""
     for fd in (0, 1, 2):
         os.close(fd)
     process: UsernsProcess[bytes] = UsernsProcess(uid_map="root", gid_map="root", **options)

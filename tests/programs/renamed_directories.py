@@ -28,7 +28,7 @@ def exchange(one: str | Path, other: str | Path) -> None:
 
 
 class Mounts:
-    """In a mount namespace that the program enters. The target is below the user's directory."""
+    """Mounts in a mount namespace that the program enters. The target is below the user's directory."""
 
     def __init__(self) -> None:
         work = own_mount_namespace()
@@ -47,12 +47,12 @@ class Mounts:
         exchange(self.user / "d", self.user / "link")
 
     def assert_unmounted(self) -> None:
-        """And that nothing else is."""
+        """Check that nothing is mounted below the user's directory, and all is below the precious one."""
         assert mounts_below(self.user) == []
         assert mounts_below(self.precious) == self.unharmed
 
     def shared(self) -> list[str]:
-        """Where mounts are shared, at the precious directory."""
+        """Return the shared mount points below the precious directory."""
         with open("/proc/self/mountinfo") as table:
             lines = [line for line in table if f" {self.precious}" in line]
         return [line.split()[4] for line in lines if " shared:" in line]
@@ -167,7 +167,7 @@ def put_a_tree_back() -> None:
 
 
 def unmount_while_mount_points_are_exchanged() -> None:
-    """By a process of another mount namespace, in which they are none."""
+    """A process of another mount namespace exchanges them; in that one, nothing is mounted there."""
     scene = Mounts()
     other = scene.user / "d" / "other"
     other.mkdir()
@@ -228,7 +228,7 @@ def race() -> None:
 
 
 class Pins:
-    """In a mount namespace of a new user namespace; the program enters both. The path is below the user's directory."""
+    """Pins in a mount namespace of a new user namespace, both entered. The path is below the user's directory."""
 
     def __init__(self, folder: str) -> None:
         with create_userns("root", "root") as mine:
@@ -249,14 +249,14 @@ class Pins:
         exchange(f"{self.user}/d", f"{self.user}/link")
 
     def table(self) -> list[str]:
-        """The mount points in the folder."""
+        """Return the mount points in the folder."""
         with open("/proc/self/mountinfo") as table:
             points = [line.split()[4] for line in table]
         return [point for point in points if point.startswith(self.folder)]
 
 
 def unpin(folder: str, stranger: str) -> None:
-    """While the other directory has this at the same name: a `file`, a `pin` or `nothing`."""
+    """Unpin while the other directory has *stranger* at the same name: a `file`, a `pin` or `nothing`."""
     scene = Pins(folder)
     with create_userns("root", "root") as userns:
         userns.pin(scene.path)

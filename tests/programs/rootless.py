@@ -229,7 +229,7 @@ def seconds_of_creation() -> float:
 
 
 def measure_small_and_big() -> None:
-    """How long it takes a small program, and one with much memory."""
+    """Print the seconds that it takes a small program, and one with much memory."""
     seconds_of_creation()
     small = min(seconds_of_creation() for _ in range(15))
     memory = bytearray(512 * 2**20)

@@ -15,7 +15,7 @@ from usernsproc import UsernsProcess
 
 
 def keep_to_the_end(keeper: str) -> None:
-    """An object of a process that has ended, and one of a process that runs, in a module of the standard library."""
+    """Store an ended process and a running one in a module of the standard library."""
     module = vars(import_module(keeper))
     module["ended"] = UsernsProcess(["true"], uid_map="root")
     module["running"] = UsernsProcess(["sleep", "60"], uid_map="root")

@@ -32,7 +32,7 @@ def make_key() -> None:
 
 
 def finds(**options: Any) -> bool:
-    """Whether a command with these options finds the key."""
+    """Return whether a command with these options finds the key."""
     printed: str = check_output(PROBE, text=True, **options)
     return printed == "found\n"
 

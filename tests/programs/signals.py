@@ -22,11 +22,11 @@ from alone import command, environment
 from usernsproc import PIPE, UsernsProcess, create_userns, run
 
 SIGNALS = 40
-"""That are sent at once."""
+"""The number of signals that are sent for each byte."""
 
 
 def send_signals(pid: int) -> None:
-    """For each byte that it is given it sends so many, over a few milliseconds."""
+    """Send `SIGNALS` signals for each byte of standard input, over a few milliseconds."""
     while os.read(0, 1):
         for number in range(SIGNALS):
             os.kill(pid, signal.SIGRTMIN)
@@ -35,7 +35,7 @@ def send_signals(pid: int) -> None:
 
 
 def receive(reader: int) -> int:
-    """How many have come."""
+    """Return the number of signals that have come."""
     try:
         return len(os.read(reader, 65536))
     except BlockingIOError:
@@ -43,7 +43,7 @@ def receive(reader: int) -> int:
 
 
 def spawn_while_signals_come(options: dict[str, Any]) -> None:
-    """At least so often, until some came during the calls."""
+    """Spawn at least 125 times, and until signals have come during some of the calls."""
     reader, writer = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(writer)
     signal.signal(signal.SIGRTMIN, lambda *_: None)
@@ -130,11 +130,11 @@ def interrupt_the_group(of_class: str, how: str) -> None:
 
 
 KEPT: list[UsernsProcess[bytes]] = []
-"""To the end of the interpreter."""
+"""Processes whose objects live until the interpreter ends."""
 
 
 def end_with_live_ones() -> None:
-    """Prints their PIDs."""
+    """Print the PIDs of processes that are alive when the interpreter ends."""
     KEPT.extend([UsernsProcess(["sleep", "1000"], uid_map="root"), UsernsProcess(uid_map="root")])
     thread = threading.Thread(target=lambda: KEPT.append(UsernsProcess(["sleep", "1000"])))
     thread.start()

@@ -25,7 +25,7 @@ all that is measured."""
 
 
 def with_ids(changes_ids: bool) -> dict[str, Any]:
-    """The options of a command."""
+    """Return the options of a command that changes its IDs, or does not."""
     return {"uid_map": "root", "user": 0, "group": 0} if changes_ids else {"uid_map": "root"}
 
 
@@ -35,7 +35,7 @@ def resident() -> int:
 
 
 def run_beside_others(functions: list[Callable[[], object]]) -> None:
-    """Each in a thread, while eight others compute."""
+    """Run each function in a thread of its own, while eight further threads compute."""
     stop = threading.Event()
 
     def compute() -> None:
@@ -137,7 +137,7 @@ def in_a_thread(function: Callable[[], Result]) -> Result:
 
 
 def thread_ends(args: list[str] | None) -> None:
-    """And then the process that it was in."""
+    """Start a process in a thread, which ends; then end the process that had the thread."""
     reader, writer = os.pipe()
     creator = os.fork()
     if creator == 0:
@@ -153,7 +153,7 @@ def thread_ends(args: list[str] | None) -> None:
 
 
 def process_ends(from_thread: bool, changes_ids: bool) -> None:
-    """Whose command has no parent-death signal."""
+    """End a process whose command has no parent-death signal."""
     reader, writer = os.pipe()
     creator = os.fork()
     if creator == 0:
@@ -189,7 +189,7 @@ def command_catches_death_signal(changes_ids: bool) -> None:
 
 
 def enter_own_userns() -> None:
-    """For the rights of root, if the caller does not have them."""
+    """Enter a new user namespace, unless the caller is root already."""
     if os.geteuid():
         with create_userns("root", "root") as userns:
             userns.enter()
@@ -213,7 +213,7 @@ def said_by(changes_ids: bool, *command: str) -> str:
 
 
 def status(changes_ids: bool, name: str) -> str:
-    """A line of a command's status."""
+    """Return a value from the status of a command."""
     lines = said_by(changes_ids, "cat", "/proc/self/status").splitlines()
     return dict(line.split(":", 1) for line in lines)[name].strip()
 

@@ -20,7 +20,7 @@ MAP = "0:100000:65536" if os.geteuid() == 0 else "root"
 
 
 class Calls:
-    """Calls within which a helper program runs."""
+    """Calls that run a helper program."""
 
     def __init__(self) -> None:
         self.userns = create_userns(MAP, MAP)
@@ -85,7 +85,7 @@ def call_with_sigchld_ignored() -> None:
 
 
 def call_where_children_go_elsewhere(how: str, name: str) -> None:
-    """Into a PID namespace that was *made* here, or is *entered*."""
+    """Call where children get into a PID namespace that was "made" here, or is "entered"."""
     calls = Calls()
     call: Callable[[], None] = getattr(calls, name)
     if how == "made":
@@ -106,7 +106,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill_children(parent: int, depth: str) -> None:
-    """All but this process, for ever; if *depth* is "deep", their children in place of them."""
+    """Kill all children of *parent* except this process, for ever; or, if *depth* is "deep", the children of these."""
     own = os.getpid()
     print("ready", flush=True)
     while True:

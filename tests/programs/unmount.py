@@ -37,7 +37,7 @@ class Scene:
         self.target.mkdir()
 
     def make_submounts(self) -> None:
-        """Four of them, below the source."""
+        """Mount four file systems below the source."""
         for name in ("a", "b"):
             (self.source / name).mkdir()
             run("mount", "-t", "tmpfs", name, self.source / name)
@@ -51,7 +51,7 @@ class Scene:
         return sorted(mounts_below(self.target))
 
     def refused(self, mount: Mount, **options: bool) -> tuple[str, str | None, str]:
-        """The errno's name, the cause, and the note; and the same is mounted as before."""
+        """Return the name of the errno, the cause and the note. The same must be mounted as before."""
         before = self.mounted()
         try:
             mount.unmount(**options)
@@ -156,7 +156,7 @@ def unmount_a_tree_with_a_busy_mount(busy: str) -> None:
 
 
 def unbindable() -> list[str]:
-    """Where there are such mounts."""
+    """Return the mount points of unbindable mounts."""
     with open("/proc/self/mountinfo") as table:
         return sorted(line.split()[4] for line in table if " unbindable " in line)
 
@@ -301,7 +301,7 @@ def unmount_a_submount_behind_its_back() -> None:
 
 
 def status_of_copy(action: Callable[[], None]) -> int:
-    """The exit status of a forked copy that does that."""
+    """Return the exit status of a forked copy that runs the action."""
     pid = os.fork()
     if pid == 0:
         action()
@@ -349,7 +349,7 @@ def unmount_after_a_chroot() -> None:
 
 
 def unmount_without_statmount(refusal: str) -> None:
-    """That is refused with this errno, or the kernel does not have "no unique ids"."""
+    """Refuse `statmount(2)` with the named errno; or, for "no unique ids", behave as a kernel without these."""
     scene = Scene()
     if refusal == "no unique ids":
         mount_id = _core.mount_id
@@ -415,7 +415,7 @@ def delete_the_directory_of_a_busy_mount() -> None:
 
 
 def peer_groups(scene: Scene) -> list[list[str]]:
-    """The target and the mounts below it, with what each is a peer or a slave of."""
+    """Return the mount points at and below the target, with the peer groups of each."""
     with open("/proc/self/mountinfo") as table:
         lines = [line.split() for line in table]
     below = [line for line in lines if line[4].startswith(str(scene.target))]

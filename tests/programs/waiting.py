@@ -19,7 +19,7 @@ from usernsproc import TimeoutExpired, UsernsProcess, _core, aio, run
 
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 TRIES = 200
-"""To stop newuidmap, which takes about a millisecond: on a busy machine many come too late."""
+"""The number of attempts to stop newuidmap, which runs for a millisecond: on a busy machine many come too late."""
 
 
 class HandlerError(BaseException):
@@ -42,7 +42,7 @@ def serve_silently(folder: str) -> None:
 
 
 def trace(pid: int) -> None:
-    """Stop it by `ptrace(2)`, until standard input ends."""
+    """Stop the process by `ptrace(2)` until standard input ends."""
     for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
         native.must(native.libc.ptrace(request, pid, None, None))
     print("traced", flush=True)
@@ -69,7 +69,7 @@ def interrupt_under_strace(args: list[str] | None) -> None:
 
 
 def poll_while_signals_come() -> None:
-    """The timer is faster than the deadline."""
+    """Poll with a timer that is faster than the deadline."""
     reader, writer = os.pipe()
     handled = []
     signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
@@ -81,7 +81,7 @@ def poll_while_signals_come() -> None:
 
 
 def stop_newuidmap(done: threading.Event) -> None:
-    """Each that this process starts."""
+    """Stop each newuidmap that this process starts."""
     while not done.is_set():
         for pid in children():
             try:
@@ -93,7 +93,7 @@ def stop_newuidmap(done: threading.Event) -> None:
 
 
 def timeouts_of_run() -> int:
-    """How many ended it while newuidmap ran: two are enough."""
+    """Return how often a timeout ended `run` while newuidmap ran: twice is enough."""
     found = 0
     for _ in range(TRIES):
         try:
@@ -107,7 +107,7 @@ def timeouts_of_run() -> int:
 
 
 async def is_creation_cancelled() -> bool | None:
-    """Of the first one that lasts; None if none did."""
+    """Cancel the first creation that lasts, and return whether that worked; None if all ended in time."""
     for _ in range(TRIES):
         creation = asyncio.ensure_future(aio.create_subprocess_exec("true", uid_map="rootless"))
         await asyncio.wait([creation], timeout=1)
