@@ -1,4 +1,4 @@
-"""Runs a program as an ordinary user who has subordinate ids.
+"""Runs a function as an ordinary user who has subordinate ids.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import alone
-from alone import A_HANG
 
 UID = 1000
 FIRST, COUNT = 100000, 65536
@@ -37,7 +36,9 @@ def shadow(suite: str) -> Path:
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
-        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=A_HANG)
+        subprocess.run(
+            [TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=alone.A_HANG
+        )
     return folder
 
 
@@ -80,7 +81,7 @@ def as_ordinary_user(
         assert not before
         assert (subuid, subgid) == (None, None)
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False
+        command, capture_output=True, text=True, timeout=alone.A_HANG, env=environment, cwd="/", check=False
     )
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout
