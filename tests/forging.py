@@ -108,15 +108,18 @@ def tmpfs_over_fdinfo(victim: int) -> None:
 BY_ITS_MOUNT = frozenset({"create", "command", "command of another id"} if native.KERNEL >= (6, 8) else ())
 """From Linux 6.8 on it is known that /proc is still the one that was proven before; the pids in it are the caller's."""
 
+WITHOUT_OWN_FILES = BY_ITS_MOUNT if os.geteuid() == 0 else frozenset[str]()
+"""In a user namespace of its own the caller's map is read before, in /proc/self."""
+
 OF_ONE_FILE = frozenset({"maps", "list", "mounts", "tool rules"}) | BY_ITS_MOUNT
 FORGERIES: dict[str, tuple[Callable[[int], None], frozenset[str]]] = {
     "tmpfs over /proc": (tmpfs_over_proc, frozenset()),
     "directory of procfs over /proc": (directory_of_procfs_over_proc, frozenset()),
     "process over the own one": (
         process_over_own,
-        BY_ITS_MOUNT | frozenset({"maps"} if native.KERNEL >= (6, 11) else ()),
+        WITHOUT_OWN_FILES | frozenset({"maps"} if native.KERNEL >= (6, 11) else ()),
     ),
-    "links over self and thread-self": (link_over_self, BY_ITS_MOUNT),
+    "links over self and thread-self": (link_over_self, WITHOUT_OWN_FILES),
     "tmpfs over fdinfo": (tmpfs_over_fdinfo, OF_ONE_FILE),
 }
 """And what does not open what is forged."""

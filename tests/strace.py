@@ -32,7 +32,11 @@ class Strace:
         self.status = [os.open(f"/proc/self/task/{t}/status", os.O_RDONLY | os.O_CLOEXEC) for t in threads]
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(["strace", *self.options, "-p", str(os.getpid())])
+        # It attaches when Popen, whose system calls are not to be tampered with, has returned.
+        command = ["sh", "-c", 'read -r line && exec strace "$@"', "sh", *self.options, "-p", str(os.getpid())]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
         while not all(map(self.is_followed, self.status)):
             assert self.process.poll() is None, "strace"
         return self
@@ -48,6 +52,8 @@ class Strace:
     def __exit__(self, *exc: object) -> None:
         self.process.terminate()
         self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         for fd in self.status:
             os.close(fd)
         log = self.path.read_text()
