@@ -14,6 +14,7 @@ import os
 from . import _core
 from ._proc import descriptor_path
 from ._typing import TYPE_CHECKING
+from ._uapi import UMOUNT_NOFOLLOW
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ._core import OwnedFd
 
     Path: TypeAlias = "str | bytes | os.PathLike[str]"
-
-UMOUNT_NOFOLLOW = 8
 
 
 def through(fd: int, name: bytes = b"") -> bytes:

@@ -18,6 +18,7 @@ from . import _core
 from ._errors import UsernsError, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
+from ._uapi import PF_KTHREAD
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -215,7 +216,6 @@ def opened_pidfd(process: ProcessLike) -> Generator[int]:
 
 
 _PID_MAX = (1 << 31) - 1  # of pid_t
-_PF_KTHREAD = 0x00200000
 
 
 def _is_program(pid: int) -> bool:
@@ -227,7 +227,7 @@ def _is_program(pid: int) -> bool:
         return False
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not flags & _PF_KTHREAD
+    return not flags & PF_KTHREAD
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._mounts.attributes import PROPAGATIONS
+from .._uapi import PROPAGATIONS
 
 if TYPE_CHECKING:
     from .._mounts.userns_like import UsernsLike

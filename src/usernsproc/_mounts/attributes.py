@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._uapi import (
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
-    MS_PRIVATE,
-    MS_SHARED,
-    MS_SLAVE,
-    MS_UNBINDABLE,
-)
+from .._uapi import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, PROPAGATIONS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-PROPAGATIONS = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
 
 
 class Attributes(NamedTuple):

@@ -11,18 +11,12 @@ from .._errors import at_step, userns_error
 from .._place import Place, through
 from .._proc import own_namespace_identity
 from .._typing import TYPE_CHECKING
+from .._uapi import AT_EMPTY_PATH, MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
     from .._core import OwnedFd
     from .._place import Path
     from .namespace import Namespace
-
-AT_EMPTY_PATH = 0x1000
-OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH = 0x04
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MNT_DETACH = 2
 
 
 def pin(namespace: Namespace, path: Path) -> None:
@@ -76,8 +70,7 @@ class Pin:
         point = self._prepare_file()
         self._may_be_mounted = True
         try:
-            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", flags)
+            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
             cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
             raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None

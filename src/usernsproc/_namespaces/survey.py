@@ -10,6 +10,7 @@ from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 from .. import _core
 from .._proc import list_in, open_root, proc_error, read_in
 from .._typing import TYPE_CHECKING
+from .._uapi import PF_KTHREAD
 from .kind import NamespaceKind
 from .pin import nsfs_device
 
@@ -26,8 +27,6 @@ _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
 # Of these, children that are made later will be members.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
 
-
-_PF_KTHREAD = 0x00200000
 
 # What has gone, or may not be seen, is left out of a list. What is missing for want of
 # descriptors, memory or processes must not be.
@@ -153,7 +152,7 @@ class Survey:
             state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return state != "Z" and not int(fields[5]) & _PF_KTHREAD
+        return state != "Z" and not int(fields[5]) & PF_KTHREAD
 
     def _map_text(self, base: str, name: str) -> str | None:
         try:
