@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     Path: TypeAlias = "str | bytes | os.PathLike[str]"
 
 
-def through(fd: int, name: bytes = b"") -> bytes:
-    """A path that leads through a descriptor, for system calls that take nothing but a path."""
-    path = descriptor_path(fd).encode()
-    return path + b"/" + name if name else path
-
-
 class Place:
     """The place that *path* leads to now. Leaving a `with` block closes the directory."""
 
@@ -60,7 +54,7 @@ class Place:
 
     def unmount(self) -> None:
         """Unmount what is mounted on the name, if it is not in use."""
-        _core.umount2(through(self.directory, self.name), UMOUNT_NOFOLLOW)
+        _core.umount2(descriptor_path(self.directory, self.name), UMOUNT_NOFOLLOW)
 
     def close(self) -> None:
         self._directory.close()

@@ -13,10 +13,11 @@ from .. import _core
 from .._causes import too_old
 from .._errors import UsernsError, userns_error
 from .._namespaces.namespace import NamespaceKind, create_userns
+from .._proc import MountEntry, path_of, read_mounts
 from .._uapi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from .attributes import Attributes
 from .idmapped_copy import can_copy, copy_of, idmapped_copy
-from .table import MountEntry, MountId, find_mount, mounts_below, path_of, read_mounts
+from .table import MountId, find_mount, mounts_below
 from .userns_like import Path
 
 _INITIAL_USERNS = 0xEFFFFFFD  # its inode, PROC_USER_INIT_INO of the kernel

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from .. import _core
 from .._errors import userns_error
 from .._place import Place
+from .._proc import MountEntry
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
@@ -23,7 +24,7 @@ from .._uapi import (
     RESOLVE_NO_SYMLINKS,
     RESOLVE_NO_XDEV,
 )
-from .table import MountEntry, MountId, is_mounted
+from .table import MountId, is_mounted
 from .whereabouts import opened_mount, place_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class MountCopy:
     def __init__(self, entry: MountEntry, parent: MountEntry) -> None:
         self.entry = entry
         self._parent = parent
-        self.original = entry.identity()
+        self.original = MountId.of(entry)
         with opened_mount(entry) as fd:
             self._copy = _copied(entry, fd)
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
 from .._errors import UsernsError, at_step, closed_error, userns_error
-from .._place import through
+from .._proc import descriptor_path, open_mounts, path_of, read_mounts
 from .._uapi import (
     MNT_DETACH,
     MOVE_MOUNT_F_EMPTY_PATH,
@@ -22,7 +22,7 @@ from .idmapped_copy import open_path
 from .maps import maps_of_detached_mount
 from .mount import Mount
 from .propagation import set_propagation, set_propagation_of_tree
-from .table import MountId, find_mount, is_mounted, mounts_below, open_mounts, path_of, read_mounts
+from .table import MountId, find_mount, is_mounted, mounts_below
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -120,7 +120,7 @@ class DetachedMount:
             if self.closed:  # a signal handler has raised when all was done
                 mount.unmount(lazy=True)
             elif is_mounted(mount_id):
-                _core.umount2(through(self.fileno()), MNT_DETACH)
+                _core.umount2(descriptor_path(self.fileno()), MNT_DETACH)
         except OSError as second:
             error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 

@@ -6,8 +6,8 @@ from errno import EINVAL
 from typing import TYPE_CHECKING, NoReturn
 
 from .._errors import UsernsError, at_step, userns_error
+from .._proc import own_namespace_identity
 from .maps import maps_of_mount
-from .table import mount_namespace
 from .unmount import unmount_one, unmount_tree
 from .whereabouts import locate
 
@@ -33,7 +33,7 @@ class Mount:
         """Where it was mounted, as an absolute path without symbolic links."""
         self._id = mount_id
         self._below = below
-        self._namespace = mount_namespace()
+        self._namespace = own_namespace_identity("mnt")
         self._mounted = True
 
     def unmount(self, *, lazy: bool = False) -> None:
@@ -75,7 +75,7 @@ class Mount:
 
     def _check_namespace(self) -> None:
         """Elsewhere it is not to be found, which must not be taken for unmounted."""
-        if mount_namespace() != self._namespace:
+        if own_namespace_identity("mnt") != self._namespace:
             raise userns_error(
                 "umount",
                 EINVAL,

@@ -11,10 +11,11 @@ off, there too, before the topmost one is made private, and put back afterwards.
 from __future__ import annotations
 
 from .. import _core
+from .._proc import MountEntry
 from .._uapi import AT_EMPTY_PATH, AT_RECURSIVE, MS_SHARED
 from . import whereabouts
 from .copy_back import MountCopy
-from .table import MountEntry, MountId
+from .table import MountId
 
 
 def set_propagation(fd: int, propagation: int) -> dict[int, MountId]:
@@ -29,7 +30,7 @@ def set_propagation_of_tree(fd: int, propagation: int, top: MountEntry, below: l
     if below and top.peer_group is not None and propagation not in (0, MS_SHARED):
         found = _without_copies_elsewhere(fd, top, below, propagation)
     else:
-        found = {entry.number: entry.identity() for entry in below}
+        found = {entry.number: MountId.of(entry) for entry in below}
     set_propagation(fd, propagation)
     return found
 

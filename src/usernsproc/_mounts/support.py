@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from .._errors import UsernsError, userns_error
 from .._namespaces.namespace import create_userns
+from .._proc import read_mounts
 from .idmapped import open_idmapped
-from .table import MountId, find_mount, read_mounts
+from .table import MountId, find_mount
 from .userns_like import Path
 
 __all__ = ["IdmapSupport", "supports_idmap"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from errno import ENOENT, ENOSYS, EPERM
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .. import _core
-from .._errors import at_step
-from .._proc import own_namespace_identity, proc_error
+from .._proc import MountEntry, read_mounts
+from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -22,11 +21,6 @@ from .._uapi import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from .._core import OwnedFd
-
-TABLE = "thread-self/mountinfo"
-"""In `/proc`."""
 
 
 class MountId(NamedTuple):
@@ -52,75 +46,17 @@ class MountId(NamedTuple):
         with _core.open(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW), 0, dir_fd) as fd:
             return cls.of_fd(fd)
 
+    @classmethod
+    def of(cls, entry: MountEntry) -> Self:
+        """With the unique number, unless another mount covers it."""
+        try:
+            top = cls.at(entry.point)
+        except OSError:
+            return cls(entry.number, 0)
+        return top if top.number == entry.number else cls(entry.number, 0)
+
     def is_same(self, other: MountId) -> bool:
         return self.number == other.number and (not self.unique or not other.unique or self.unique == other.unique)
-
-
-class MountEntry(NamedTuple):
-    """A line of the table (`proc_pid_mountinfo(5)`)."""
-
-    number: int
-    parent: int
-    point: str
-    options: frozenset[str]
-    propagation: frozenset[str]
-    """`shared:N`, `master:N`, `unbindable`; a private mount has none."""
-    fs_type: str
-
-    @classmethod
-    def parse(cls, line: bytes) -> Self:
-        number, parent, _device, _root, point, options, *rest = line.split(b" ")
-        end = rest.index(b"-")
-        return cls(
-            int(number),
-            int(parent),
-            os.fsdecode(_unescaped(point)),
-            frozenset(options.decode().split(",")),
-            frozenset(field.decode() for field in rest[:end]),
-            os.fsdecode(_unescaped(rest[end + 1])),
-        )
-
-    @property
-    def peer_group(self) -> str | None:
-        """The mounts that are shared with it have the same."""
-        return next((field for field in self.propagation if field.startswith("shared:")), None)
-
-    @property
-    def is_unbindable(self) -> bool:
-        return "unbindable" in self.propagation
-
-    @property
-    def is_idmapped(self) -> bool:
-        return "idmapped" in self.options
-
-    def identity(self) -> MountId:
-        """With the unique number, but for a mount that another one covers."""
-        try:
-            top = MountId.at(self.point)
-        except OSError:
-            return MountId(self.number, 0)
-        return top if top.number == self.number else MountId(self.number, 0)
-
-
-def _unescaped(field: bytes) -> bytes:
-    """Blanks and backslashes are octal numbers there."""
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
-
-
-def open_mounts() -> OwnedFd:
-    """The table, unread: what is read from it is the state at that time."""
-    try:
-        return _core.open_proc(TABLE, os.O_RDONLY)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{TABLE}") from None
-
-
-def read_mounts(table: int | None = None) -> list[MountEntry]:
-    if table is None:
-        with open_mounts() as opened:
-            return read_mounts(opened)
-    with at_step("open_proc", TABLE), open(table, "rb", closefd=False) as lines:
-        return [MountEntry.parse(line) for line in lines]
 
 
 def find_mount(mounts: Iterable[MountEntry], number: int) -> MountEntry | None:
@@ -146,7 +82,7 @@ def is_mounted(mount: MountId) -> bool:
     if errno == EPERM and _statmount(MountId.at("/")) == 0:
         return True  # out of reach; it is not the call as such that is refused
     entry = find_mount(read_mounts(), mount.number)
-    return entry is not None and mount.is_same(entry.identity())
+    return entry is not None and mount.is_same(MountId.of(entry))
 
 
 def _statmount(mount: MountId) -> int:
@@ -158,15 +94,3 @@ def _statmount(mount: MountId) -> int:
     except OSError as error:
         return error.errno or 0
     return 0
-
-
-def mount_namespace() -> tuple[int, int]:
-    """Which mount namespace the calling thread is in."""
-    return own_namespace_identity("mnt")
-
-
-def path_of(fd: int) -> str:
-    """Where a descriptor is open on."""
-    path = f"thread-self/fd/{fd}"
-    with at_step("open_proc", f"/proc/{path}"):
-        return os.fsdecode(_core.read_link(-1, path))

@@ -13,10 +13,11 @@ from errno import EBUSY, EINVAL
 from .. import _core
 from .._errors import UsernsError, userns_error
 from .._place import Place
+from .._proc import MountEntry, read_mounts
 from .._typing import TYPE_CHECKING
 from . import whereabouts
 from .copy_back import SPARES, MadePrivate, MountCopy, must_be_private
-from .table import MountEntry, MountId, find_mount, mounts_below, read_mounts
+from .table import MountId, find_mount, mounts_below
 from .users import described_users
 from .whereabouts import listed, refused
 
@@ -97,7 +98,7 @@ def _put_back(
 
 def _is_one_of(entry: MountEntry, below: dict[int, MountId]) -> bool:
     known = below.get(entry.number)
-    return known is not None and known.is_same(entry.identity())
+    return known is not None and known.is_same(MountId.of(entry))
 
 
 def _refuse_plain_directory(mount: MountId, place: Place) -> None:

@@ -15,9 +15,10 @@ from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOMEM
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._place import Place, through
+from .._place import Place
+from .._proc import MountEntry, descriptor_path, read_mounts
 from .._uapi import MNT_DETACH
-from .table import MountEntry, MountId, find_mount, is_mounted, mounts_below, read_mounts
+from .table import MountId, find_mount, is_mounted, mounts_below
 
 _SHOWN = 5
 _TRIES = 120  # while others go on renaming
@@ -80,7 +81,7 @@ def is_at(mount: MountId, place: Place) -> bool:
 
 def place_of(entry: MountEntry) -> Place:
     """Where a mount of the table is."""
-    place = locate(entry.identity(), entry.point)
+    place = locate(MountId.of(entry), entry.point)
     if place is None:
         raise userns_error("umount", EINVAL, entry.point, cause="not-mounted", note="It has been unmounted. Try again.")
     return place
@@ -121,7 +122,7 @@ def unmount(mount: MountId, place: Place) -> None:
 def detach(mount: MountId, place: Place) -> None:
     """Unmount it although it is in use: by a descriptor of it, so it cannot be another."""
     with opened_at(mount, place) as fd:
-        _core.umount2(through(fd), MNT_DETACH)
+        _core.umount2(descriptor_path(fd), MNT_DETACH)
     _must_be_gone(mount, place)
 
 

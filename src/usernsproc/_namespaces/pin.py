@@ -8,8 +8,8 @@ from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
 from .._errors import at_step, userns_error
-from .._place import Place, through
-from .._proc import own_namespace_identity
+from .._place import Place
+from .._proc import descriptor_path, own_namespace_identity
 from .._typing import TYPE_CHECKING
 from .._uapi import AT_EMPTY_PATH, MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
 
@@ -127,14 +127,14 @@ class Pin:
     def _unmount(self) -> None:
         if self._tree is not None and not self._tree.closed:
             try:
-                _core.umount2(through(self._tree.fileno()), MNT_DETACH)
+                _core.umount2(descriptor_path(self._tree.fileno()), MNT_DETACH)
             except OSError as error:
                 if error.errno != EINVAL:  # it is not mounted anywhere
                     raise
             return
         with self._place.open(os.O_PATH) as fd:
             if _identity(os.fstat(fd)) == self._identity:
-                _core.umount2(through(fd), MNT_DETACH)
+                _core.umount2(descriptor_path(fd), MNT_DETACH)
 
     def _remove_file(self) -> None:
         made = self._file or os.fstat(self._made[0].fileno())
@@ -193,7 +193,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor: that it is this mount and no other. Detached, since the descriptor
     keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
     try:
-        _core.umount2(through(fd), MNT_DETACH)
+        _core.umount2(descriptor_path(fd), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:
