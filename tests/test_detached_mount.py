@@ -137,12 +137,12 @@ def test_a_mount_that_is_mounted_is_not_moved(mounting: Script) -> None:
 def test_to_ask_for_its_maps_mounts_nothing_elsewhere(mounting: Script) -> None:
     """A copy of a shared mount is a peer of it: what is mounted on the one is mounted on the other."""
     mounting("""
-        from usernsproc._mounts.maps import _ask_of_copy
+        from usernsproc._mounts.mount import _statmount_copy
         native.must(native.libc.mount(None, bytes(source.parent), None, native.MS_SHARED, None))
         before = state()["mounts"]
         with open_idmapped(source, (MAP, MAP), propagation="shared") as detached:
             try:
-                _ask_of_copy(detached.fileno())
+                _statmount_copy(detached.fileno())
             except UsernsError as error:
                 assert error.step == "statmount"
                 assert native.KERNEL < (7, 0)

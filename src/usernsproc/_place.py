@@ -12,9 +12,7 @@ from __future__ import annotations
 import os
 
 from . import _core
-from ._proc import descriptor_path
 from ._typing import TYPE_CHECKING
-from ._uapi import UMOUNT_NOFOLLOW
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,10 +49,6 @@ class Place:
 
     def remove(self) -> None:
         os.unlink(self.name, dir_fd=self.directory)
-
-    def unmount(self) -> None:
-        """Unmount what is mounted on the name, if it is not in use."""
-        _core.umount2(descriptor_path(self.directory, self.name), UMOUNT_NOFOLLOW)
 
     def close(self) -> None:
         self._directory.close()
