@@ -114,6 +114,20 @@ def test_lazily_only_when_asked(mounting: Script) -> None:
     """)
 
 
+def test_a_tree_below_a_name_with_blanks_and_backslashes(mounting: Script) -> None:
+    """The kernel escapes them in its table, in which the mounts are found after a rename."""
+    mounting(r"""
+        make_submounts()
+        odd, renamed = target / "a b \\040\tc", target / " d\n"
+        (odd / "t").mkdir(parents=True)
+        with idmapped_mount(source, odd / "t", (MAP, MAP), recursive=True):
+            os.rename(odd, renamed)
+        assert list((renamed / "t").iterdir()) == []
+        assert mounts_below(target) == []
+        assert len(mounts_below(source)) == 4
+    """)
+
+
 def test_a_tree_goes_as_a_whole(mounting: Script) -> None:
     mounting("""
         make_submounts()

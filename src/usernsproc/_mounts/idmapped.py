@@ -88,7 +88,7 @@ def idmapped_mount(
         noexec=noexec,
         propagation=propagation,
     )
-    try:
+    try:  # not a `with` block: a signal handler that raises at its end would leave the mount attached
         return detached.attach(target)
     except BaseException:
         detached.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
@@ -61,13 +61,22 @@ def copy_refusal(error: UsernsError, request: Request) -> UsernsError:
     step, errno, find = error.step, error.errno, _FINDS.get(error.step or "")
     if step is None or errno is None or find is None:
         return error  # the namespace could not be read
+    return _refusal(step, errno, request.source, lambda: find(errno, request))
+
+
+def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:
+    """The exception for a mount that could not be attached."""
+    return _refusal("move_mount", errno, target, lambda: _why_not_moved(errno, tree, target_fd))
+
+
+def _refusal(step: str, errno: int, path: Path, find: Callable[[], Cause | None]) -> UsernsError:
     try:
-        cause = find(errno, request)
+        cause = find()
     except OSError:  # for example, no descriptor is left to look with: report the refusal alone
         cause = None
     if cause is None:
-        return userns_error(step, errno, os.fspath(request.source))
-    return userns_error(step, errno, cause.culprit or os.fspath(request.source), cause=cause.name, note=cause.note)
+        return userns_error(step, errno, os.fspath(path))
+    return userns_error(step, errno, cause.culprit or os.fspath(path), cause=cause.name, note=cause.note)
 
 
 def _why_no_copy(errno: int, request: Request) -> Cause | None:
@@ -235,22 +244,13 @@ def _mounts_of(request: Request) -> Iterator[tuple[int, MountEntry | None, str |
                 continue  # another mount covers it
 
 
-def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:
-    """The exception for a mount that could not be attached."""
-    try:
-        cause, note = _why_not_moved(errno, tree, target_fd)
-    except OSError:
-        cause = note = None
-    return userns_error("move_mount", errno, os.fspath(target), cause=cause, note=note)
-
-
-def _why_not_moved(errno: int, tree: int, target_fd: int) -> tuple[str, str] | tuple[None, None]:
-    if errno == EINVAL:
-        if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
-            return "type-mismatch", "Only one of source and target is a directory. Choose two of the same type."
-        if _entry_of(target_fd) is None:
-            return (
-                "other-mount-namespace",
-                "The target is not in the mount namespace of the calling thread. Attach it in a process there.",
-            )
-    return None, None
+def _why_not_moved(errno: int, tree: int, target_fd: int) -> Cause | None:
+    if errno != EINVAL:
+        return None  # the table has the cause
+    if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
+        note = "Only one of source and target is a directory. Choose two of the same type."
+        return Cause("type-mismatch", note)
+    if _entry_of(target_fd) is None:
+        note = "The target is not in the mount namespace of the calling thread. Attach it in a process there."
+        return Cause("other-mount-namespace", note)
+    return None
