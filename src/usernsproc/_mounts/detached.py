@@ -8,7 +8,7 @@ from errno import EINVAL
 from operator import index
 
 from .. import _core
-from .._errors import UsernsError, at_step, closed_error, userns_error
+from .._errors import at_step, closed_error, userns_error
 from .._proc import descriptor_path, open_mounts, path_of, read_mounts
 from .._typing import TYPE_CHECKING
 from .._uapi import MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS
@@ -127,7 +127,7 @@ class DetachedMount:
 
     def _settle(self, tree: int, target: Path, mount_id: MountId, unread: int) -> dict[int, MountId]:
         """Set the propagation, and return the submounts."""
-        try:
+        with at_step("mount_setattr", os.fspath(target)):
             if not self._may_be_tree:
                 set_propagation(tree, self._propagation, recursive=True)
                 return {}
@@ -135,10 +135,6 @@ class DetachedMount:
             top = find_mount(mounts, mount_id.number)
             if top is not None:
                 return set_propagation_of_tree(tree, self._propagation, top, mounts_below(mounts, top.number))
-        except UsernsError:
-            raise
-        except OSError as error:
-            raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
         note = "The target is outside the root directory of this process. Attach it in a process that can reach it."
         raise userns_error("move_mount", EINVAL, os.fspath(target), cause="out-of-reach", note=note)
 
