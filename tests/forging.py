@@ -13,7 +13,7 @@ from usernsproc import IdMap, Namespace, UsernsError, UsernsProcess, create_user
 from usernsproc._caller import Caller
 from usernsproc._maps.idmap import IDENTITY
 from usernsproc._maps.tool_rules import objections
-from usernsproc._mounts.table import read_mounts
+from usernsproc._proc import read_mounts
 
 MS_BIND = 0x1000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC

@@ -68,5 +68,5 @@ def test_a_wrong_command_line_changes_nothing(arguments: list[str], words: str) 
 
 def test_help_says_what_umount_does() -> None:
     text = subprocess.run([USERNSPROC, "umount", "--help"], capture_output=True, text=True, timeout=60).stdout
-    assert "whoever mounted it" in " ".join(text.split())
+    assert "even if another program mounted it" in " ".join(text.split())
     assert "symbolic link is refused" in " ".join(text.split())

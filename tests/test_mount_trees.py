@@ -51,7 +51,7 @@ def test_a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(prop
 
 
 def test_a_propagation_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="propagation='none' is none of private, shared, slave, unbindable"):
+    with pytest.raises(ValueError, match="propagation='none' is not one of private, shared, slave, unbindable"):
         idmapped_mount("/", "/", ("0:0:1", "0:0:1"), propagation="none")
 
 

@@ -23,6 +23,11 @@ def test_lazily_only_when_asked() -> None:
     run_alone(unmount.unmount_lazily)
 
 
+def test_a_tree_below_a_name_with_blanks_and_backslashes() -> None:
+    """The kernel escapes them in its table, in which the mounts are found after a rename."""
+    run_alone(unmount.unmount_below_an_odd_name)
+
+
 def test_a_tree_goes_as_a_whole() -> None:
     run_alone(unmount.unmount_a_tree)
 

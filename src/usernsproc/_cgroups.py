@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 from . import _core
+from ._proc import read_in, read_mounts
 
 MOST_TASKS = 4
 """How many processes and threads one call needs at the same time. They are gone when a limit is looked at."""
@@ -78,23 +79,19 @@ def own_cgroup(controller: str) -> Generator[int | None]:
 def _own_place(controller: str) -> tuple[int, str] | None:
     """The device and the path of the directory."""
     paths: dict[str, str] = {}
-    for line in _lines("/proc/thread-self/cgroup"):
+    for line in read_in(-1, "thread-self/cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
         paths.update(dict.fromkeys(controllers.split(","), place))
     fs_type = "cgroup" if controller in paths else "cgroup2"
     path = paths.get(controller) or paths.get("")
     if path is None:
         return None
-    for line in _lines("/proc/thread-self/mountinfo"):
-        fields, _, after = line.partition(" - ")
-        found, _, options = after.split(" ", 2)
-        if found != fs_type or not (found == "cgroup2" or controller in options.split(",")):
+    for mount in read_mounts():
+        if mount.fs_type != fs_type or not (fs_type == "cgroup2" or controller in mount.super_options):
             continue
-        _, _, device, root, point, *_ = fields.split(" ")
-        below = os.path.relpath(path, root)
+        below = os.path.relpath(path, mount.root)
         if not below.startswith(".."):
-            major, minor = map(int, device.split(":"))
-            return os.makedev(major, minor), os.path.join(point, below)
+            return mount.device, os.path.join(mount.point, below)
     return None
 
 
@@ -128,8 +125,3 @@ def _read(cgroup: int, path: str) -> str | None:
         return None
     with owned as fd, open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
         return file.read().strip()
-
-
-def _lines(path: str) -> list[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read().splitlines()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 
 from . import _core
-from ._proc import descriptor_path
 from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from ._core import OwnedFd
 
     Path: TypeAlias = "str | bytes | os.PathLike[str]"
-
-UMOUNT_NOFOLLOW = 8
-
-
-def through(fd: int, name: bytes = b"") -> bytes:
-    """A path that leads through a descriptor, for system calls that take nothing but a path."""
-    path = descriptor_path(fd).encode()
-    return path + b"/" + name if name else path
 
 
 class Place:
@@ -58,10 +49,6 @@ class Place:
 
     def remove(self) -> None:
         os.unlink(self.name, dir_fd=self.directory)
-
-    def unmount(self) -> None:
-        """Unmount what is mounted on the name, if it is not in use."""
-        _core.umount2(through(self.directory, self.name), UMOUNT_NOFOLLOW)
 
     def close(self) -> None:
         self._directory.close()

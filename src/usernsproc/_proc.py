@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, userns_error
+from ._errors import UsernsError, at_step, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
+from ._uapi import PF_KTHREAD
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -119,8 +120,19 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
         raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
 
 
-def descriptor_path(fd: int) -> str:
-    """A path by which `umount2(2)`, which takes no descriptor, reaches what *fd* is open on.
+def path_of(fd: int) -> str:
+    """The path of what a descriptor is open on.
+
+    Raises:
+        UsernsError: step `open_proc`.
+    """
+    path = f"thread-self/fd/{fd}"
+    with at_step("open_proc", f"/proc/{path}"):
+        return os.fsdecode(_core.read_link(-1, path))
+
+
+def descriptor_path(fd: int, name: bytes = b"") -> bytes:
+    """A path that leads through a descriptor, for `umount2(2)`, which accepts only a path.
 
     It is proven when this returns. Another process that may mount in the calling thread's
     mount namespace could mount over it later (before Linux 6.12).
@@ -128,12 +140,65 @@ def descriptor_path(fd: int) -> str:
     Raises:
         UsernsError: step `open_proc`.
     """
-    path = f"thread-self/fd/{fd}"
+    path_of(fd)
+    return b"/proc/thread-self/fd/%d%s" % (fd, name and b"/" + name)
+
+
+# ---- mounts ----
+
+_MOUNTS = "thread-self/mountinfo"
+
+
+class MountEntry:
+    """A mount, by its line in `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`)."""
+
+    __slots__ = ("device", "fs_type", "number", "options", "parent", "point", "propagation", "root", "super_options")
+
+    def __init__(self, line: str) -> None:
+        mount, _, super_block = line.partition(" - ")
+        # The propagation is `shared:N`, `master:N`, `unbindable`; a private mount has none.
+        number, parent, device, root, point, options, *self.propagation = mount.split(" ")
+        fs_type, _, super_options = super_block.split(" ", 2)
+        self.number, self.parent = int(number), int(parent)
+        self.device = os.makedev(*map(int, device.split(":")))
+        self.root, self.point, self.fs_type = map(_unescape, (root, point, fs_type))
+        self.options, self.super_options = options.split(","), super_options.split(",")
+
+    @property
+    def peer_group(self) -> str | None:
+        """The same for all mounts that are shared with each other."""
+        return next((field for field in self.propagation if field.startswith("shared:")), None)
+
+    @property
+    def is_unbindable(self) -> bool:
+        return "unbindable" in self.propagation
+
+    @property
+    def is_idmapped(self) -> bool:
+        return "idmapped" in self.options
+
+
+def _unescape(field: str) -> str:
+    """Blanks and backslashes are octal numbers there."""
+    first, *rest = field.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+
+
+def open_mounts() -> OwnedFd:
+    """The mounts of the calling thread's mount namespace, unread: a later read shows the state at its time."""
     try:
-        _core.read_link(-1, path)
+        return _core.open_proc(_MOUNTS, os.O_RDONLY)
     except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
-    return f"/proc/{path}"
+        raise proc_error("open_proc", error, f"/proc/{_MOUNTS}") from None
+
+
+def read_mounts(mounts: int | None = None) -> list[MountEntry]:
+    """*mounts*: a descriptor of `open_mounts()`, otherwise a new one."""
+    if mounts is None:
+        with open_mounts() as opened:
+            return read_mounts(opened)
+    with at_step("open_proc", _MOUNTS), open(mounts, "rb", closefd=False) as file:
+        return [MountEntry(line) for line in os.fsdecode(file.read()).split("\n") if line]
 
 
 # ---- processes ----
@@ -215,7 +280,6 @@ def opened_pidfd(process: ProcessLike) -> Generator[int]:
 
 
 _PID_MAX = (1 << 31) - 1  # of pid_t
-_PF_KTHREAD = 0x00200000
 
 
 def _is_program(pid: int) -> bool:
@@ -227,7 +291,7 @@ def _is_program(pid: int) -> bool:
         return False
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not flags & _PF_KTHREAD
+    return not flags & PF_KTHREAD
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:

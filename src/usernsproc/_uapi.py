@@ -1,11 +1,28 @@
-"""Numbers of `linux/mount.h`, `linux/fcntl.h` and `linux/stat.h` that Python lacks."""
+"""Constants of the kernel that Python lacks, by the names that its headers give them."""
 
 from __future__ import annotations
 
 import os
 
+# linux/sched.h
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+PF_KTHREAD = 0x00200000
+"""In the flags of `/proc/PID/stat`."""
+
+# linux/wait.h
+WALL = 0x40000000
+"""`__WALL`: also a child that has not executed its program yet, whose exit signal is 0."""
+
+# linux/fcntl.h, linux/openat2.h
 AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW = 0x100
 AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_STATX_DONT_SYNC = 0x4000
@@ -15,12 +32,15 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
+# linux/mount.h
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MOVE_MOUNT_SET_GROUP = 0x100
+MOVE_MOUNT_EMPTY_PATHS = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+"""From a descriptor to a descriptor."""
 
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -32,14 +52,17 @@ MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
+PROPAGATIONS = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
 
 MNT_DETACH = 2
-
-STATX_MNT_ID = 0x1000
-STATX_MNT_ID_UNIQUE = 0x4000
+UMOUNT_NOFOLLOW = 8
 
 STATMOUNT_MNT_BASIC = 0x02
 STATMOUNT_SUPPORTED_MASK = 0x1000
 STATMOUNT_MNT_UIDMAP = 0x2000
 STATMOUNT_MNT_GIDMAP = 0x4000
 STATMOUNT_BY_FD = 1
+
+# linux/stat.h
+STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000

@@ -10,9 +10,8 @@ import signal
 
 from . import _core
 from ._loading import before_entering
-from ._namespaces.kind import NamespaceKind
 from ._processes.plan import Plan
-from ._uapi import STATX_MNT_ID_UNIQUE
+from ._uapi import CLONE_NEWNS, STATX_MNT_ID_UNIQUE
 
 __all__ = [
     "fork_userns",
@@ -60,7 +59,7 @@ def setns(fd: int, nstype: int = 0) -> None:
 
     Unless *nstype* excludes a mount namespace, all modules of this package are loaded before, as by `Namespace.enter`.
     """
-    if not nstype or nstype & NamespaceKind.MNT.flag:
+    if not nstype or nstype & CLONE_NEWNS:
         before_entering()
     _core.setns(fd, nstype)
 

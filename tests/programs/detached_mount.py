@@ -13,7 +13,7 @@ from leaks import state
 from mounting import MAP, failure, mounts_below, own_file_system, owners, run, tells
 
 from usernsproc import DetachedMount, UsernsError, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
-from usernsproc._mounts.maps import _ask_of_copy
+from usernsproc._mounts.mount import _statmount_copy
 
 AT_FDCWD = -100
 OPEN_TREE_CLONE = 1
@@ -116,7 +116,7 @@ def maps_of_a_shared_mount() -> None:
     before = state()["mounts"]
     with open_idmapped(source, (MAP, MAP), propagation="shared") as detached:
         try:
-            _ask_of_copy(detached.fileno())
+            _statmount_copy(detached.fileno())
         except UsernsError as error:
             assert error.step == "statmount"
             assert native.KERNEL < (7, 0)

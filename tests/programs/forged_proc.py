@@ -28,8 +28,7 @@ from forging import (
 from recycle import Stranger
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns
-from usernsproc._mounts.table import read_mounts
-from usernsproc._proc import read_sysctl
+from usernsproc._proc import read_mounts, read_sysctl
 
 UNPRIVILEGED = 1000
 EVERY_ID = "0 0 4294967295"

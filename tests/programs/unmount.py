@@ -129,6 +129,18 @@ def unmount_lazily() -> None:
     assert repr(mount) == f"<Mount at {scene.target}, unmounted>"
 
 
+def unmount_below_an_odd_name() -> None:
+    scene = Scene()
+    scene.make_submounts()
+    odd, renamed = scene.target / "a b \\040\tc", scene.target / " d\n"
+    (odd / "t").mkdir(parents=True)
+    with idmapped_mount(scene.source, odd / "t", MAPS, recursive=True):
+        os.rename(odd, renamed)
+    assert list((renamed / "t").iterdir()) == []
+    assert scene.mounted() == []
+    assert len(mounts_below(scene.source)) == 4
+
+
 def unmount_a_tree() -> None:
     scene = Scene()
     scene.make_submounts()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
-from .._mounts.attributes import PROPAGATIONS
+from .._typing import TYPE_CHECKING
+from .._uapi import PROPAGATIONS
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .._mounts.userns_like import UsernsLike
 
 
@@ -18,14 +20,14 @@ def add_to(commands: Any) -> None:
         help="mount a directory or file with other owners",
         usage="usernsproc mount (--map MAP | --uid-map MAP --gid-map MAP | --userns PATH) [options] SOURCE TARGET",
         description="Mount SOURCE on TARGET with its owners shifted by id maps. A MAP is inside:outside:count[,...]: "
-        "inside is the owner on disk, outside the owner that is seen. It stays until it is unmounted.",
-        epilog="It takes CAP_SYS_ADMIN over the file system. Exit status: 0, or 125 and nothing has changed.",
+        "inside is the owner on disk, outside the owner that is shown. The mount stays until it is unmounted.",
+        epilog="Requires CAP_SYS_ADMIN over the file system. Exit status: 0, or 125 and nothing has changed.",
     )
     command.add_argument("--map", metavar="MAP", help="both id maps")
     command.add_argument("--uid-map", metavar="MAP", help="the user id map")
     command.add_argument("--gid-map", metavar="MAP", help="the group id map")
     command.add_argument("--userns", metavar="PATH", help="the maps of this user namespace, such as /proc/PID/ns/user")
-    command.add_argument("--recursive", action="store_true", help="with the mounts below SOURCE")
+    command.add_argument("--recursive", action="store_true", help="include the mounts below SOURCE")
     for name, meaning in (
         ("read-only", "nothing can be written through it"),
         ("nosuid", "set-user-id bits and file capabilities have no effect"),

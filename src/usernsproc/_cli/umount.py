@@ -1,4 +1,4 @@
-"""`usernsproc umount`: take a mount away."""
+"""`usernsproc umount`: unmount a mount."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def add_to(commands: Any) -> None:
     """The parser of this command."""
     command = commands.add_parser(
         "umount",
-        help="take a mount away",
+        help="unmount a mount",
         usage="usernsproc umount [--recursive | --lazy] TARGET",
-        description="Unmount what is mounted on TARGET, whoever mounted it, idmapped or not. "
-        "A TARGET that is a symbolic link is refused. What is in use stays mounted.",
-        epilog="Exit status: 0, or 125 and everything is still mounted.",
+        description="Unmount what is mounted on TARGET, even if another program mounted it, idmapped or not. "
+        "A TARGET that is a symbolic link is refused. A mount that is in use stays mounted.",
+        epilog="Exit status: 0, or 125 if everything is still mounted.",
     )
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--recursive", action="store_true", help="with the mounts below it: all of them or none")
-    how.add_argument("--lazy", action="store_true", help="with all below, even if in use: who uses it keeps it")
+    how.add_argument("--recursive", action="store_true", help="include the mounts below it: all of them or none")
+    how.add_argument("--lazy", action="store_true", help="detach the mount and its submounts even if busy")
     command.add_argument("target", metavar="TARGET")
     command.set_defaults(run=run)
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _place(target: str) -> Place:
     """Looked up once; errors show it without symbolic links in the directories."""
-    if not target:  # of an unset variable: it is neither the root nor the working directory
+    if not target:  # from an unset variable; it does not mean the root or working directory
         raise userns_error("umount", ENOENT, target)
     target = target.rstrip("/") or "/"
     folder, name = os.path.split(target)

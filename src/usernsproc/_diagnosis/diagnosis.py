@@ -6,10 +6,13 @@ import os
 from typing import NamedTuple
 
 from .._errors import IdMapPermissionError, UsernsError, at_step
-from .._mounts.userns_like import Path
+from .._typing import TYPE_CHECKING
 from .explanations import explain
 from .surroundings import Surroundings
 from .trials import TRIALS, Trial
+
+if TYPE_CHECKING:
+    from .._place import Path
 
 __all__ = ["Ability", "Diagnosis", "diagnose"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._maps.idmap import IdMap
-from .._proc import read_proc, read_sysctl
+from .._proc import MountEntry, read_proc, read_sysctl
 
 SECCOMP_FILTER = 2
 _PROC = Path("/proc")
@@ -55,7 +55,7 @@ class Surroundings(NamedTuple):
         status = _fields(_text(proc / "self/status"))
         limit = _text(proc / "sys/user/max_user_namespaces")
         unprivileged = _text(proc / "sys/kernel/unprivileged_userns_clone")
-        mounts = _mount_points(_text(proc / "self/mountinfo"))
+        mounts = [MountEntry(line).point for line in (_text(proc / "self/mountinfo") or "").split("\n") if line]
         return cls(
             kernel=_text(proc / "sys/kernel/osrelease"),
             has_user_namespaces=os.path.lexists(proc / "self/ns/user") or not os.path.isdir(proc),
@@ -112,10 +112,6 @@ def _is_mapped(proc: Path, status: dict[str, str], kind: str) -> bool:
     if overflow is None or written is None or effective != [overflow]:
         return True
     return int(overflow) in IdMap.from_kernel(written)
-
-
-def _mount_points(mountinfo: str | None) -> list[str]:
-    return [line.split(" ")[4] for line in (mountinfo or "").splitlines()]
 
 
 def _is_chroot(root: Path, mounts: list[str]) -> bool | None:

@@ -11,10 +11,13 @@ from typing import NamedTuple
 from .._caller import CAP_SETGID, CAP_SETUID, Caller
 from .._errors import userns_error
 from .._mounts.idmapped import open_idmapped
-from .._mounts.userns_like import Path
 from .._namespaces.namespace import create_userns
 from .._processes.process import UsernsProcess
 from .._processes.run import run
+from .._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .._place import Path
 
 
 class Trial(NamedTuple):

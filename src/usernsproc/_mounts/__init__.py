@@ -1,1 +1,1 @@
-"""Idmapped mounts: made, looked at, and taken away again."""
+"""Idmapped mounts: created, examined and unmounted."""

@@ -1,4 +1,4 @@
-"""A mount that is not mounted anywhere yet."""
+"""A detached mount, and how it is attached."""
 
 from __future__ import annotations
 
@@ -6,67 +6,62 @@ import os
 import warnings
 from errno import EINVAL
 from operator import index
-from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
-from .._errors import UsernsError, at_step, closed_error, userns_error
-from .._place import through
-from .._uapi import (
-    MNT_DETACH,
-    MOVE_MOUNT_F_EMPTY_PATH,
-    MOVE_MOUNT_T_EMPTY_PATH,
-)
-from .attributes import Attributes
-from .causes import move_refusal
-from .idmapped_copy import open_path
-from .maps import maps_of_detached_mount
-from .mount import Mount
-from .propagation import set_propagation, set_propagation_of_tree
-from .table import MountId, find_mount, is_mounted, mounts_below, open_mounts, path_of, read_mounts
+from .._errors import at_step, closed_error, userns_error
+from .._proc import descriptor_path, open_mounts, path_of, read_mounts
+from .._typing import TYPE_CHECKING
+from .._uapi import MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS
+from .copy import Attributes, open_path, set_propagation
+from .mount import Mount, maps_of_detached_mount
+from .propagation import set_propagation_of_tree
+from .refusals import move_refusal
+from .table import MountId, find_mount, is_mounted, mounts_below
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn
 
     from typing_extensions import Self
 
     from .._core import OwnedFd
     from .._maps.idmap import IdMap
-    from .userns_like import Path
+    from .._place import Path
 
 __all__ = ["DetachedMount"]
 
 
 class DetachedMount:
-    """A mount that is not mounted anywhere, kept by the descriptor that this object owns.
+    """A mount that is not mounted anywhere, as a descriptor that this object owns.
 
-    What is below it can be reached by the descriptor (`dir_fd=mount.fileno()`).
-    Closed before it is attached, it is gone. Leaving a `with` block closes it; one
+    Files in it can be reached by the descriptor (`dir_fd=mount.fileno()`). Closing it
+    before it is attached ends the mount. Leaving a `with` block closes it; an object
     that is dropped without `close()` is closed with a `ResourceWarning`.
 
     `DetachedMount(fd)` takes over a descriptor, such as one that came from another
-    process, and `propagation` is what `attach()` is to set, as of `idmapped_mount`.
+    process. `propagation` is what `attach()` sets, as for `idmapped_mount`.
     """
 
     __slots__ = ("__weakref__", "_may_be_tree", "_owned", "_propagation")
 
     def __init__(self, fd: int | OwnedFd, *, propagation: str | None = None) -> None:
-        self._propagation = Attributes.wanted(None, None, None, None, propagation).propagation
+        self._propagation = Attributes.resolve(propagation=propagation).propagation
         self._may_be_tree = True
         self._owned = fd if isinstance(fd, _core.OwnedFd) else _core.own(index(fd))
 
     def fileno(self) -> int:
-        """The descriptor, borrowed: it stays this object's."""
+        """The descriptor, borrowed: this object owns it."""
         if self._owned.closed:
             raise closed_error("detached mount")
         return self._owned.fileno()
 
     def detach(self) -> int:
-        """Give up ownership: the descriptor is the caller's to close, this object is closed."""
+        """Return the descriptor, which the caller must close, and close this object."""
         self.fileno()
         return self._owned.take()
 
     def close(self) -> None:
-        """Close the descriptor, and with it end a mount that was not attached. Again: no effect."""
+        """Close the descriptor. That ends a mount that was not attached. Calling it again has no effect."""
         self._owned.close()
 
     @property
@@ -82,9 +77,9 @@ class DetachedMount:
 
         Raises:
             UsernsError: `ENOENT`; `EPERM` (`CAP_SYS_ADMIN` in the mount namespace's
-                owner is needed); `ENOSPC` (too many mounts); `EINVAL` (only one of the
+                owner is required); `ENOSPC` (too many mounts); `EINVAL` (only one of the
                 two is a directory; the target is in another mount namespace; it is
-                no detached mount).
+                not a detached mount).
 
         Linux 5.2.
         """
@@ -103,11 +98,11 @@ class DetachedMount:
         mount: Mount | None = None
         below: dict[int, MountId] = {}
         try:
-            # What can fail comes before it is to be seen.
-            with open_path("move_mount", target) as target_fd, open_mounts() as table:
+            # Everything that can fail comes before other processes can see it.
+            with open_path("move_mount", target) as target_fd, open_mounts() as mounts:
                 mount = Mount(path_of(target_fd), mount_id, below)
                 self._move(tree, target, target_fd)
-                below.update(self._settle(tree, target, mount_id, table))
+                below.update(self._settle(tree, target, mount_id, mounts))
             self.close()
         except BaseException as error:
             if mount is not None:
@@ -120,41 +115,38 @@ class DetachedMount:
             if self.closed:  # a signal handler has raised when all was done
                 mount.unmount(lazy=True)
             elif is_mounted(mount_id):
-                _core.umount2(through(self.fileno()), MNT_DETACH)
+                _core.umount2(descriptor_path(self.fileno()), MNT_DETACH)
         except OSError as second:
             error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 
     def _move(self, tree: int, target: Path, target_fd: int) -> None:
         try:
-            _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+            _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
 
-    def _settle(self, tree: int, target: Path, mount_id: MountId, table: int) -> dict[int, MountId]:
-        """The submounts, once all have the propagation that was asked for."""
-        try:
+    def _settle(self, tree: int, target: Path, mount_id: MountId, unread: int) -> dict[int, MountId]:
+        """Set the propagation, and return the submounts."""
+        with at_step("mount_setattr", os.fspath(target)):
             if not self._may_be_tree:
-                return set_propagation(tree, self._propagation)
-            mounts = read_mounts(table)
+                set_propagation(tree, self._propagation, recursive=True)
+                return {}
+            mounts = read_mounts(unread)
             top = find_mount(mounts, mount_id.number)
             if top is not None:
                 return set_propagation_of_tree(tree, self._propagation, top, mounts_below(mounts, top.number))
-        except UsernsError:
-            raise
-        except OSError as error:
-            raise userns_error("mount_setattr", error.errno or 0, os.fspath(target)) from None
         note = "The target is outside the root directory of this process. Attach it in a process that can reach it."
         raise userns_error("move_mount", EINVAL, os.fspath(target), cause="out-of-reach", note=note)
 
     @property
     def uid_map(self) -> IdMap:
-        """The user id map; as of `Mount`, but that the kernel tells it since Linux 7.0 (before: `EINVAL`),
-        and of a mount without submounts only to who may copy it (else: `EPERM`)."""
+        """The user ID map; like `Mount.uid_map`, but requires Linux 7.0 (before: `EINVAL`) and, for a mount without
+        submounts, the right to copy it (else: `EPERM`)."""
         return maps_of_detached_mount(self.fileno())[0]
 
     @property
     def gid_map(self) -> IdMap:
-        """The group id map; as `uid_map`."""
+        """The group ID map; as `uid_map`."""
         return maps_of_detached_mount(self.fileno())[1]
 
     def __enter__(self) -> Self:

@@ -1,23 +1,35 @@
-"""A mount of ours, and how it is taken away again."""
+"""A mount of this program: its ID maps, read back with `statmount(2)`, and how it is unmounted."""
 
 from __future__ import annotations
 
-from errno import EINVAL
-from typing import TYPE_CHECKING, NoReturn
+import os
+import struct
+from errno import EINVAL, ENOENT, ENOSYS, EPERM
 
+from .. import _core
 from .._errors import UsernsError, at_step, userns_error
-from .maps import maps_of_mount
-from .table import mount_namespace
+from .._maps.idmap import IdMap
+from .._proc import own_namespace_identity
+from .._typing import TYPE_CHECKING
+from .._uapi import (
+    MOVE_MOUNT_EMPTY_PATHS,
+    MS_PRIVATE,
+    STATMOUNT_BY_FD,
+    STATMOUNT_MNT_GIDMAP,
+    STATMOUNT_MNT_UIDMAP,
+    STATMOUNT_SUPPORTED_MASK,
+)
+from .copy import copy_mount, set_propagation
+from .table import MountId, locate
 from .unmount import unmount_one, unmount_tree
-from .whereabouts import locate
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeAlias
 
-    from .._maps.idmap import IdMap
-    from .table import MountId
+UidAndGidMap: TypeAlias = "tuple[IdMap, IdMap]"
 
 __all__ = ["Mount"]
 
@@ -33,36 +45,36 @@ class Mount:
         """Where it was mounted, as an absolute path without symbolic links."""
         self._id = mount_id
         self._below = below
-        self._namespace = mount_namespace()
+        self._namespace = own_namespace_identity("mnt")
         self._mounted = True
 
     def unmount(self, *, lazy: bool = False) -> None:
-        """Unmount it, with `umount2(2)`, and the submounts that were mounted with it. Again: no effect.
+        """Unmount it, with `umount2(2)`, and the submounts that were mounted with it.
 
-        It is found where it is now, also when a directory above it was renamed, and
+        It is found where it is now, even if a directory above it was renamed, and
         unmounted through a descriptor of its directory. If another process has
         unmounted it, there is nothing left to do. Another mount at its path is not
-        touched.
+        touched. Calling it again has no effect.
 
-        As long as it is in use, it stays, with all its submounts: what seems to be an
-        empty directory would be the source to who deletes it. Remove a target with
+        As long as it is in use, it stays, with all its submounts. Deleting below a
+        target that is still mounted deletes files in the source: remove a target with
         `os.rmdir`, which fails there, not with `shutil.rmtree`.
 
         Args:
-            lazy: detach it although it is in use, with everything that is mounted
-                below it. Who has files open in it keeps them, until they are closed.
+            lazy: detach it even if it is in use, with everything that is mounted below
+                it. Processes with open files keep access until they close them.
 
         Raises:
-            UsernsError: `EBUSY`: files are open in it, it is somebody's working
-                directory, something was mounted below it or over it; the note says
-                who or what. `EBUSY`, cause `mount-moved`: a process that may write to
+            UsernsError: `EBUSY`: files are open in it, it is the working directory of a
+                process, something was mounted below it or over it; the note names the
+                processes or mounts. `EBUSY`, cause `mount-moved`: a process that may write to
                 its directory exchanged it with another mount at this moment. `EINVAL`: the
-                calling thread is in another mount namespace now, or the mount is out of
-                its root directory's reach. It is still mounted.
+                calling thread is in another mount namespace now, or the mount cannot be
+                reached from its root directory. It is still mounted.
         """
         if not self._mounted:
             return
-        self._check_namespace()
+        self._refuse_elsewhere()
         with at_step("umount", self.target):
             place = locate(self._id, self.target)
             if place is not None:
@@ -73,9 +85,9 @@ class Mount:
                         unmount_one(self._id, place)
         self._mounted = False
 
-    def _check_namespace(self) -> None:
-        """Elsewhere it is not to be found, which must not be taken for unmounted."""
-        if mount_namespace() != self._namespace:
+    def _refuse_elsewhere(self) -> None:
+        """In another mount namespace it cannot be found, which does not mean that it was unmounted."""
+        if own_namespace_identity("mnt") != self._namespace:
             raise userns_error(
                 "umount",
                 EINVAL,
@@ -87,20 +99,19 @@ class Mount:
 
     @property
     def uid_map(self) -> IdMap:
-        """The user id map, from ids on disk to ids seen, asked of the kernel with `statmount(2)`.
+        """The user ID map, from IDs on disk to IDs shown, as `statmount(2)` returns it.
 
-        The ids seen are as in the calling process' user namespace; a range that is
-        not mapped there is left out.
+        The IDs shown are as in the user namespace of the calling process; a range that
+        is not mapped there is left out.
 
         Raises:
-            UsernsError: `ENOSYS`: the kernel does not tell before Linux 6.15; `ENOENT`:
-                it is not mounted any more.
+            UsernsError: `ENOSYS`: requires Linux 6.15; `ENOENT`: it is not mounted any more.
         """
         return maps_of_mount(self._id, self.target)[0]
 
     @property
     def gid_map(self) -> IdMap:
-        """The group id map; as `uid_map`."""
+        """The group ID map; as `uid_map`."""
         return maps_of_mount(self._id, self.target)[1]
 
     def __enter__(self) -> Self:
@@ -119,3 +130,82 @@ class Mount:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Mount cannot be pickled: it would be unmounted twice")
+
+
+# ---- the maps of a mount ----
+
+_MAPS = STATMOUNT_MNT_UIDMAP | STATMOUNT_MNT_GIDMAP
+_MASK = _MAPS | STATMOUNT_SUPPORTED_MASK
+_FIELDS = struct.Struct("=8xQ128xQ4I")
+"""Where `struct statmount` has mask, supported_mask, and number and offset of the two maps' lines."""
+_STRINGS = 512  # its size: the strings follow it, each ended by a NUL
+
+_REQUIRES = "Reading the maps of a mount requires Linux 6.15. Use a newer kernel, or keep the maps."
+_REQUIRES_DETACHED = "Reading the maps of a detached mount requires Linux 7.0. Attach it, and ask the Mount."
+
+
+def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
+    """Of an attached mount."""
+    if not mount.unique:
+        raise _too_old(ENOSYS, target, _REQUIRES)
+    try:
+        answer = _core.statmount(mount.unique, _MASK, 0, 0, 0)
+    except OSError as error:
+        raise _statmount_error(error.errno or 0, target) from None
+    return _unpack_maps(answer, target)
+
+
+def maps_of_detached_mount(fd: int) -> UidAndGidMap:
+    try:
+        answer = _core.statmount(0, _MASK, 0, fd, STATMOUNT_BY_FD)
+    except FileNotFoundError:
+        answer = _statmount_copy(fd)
+    except OSError as error:
+        if error.errno in (EINVAL, ENOSYS):
+            raise _too_old(error.errno, None, _REQUIRES_DETACHED) from None
+        raise _statmount_error(error.errno or 0, None) from None
+    return _unpack_maps(answer, None)
+
+
+def _statmount_copy(fd: int) -> bytes:
+    """The kernel looks for a root below the top of the namespace that a detached mount is in, and fails
+    with `ENOENT` if the mount has no submount. So ask for a copy that has another one stacked on it."""
+    try:
+        with copy_mount(fd) as below, copy_mount(fd) as above:
+            # A copy of a shared mount is a peer of it, to which the move would propagate.
+            set_propagation(below, MS_PRIVATE)
+            _core.move_mount(above, b"", below, b"", MOVE_MOUNT_EMPTY_PATHS)
+            return _core.statmount(0, _MASK, 0, below, STATMOUNT_BY_FD)
+    except OSError as error:
+        note = None
+        if error.errno == EPERM:
+            note = "Likely: CAP_SYS_ADMIN is missing, which copying a mount without submounts requires. Run as root."
+        raise userns_error("statmount", error.errno or 0, note=note) from None
+
+
+def _statmount_error(errno: int, target: str | None) -> UsernsError:
+    if errno == ENOSYS:
+        return _too_old(ENOSYS, target, _REQUIRES)
+    if errno == ENOENT:
+        note = "The mount is not in the mount namespace of the calling thread, or was unmounted."
+        return userns_error("statmount", errno, target, cause="not-mounted", note=note)
+    return userns_error("statmount", errno, target)
+
+
+def _too_old(errno: int, target: str | None, note: str) -> UsernsError:
+    return userns_error("statmount", errno, target, cause="kernel-too-old", note=note)
+
+
+def _unpack_maps(answer: bytes, target: str | None) -> UidAndGidMap:
+    mask, supported, uids, uid_offset, gids, gid_offset = _FIELDS.unpack_from(answer)
+    if not mask & STATMOUNT_SUPPORTED_MASK or supported & _MAPS != _MAPS:
+        raise _too_old(ENOSYS, target, _REQUIRES)
+    if mask & _MAPS != _MAPS:  # it is not idmapped
+        return IdMap(), IdMap()
+    return _unpack_map(answer, uid_offset, uids), _unpack_map(answer, gid_offset, gids)
+
+
+def _unpack_map(answer: bytes, offset: int, count: int) -> IdMap:
+    """*count* strings, each a line of a map file."""
+    lines = answer[_STRINGS + offset :].split(b"\0", count)[:count]
+    return IdMap.from_kernel(os.fsdecode(b"\n".join(lines)))

@@ -8,22 +8,26 @@ from typing import NamedTuple
 
 from .._errors import UsernsError, userns_error
 from .._namespaces.namespace import create_userns
+from .._proc import read_mounts
+from .._typing import TYPE_CHECKING
 from .idmapped import open_idmapped
-from .table import MountId, find_mount, read_mounts
-from .userns_like import Path
+from .table import MountId, find_mount
+
+if TYPE_CHECKING:
+    from .._place import Path
 
 __all__ = ["IdmapSupport", "supports_idmap"]
 
 
 class IdmapSupport(NamedTuple):
-    """An answer: true or false, and what it rests on."""
+    """An answer, truthy or falsy, with its cause."""
 
     supported: bool
     """The answer."""
     file_system: str
     """The type, as in `/proc/filesystems`."""
     cause: str | None
-    """If not, why: as `UsernsError.cause`."""
+    """Why it is not supported: as `UsernsError.cause`."""
     reason: str | None
     """The same in a sentence."""
 
@@ -34,15 +38,14 @@ class IdmapSupport(NamedTuple):
 def supports_idmap(path: Path) -> IdmapSupport:
     """Whether the calling process can mount what is at *path* idmapped.
 
-    It is found out by doing it, to a detached copy of the mount, which nobody
-    else sees, and which is gone when the function returns. A version of the kernel,
-    or the name of a file system, would tell less: it may be the file system, the
-    kernel, the server of a FUSE mount, or missing rights that forbid it; `cause` is
-    which.
+    The function tries it on a detached copy of the mount, which no other process sees and
+    which is closed when the function returns. The version of the kernel and the type of the
+    file system are not enough: the file system, the kernel, the server of a FUSE mount or
+    missing privileges can forbid it. `cause` says which.
 
     Raises:
-        UsernsError: there is no answer, as there is no such path, or no user
-            namespace could be made to try it with (see `create_userns`).
+        UsernsError: there is no answer: the path does not exist, or no user namespace
+            could be created to try it with (see `create_userns`).
     """
     file_system = _file_system_of(path)
     with create_userns("root", "root") as userns:

@@ -1,16 +1,23 @@
-"""The mounts of the calling thread's mount namespace, and how one is known again."""
+"""The mounts of the calling thread's mount namespace: how one is identified, and where it is.
+
+A process that owns one of the directories above a mount can rename it at any time. So a
+path is only a guess: a place is looked up, what is mounted there is compared, and system
+calls go through the place or through a descriptor of the mount itself.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
-from errno import ENOENT, ENOSYS, EPERM
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM
+from typing import NamedTuple
 
 from .. import _core
-from .._errors import at_step
-from .._proc import own_namespace_identity, proc_error
+from .._errors import at_step, userns_error
+from .._place import Place
+from .._proc import MountEntry, read_mounts
+from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -19,18 +26,18 @@ from .._uapi import (
     STATX_MNT_ID,
     STATX_MNT_ID_UNIQUE,
 )
+from .busy import moved_error, name_mounts, still_mounted_error
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._core import OwnedFd
-
-TABLE = "thread-self/mountinfo"
-"""In `/proc`."""
+_TRIES = 120  # while other processes keep renaming
+_TRIES_PER_READ = 8
+"""Reads of the table can keep in step with the renames, so that each path is already wrong when it is tried."""
 
 
 class MountId(NamedTuple):
-    """Which mount. Its number goes to another mount once it is gone, the unique one never."""
+    """Identifies a mount. When it is gone, its number can be reused, but never its unique one."""
 
     number: int
     """As in `/proc/PID/mountinfo`."""
@@ -47,80 +54,25 @@ class MountId(NamedTuple):
     def at(cls, path: str | bytes, *, dir_fd: int = AT_FDCWD, follow: bool = False) -> Self:
         """Of the topmost mount at a path.
 
-        Opened first: the kernel answers one number at a time, and the path may lead elsewhere in between.
+        It is opened first: the kernel returns one number at a time, and the path may lead elsewhere in between.
         """
         with _core.open(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW), 0, dir_fd) as fd:
             return cls.of_fd(fd)
+
+    @classmethod
+    def of(cls, entry: MountEntry) -> Self:
+        """With the unique number, unless another mount covers it."""
+        try:
+            top = cls.at(entry.point)
+        except OSError:
+            return cls(entry.number, 0)
+        return top if top.number == entry.number else cls(entry.number, 0)
 
     def is_same(self, other: MountId) -> bool:
         return self.number == other.number and (not self.unique or not other.unique or self.unique == other.unique)
 
 
-class MountEntry(NamedTuple):
-    """A line of the table (`proc_pid_mountinfo(5)`)."""
-
-    number: int
-    parent: int
-    point: str
-    options: frozenset[str]
-    propagation: frozenset[str]
-    """`shared:N`, `master:N`, `unbindable`; a private mount has none."""
-    fs_type: str
-
-    @classmethod
-    def parse(cls, line: bytes) -> Self:
-        number, parent, _device, _root, point, options, *rest = line.split(b" ")
-        end = rest.index(b"-")
-        return cls(
-            int(number),
-            int(parent),
-            os.fsdecode(_unescaped(point)),
-            frozenset(options.decode().split(",")),
-            frozenset(field.decode() for field in rest[:end]),
-            os.fsdecode(_unescaped(rest[end + 1])),
-        )
-
-    @property
-    def peer_group(self) -> str | None:
-        """The mounts that are shared with it have the same."""
-        return next((field for field in self.propagation if field.startswith("shared:")), None)
-
-    @property
-    def is_unbindable(self) -> bool:
-        return "unbindable" in self.propagation
-
-    @property
-    def is_idmapped(self) -> bool:
-        return "idmapped" in self.options
-
-    def identity(self) -> MountId:
-        """With the unique number, but for a mount that another one covers."""
-        try:
-            top = MountId.at(self.point)
-        except OSError:
-            return MountId(self.number, 0)
-        return top if top.number == self.number else MountId(self.number, 0)
-
-
-def _unescaped(field: bytes) -> bytes:
-    """Blanks and backslashes are octal numbers there."""
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
-
-
-def open_mounts() -> OwnedFd:
-    """The table, unread: what is read from it is the state at that time."""
-    try:
-        return _core.open_proc(TABLE, os.O_RDONLY)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{TABLE}") from None
-
-
-def read_mounts(table: int | None = None) -> list[MountEntry]:
-    if table is None:
-        with open_mounts() as opened:
-            return read_mounts(opened)
-    with at_step("open_proc", TABLE), open(table, "rb", closefd=False) as lines:
-        return [MountEntry.parse(line) for line in lines]
+# ---- which mounts there are ----
 
 
 def find_mount(mounts: Iterable[MountEntry], number: int) -> MountEntry | None:
@@ -133,7 +85,7 @@ def mounts_below(mounts: Iterable[MountEntry], number: int) -> list[MountEntry]:
     for entry in mounts:
         children.setdefault(entry.parent, []).append(entry)
     found = [entry for entry in children.get(number, ()) if entry.number != number]
-    for entry in found:  # grows while it is walked through
+    for entry in found:  # grows during the loop
         found.extend(children.get(entry.number, ()))
     return found
 
@@ -141,16 +93,16 @@ def mounts_below(mounts: Iterable[MountEntry], number: int) -> list[MountEntry]:
 def is_mounted(mount: MountId) -> bool:
     """Whether it is in the calling thread's mount namespace."""
     errno = _statmount(mount)
-    if errno == 0 or errno == ENOENT:
+    if errno in (0, ENOENT):
         return errno == 0
     if errno == EPERM and _statmount(MountId.at("/")) == 0:
-        return True  # out of reach; it is not the call as such that is refused
+        return True  # out of reach: the system call as such is allowed
     entry = find_mount(read_mounts(), mount.number)
-    return entry is not None and mount.is_same(entry.identity())
+    return entry is not None and mount.is_same(MountId.of(entry))
 
 
 def _statmount(mount: MountId) -> int:
-    """The errno, or 0: it is there."""
+    """The errno; 0: it is there."""
     if not mount.unique:
         return ENOSYS
     try:
@@ -160,13 +112,83 @@ def _statmount(mount: MountId) -> int:
     return 0
 
 
-def mount_namespace() -> tuple[int, int]:
-    """Which mount namespace the calling thread is in."""
-    return own_namespace_identity("mnt")
+# ---- where a mount is ----
 
 
-def path_of(fd: int) -> str:
-    """Where a descriptor is open on."""
-    path = f"thread-self/fd/{fd}"
-    with at_step("open_proc", f"/proc/{path}"):
-        return os.fsdecode(_core.read_link(-1, path))
+def locate(mount: MountId, path: str) -> Place | None:
+    """The place of a mount that was at *path*: the directories above it may have been renamed.
+
+    `None`: it is not mounted any more, since another process has unmounted it.
+
+    Raises:
+        UsernsError: it is mounted but cannot be reached: another mount covers it, or
+            it is outside the root directory of this process.
+    """
+    for attempt in range(_TRIES):
+        place = _place_at(mount, path)
+        if place is not None:
+            return place
+        if attempt % _TRIES_PER_READ:
+            continue
+        if not is_mounted(mount):
+            return None
+        mounts = read_mounts()
+        entry = find_mount(mounts, mount.number)
+        if entry is None:  # out of reach, or renamed while the table was read
+            continue
+        covering = [other for other in mounts_below(mounts, entry.number) if other.point == entry.point]
+        if covering:
+            raise still_mounted_error(EBUSY, path, "mounted-over", f"Mounted over it: {name_mounts(covering)}.")
+        path = entry.point
+    note = "It is outside the root directory of this process."
+    raise still_mounted_error(EINVAL, path, "out-of-reach", note)
+
+
+def _place_at(mount: MountId, path: str) -> Place | None:
+    """The place at *path*, if this mount is the topmost one there."""
+    place: Place | None = None
+    try:
+        place = Place(path)
+        if is_at(mount, place):
+            found, place = place, None
+            return found
+    except OSError as error:
+        if error.errno in (EMFILE, ENFILE, ENOMEM):
+            raise userns_error("umount", error.errno, path) from None
+    finally:
+        if place is not None:
+            place.close()
+    return None
+
+
+def is_at(mount: MountId, place: Place) -> bool:
+    """Whether it is the topmost mount there. It is not if the name is that of a file in it."""
+    if mount.is_same(MountId.of_fd(place.directory)):
+        return False
+    return mount.is_same(MountId.at(place.name, dir_fd=place.directory))
+
+
+def place_of(entry: MountEntry) -> Place:
+    """The place of a mount of the table."""
+    place = locate(MountId.of(entry), entry.point)
+    if place is None:
+        raise userns_error("umount", EINVAL, entry.point, cause="not-mounted", note="It has been unmounted. Try again.")
+    return place
+
+
+@contextmanager
+def open_mount(entry: MountEntry) -> Generator[int]:
+    """A descriptor of the mount itself, which keeps it busy."""
+    with place_of(entry) as place, open_at(MountId(entry.number, 0), place) as fd:
+        yield fd
+
+
+@contextmanager
+def open_at(mount: MountId, place: Place) -> Generator[int]:
+    """A descriptor of the mount at a place, if it is this one."""
+    with at_step("umount", place.path):
+        owned = place.open(os.O_PATH)
+    with owned as fd:
+        if not mount.is_same(MountId.of_fd(fd)):
+            raise moved_error(place.path)
+        yield fd

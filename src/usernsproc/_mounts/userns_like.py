@@ -1,4 +1,4 @@
-"""A user namespace by whatever stands for it."""
+"""A user namespace, by any object that refers to one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from .._typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
+    from .._place import Path
     from .._proc import HasFileno
-
-Path: TypeAlias = "str | bytes | os.PathLike[str]"
 
 UsernsLike: TypeAlias = "Namespace | HasFileno | int | Path | tuple[IdMapLike, IdMapLike]"
 """A user namespace: a `Namespace`, a process, a descriptor, a path of a namespace
@@ -25,7 +24,7 @@ file, or a pair of maps."""
 
 
 @contextmanager
-def borrowed_userns(userns: UsernsLike) -> Generator[int]:
+def borrow_userns(userns: UsernsLike) -> Generator[int]:
     """A descriptor of the user namespace, valid in the block."""
     if isinstance(userns, int):
         _refuse_closed(userns)
@@ -50,7 +49,7 @@ def borrowed_userns(userns: UsernsLike) -> Generator[int]:
 
 
 def _refuse_map(path: Path) -> None:
-    """One map in the place of a path: the error would be of a file that nobody meant."""
+    """One map in the place of a path: the error would name a file that the caller did not mean."""
     if isinstance(path, str) and not os.path.lexists(path) and (path in PRESETS or path.count(":") >= 2):
         raise TypeError(f"a pair of maps is needed (uid, gid), not {path!r} alone: ({path!r}, {path!r})")
 

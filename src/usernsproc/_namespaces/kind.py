@@ -5,6 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 
 from .._typing import TYPE_CHECKING
+from .._uapi import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -33,13 +43,13 @@ class NamespaceKind(StrEnum):
 
 
 _FLAGS = {
-    NamespaceKind.USER: 0x10000000,
-    NamespaceKind.MNT: 0x00020000,
-    NamespaceKind.PID: 0x20000000,
-    NamespaceKind.NET: 0x40000000,
-    NamespaceKind.IPC: 0x08000000,
-    NamespaceKind.UTS: 0x04000000,
-    NamespaceKind.CGROUP: 0x02000000,
-    NamespaceKind.TIME: 0x00000080,
+    NamespaceKind.USER: CLONE_NEWUSER,
+    NamespaceKind.MNT: CLONE_NEWNS,
+    NamespaceKind.PID: CLONE_NEWPID,
+    NamespaceKind.NET: CLONE_NEWNET,
+    NamespaceKind.IPC: CLONE_NEWIPC,
+    NamespaceKind.UTS: CLONE_NEWUTS,
+    NamespaceKind.CGROUP: CLONE_NEWCGROUP,
+    NamespaceKind.TIME: CLONE_NEWTIME,
 }
 KIND_OF_FLAG = {flag: kind for kind, flag in _FLAGS.items()}

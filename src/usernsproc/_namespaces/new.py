@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._typing import TYPE_CHECKING
+from .._uapi import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PROPAGATIONS
 from .namespace import NamespaceKind
 
 if TYPE_CHECKING:
     from .join import Joins
 
-USER, MNT, PID = (kind.flag for kind in (NamespaceKind.USER, NamespaceKind.MNT, NamespaceKind.PID))
-
-PROPAGATIONS = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20, "unchanged": 0}
-"""Of all mounts of a new mount namespace: the `MS_…` flags of `mount(2)`."""
+_PROPAGATIONS = ("private", "slave", "shared", "unchanged")
+"""Of all mounts of a new mount namespace."""
 
 
 class NewNamespaces:
@@ -33,30 +32,30 @@ class NewNamespaces:
         self.flags = _flags(namespaces)
         self.init, self.mount_proc = bool(init), bool(mount_proc)
         self._refuse_what_is_joined(joins)
-        if init and not self.flags & PID:
+        if init and not self.flags & CLONE_NEWPID:
             raise ValueError('init= is pid 1 of a new pid namespace: namespaces=("pid",) is needed with it')
         if mount_proc:
-            if not (self.flags | joins.kinds) & PID:
+            if not (self.flags | joins.kinds) & CLONE_NEWPID:
                 raise ValueError('mount_proc= shows another pid namespace: namespaces=("pid",) is needed with it')
-            self.flags |= MNT  # as of unshare(1): never over the caller's own /proc
+            self.flags |= CLONE_NEWNS  # as of unshare(1): never over the caller's own /proc
         self.propagation = self._propagation(propagation)
         if joins.userns is None:
-            self.flags |= USER
+            self.flags |= CLONE_NEWUSER
 
     def _refuse_what_is_joined(self, joins: Joins) -> None:
-        if joins.userns is not None and self.flags & USER:
+        if joins.userns is not None and self.flags & CLONE_NEWUSER:
             raise ValueError("a user namespace is joined: no new one is made for the command")
-        if joins.kinds & self.flags & PID:  # EINVAL: it takes a process that is in there already
+        if joins.kinds & self.flags & CLONE_NEWPID:  # EINVAL: it takes a process that is in there already
             raise ValueError("a pid namespace is joined: no new one is made below it for the command")
 
     def _propagation(self, propagation: str | None) -> int:
         if propagation is None:
-            return PROPAGATIONS["private"] if self.flags & MNT else 0
-        if propagation not in PROPAGATIONS:
-            raise ValueError(f"propagation is one of {', '.join(PROPAGATIONS)}, not {propagation!r}")
-        if not self.flags & MNT:
+            return PROPAGATIONS["private"] if self.flags & CLONE_NEWNS else 0
+        if propagation not in _PROPAGATIONS:
+            raise ValueError(f"propagation is one of {', '.join(_PROPAGATIONS)}, not {propagation!r}")
+        if not self.flags & CLONE_NEWNS:
             raise ValueError('propagation= is that of a new mount namespace: namespaces=("mnt",) is needed with it')
-        return PROPAGATIONS[propagation]
+        return PROPAGATIONS.get(propagation, 0)
 
 
 def _flags(namespaces: Iterable[str]) -> int:

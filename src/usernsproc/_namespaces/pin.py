@@ -8,21 +8,15 @@ from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
 from .._errors import at_step, userns_error
-from .._place import Place, through
-from .._proc import own_namespace_identity
+from .._place import Place
+from .._proc import descriptor_path, own_namespace_identity
 from .._typing import TYPE_CHECKING
+from .._uapi import AT_EMPTY_PATH, MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
     from .._core import OwnedFd
     from .._place import Path
     from .namespace import Namespace
-
-AT_EMPTY_PATH = 0x1000
-OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH = 0x04
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MNT_DETACH = 2
 
 
 def pin(namespace: Namespace, path: Path) -> None:
@@ -76,8 +70,7 @@ class Pin:
         point = self._prepare_file()
         self._may_be_mounted = True
         try:
-            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", flags)
+            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
             cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
             raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None
@@ -134,14 +127,14 @@ class Pin:
     def _unmount(self) -> None:
         if self._tree is not None and not self._tree.closed:
             try:
-                _core.umount2(through(self._tree.fileno()), MNT_DETACH)
+                _core.umount2(descriptor_path(self._tree.fileno()), MNT_DETACH)
             except OSError as error:
                 if error.errno != EINVAL:  # it is not mounted anywhere
                     raise
             return
         with self._place.open(os.O_PATH) as fd:
             if _identity(os.fstat(fd)) == self._identity:
-                _core.umount2(through(fd), MNT_DETACH)
+                _core.umount2(descriptor_path(fd), MNT_DETACH)
 
     def _remove_file(self) -> None:
         made = self._file or os.fstat(self._made[0].fileno())
@@ -200,7 +193,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor: that it is this mount and no other. Detached, since the descriptor
     keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
     try:
-        _core.umount2(through(fd), MNT_DETACH)
+        _core.umount2(descriptor_path(fd), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
 from .. import _core
-from .._proc import list_in, open_root, proc_error, read_in
+from .._proc import MountEntry, list_in, open_root, proc_error, read_in
 from .._typing import TYPE_CHECKING
+from .._uapi import PF_KTHREAD
 from .kind import NamespaceKind
 from .pin import nsfs_device
 
@@ -21,13 +21,10 @@ Route: TypeAlias = "tuple[str | int, ...]"
 `ioctl_ns(2)` requests that lead from there to an owner or a parent."""
 
 _LINK = re.compile(r"(\w+):\[(\d+)\]")
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
 # Of these, children that are made later will be members.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
 
-
-_PF_KTHREAD = 0x00200000
 
 # What has gone, or may not be seen, is left out of a list. What is missing for want of
 # descriptors, memory or processes must not be.
@@ -69,7 +66,7 @@ class Survey:
         self.found: dict[tuple[NamespaceKind, int], Found] = {}
         self.unseen: set[int] = set()
         self._seen_roots: set[tuple[bytes, int, int]] = set()
-        self._seen_mounts: set[str] = set()
+        self._seen_mounts: set[int] = set()
 
     def at(self, kind: NamespaceKind, inode: int) -> Found:
         return self.found.setdefault((kind, inode), Found())
@@ -141,11 +138,14 @@ class Survey:
         if place in self._seen_roots:
             return
         self._seen_roots.add(place)
-        for mount, name, path in _pins(read_in(self._proc, f"{base}/mountinfo")):
-            found = self._named(name)
-            if found is not None and mount not in self._seen_mounts:
-                self._seen_mounts.add(mount)
-                found.pins.append(prefix + path)
+        for line in read_in(self._proc, f"{base}/mountinfo").split("\n"):
+            if " - nsfs " not in line:
+                continue
+            pin = MountEntry(line)
+            found = self._named(pin.root)
+            if found is not None and pin.number not in self._seen_mounts:
+                self._seen_mounts.add(pin.number)
+                found.pins.append(prefix + pin.point)
 
     def _is_running_program(self, pid: int) -> bool:
         """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
@@ -153,7 +153,7 @@ class Survey:
             state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return state != "Z" and not int(fields[5]) & _PF_KTHREAD
+        return state != "Z" and not int(fields[5]) & PF_KTHREAD
 
     def _map_text(self, base: str, name: str) -> str | None:
         try:
@@ -162,12 +162,3 @@ class Survey:
             if error.errno in SHORTAGE or error.errno == EXDEV:
                 raise
             return None
-
-
-def _pins(mountinfo: str) -> Iterator[tuple[str, str, str]]:
-    """The number, the namespace and the path of each mount of one."""
-    for line in mountinfo.split("\n"):
-        fields, _, after = line.partition(" - ")
-        if after.startswith("nsfs "):
-            mount, _, _, name, path, *_ = fields.split(" ")
-            yield mount, name, _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), path)

@@ -9,13 +9,12 @@ from .. import _core
 from .._cgroups import frozen_cause
 from .._evidence import failed
 from .._typing import TYPE_CHECKING
+from .._uapi import CLONE_NEWUSER
 
 if TYPE_CHECKING:
     from typing import Any
 
     from .._maps.writer import Maps
-
-CLONE_NEWUSER = 0x10000000
 
 
 class Plan:

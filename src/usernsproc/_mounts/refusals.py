@@ -1,11 +1,10 @@
-"""Why there is no idmapped mount: found out by trying, on copies that nobody sees."""
+"""Why the kernel refused an idmapped mount: found by trying, on copies that no other process sees."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
@@ -13,11 +12,14 @@ from .. import _core
 from .._causes import too_old
 from .._errors import UsernsError, userns_error
 from .._namespaces.namespace import NamespaceKind, create_userns
-from .._uapi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
-from .attributes import Attributes
-from .idmapped_copy import can_copy, copy_of, idmapped_copy
-from .table import MountEntry, MountId, find_mount, mounts_below, path_of, read_mounts
-from .userns_like import Path
+from .._proc import MountEntry, path_of, read_mounts
+from .._typing import TYPE_CHECKING
+from .._uapi import AT_EMPTY_PATH
+from .copy import Attributes, copy_idmapped, copy_mount, duplicate_userns
+from .table import MountId, find_mount, mounts_below, open_mount
+
+if TYPE_CHECKING:
+    from .._place import Path
 
 _INITIAL_USERNS = 0xEFFFFFFD  # its inode, PROC_USER_INIT_INO of the kernel
 
@@ -34,11 +36,11 @@ _SINCE = {
     "ceph": "6.7",
     "hugetlbfs": "6.9",
 }
-"""The Linux version in which a file system began to take idmapped mounts (mount_setattr(2))."""
+"""The Linux version that added idmapped mounts to a file system (mount_setattr(2))."""
 
 
 class Request(NamedTuple):
-    """What was asked for."""
+    """The parameters of the copy."""
 
     source: Path
     source_fd: int
@@ -54,23 +56,32 @@ class Cause(NamedTuple):
     """The submount that is at fault."""
 
 
-def refusal(error: UsernsError, request: Request) -> UsernsError:
-    """The exception for a copy that could not be made, or not be given maps."""
+def copy_refusal(error: UsernsError, request: Request) -> UsernsError:
+    """The exception for a copy that could not be created, or not be given maps."""
     step, errno, find = error.step, error.errno, _FINDS.get(error.step or "")
     if step is None or errno is None or find is None:
-        return error  # of a look at the namespace
+        return error  # the namespace could not be read
+    return _refusal(step, errno, request.source, lambda: find(errno, request))
+
+
+def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:
+    """The exception for a mount that could not be attached."""
+    return _refusal("move_mount", errno, target, lambda: _why_not_moved(errno, tree, target_fd))
+
+
+def _refusal(step: str, errno: int, path: Path, find: Callable[[], Cause | None]) -> UsernsError:
     try:
-        cause = find(errno, request)
-    except OSError:  # no descriptor left to look with, or the like: the refusal is what counts
+        cause = find()
+    except OSError:  # for example, no descriptor is left to look with: report the refusal alone
         cause = None
     if cause is None:
-        return userns_error(step, errno, os.fspath(request.source))
-    return userns_error(step, errno, cause.culprit or os.fspath(request.source), cause=cause.name, note=cause.note)
+        return userns_error(step, errno, os.fspath(path))
+    return userns_error(step, errno, cause.culprit or os.fspath(path), cause=cause.name, note=cause.note)
 
 
 def _why_no_copy(errno: int, request: Request) -> Cause | None:
     if errno != EINVAL:
-        return None  # the table knows
+        return None  # the table has the cause
     entry = _entry_of(request.source_fd)
     if entry is None:
         return Cause(
@@ -80,13 +91,21 @@ def _why_no_copy(errno: int, request: Request) -> Cause | None:
         )
     if entry.is_unbindable:
         return Cause("unbindable", f"The mount at {entry.point} is unbindable. Run mount --make-private on it.")
-    if not request.recursive and can_copy(request.source_fd, recursive=True):
+    if not request.recursive and _can_copy_tree(request.source_fd):
         return Cause(
             "locked-submounts",
             "The submounts came from a more privileged mount namespace and cannot be separated from the source, since "
             "that could show what they cover. Mount it recursively.",
         )
     return None
+
+
+def _can_copy_tree(fd: int) -> bool:
+    try:
+        copy_mount(fd, recursive=True).close()
+    except OSError:
+        return False
+    return True
 
 
 def _why_no_maps(errno: int, request: Request) -> Cause | None:
@@ -113,7 +132,7 @@ _FINDS = {"open_tree": _why_no_copy, "mount_setattr": _why_no_maps}
 
 
 def _may_change_nothing(fd: int) -> bool:
-    """Whether even a call that asks for no change is refused, which the kernel grants to all who may mount."""
+    """Whether even a call without a change is refused. The kernel allows it to every process that may mount."""
     try:
         _core.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, 0, 0)
     except OSError as error:
@@ -123,7 +142,7 @@ def _may_change_nothing(fd: int) -> bool:
 
 def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:
     try:
-        with copy_of(userns_fd) as userns:
+        with duplicate_userns(userns_fd) as userns:
             if userns.kind != NamespaceKind.USER:
                 note = f"The namespace is of kind {userns.kind}. Pass a user namespace."
                 return Cause("not-a-user-namespace", note)
@@ -151,17 +170,17 @@ def _userns_at_fault(errno: int, userns_fd: int) -> Cause | None:
 def _mount_at_fault(request: Request) -> Cause | None:
     for fd, entry, culprit in _mounts_of(request):
         try:
-            idmapped_copy(fd, request.userns_fd, recursive=False).close()
+            copy_idmapped(fd, request.userns_fd).close()
         except UsernsError as error:
             if error.step != "mount_setattr" or error.errno not in (EINVAL, EPERM):
                 continue
-            cause = _refused_maps(entry) if error.errno == EPERM else _took_no_maps(fd, entry)
+            cause = _cause_of_eperm(entry) if error.errno == EPERM else _cause_of_einval(fd, entry)
             return cause._replace(culprit=culprit)
     return None
 
 
-def _refused_maps(entry: MountEntry | None) -> Cause:
-    where = _described(entry)
+def _cause_of_eperm(entry: MountEntry | None) -> Cause:
+    where = _describe(entry)
     if entry is not None and entry.is_idmapped:
         return Cause(
             "already-idmapped",
@@ -175,11 +194,11 @@ def _refused_maps(entry: MountEntry | None) -> Cause:
     )
 
 
-def _took_no_maps(fd: int, entry: MountEntry | None) -> Cause:
-    where = _described(entry)
+def _cause_of_einval(fd: int, entry: MountEntry | None) -> Cause:
+    where = _describe(entry)
     try:
         with create_userns("root", "root") as another:
-            idmapped_copy(fd, another.fileno(), recursive=False).close()
+            copy_idmapped(fd, another.fileno()).close()
         return Cause(
             "same-user-namespace",
             f"This is the user namespace that mounted {where}, and its maps apply already. Use one nested in it.",
@@ -200,7 +219,7 @@ def _advice(fs_type: str) -> str:
     return ""
 
 
-def _described(entry: MountEntry | None) -> str:
+def _describe(entry: MountEntry | None) -> str:
     return "a file system of unknown type" if entry is None else f"the {entry.fs_type} at {entry.point}"
 
 
@@ -218,39 +237,20 @@ def _mounts_of(request: Request) -> Iterator[tuple[int, MountEntry | None, str |
     top = path_of(request.source_fd).rstrip("/") + "/"
     for entry in mounts_below(mounts, number):
         if entry.point.startswith(top):
-            with _opened(entry) as fd:
-                if fd is not None:
+            try:
+                with open_mount(entry) as fd:
                     yield fd, entry, entry.point
+            except OSError:
+                continue  # another mount covers it
 
 
-@contextmanager
-def _opened(entry: MountEntry) -> Generator[int | None]:
-    """A descriptor of it; `None` where another mount covers it."""
-    try:
-        owned = _core.open_tree(AT_FDCWD, os.fsencode(entry.point), OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW)
-    except OSError:
-        yield None
-        return
-    with owned as fd:
-        yield fd if MountId.of_fd(fd).number == entry.number else None
-
-
-def move_refusal(errno: int, tree: int, target: Path, target_fd: int) -> UsernsError:
-    """The exception for a mount that could not be attached."""
-    try:
-        cause, note = _why_not_moved(errno, tree, target_fd)
-    except OSError:
-        cause = note = None
-    return userns_error("move_mount", errno, os.fspath(target), cause=cause, note=note)
-
-
-def _why_not_moved(errno: int, tree: int, target_fd: int) -> tuple[str, str] | tuple[None, None]:
-    if errno == EINVAL:
-        if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
-            return "type-mismatch", "Only one of source and target is a directory. Choose two of the same type."
-        if _entry_of(target_fd) is None:
-            return (
-                "other-mount-namespace",
-                "The target is not in the mount namespace of the calling thread. Attach it in a process there.",
-            )
-    return None, None
+def _why_not_moved(errno: int, tree: int, target_fd: int) -> Cause | None:
+    if errno != EINVAL:
+        return None  # the table has the cause
+    if stat.S_ISDIR(os.fstat(tree).st_mode) != stat.S_ISDIR(os.fstat(target_fd).st_mode):
+        note = "Only one of source and target is a directory. Choose two of the same type."
+        return Cause("type-mismatch", note)
+    if _entry_of(target_fd) is None:
+        note = "The target is not in the mount namespace of the calling thread. Attach it in a process there."
+        return Cause("other-mount-namespace", note)
+    return None
