@@ -218,16 +218,28 @@ _PID_MAX = (1 << 31) - 1  # of pid_t
 _PF_KTHREAD = 0x00200000
 
 
+def read_state(proc_dir: int, path: str = "stat") -> tuple[str, bool]:
+    """From `/proc/PID/stat`: the letter of the state, and whether it is a kernel thread.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: the process has ended.
+        OSError: as `open(2)`; `EXDEV`: `/proc` is forged.
+    """
+    state, *fields = read_in(proc_dir, path).rpartition(")")[2].split()
+    return state, bool(int(fields[5]) & _PF_KTHREAD)
+
+
 def _is_program(pid: int) -> bool:
-    """Whether there is such a process, other than a kernel thread: nobody asks for the
-    namespaces of these, and on a host they have the low pids, which descriptors have too."""
+    """Whether there is such a process, other than a kernel thread: no caller asks for the
+    namespaces of these, and in the initial PID namespace they have the low PIDs, which
+    descriptors have too."""
     try:
-        flags = int(read_in(-1, f"{pid}/stat").rpartition(")")[2].split()[6])
+        _, is_kernel_thread = read_state(-1, f"{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not flags & _PF_KTHREAD
+    return not is_kernel_thread
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
 from .. import _core
-from .._proc import list_in, open_root, proc_error, read_in
+from .._proc import list_in, open_root, proc_error, read_in, read_state
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 from .pin import nsfs_device
@@ -25,9 +25,6 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
 # Of these, children that are made later will be members.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
-
-
-_PF_KTHREAD = 0x00200000
 
 # What has gone, or may not be seen, is left out of a list. What is missing for want of
 # descriptors, memory or processes must not be.
@@ -150,10 +147,10 @@ class Survey:
     def _is_running_program(self, pid: int) -> bool:
         """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
         try:
-            state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
+            state, is_kernel_thread = read_state(self._proc, f"{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return state != "Z" and not int(fields[5]) & _PF_KTHREAD
+        return state != "Z" and not is_kernel_thread
 
     def _map_text(self, base: str, name: str) -> str | None:
         try:
