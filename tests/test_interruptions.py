@@ -146,11 +146,11 @@ def test_of_a_namespace_that_is_opened(inside: Inside) -> None:
 def test_of_namespaces_that_are_looked_up_to_be_joined(inside: Inside) -> None:
     """All those of a process."""
     inside("""
-        from usernsproc._namespaces.join import opened
+        from usernsproc._namespaces.join import open_joins
         with UsernsProcess(uid_map="root", namespaces=["net"]) as holder:
             before, points = state(), 0
             def look():
-                with opened(holder):
+                with open_joins(holder):
                     pass
             for where, error in interruptions(look, lambda _: None):
                 assert state() == before, where

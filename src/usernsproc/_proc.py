@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, userns_error
+from ._errors import UsernsError, at_step, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
 
@@ -117,6 +117,27 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
         return _core.own_namespace_identity(name)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
+
+
+def nsfs_device() -> int:
+    """The device number of all namespaces, by which they differ from other files."""
+    return own_namespace_identity("user")[0]
+
+
+def namespace_identity(fd: int) -> tuple[int, int]:
+    """Device and inode of an open namespace.
+
+    Raises:
+        UsernsError: step `open_ns`.
+    """
+    with at_step("open_ns"):
+        status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def own_setgroups() -> str:
+    """`"allow"` or `"deny"`, of the calling thread's user namespace."""
+    return read_proc("thread-self/setgroups").strip()
 
 
 def descriptor_path(fd: int) -> str:
@@ -287,3 +308,56 @@ def read_id_map(proc_dir: int, name: str) -> IdMap:
         return IdMap.from_kernel(read_in(proc_dir, name))
     except OSError as error:
         raise proc_error(name, error) from None
+
+
+# ---- namespaces of processes ----
+
+
+def open_own_namespace(kind: str) -> OwnedFd:
+    """That of the calling thread.
+
+    Raises:
+        UsernsError: step `open_ns`, or `open_proc`; `ENOENT`: this kernel has no such kind.
+    """
+    try:
+        return _core.own_namespace(kind)
+    except OSError as error:
+        raise proc_error("open_ns", error, f"/proc/thread-self/ns/{kind}") from None
+
+
+def open_namespace_of(pidfd: int, kind: str) -> OwnedFd:
+    """By the pidfd alone (Linux 6.11); else by the link in `/proc`, whose answer says more."""
+    try:
+        return _core.namespace_of(pidfd, kind)
+    except OSError:
+        pass
+    with open_proc_dir_of(pidfd) as proc_dir:
+        return _open_namespace_at(proc_dir, kind)
+
+
+def _open_namespace_at(proc_dir: int, kind: str) -> OwnedFd:
+    try:
+        return _core.open_namespace_link(proc_dir, f"ns/{kind}")
+    except OSError as error:
+        if error.errno == ENOENT and is_known(kind):
+            note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."
+            raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
+        raise proc_error("open_ns", error, _path_of(proc_dir, kind)) from None
+
+
+def is_known(kind: str) -> bool:
+    """Whether this kernel has such a kind of namespace."""
+    try:
+        open_own_namespace(kind).close()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _path_of(proc_dir: int, kind: str) -> str:
+    """For messages."""
+    try:
+        folder = os.fsdecode(_core.read_link(-1, f"thread-self/fd/{proc_dir}")).removesuffix(" (deleted)")
+    except OSError:
+        folder = ""
+    return os.path.join(folder, "ns", kind)

@@ -11,7 +11,8 @@ from typing import Any
 
 from .._errors import UsernsError
 from .._maps.idmap import PRESETS
-from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
+from .._namespaces.namespace import Namespace, NamespaceKind
+from .._namespaces.new import create_userns
 from .._namespaces.pin import Pin
 from .._processes.process import UsernsProcess
 
@@ -105,7 +106,7 @@ def _pin_all(made: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, str
     pinned: list[Pin] = []
     try:
         for kind, path in pins.items():
-            pinned.append(Pin(made[kind], path))
+            pinned.append(Pin(made[kind].fileno(), kind, path))
             pinned[-1].make()
     except BaseException as error:
         for pin in reversed(pinned):

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from .._namespaces.join import opened
+from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
 from ._foreground import run_in_foreground
@@ -34,7 +34,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.error("TARGET is missing")
     command = command_of(parser.parse_args(rest, options), "enter")
     targets = [int(part) if part.isascii() and part.isdigit() else part for part in target.split(",")]
-    with opened(targets) as joins:
+    with open_joins(targets) as joins:
         keeps_own = joins.userns is None
     if not keeps_own:
         return run_in_foreground(command, join=targets, **process_options(options))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
-from .._namespaces.namespace import Namespace, own_setgroups
-from .._proc import opened_proc_dir, read_id_map
+from .._namespaces.namespace import Namespace
+from .._proc import opened_proc_dir, own_setgroups, read_id_map
 from .drawing import drawn
 from .output import columns, write_out
 

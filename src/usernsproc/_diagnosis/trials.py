@@ -12,7 +12,7 @@ from .._caller import CAP_SETGID, CAP_SETUID, Caller
 from .._errors import userns_error
 from .._mounts.idmapped import open_idmapped
 from .._mounts.userns_like import Path
-from .._namespaces.namespace import create_userns
+from .._namespaces.new import create_userns
 from .._processes.process import UsernsProcess
 from .._processes.run import run
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from .. import _core
 from .._causes import too_old
 from .._errors import UsernsError, userns_error
-from .._namespaces.namespace import NamespaceKind, create_userns
+from .._namespaces.kind import NamespaceKind
+from .._namespaces.new import create_userns
 from .._uapi import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLOEXEC
 from .attributes import Attributes
 from .idmapped_copy import can_copy, copy_of, idmapped_copy

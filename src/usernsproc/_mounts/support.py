@@ -7,7 +7,7 @@ from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
 from .._errors import UsernsError, userns_error
-from .._namespaces.namespace import create_userns
+from .._namespaces.new import create_userns
 from .idmapped import open_idmapped
 from .table import MountId, find_mount, read_mounts
 from .userns_like import Path

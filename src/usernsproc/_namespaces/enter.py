@@ -8,7 +8,7 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._proc import list_in, open_root, own_namespace_identity
+from .._proc import list_in, namespace_identity, open_root, own_namespace_identity
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, TypeGuard
 
     from .._core import OwnedFd
-    from .namespace import Namespace
 
 __all__ = ["Entered"]
 
@@ -31,19 +30,19 @@ _CHILD = "Enter the namespace in a child process instead."
 _LINK = {PID: "pid_for_children"}
 
 
-def enter(namespace: Namespace) -> Entered:
+def enter(fd: int, kind: NamespaceKind) -> Entered:
     """`Namespace.enter`."""
-    if namespace.kind is MNT:
+    if kind is MNT:
         from .._loading import before_entering  # slow, and needed for this kind alone
 
         before_entering()
-    entered, fd = Entered(namespace.kind), namespace.fileno()
+    entered = Entered(kind)
     try:
-        _core.setns(fd, namespace.kind.flag)
+        _core.setns(fd, kind.flag)
     except BaseException as error:
         if _is_answer(error):
             entered.close()
-            raise _not_entered(namespace, error.errno or 0) from None
+            raise _refusal(fd, kind, error.errno or 0) from None
         entered._undo(error)  # of a signal handler: the thread may have moved already
         raise
     return entered
@@ -222,16 +221,15 @@ class Entered:
         raise TypeError("an Entered cannot be pickled: it belongs to a thread of this process")
 
 
-def _not_entered(namespace: Namespace, errno: int) -> OSError:
+def _refusal(fd: int, kind: NamespaceKind, errno: int) -> OSError:
     try:
-        cause, note = _why_not_entered(namespace, errno)
+        cause, note = _cause_of_refusal(fd, kind, errno)
     except OSError:
         cause = note = None  # there is no /proc to look into
     return userns_error("setns", errno, cause=cause, note=note)
 
 
-def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str | None]:
-    kind = namespace.kind
+def _cause_of_refusal(fd: int, kind: NamespaceKind, errno: int) -> tuple[str | None, str | None]:
     if errno == EPERM:
         chroot = " and CAP_SYS_CHROOT" if kind is MNT else ""
         where = "in it" if kind is USER else "in the user namespace that owns it and in the caller's own"
@@ -239,7 +237,7 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
         return "no-setns-rights", note
     if errno not in (EINVAL, EUSERS):
         return None, None
-    if kind is USER and _is_current(namespace):
+    if kind is USER and namespace_identity(fd) == own_namespace_identity(kind):
         return "already-there", "The calling thread is in this user namespace already. Omit the call."
     if kind in (USER, TIME) and _thread_count() > 1:
         return "threads", (
@@ -261,7 +259,3 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
 def _thread_count() -> int:
     with open_root() as root:
         return len(list_in(root, "self/task"))
-
-
-def _is_current(namespace: Namespace) -> bool:
-    return namespace._identity() == own_namespace_identity(namespace.kind)

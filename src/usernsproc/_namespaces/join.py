@@ -10,9 +10,10 @@ from .. import _core
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._proc import opened_pidfd
+from .._proc import is_known, open_namespace_of, opened_pidfd, own_setgroups
 from .._typing import TYPE_CHECKING
-from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
+from .kind import NamespaceKind
+from .namespace import Namespace
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, TypeIs
@@ -26,7 +27,7 @@ pidfd, a pid), which stands for each of its namespaces that differs from the cal
 
 
 class Joins:
-    """Namespaces to enter, in order, by descriptors that live as long as the block of `opened`."""
+    """Namespaces to enter, in order, by descriptors that live as long as the block of `open_joins`."""
 
     def __init__(self, namespaces: Sequence[Namespace], userns: Namespace | None, *, is_own: bool = False) -> None:
         self.userns = userns
@@ -51,8 +52,7 @@ class Joins:
         """What inside and outside mean in `userns`, seen from the calling process."""
         assert self.userns is not None
         if self.is_own:
-            here = self.userns._read_maps()
-            return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), here.setgroups)
+            return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), own_setgroups())
         with Namespace.current() as current:
             return _seen_from(current, self.userns)
 
@@ -61,7 +61,7 @@ NO_JOINS = Joins((), None)
 
 
 @contextmanager
-def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
+def open_joins(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     """The namespaces that *join* stands for.
 
     Raises:
@@ -161,13 +161,12 @@ def _is_within(namespace: Namespace, userns: Namespace) -> bool:
 
 def _seen_from(current: Namespace, userns: Namespace) -> Maps:
     """The maps of *userns*, from inside to ids of *current*, through all levels between."""
-    here = userns._read_maps()
-    uids, gids = here.uid_map, here.gid_map
+    uids, gids, setgroups = userns._read_maps()
     parent = userns.parent()
     while parent != current:
         with parent:
-            between = parent._read_maps()
-            uids, gids = uids.compose(between.uid_map), gids.compose(between.gid_map)
+            outer_uids, outer_gids, _ = parent._read_maps()
+            uids, gids = uids.compose(outer_uids), gids.compose(outer_gids)
             parent = parent.parent()
     parent.close()
-    return Maps(uids, gids, here.setgroups)
+    return Maps(uids, gids, setgroups)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
+from contextlib import suppress
 from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .. import _core
 from .._errors import at_step, userns_error
 from .._maps.idmap import IdMap
+from .._proc import namespace_identity, nsfs_device
+from .._typing import TYPE_CHECKING
 from .kind import KIND_OF_FLAG, NamespaceKind
-from .namespace import Namespace
-from .pin import nsfs_device
+from .namespace import Namespace, owner_uid_of
 from .survey import SHORTAGE, Found, Route, Survey
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class NamespaceInfo(NamedTuple):
                 denied = denied or (None if error.errno in _GONE else error)
                 continue
             with owned as fd:
-                if _identity(fd) == (self.device, self.inode):
+                if namespace_identity(fd) == (self.device, self.inode):
                     return Namespace(owned.move())
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
@@ -112,12 +113,6 @@ def _open_namespace(path: str) -> OwnedFd:
         if os.fstat(looked_at).st_dev != nsfs_device():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
         return _core.reopen(looked_at, os.O_RDONLY)
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    with at_step("open_ns"):
-        status = os.fstat(fd)
-    return status.st_dev, status.st_ino
 
 
 def list_namespaces(kind: NamespaceKind | None) -> NamespaceList:
@@ -186,7 +181,7 @@ def _add_listed_by_kernel(survey: Survey) -> int:
         with owned as fd:
             kind = KIND_OF_FLAG.get(fcntl.ioctl(fd, _core.NS_GET_NSTYPE))
             if kind is not None:  # else it is of a kind that came later
-                survey.at(kind, _identity(fd)[1]).detours.append((number,))
+                survey.at(kind, namespace_identity(fd)[1]).detours.append((number,))
     return unseen
 
 
@@ -213,7 +208,7 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
                 raise
             return None  # out of sight
         with related as related_fd:
-            inode = _identity(related_fd)[1]
+            inode = namespace_identity(related_fd)[1]
         if (of_kind, inode) not in survey.found:
             survey.at(of_kind, inode).detours += [(*route, request) for route in found.routes]
             new.append((of_kind, inode))
@@ -223,17 +218,9 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
     if kind in (NamespaceKind.USER, NamespaceKind.PID):
         found.parent = relative(_core.NS_GET_PARENT, kind)
     if kind is NamespaceKind.USER:
-        found.owner_uid = _owner_uid(fd)
+        with suppress(OSError):
+            found.owner_uid = owner_uid_of(fd)
     return new
-
-
-def _owner_uid(fd: int) -> int | None:
-    answer = bytearray(4)
-    try:
-        fcntl.ioctl(fd, _core.NS_GET_OWNER_UID, answer)
-    except OSError:
-        return None
-    return int.from_bytes(answer, sys.byteorder)
 
 
 def _open_any(survey: Survey, inode: int, found: Found) -> OwnedFd | None:
@@ -246,7 +233,7 @@ def _open_any(survey: Survey, inode: int, found: Found) -> OwnedFd | None:
                 raise
             continue  # it has gone meanwhile, or may not be opened
         with owned as fd:
-            if _identity(fd) == (survey.device, inode):
+            if namespace_identity(fd) == (survey.device, inode):
                 return owned.move()
     return None
 
@@ -269,12 +256,11 @@ def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
         return
     try:
         with Namespace(owned) as namespace:
-            written = namespace._read_maps()
+            uids, gids, _ = namespace._read_maps()
     except OSError as error:
         if error.errno in SHORTAGE:
             raise
         return  # no right to enter it
-    uids, gids = written.uid_map, written.gid_map
     if found.parent != own:
         outer = survey.found.get((NamespaceKind.USER, found.parent or 0), Found())
         _need_maps(survey, found.parent or 0, outer, own)

@@ -6,21 +6,19 @@ import fcntl
 import os
 import sys
 import warnings
-from errno import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
+from errno import EINVAL, ENOTTY, EPERM
 from operator import index
 
 from .. import _core
 from .._caller import Caller
-from .._errors import UsernsError, at_step, closed_error, userns_error
+from .._errors import UsernsError, closed_error, userns_error
 from .._evidence import failed
-from .._maps.idmap import IdMap, IdMapLike
-from .._maps.writer import Maps
-from .._proc import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._maps.idmap import IdMap
+from .._proc import namespace_identity, open_namespace_of, open_own_namespace, opened_pidfd, own_setgroups
 from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
-from .owner import checked_owner
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,63 +31,7 @@ if TYPE_CHECKING:
     from .enter import Entered
     from .listing import NamespaceList
 
-__all__ = ["Namespace", "NamespaceKind", "create_userns"]
-
-
-def create_userns(
-    uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | None = None, owner: int | None = None
-) -> Namespace:
-    """Make a user namespace with these id maps and return it as a descriptor.
-
-    A transient child is made with `clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES |
-    CLONE_PIDFD)`; its maps are written, `/proc/PID/ns/user` is opened, and it is
-    killed and reaped, all in one call that lets go of the GIL. The cost does not
-    depend on the size of the calling process. No process is left. The child sends
-    no SIGCHLD, no `waitpid(-1)` finds it, and it does not matter whether SIGCHLD
-    is ignored.
-
-    A map of subordinate ids that the calling process may not write itself is
-    written by `newuidmap(1)` or `newgidmap(1)`, which takes some milliseconds more.
-
-    Args:
-        uid_map: user ids, see `IdMapLike`.
-        gid_map: group ids.
-        setgroups: `"allow"`, `"deny"`, or `None` for what the map needs: `"deny"`
-            exactly where the kernel demands it, that is for a map of the own group
-            alone without `CAP_SETGID`.
-        owner: the id **outside** that shall own it and is charged for it
-            (`user.max_user_namespaces`). Another than the own one takes `CAP_SETUID`,
-            and a program of ours that becomes it: this process keeps its ids. Of that
-            program nobody hears either: its parent is a transient child.
-
-    Raises:
-        IdMapError: a map is malformed; nothing was created.
-        IdMapPermissionError: this caller may not have such a map (`EPERM`), with
-            the rule in `cause`; nothing was created.
-        CredentialsError: this caller may not become *owner* (`EPERM`, step `owner`);
-            nothing was created.
-        MapToolError: `newuidmap` or `newgidmap` failed (step of that name).
-        UsernsError: a step failed: `clone` with `ENOSPC` (limit
-            `user.max_user_namespaces`, or nested too deep), `EPERM` (chroot,
-            seccomp, own id unmapped), `EAGAIN` (process limit), `EMFILE`
-            (descriptor limit); `open_proc` with `ENOENT` (no `/proc`) or `EXDEV`
-            (a forged one); `uid_map`,
-            `gid_map`, `setgroups`, `open_ns` with `EACCES` (the calling process is
-            not dumpable) or `EPERM`.
-
-    Linux 5.4. See `user_namespaces(7)`, `clone(2)`.
-    """
-    caller = Caller.now()
-    maps = Maps.wanted(uid_map, gid_map, setgroups, caller)
-    if maps.uid_map is None or maps.gid_map is None:
-        raise TypeError("both maps are needed: when the namespace is there, nobody is left to write one to")
-    owner = checked_owner(owner, caller)
-    between = maps.write_by_tool if maps.by_tool else None
-    owner_uid = -1 if owner is None else owner
-    try:
-        return Namespace(_core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, between, owner_uid))
-    except _core.Failure as failure:
-        raise failed(failure) from None
+__all__ = ["Namespace", "NamespaceKind"]
 
 
 class Namespace:
@@ -153,11 +95,7 @@ class Namespace:
     @classmethod
     def current(cls, kind: str = "user") -> Self:
         """The namespace of the calling thread."""
-        kind = NamespaceKind(kind)
-        try:
-            return cls(_core.own_namespace(kind))
-        except OSError as error:
-            raise proc_error("open_ns", error, f"/proc/thread-self/ns/{kind}") from None
+        return cls(open_own_namespace(NamespaceKind(kind)))
 
     def fileno(self) -> int:
         """The descriptor, borrowed: it stays this object's."""
@@ -223,9 +161,7 @@ class Namespace:
         return f"/proc/self/fd/{self.fileno()}"
 
     def _identity(self) -> tuple[int, int]:
-        with at_step("open_ns"):
-            status = os.fstat(self.fileno())
-        return status.st_dev, status.st_ino
+        return namespace_identity(self.fileno())
 
     def __eq__(self, other: object) -> bool:
         return self._identity() == other._identity() if isinstance(other, Namespace) else NotImplemented
@@ -252,13 +188,10 @@ class Namespace:
         Raises:
             UsernsError: it is not a user namespace (`EINVAL`); ask its `owner()`.
         """
-        answer = bytearray(4)
         try:
-            fcntl.ioctl(self.fileno(), _core.NS_GET_OWNER_UID, answer)
+            return owner_uid_of(self.fileno())
         except OSError as error:
-            reason = "only user namespaces have an owner_uid; ask its owner()"
-            raise self._refused(error, reason) from None
-        return int.from_bytes(answer, sys.byteorder)
+            raise self._refusal(error, "only user namespaces have an owner_uid; ask its owner()") from None
 
     def owner(self) -> Namespace:
         """The user namespace that owns this one (`NS_GET_USERNS`); for a user namespace its parent.
@@ -284,9 +217,9 @@ class Namespace:
         try:
             return Namespace(_core.open_related(self.fileno(), request))
         except OSError as error:
-            raise self._refused(error, reason) from None
+            raise self._refusal(error, reason) from None
 
-    def _refused(self, error: OSError, reason: str) -> OSError:
+    def _refusal(self, error: OSError, reason: str) -> OSError:
         note = f"{self!r}: {reason}." if error.errno in (EINVAL, EPERM, ENOTTY) else None
         return userns_error("open_ns", error.errno or 0, note=note)
 
@@ -302,23 +235,24 @@ class Namespace:
             PermissionError: no right to enter it (`EPERM`, step `setns`).
             UsernsError: it is not a user namespace (`EINVAL`, step `setns`).
         """
-        return self._read_maps().uid_map
+        return self._read_maps()[0]
 
     @property
     def gid_map(self) -> IdMap:
         """The group id map; as `uid_map`."""
-        return self._read_maps().gid_map
+        return self._read_maps()[1]
 
-    def _read_maps(self) -> WrittenMaps:
+    def _read_maps(self) -> tuple[IdMap, IdMap, str]:
+        """Both maps, empty while unwritten, and `setgroups`."""
         with Namespace.current() as current:
             if self == current:
                 caller = Caller.now()
-                return WrittenMaps(caller.uid_map, caller.gid_map, own_setgroups())
+                return caller.uid_map, caller.gid_map, own_setgroups()
         try:
             uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
         except _core.Failure as failure:
             raise self._no_maps(failure) from None
-        return WrittenMaps(IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip())
+        return IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip()
 
     def _no_maps(self, failure: _core.Failure) -> UsernsError:
         error = failed(failure)
@@ -355,7 +289,7 @@ class Namespace:
                 directory (`CLONE_FS`) with others; a pid namespace only by who is
                 in it or above.
         """
-        return _enter.enter(self)
+        return _enter.enter(self.fileno(), self.kind)
 
     def pin(self, path: str | bytes | os.PathLike[str]) -> None:
         """Keep the namespace at a path, without any process or descriptor, until `unpin`.
@@ -386,7 +320,7 @@ class Namespace:
 
         Linux 5.2. See `namespaces(7)`, `mount_namespaces(7)`.
         """
-        _pin.pin(self, path)
+        _pin.pin(self.fileno(), self.kind, path)
 
     @staticmethod
     def unpin(path: str | bytes | os.PathLike[str]) -> None:
@@ -436,64 +370,18 @@ class Namespace:
             UsernsError: there are not enough descriptors, memory or processes
                 (`EMFILE`, `ENFILE`, `ENOMEM`, `EAGAIN`); step `open_ns` or `open_proc`.
         """
-        from .listing import list_namespaces
+        from .listing import list_namespaces  # the one circle: what it lists opens as a Namespace
 
         return list_namespaces(None if kind is None else NamespaceKind(kind))
+
+
+def owner_uid_of(fd: int) -> int:
+    """`Namespace.owner_uid`, with the kernel's own error."""
+    answer = bytearray(4)
+    fcntl.ioctl(fd, _core.NS_GET_OWNER_UID, answer)
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _no_namespace(errno: int, filename: object = None) -> UsernsError:
     note = "It is not a namespace (ioctl_ns(2)). Use a file of /proc/PID/ns/, or a pin."
     return userns_error("open_ns", errno, filename, note=note)
-
-
-class WrittenMaps:
-    """What the kernel says of a user namespace; an unwritten map is empty."""
-
-    __slots__ = ("gid_map", "setgroups", "uid_map")
-
-    def __init__(self, uid_map: IdMap, gid_map: IdMap, setgroups: str) -> None:
-        self.uid_map = uid_map
-        self.gid_map = gid_map
-        self.setgroups = setgroups
-
-
-def own_setgroups() -> str:
-    return read_proc("thread-self/setgroups").strip()
-
-
-def open_namespace_of(pidfd: int, kind: NamespaceKind) -> OwnedFd:
-    """By the pidfd alone (Linux 6.11); else by the link in `/proc`, whose answer says more."""
-    try:
-        return _core.namespace_of(pidfd, kind)
-    except OSError:
-        pass
-    with open_proc_dir_of(pidfd) as proc_dir:
-        return _open_namespace_at(proc_dir, kind)
-
-
-def _open_namespace_at(proc_dir: int, kind: NamespaceKind) -> OwnedFd:
-    try:
-        return _core.open_namespace_link(proc_dir, f"ns/{kind}")
-    except OSError as error:
-        if error.errno == ENOENT and is_known(kind):
-            note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."
-            raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
-        raise proc_error("open_ns", error, _path_of(proc_dir, kind)) from None
-
-
-def is_known(kind: NamespaceKind) -> bool:
-    """Whether this kernel has such a kind."""
-    try:
-        Namespace.current(kind).close()
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _path_of(proc_dir: int, kind: NamespaceKind) -> str:
-    """For messages."""
-    try:
-        folder = os.fsdecode(_core.read_link(-1, f"thread-self/fd/{proc_dir}")).removesuffix(" (deleted)")
-    except OSError:
-        folder = ""
-    return os.path.join(folder, "ns", kind)

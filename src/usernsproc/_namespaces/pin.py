@@ -9,25 +9,26 @@ from errno import EEXIST, EINVAL, ELOOP
 from .. import _core
 from .._errors import at_step, userns_error
 from .._place import Place, through
-from .._proc import own_namespace_identity
+from .._proc import namespace_identity, nsfs_device
 from .._typing import TYPE_CHECKING
+from .._uapi import (
+    AT_EMPTY_PATH,
+    MNT_DETACH,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+)
+from .kind import NamespaceKind
 
 if TYPE_CHECKING:
     from .._core import OwnedFd
     from .._place import Path
-    from .namespace import Namespace
-
-AT_EMPTY_PATH = 0x1000
-OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH = 0x04
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MNT_DETACH = 2
 
 
-def pin(namespace: Namespace, path: Path) -> None:
+def pin(fd: int, kind: NamespaceKind, path: Path) -> None:
     """`Namespace.pin`."""
-    new = Pin(namespace, path)
+    new = Pin(fd, kind, path)
     try:
         new.make()
         new.close()
@@ -48,11 +49,6 @@ def unpin(path: Path) -> None:
         _remove_if_empty(place, device)
 
 
-def nsfs_device() -> int:
-    """The device number of all namespaces, by which they differ from other files."""
-    return own_namespace_identity("user")[0]
-
-
 class Pin:
     """A namespace that is being pinned. Until `close()` it can be undone.
 
@@ -60,15 +56,14 @@ class Pin:
     unmounted or removed, whatever happens to the path in the meantime.
     """
 
-    def __init__(self, namespace: Namespace, path: Path) -> None:
+    def __init__(self, fd: int, kind: NamespaceKind, path: Path) -> None:
         self._tree: OwnedFd | None = None
         self._made: list[OwnedFd] = []
         self._found: OwnedFd | None = None
         self._file: os.stat_result | None = None
         self._may_be_mounted = False
-        self._namespace, self._path = namespace, path
-        self._identity = (namespace.device, namespace.inode)
-        self._kind = namespace.kind
+        self._namespace, self._kind, self._path = fd, kind, path
+        self._identity = namespace_identity(fd)
         self._place = _place(path)
 
     def make(self) -> None:
@@ -79,13 +74,14 @@ class Pin:
             flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
             _core.move_mount(tree.fileno(), b"", point.fileno(), b"", flags)
         except OSError as error:
-            cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
+            causes = _CAUSES_OF_MNT if self._kind is NamespaceKind.MNT else {}
+            cause, note = causes.get(error.errno or 0, (None, None))
             raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None
 
     def _copied(self) -> OwnedFd:
         try:
             flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-            return _core.open_tree(self._namespace.fileno(), b"", flags)
+            return _core.open_tree(self._namespace, b"", flags)
         except OSError as error:
             raise userns_error("open_tree", error.errno or 0, os.fspath(self._path)) from None
 
@@ -181,7 +177,7 @@ def _open(place: Place) -> OwnedFd:
         raise userns_error("mount_point", error.errno or 0, place.path) from None
 
 
-_WHY_NOT_MNT = {
+_CAUSES_OF_MNT = {
     ELOOP: (
         "mount-loop",
         "A mount namespace can only be pinned in an older one. Pin it from the mount namespace that it was made in. "

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
 from .. import _core
-from .._proc import list_in, open_root, proc_error, read_in, read_state
+from .._proc import list_in, nsfs_device, open_root, proc_error, read_in, read_state
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
-from .pin import nsfs_device
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
