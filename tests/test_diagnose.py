@@ -114,7 +114,7 @@ def test_an_interpreter_that_fails_is_told_and_says_nothing_itself(script: Scrip
         """,
         str(failing),
     )
-    assert printed == f"False loopback The interpreter to try it with, {failing}, ended with 3.\n"
+    assert printed == f"False loopback The interpreter of the probe, {failing}, exited with status 3.\n"
 
 
 @pytest.mark.parametrize("name", ["", "Userns", "wlan"])
