@@ -239,7 +239,7 @@ def test_another_owner(mounts: Mounts, further: list[str]) -> None:
         with Namespace.open(path) as userns:
             assert userns.owner_uid == 1234
         succeeds("unpin", path, *further[1:])
-        assert "owner=4294967295 is no id" in fails("create", "--pin", path, *maps, "--owner", "4294967295")
+        assert "owner=4294967295 is not mapped in" in fails("create", "--pin", path, *maps, "--owner", "4294967295")
         nothing_left()
     """)
 

@@ -1,9 +1,8 @@
-"""`/proc`, proven, and `/proc/PID` as a descriptor that is known to be the right process'.
+"""Files of a genuine `/proc`, and `/proc/PID` as a descriptor that is known to be the right process.
 
-In a mount namespace that another user controls, `/proc` can be any file system, and any
-file in it can lie under another one. So nothing is opened by its path alone:
-`_core.open_proc` and `_core.open_in` open what lies in the root of a genuine procfs,
-without crossing a mount.
+In a mount namespace that another user controls, `/proc` can be any file system, and another
+file can be mounted over any file in it. Therefore no file is opened by its path alone:
+`_core.open_proc` and `_core.open_in` open files of a genuine procfs, without crossing a mount.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ if TYPE_CHECKING:
 
 
 ProcessLike: TypeAlias = "HasFileno | int"
-"""A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
+"""A process: an object whose `fileno()` is a pidfd, a pidfd, or a PID."""
 
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def proc_error(step: str, error: OSError, filename: object = None) -> UsernsError:
-    """The exception for a file of `/proc`; a forged one is the fault of `/proc`, not of the step."""
+    """The exception for a file of `/proc`. If it is forged, the step is `open_proc`."""
     return userns_error("open_proc" if error.errno == EXDEV else step, error.errno or 0, filename)
 
 
@@ -68,7 +67,7 @@ def list_in(directory: int, path: str) -> list[str]:
 
 
 def open_root() -> OwnedFd:
-    """The root of `/proc`, for many looks.
+    """The root of `/proc`, for reading several files.
 
     Raises:
         OSError: as `open(2)`; `EXDEV`: it is forged.
@@ -161,11 +160,11 @@ def descriptor_path(fd: int) -> str:
 
 
 def pid_of(pidfd: int) -> int:
-    """The PID of a pidfd's process, in the pid namespace that `/proc` was mounted for.
+    """The PID of a pidfd's process, in the PID namespace that `/proc` was mounted for.
 
     Raises:
-        ProcessLookupError: it has been reaped (`ESRCH`), or is not to be seen in `/proc`.
-        ValueError: the descriptor is no pidfd.
+        ProcessLookupError: the process has been reaped (`ESRCH`), or `/proc` does not show it.
+        ValueError: the descriptor is not a pidfd.
     """
     pid = _pid_in_fdinfo(pidfd)
     if pid is None:
@@ -196,7 +195,7 @@ def _pid_in_fdinfo(fd: int) -> int | None:
 
 
 def _refuse_without_proc(filename: str) -> None:
-    """Where a file is missing because there is no `/proc` at all, or one in which this thread is not to be seen."""
+    """Raise if a file is missing because `/proc` is not mounted, or does not show this thread."""
     try:
         _core.read_link(-1, "thread-self")
     except OSError as error:
@@ -204,12 +203,12 @@ def _refuse_without_proc(filename: str) -> None:
 
 
 @contextmanager
-def opened_pidfd(process: ProcessLike) -> Generator[int]:
-    """A pidfd of the process: the one that was given, or one that lives as long as the block.
+def open_pidfd_of(process: ProcessLike) -> Generator[int]:
+    """A pidfd of the process: the given one, or one that is closed at the end of the block.
 
     Raises:
-        ProcessLookupError: the process is gone (`ESRCH`).
-        ValueError: a number that is no pid, or ambiguous.
+        ProcessLookupError: the process does not exist or has exited (`ESRCH`).
+        ValueError: a number that is not a PID, or is ambiguous.
     """
     if not isinstance(process, int):
         yield process.fileno()
@@ -266,8 +265,8 @@ def _is_program(pid: int) -> bool:
 def open_proc_dir_of(pidfd: int) -> OwnedFd:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
-    The check comes after the open: a process that still answers has not lost its
-    pid, so the directory that was opened before is its own.
+    The check comes after the open: a process that still exists has kept its PID, so the
+    directory that was opened before belongs to it.
     """
     try:
         proc_dir = _core.open_proc_dir(pidfd)
@@ -277,7 +276,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
         try:
             signal.pidfd_send_signal(pidfd, 0)
         except PermissionError:
-            pass  # somebody else's, but there
+            pass  # it exists, and belongs to another user
         except ProcessLookupError:
             raise _gone(None) from None
         except OSError as error:
@@ -286,20 +285,13 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
 
 
 def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
-    if error.errno in (EBADF, ENOENT, ESRCH):  # a process that is gone or hidden, or no `/proc` at all
+    if error.errno in (EBADF, ENOENT, ESRCH):  # the process has exited or is hidden, or `/proc` is not mounted
         return _gone(pid_of(pidfd))
     return proc_error("open_proc", error, "/proc")
 
 
-@contextmanager
-def opened_proc_dir(process: ProcessLike) -> Generator[int]:
-    """A descriptor of `/proc/PID` that lives as long as the block; raises as `opened_pidfd`."""
-    with opened_pidfd(process) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
-        yield proc_dir
-
-
 def read_id_map(proc_dir: int, name: str) -> IdMap:
-    """`uid_map` or `gid_map`; empty when unwritten.
+    """`uid_map` or `gid_map`; empty while unwritten.
 
     Raises:
         UsernsError: it cannot be read; the step is *name*, or `open_proc`.
@@ -314,10 +306,10 @@ def read_id_map(proc_dir: int, name: str) -> IdMap:
 
 
 def open_own_namespace(kind: str) -> OwnedFd:
-    """That of the calling thread.
+    """Open the namespace of the calling thread.
 
     Raises:
-        UsernsError: step `open_ns`, or `open_proc`; `ENOENT`: this kernel has no such kind.
+        UsernsError: step `open_ns`, or `open_proc`; `ENOENT`: this kernel lacks the kind.
     """
     try:
         return _core.own_namespace(kind)
@@ -326,7 +318,7 @@ def open_own_namespace(kind: str) -> OwnedFd:
 
 
 def open_namespace_of(pidfd: int, kind: str) -> OwnedFd:
-    """By the pidfd alone (Linux 6.11); else by the link in `/proc`, whose answer says more."""
+    """Open by the pidfd alone (Linux 6.11); if that fails, by the link in `/proc`, whose error is clearer."""
     try:
         return _core.namespace_of(pidfd, kind)
     except OSError:
@@ -346,7 +338,7 @@ def _open_namespace_at(proc_dir: int, kind: str) -> OwnedFd:
 
 
 def is_known(kind: str) -> bool:
-    """Whether this kernel has such a kind of namespace."""
+    """Whether this kernel has that kind of namespace."""
     try:
         open_own_namespace(kind).close()
     except FileNotFoundError:

@@ -20,7 +20,6 @@ INDENT: dict[str, Any] = {"initial_indent": "       ", "subsequent_indent": "   
 
 def add_to(commands: Any) -> None:
     """The parser of this command."""
-    names = [probe.name for probe in PROBES]
     command = commands.add_parser(
         "doctor",
         help="show what works here, and why the rest does not",
@@ -30,7 +29,7 @@ def add_to(commands: Any) -> None:
         "user namespaces cannot be created at all; 125 for an error.",
     )
     command.add_argument(
-        "abilities", metavar="ABILITY", nargs="*", help=f"only these: {', '.join(names)}; default: all of them"
+        "abilities", metavar="ABILITY", nargs="*", help=f"only these: {', '.join(PROBES)}; default: all of them"
     )
     command.add_argument("--path", default="/", help="the directory for idmapped-mount; default: /")
     command.add_argument("--json", action="store_true", help="for programs")

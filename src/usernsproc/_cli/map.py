@@ -10,8 +10,8 @@ from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace
-from .._proc import opened_proc_dir, own_setgroups, read_id_map
-from .drawing import drawn
+from .._proc import open_pidfd_of, open_proc_dir_of, own_setgroups, read_id_map
+from .drawing import draw
 from .output import columns, write_out
 
 NOT_MAPPED = 1
@@ -85,7 +85,7 @@ def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: s
 
 
 def _of_process(pid: int) -> tuple[IdMap, IdMap]:
-    with opened_proc_dir(pid) as proc_dir:
+    with open_pidfd_of(pid) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
 
 
@@ -97,7 +97,7 @@ def _id(text: str) -> int:
 
 def _described(shown: Shown) -> str:
     title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
-    return (f"{title}:\n" if title else "") + drawn(shown.id_map, columns())
+    return (f"{title}:\n" if title else "") + draw(shown.id_map, columns())
 
 
 def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:

@@ -92,19 +92,16 @@ def diagnose(*abilities: str, path: Path = "/") -> Diagnosis:
     """
     with at_step("open_tree", os.fspath(path)):
         os.stat(path)
-    probes = [_probe(name) for name in abilities] or list(PROBES)
+    unknown = [name for name in abilities if name not in PROBES]
+    if unknown:
+        raise ValueError(f"unknown ability {unknown[0]!r} (choose from {', '.join(PROBES)})")
     environment = Environment.read()
-    userns = _try(PROBES[0], path, environment)
-    found = [userns if probe is PROBES[0] else _try_after(userns, probe, path, environment) for probe in probes]
+    userns = _try(PROBES["userns"], path, environment)
+    found = [
+        userns if name == "userns" else _try_after(userns, PROBES[name], path, environment)
+        for name in abilities or PROBES
+    ]
     return Diagnosis(tuple(found), userns.works, environment)
-
-
-def _probe(name: str) -> Probe:
-    for probe in PROBES:
-        if probe.name == name:
-            return probe
-    known = ", ".join(probe.name for probe in PROBES)
-    raise ValueError(f"unknown ability {name!r} (choose from {known})")
 
 
 def _try_after(userns: Ability, probe: Probe, path: Path, environment: Environment) -> Ability:

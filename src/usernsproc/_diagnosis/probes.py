@@ -81,12 +81,15 @@ def _idmapped_mount(path: Path) -> None:
         open_idmapped(path, userns).close()
 
 
-PROBES = (
-    Probe("userns", "a user namespace in which the caller is root", _userns),
-    Probe("many-ids", "a user namespace with many ids", _many_ids),
-    Probe("mount", "mounts in a new mount namespace", _mount),
-    Probe("proc", "a /proc for a new PID namespace", _proc),
-    Probe("net", "a new network namespace and its loopback interface", _net),
-    Probe("idmapped-mount", "an idmapped mount of {path}", _idmapped_mount),
-)
-"""All others require the first."""
+PROBES = {
+    probe.name: probe
+    for probe in (
+        Probe("userns", "a user namespace in which the caller is root", _userns),
+        Probe("many-ids", "a user namespace with many ids", _many_ids),
+        Probe("mount", "mounts in a new mount namespace", _mount),
+        Probe("proc", "a /proc for a new PID namespace", _proc),
+        Probe("net", "a new network namespace and its loopback interface", _net),
+        Probe("idmapped-mount", "an idmapped mount of {path}", _idmapped_mount),
+    )
+}
+"""By name. All others require `userns`."""
