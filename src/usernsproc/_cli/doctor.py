@@ -55,11 +55,11 @@ def _as_json(diagnosis: Diagnosis) -> str:
 
 
 def _as_text(diagnosis: Diagnosis) -> str:
-    parts = [_described(ability) for ability in diagnosis.abilities]
+    parts = [_describe(ability) for ability in diagnosis.abilities]
     return "".join([*parts, "\n", *map(_row, _circumstances(diagnosis.surroundings))])
 
 
-def _described(ability: Ability) -> str:
+def _describe(ability: Ability) -> str:
     answer = "works" if ability else "fails"
     width = columns() or WIDTH
     lines = [f"{answer}  {ability.name:15} {ability.meaning}"]
