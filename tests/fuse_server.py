@@ -44,13 +44,13 @@ def _serve(device: int, flags: int) -> None:
         _, opcode, unique, *_ = REQUEST.unpack_from(request)
         if opcode in (FORGET, BATCH_FORGET, INTERRUPT):
             continue
-        error, body = _answer(opcode, flags)
+        error, body = answer(opcode, flags)
         os.write(device, REPLY.pack(REPLY.size + len(body), -error, unique) + body)
         if opcode == DESTROY:
             return
 
 
-def _answer(opcode: int, flags: int) -> tuple[int, bytes]:
+def answer(opcode: int, flags: int) -> tuple[int, bytes]:
     if opcode == INIT:
         low, high = flags & 0xFFFFFFFF, flags >> 32
         return 0, struct.pack("=4IHHIIHHI32x", 7, 40, 0, low, 0, 0, 4096, 1, 0, 0, high)[:64]

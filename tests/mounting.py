@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from errno import ENOSYS
 from pathlib import Path
@@ -27,12 +26,10 @@ def own_mount_namespace() -> Path:
     """Enter one; gives a directory that only this program sees, an empty tmpfs."""
     native.unshare(native.CLONE_NEWNS)
     run("mount", "--make-rprivate", "/")
-    work = Path(sys.argv[0]).parent / "work"
-    work.mkdir()
+    # Not in a temporary folder of the test run: an unprivileged user must be able to reach it.
+    work = Path("/mnt")
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
-    # An ordinary user is to get there; what is above it belongs to the test run.
-    run("mount", "--move", work, "/mnt")
-    return Path("/mnt")
+    return work
 
 
 def make_file_system(kind: str, work: Path) -> Path:
@@ -56,6 +53,14 @@ def make_file_system(kind: str, work: Path) -> Path:
         run("mount", "-t", kind, kind, disk)
         populate(disk)
     return disk / "source"
+
+
+def own_file_system(kind: str) -> tuple[Path, Path, Path]:
+    """Enter a new mount namespace; gives an empty directory, `source` on a new file system and a mount point in it."""
+    work = own_mount_namespace()
+    source, target = make_file_system(kind, work), work / "target"
+    target.mkdir()
+    return work, source, target
 
 
 def mount_again(kind: str, work: Path) -> None:

@@ -23,8 +23,9 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWTIME = 0x00000080
 
-MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, MS_SHARED = 1, 0x20, 0x4000, 1 << 18, 1 << 20
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 1, 0x20, 0x1000, 0x4000, 1 << 18, 1 << 20
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE, PR_GET_DUMPABLE = 4, 3
@@ -91,3 +92,12 @@ def forbid_making_directories() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     must(libc.syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
+
+
+def drop_capability(number: int) -> None:
+    """Remove it from the effective and permitted capabilities of the calling thread."""
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    must(libc.capget(header, data))
+    data[0] &= ~(1 << number)
+    data[1] &= ~(1 << number)
+    must(libc.capset(header, data))

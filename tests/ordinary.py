@@ -1,4 +1,4 @@
-"""Runs a program as an ordinary user who has subordinate ids.
+"""Runs a function as an ordinary user who has subordinate ids.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from alone import A_HANG
+import alone
 
 UID = 1000
 FIRST, COUNT = 100000, 65536
@@ -26,6 +26,9 @@ SUITES = ("bookworm", "trixie")
 """Debian releases: shadow 4.13 knows a process by pid alone, 4.17 also by fd:N."""
 
 DROP = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all")
+"""The command by which root becomes the user."""
+WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
+"""With two supplementary groups that no namespace maps."""
 
 
 def shadow(suite: str) -> Path:
@@ -33,7 +36,9 @@ def shadow(suite: str) -> Path:
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
-        subprocess.run([TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=A_HANG)
+        subprocess.run(
+            [TESTS / "fetch-shadow", suite, folder], check=True, stdout=subprocess.DEVNULL, timeout=alone.A_HANG
+        )
     return folder
 
 
@@ -44,8 +49,8 @@ def in_private_mounts(*command: str) -> list[str]:
 
 
 def as_ordinary_user(
-    source: str,
-    *args: str,
+    function: Callable[..., object] | str,
+    *arguments: object,
     subuid: str | None = None,
     subgid: str | None = None,
     before: str = "",
@@ -53,15 +58,20 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """What the Python program printed.
+    """Call *function* in a new interpreter, as that user; gives what it printed.
 
     Args:
+        function: as of `alone.run_alone`, or the source text of a program.
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
-    python = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    if isinstance(function, str):
+        source = textwrap.dedent(function)
+        python = [sys.executable, "-X", "faulthandler", "-c", source, *map(str, arguments)]
+    else:
+        python = alone.command(function, *arguments)
+    environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:
         environment |= {name: text for name, text in (("SUBUID", subuid), ("SUBGID", subgid)) if text is not None}
@@ -71,7 +81,7 @@ def as_ordinary_user(
         assert not before
         assert (subuid, subgid) == (None, None)
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=A_HANG, env=environment, cwd="/", check=False
+        command, capture_output=True, text=True, timeout=alone.A_HANG, env=environment, cwd="/", check=False
     )
     assert result.returncode == status, f"{result.returncode}: {result.stdout}\n{result.stderr}"
     return result.stdout

@@ -5,53 +5,21 @@ is an error. To name an ID is never less safe than to leave it out."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ordinary import COUNT, FIRST, UID, as_ordinary_user
+from alone import run_alone
+from ordinary import UID, WITH_GROUPS, as_ordinary_user
+from programs import groups
+from programs.groups import BOTH, GROUPS, MAP
 
-from usernsproc import IdMap
+from usernsproc import CredentialsError, IdMap
 from usernsproc._caller import CAP_SETGID, Caller
-from usernsproc._errors import CredentialsError
 from usernsproc._maps.idmap import IDENTITY
 from usernsproc._maps.writer import Maps
 from usernsproc._processes.credentials import Credentials
 
-Script = Callable[..., str]
-
-GROUPS = [4, 27, 999]
-MAP = f"0:{FIRST}:{COUNT}"
 OVERFLOW = 65534
-
-CALLER = """
-import os
-import native
-from usernsproc import *
-from usernsproc._errors import CredentialsError
-os.setgroups([4, 27, 999])
-MAP = "0:100000:65536"
-BOTH = dict(uid_map=MAP, gid_map=MAP)
-def told(**options):
-    lines = check_output(["cat", "/proc/self/status"], text=True, **options).splitlines()
-    found = {name: [*map(int, numbers.split())] for name, _, numbers in (line.partition(":") for line in lines)
-             if name in ("Uid", "Gid", "Groups")}
-    return f"{found['Uid'][1]} {found['Gid'][1]} {sorted(found['Groups'])}"
-def refused(**options):
-    try:
-        told(**options)
-    except CredentialsError as error:
-        assert isinstance(error, PermissionError) and isinstance(error, ValueError)
-        print(error.errno, error.step, error.cause, "/", error.strerror, "/", *error.__notes__)
-    else:
-        raise AssertionError(options)
-"""
-"""A process of root with groups that no user namespace below maps."""
-
-WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", f"{UID},27,999", "--inh-caps=-all")
-IMPORTS = "import os\nfrom usernsproc import *\nfrom usernsproc._errors import CredentialsError\n"
-USER = IMPORTS + CALLER.partition("999])\n")[2]
-"""A program of an unprivileged user with supplementary groups."""
 
 
 ASKED: dict[str, dict[str, int]] = {
@@ -65,116 +33,57 @@ ASKED: dict[str, dict[str, int]] = {
 
 @pytest.mark.root
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_no_group_that_is_not_mapped_goes_in(asked: dict[str, int], script: Script) -> None:
+def test_no_group_that_is_not_mapped_goes_in(asked: dict[str, int]) -> None:
     """Into a new namespace, one with another owner, and a joined one."""
-    printed = script(
-        CALLER
-        + f"""
-asked = {asked}
-print(told(**BOTH, **asked))
-print(told(**BOTH, owner=1000, **asked))
-with UsernsProcess(**BOTH) as holder:
-    print(told(join=holder, **asked))
-with create_userns(MAP, MAP) as userns:
-    print(told(join=userns, **asked))
-"""
-    )
+    printed = run_alone(groups.no_group_that_is_not_mapped_goes_in, asked)
     uid, gid = asked.get("user", 0), asked.get("group", 0)
     assert printed.splitlines() == [f"{uid} {gid} []"] * 4
 
 
 @pytest.mark.root
-def test_a_file_of_a_group_that_is_not_mapped_stays_out_of_reach(script: Script) -> None:
-    script(
-        CALLER
-        + """
-import tempfile
-with tempfile.TemporaryDirectory() as folder:
-    os.chmod(folder, 0o755)
-    path = folder + "/secret"
-    open(path, "w").close()
-    os.chown(path, 0, 27)
-    os.chmod(path, 0o640)
-    assert call(["cat", path], **BOTH, user=0, group=0, stderr=DEVNULL) == 1
-    with UsernsProcess(**BOTH) as holder:
-        assert call(["cat", path], join=holder, user=0, group=0, stderr=DEVNULL) == 1
-"""
-    )
+def test_a_file_of_a_group_that_is_not_mapped_stays_out_of_reach() -> None:
+    run_alone(groups.a_file_of_a_group_that_is_not_mapped_stays_out_of_reach)
 
 
 @pytest.mark.root
-def test_the_mapped_ones_are_kept_by_their_ids_inside(script: Script) -> None:
+def test_the_mapped_ones_are_kept_by_their_ids_inside() -> None:
     """Also where the command becomes inside 0 because its own ID is not mapped."""
-    printed = script(
-        CALLER
-        + """
-kept = dict(uid_map="0:0:1", gid_map="0:0:1,50:27:1")
-print(told(**kept))
-print(told(**kept, user=0, group=50))
-print(told(uid_map=MAP, gid_map="0:100000:1,50:27:1"))
-with UsernsProcess(**kept) as holder:
-    print(told(join=holder))
-    print(told(join=holder, user=0, group=50))
-"""
-    )
+    printed = run_alone(groups.the_mapped_ones_are_kept_by_their_ids_inside)
     assert printed.splitlines() == ["0 0 [50]", "0 50 [50]", "0 0 [50]", "0 0 [50]", "0 50 [50]"]
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("options", [{"uid_map": "root"}, {"uid_map": "current"}, {"gid_map": "0:0:1"}])
-def test_a_map_of_the_own_id_alone_drops_the_groups_of_root(options: dict[str, str], script: Script) -> None:
-    printed = script(CALLER + f"print(told(**{options}))")
+def test_a_map_of_the_own_id_alone_drops_the_groups_of_root(options: dict[str, str]) -> None:
+    printed = run_alone(groups.print_ids_for_each, options)
     assert printed.split(" ", 2)[2] == "[]\n"
 
 
 @pytest.mark.root
-def test_without_a_group_map_the_command_keeps_the_groups(script: Script) -> None:
+def test_without_a_group_map_the_command_keeps_the_groups() -> None:
     """It runs unmapped, as asked."""
-    printed = script(CALLER + "print(told())\nprint(told(uid_map=MAP))")
+    printed = run_alone(groups.print_ids_for_each, {}, {"uid_map": MAP})
     kept = [OVERFLOW] * len(GROUPS)
     assert printed.splitlines() == [f"{OVERFLOW} {OVERFLOW} {kept}", f"0 {OVERFLOW} {kept}"]
 
 
 @pytest.mark.root
-def test_groups_that_are_asked_for_replace_those_of_the_caller(script: Script) -> None:
-    printed = script(CALLER + "print(told(**BOTH, extra_groups=[5, 6]))\nprint(told(**BOTH, extra_groups=[]))")
+def test_groups_that_are_asked_for_replace_those_of_the_caller() -> None:
+    printed = run_alone(groups.print_ids_for_each, BOTH | {"extra_groups": [5, 6]}, BOTH | {"extra_groups": []})
     assert printed.splitlines() == ["0 0 [5, 6]", "0 0 []"]
 
 
 @pytest.mark.root
-def test_in_the_callers_own_user_namespace_everything_stays(script: Script) -> None:
+def test_in_the_callers_own_user_namespace_everything_stays() -> None:
     """As with `Popen`: no boundary is crossed."""
-    printed = script(
-        CALLER
-        + """
-with Namespace.current() as own, UsernsProcess(namespaces=["net"], uid_map="root") as holder:
-    with holder.namespace("net") as net:
-        print(told(join=[own, net]))
-        print(told(join=[own, net], user=1000, group=1000))
-"""
-    )
+    printed = run_alone(groups.in_the_callers_own_user_namespace_everything_stays)
     assert printed.splitlines() == [f"0 0 {GROUPS}", f"1000 1000 {GROUPS}"]
 
 
 @pytest.mark.root
-def test_an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id(script: Script) -> None:
+def test_an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
     """The kernel shows both alike. In the own namespace nothing is dropped."""
-    printed = script(
-        CALLER
-        + """
-with create_userns("0:100000:65536", "0:100000:65536") as userns:
-    os.setresgid(100000, 100000, 100000)
-    userns.enter()
-os.setresgid(0, 0, 0)
-os.setresuid(0, 0, 0)
-native.prctl(native.PR_SET_DUMPABLE, 1)
-print(os.getgroups())
-print(told(uid_map="all"))
-print(told(uid_map="all", user=5, group=5))
-with Namespace.current() as own:
-    print(told(join=own))
-"""
-    )
+    printed = run_alone(groups.an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id)
     kept = [OVERFLOW] * len(GROUPS)
     assert printed.splitlines() == [f"{kept}", "0 0 []", "5 5 []", f"0 0 {kept}"]
 
@@ -184,9 +93,9 @@ with Namespace.current() as own:
 
 @pytest.mark.root
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_where_the_groups_cannot_be_dropped_it_is_an_error(asked: dict[str, int], script: Script) -> None:
+def test_where_the_groups_cannot_be_dropped_it_is_an_error(asked: dict[str, int]) -> None:
     """It names the groups, and what to do: this caller asked for it."""
-    printed = script(CALLER + f"refused(**BOTH, setgroups='deny', **{asked})")
+    printed = run_alone(groups.where_the_groups_cannot_be_dropped_it_is_an_error, asked)
     assert printed == (
         "1 setid setgroups-denied / Operation not permitted: the command would keep the supplementary groups "
         f'{GROUPS} of the calling process, which {MAP} does not map: setgroups is "deny" in this user namespace / '
@@ -195,22 +104,9 @@ def test_where_the_groups_cannot_be_dropped_it_is_an_error(asked: dict[str, int]
 
 
 @pytest.mark.root
-def test_a_joined_namespace_may_deny_it(script: Script) -> None:
+def test_a_joined_namespace_may_deny_it() -> None:
     """The caller can then drop them itself."""
-    printed = script(
-        CALLER
-        + """
-with UsernsProcess(**BOTH, setgroups="deny") as holder:
-    refused(join=holder)
-    refused(join=holder, user=0, group=0)
-    os.setgroups([])
-    print(told(join=holder, user=0, group=0))
-with UsernsProcess(uid_map="root", setgroups="deny") as holder:
-    os.setgroups([27])
-    print(told(join=holder))
-    print(told(join=holder, user=0, group=0))
-"""
-    )
+    printed = run_alone(groups.a_joined_namespace_may_deny_it)
     first, second, *others = printed.splitlines()
     assert first == second
     assert "os.setgroups()" in first
@@ -220,33 +116,14 @@ with UsernsProcess(uid_map="root", setgroups="deny") as holder:
 @pytest.mark.root
 def test_an_unprivileged_user_keeps_its_groups_as_itself() -> None:
     """The kernel gives no way to drop them, and they are no more than the command has by its user."""
-    printed = as_ordinary_user(
-        USER
-        + f"""
-print(told(uid_map="root"))
-print(told(uid_map="root", user=0, group=0))
-print(told(uid_map="current", user={UID}, group={UID}))
-with UsernsProcess(uid_map="root") as holder:
-    print(told(join=holder))
-    print(told(join=holder, user=0, group=0))
-""",
-        drop=WITH_GROUPS,
-    )
+    printed = as_ordinary_user(groups.an_unprivileged_user_keeps_its_groups_as_itself, drop=WITH_GROUPS)
     root = f"0 0 [0, {OVERFLOW}, {OVERFLOW}]"
     assert printed.splitlines() == [root, root, f"{UID} {UID} [{UID}, {OVERFLOW}, {OVERFLOW}]", root, root]
 
 
 @pytest.mark.root
 def test_an_unprivileged_user_does_not_become_another_with_its_groups() -> None:
-    printed = as_ordinary_user(
-        USER
-        + f"""
-refused(uid_map="rootless", gid_map="0:{UID}:1", user=5)
-refused(uid_map="rootless", gid_map="rootless", setgroups="deny", user=5)
-refused(uid_map="subids", gid_map="0:{UID}:1")
-""",
-        drop=WITH_GROUPS,
-    )
+    printed = as_ordinary_user(groups.an_unprivileged_user_does_not_become_another_with_its_groups, drop=WITH_GROUPS)
     lines = printed.splitlines()
     assert [line.partition(" / ")[0] for line in lines] == ["1 setid setgroups-denied"] * 3
     assert all("[27, 999]" in line for line in lines)
@@ -256,51 +133,17 @@ refused(uid_map="subids", gid_map="0:{UID}:1")
 
 @pytest.mark.root
 def test_subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
-    printed = as_ordinary_user(
-        USER
-        + """
-print(told(uid_map="rootless"))
-print(told(uid_map="rootless", user=5, group=5))
-print(told(uid_map="subids"))
-print(told(uid_map="subids", user=0, group=0))
-""",
-        drop=WITH_GROUPS,
-    )
+    printed = as_ordinary_user(groups.subordinate_groups_let_an_unprivileged_user_drop_its_own, drop=WITH_GROUPS)
     assert printed.splitlines() == ["0 0 [0]", "5 5 [0]", "0 0 []", "0 0 []"]
 
 
 # ---- real IDs ----
 
-TEMPORARILY_ANOTHER = (
-    CALLER
-    + """
-os.setgroups([])
-os.setresgid(0, 1000, 0)
-os.setresuid(0, 1000, 0)
-native.prctl(native.PR_SET_DUMPABLE, 1)
-os.chdir("/")
-IDS = ["sh", "-c", "grep -E '^[UG]id' /proc/self/status; kill -0 $1; echo $?", "sh"]
-def ids(**options):
-    done = run([*IDS, str(os.getppid())], stdout=PIPE, stderr=DEVNULL, text=True, **options)
-    return done.stdout.split()
-"""
-)
-"""A process of root that has become user 1000 for the time being."""
-
 
 @pytest.mark.root
-def test_a_real_id_that_is_not_mapped_stays_outside(script: Script) -> None:
+def test_a_real_id_that_is_not_mapped_stays_outside() -> None:
     """With it the command could send signals to all processes of that user."""
-    printed = script(
-        TEMPORARILY_ANOTHER
-        + """
-for options in ({"uid_map": "current"}, {"uid_map": "root", "user": 0, "group": 0}):
-    print(*ids(**options))
-with create_userns("current", "current") as userns:
-    print(*ids(join=userns))
-print(*ids())
-"""
-    )
+    printed = run_alone(groups.a_real_id_that_is_not_mapped_stays_outside)
 
     def all_four(inside: int) -> str:
         ids = " ".join([str(inside)] * 4)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import run_alone
+from programs import helper_programs
 
 from usernsproc import UsernsProcess, check_output
 
-Script = Callable[..., str]
 SECRET = "a secret of this command alone"
 IDS: dict[str, Any] = {"uid_map": "root", "user": 0, "group": 0}
 KINDS: list[Any] = [
@@ -76,66 +77,21 @@ def test_many_supplementary_groups_arrive() -> None:
 
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("holder", [False, True])
-def test_init_and_holder_close_all_without_close_range(refusal: str, holder: bool, script: Script) -> None:
+def test_init_and_holder_close_all_without_close_range(refusal: str, holder: bool) -> None:
     """Also descriptors above a limit that was lowered; and they do not count up to a limit of a million."""
-    output = script(
-        f"""
-        import errno, os, resource, time
-        import native
-        from usernsproc import UsernsProcess
-        high = 900
-        os.dup2(0, high)
-        os.set_inheritable(high, True)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        native.refuse_system_call(436, errno.{refusal})
-        options = dict(namespaces=["pid"], uid_map="root")
-        if {holder}:
-            process = UsernsProcess(**options)
-        else:
-            process = UsernsProcess(["sleep", "100"], init=True, close_fds=False, **options)
-        with process:
-            time.sleep(0.2)
-            print(sorted(os.listdir(f"/proc/{{process.pid}}/fd"), key=int))
-            process.kill()
-        """
-    )
+    output = run_alone(helper_programs.init_and_holder_close_all_without_close_range, getattr(errno, refusal), holder)
     assert output.strip() == ("['0']" if holder else "[]")
 
 
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
-def test_a_command_has_no_descriptor_above_a_lowered_limit_without_close_range(refusal: str, script: Script) -> None:
-    output = script(
-        f"""
-        import errno, os, resource
-        import native
-        from usernsproc import check_output
-        os.dup2(0, 900)
-        os.set_inheritable(900, True)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        native.refuse_system_call(436, errno.{refusal})
-        for options in ({{}}, {{"user": 0}}):
-            print(check_output(["ls", "/proc/self/fd"], text=True, uid_map="root", **options).split())
-        """
+def test_a_command_has_no_descriptor_above_a_lowered_limit_without_close_range(refusal: str) -> None:
+    output = run_alone(
+        helper_programs.a_command_has_no_descriptor_above_a_lowered_limit_without_close_range, getattr(errno, refusal)
     )
     assert output.split("\n")[:2] == ["['0', '1', '2', '3']"] * 2
 
 
-def test_no_file_may_be_written_and_no_signal_ends_the_program(script: Script) -> None:
+def test_no_file_may_be_written_and_no_signal_ends_the_program() -> None:
     """RLIMIT_FSIZE=0, and SIGXFSZ at its default, which a write to the image would send."""
-    output = script(
-        """
-        import errno, resource, signal
-        from usernsproc import UsernsError, UsernsProcess, run
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        print(run(["true"], uid_map="root").returncode)
-        for args in (["true"], None):
-            try:
-                UsernsProcess(args, uid_map="root", **({"user": 0} if args else {}))
-            except UsernsError as error:
-                print(error.step, error.errno == errno.EFBIG, error.cause)
-        """
-    )
+    output = run_alone(helper_programs.no_file_may_be_written_and_no_signal_ends_the_program)
     assert output.splitlines() == ["0", *["memfd_create True file-size-limit"] * 2]

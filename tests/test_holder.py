@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from alone import run_alone
+from programs import holder
 
 from usernsproc import PIPE, IdMap, IdMapError, TimeoutExpired, UsernsError, UsernsProcess, lowlevel
 
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
-
-Script = Callable[..., str]
 
 
 def test_a_holder_has_the_maps_and_lives_until_it_is_closed() -> None:
@@ -127,31 +126,9 @@ def test_parameters_of_a_program_are_refused(options: dict[str, Any]) -> None:
         UsernsProcess(uid_map="root", **options)
 
 
-def test_it_ends_with_the_creating_process(script: Script) -> None:
+def test_it_ends_with_the_creating_process() -> None:
     """Killed, with no chance to clean up. Without a death signal it stays."""
-    script("""
-        import os, select, signal
-        from usernsproc import UsernsProcess
-
-        def created_by_one_that_is_killed(**options):
-            reader, writer = os.pipe()
-            creator = os.fork()
-            if creator == 0:
-                holder = UsernsProcess(uid_map="root", **options)
-                os.write(writer, b"%d\\n" % holder.pid)
-                signal.pause()
-            pidfd = os.pidfd_open(int(os.read(reader, 100)))
-            os.kill(creator, signal.SIGKILL)
-            os.waitpid(creator, 0)
-            os.close(reader), os.close(writer)
-            return pidfd
-
-        pidfd = created_by_one_that_is_killed()
-        assert select.select([pidfd], [], [], 60)[0], "it lives on"
-        pidfd = created_by_one_that_is_killed(pdeathsig=None)
-        assert not select.select([pidfd], [], [], 0.2)[0], "it is gone"
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    """)
+    run_alone(holder.it_ends_with_the_creating_process)
 
 
 def test_fork_userns_is_the_ancestors_call() -> None:

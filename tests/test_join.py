@@ -9,16 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import alone
 import pytest
+from alone import run_alone
 from commands import SLEEP, output, sleeping
+from ordinary import as_ordinary_user
+from programs import join
 
-from conftest import IS_ROOT
 from usernsproc import (
     DEVNULL,
     PIPE,
@@ -34,19 +37,10 @@ from usernsproc import (
 from usernsproc._caller import Caller
 from usernsproc._namespaces.join import open_joins
 
-Script = Callable[..., str]
-
 TRUE = ("/bin/true",)
 OTHERS = tuple(kind for kind in NamespaceKind if kind != "user")
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
-NESTED = """
-import sys
-from usernsproc import UsernsProcess
-with UsernsProcess(uid_map=sys.argv[1], gid_map=sys.argv[1], namespaces=["net"]) as holder:
-    print(holder.pid, flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +83,8 @@ def inode_in(kind: str, **options: Any) -> int:
 
 
 def test_a_process_stands_for_all_of_its_namespaces(all_kinds: UsernsProcess[bytes]) -> None:
-    for join in (all_kinds, all_kinds.pid, all_kinds.pidfd, [all_kinds], (all_kinds.pid,)):
-        with sleeping(join=join) as process:
+    for joined in (all_kinds, all_kinds.pid, all_kinds.pidfd, [all_kinds], (all_kinds.pid,)):
+        with sleeping(join=joined) as process:
             for kind in NamespaceKind:
                 with process.namespace(kind) as its, all_kinds.namespace(kind) as wanted:
                     assert its == wanted
@@ -110,8 +104,8 @@ def test_only_those_that_differ_from_the_own_are_entered() -> None:
 def test_namespaces_that_are_named_one_by_one(all_kinds: UsernsProcess[bytes]) -> None:
     """The others stay the caller's, whatever the order; also as an iterator."""
     with namespaces_of(all_kinds, "net", "user", "uts") as some:
-        for join in (some, some[::-1], iter(some)):
-            with sleeping(join=join) as process:
+        for joined in (some, some[::-1], iter(some)):
+            with sleeping(join=joined) as process:
                 for kind in NamespaceKind:
                     with process.namespace(kind) as its, Namespace.current(kind) as own:
                         assert (its != own) == (kind in ("user", "net", "uts"))
@@ -126,34 +120,13 @@ def test_a_path(all_kinds: UsernsProcess[bytes]) -> None:
     paths: list[Any] = [all_kinds.namespace_path(kind) for kind in ("user", "net")]
     paths[1] = Path(paths[1])
     with all_kinds.namespace("net") as net:
-        for join in (paths, [os.fsencode(paths[0]), paths[1]]):
-            assert output(["stat", "-Lc", "%i", "/proc/self/ns/net"], join=join) == f"{net.inode}\n"
+        for joined in (paths, [os.fsencode(paths[0]), paths[1]]):
+            assert output(["stat", "-Lc", "%i", "/proc/self/ns/net"], join=joined) == f"{net.inode}\n"
 
 
-def test_a_path_where_one_is_pinned(script: Script) -> None:
+def test_a_path_where_one_is_pinned() -> None:
     """A bind mount of a namespace file, when no process is left in there."""
-    script("""
-        import os, tempfile
-        import native
-        from usernsproc import *
-        if os.geteuid():
-            create_userns("root", "root").enter()
-        native.unshare(native.CLONE_NEWNS)
-        native.must(native.libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None))
-        folder = tempfile.mkdtemp()
-        paths = {}
-        with UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder:
-            for kind in ("user", "net"):
-                paths[kind] = f"{folder}/{kind}"
-                open(paths[kind], "w").close()
-                source = holder.namespace_path(kind).encode()
-                native.must(native.libc.mount(source, paths[kind].encode(), None, 0x1000, None))
-            inode = holder.namespace("net").inode
-        shown = check_output(["sh", "-c", "id -u; stat -Lc %i /proc/self/ns/net"], join=paths.values(), text=True)
-        assert shown == f"0\\n{inode}\\n", shown
-        for path in paths.values():
-            native.must(native.libc.umount2(path.encode(), 0))
-    """)
+    run_alone(join.a_path_where_one_is_pinned)
 
 
 @pytest.mark.root
@@ -163,9 +136,9 @@ def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: Use
         host_owned("net", "uts") as outer,
         namespaces_of(all_kinds, "ipc", "user") as inner,
     ):
-        for join in ([*outer, *inner], [*inner, *outer], [inner[0], outer[0], inner[1], outer[1]]):
-            with sleeping(join=join) as process:
-                for namespace in join:
+        for joined in ([*outer, *inner], [*inner, *outer], [inner[0], outer[0], inner[1], outer[1]]):
+            with sleeping(join=joined) as process:
+                for namespace in joined:
                     with process.namespace(namespace.kind) as its:
                         assert its == namespace
 
@@ -182,17 +155,9 @@ def test_staying_in_the_own_user_namespace() -> None:
         assert output(ids, join=[net, own], user=7, group=8, extra_groups=[9]) == "7\n8\n8 9\n"
 
 
-def test_staying_in_the_own_user_namespace_as_its_root(script: Script) -> None:
+def test_staying_in_the_own_user_namespace_as_its_root() -> None:
     """Also of who is root in a namespace of his own."""
-    script("""
-        from usernsproc import *
-        create_userns("root", "root").enter()
-        with UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder:
-            with holder.namespace("net") as net, Namespace.current() as own:
-                command = ["sh", "-c", "stat -Lc %i /proc/self/ns/user /proc/self/ns/net"]
-                shown = check_output(command, join=[own, net], text=True)
-                assert shown == f"{own.inode}\\n{net.inode}\\n", shown
-    """)
+    run_alone(join.staying_in_the_own_user_namespace_as_its_root)
 
 
 @pytest.mark.root
@@ -262,34 +227,9 @@ def test_a_holder_that_joins_outlives_the_thread_that_made_it(all_kinds: UsernsP
         assert userns.poll() is None
 
 
-def test_it_ends_with_the_creating_process(script: Script, all_kinds: UsernsProcess[bytes]) -> None:
+def test_it_ends_with_the_creating_process(all_kinds: UsernsProcess[bytes]) -> None:
     """Commands and holders, in another pid namespace as well."""
-    script(
-        """
-        import os, signal, sys
-        from usernsproc import *
-        reader, writer = os.pipe()
-        if (child := os.fork()) == 0:
-            join = int(sys.argv[1])
-            userns = Namespace.of(join)
-            keep = [UsernsProcess(["sleep", "1000"], join=j, pass_fds=[writer]) for j in (join, userns)]
-            holders = [UsernsProcess(join=j) for j in (join, userns)]
-            os.write(writer, b" ".join(str(p.pid).encode() for p in holders))
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.close(writer)
-        os.waitpid(child, 0)
-        with open(reader, "rb") as file:
-            pids = [int(pid) for pid in file.read().split()]
-        for pid in pids:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            import select
-            assert select.select([pidfd], [], [], 60)[0]
-        """,
-        str(all_kinds.pid),
-    )
+    run_alone(join.it_ends_with_the_creating_process, all_kinds.pid)
 
 
 # ---- who it is in there ----
@@ -364,8 +304,9 @@ def test_where_setgroups_is_denied() -> None:
 @contextmanager
 def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
     """A holder two levels below: its pid, and who made it."""
-    command = [sys.executable, "-c", NESTED, inner]
-    with UsernsProcess(command, uid_map=outer, gid_map=outer, stdin=PIPE, stdout=PIPE, text=True) as between:
+    command = alone.command(join.hold_a_namespace, inner)
+    options: dict[str, Any] = {"uid_map": outer, "gid_map": outer, "env": alone.environment()}
+    with UsernsProcess(command, stdin=PIPE, stdout=PIPE, text=True, **options) as between:
         assert between.stdout is not None
         yield int(between.stdout.readline()), between
         between.communicate()
@@ -456,41 +397,9 @@ def test_a_pid_namespace_that_has_ended_is_told() -> None:
     assert (caught.value.errno, caught.value.step, caught.value.cause) == (errno.ENOMEM, "clone", "pid-namespace-ended")
 
 
-def test_a_pid_namespace_above_is_impossible(script: Script) -> None:
+def test_a_pid_namespace_above_is_impossible() -> None:
     """The kernel lets nobody out of his pid namespace."""
-    script("""
-        import errno, os
-        import native
-        from usernsproc import *
-        if os.geteuid():
-            create_userns("root", "root").enter()
-
-        def in_new_pid_namespace(work):
-            native.unshare(native.CLONE_NEWPID)
-            if (pid := os.fork()) == 0:
-                try:
-                    work()
-                    os._exit(7)
-                finally:
-                    os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-
-        def join_the_outer():
-            try:
-                UsernsProcess(["true"], join=[own, outer])
-            except UsernsError as error:
-                assert (error.errno, error.step, error.cause) == (errno.EINVAL, "setns", "join-impossible"), error
-            else:
-                raise AssertionError
-
-        def outer_one():
-            global outer
-            outer = Namespace.current("pid")
-            in_new_pid_namespace(join_the_outer)
-
-        own = Namespace.current()
-        in_new_pid_namespace(outer_one)
-    """)
+    run_alone(join.a_pid_namespace_above_is_impossible)
 
 
 def test_from_a_thread_that_ends(all_kinds: UsernsProcess[bytes]) -> None:
@@ -509,45 +418,13 @@ def test_from_many_threads_at_once(all_kinds: UsernsProcess[bytes]) -> None:
         assert list(pool.map(work, range(200))) == list(range(200))
 
 
-def test_beside_a_loop_that_reaps_everything(script: Script) -> None:
+def test_beside_a_loop_that_reaps_everything() -> None:
     """It may reap the first process, and the command: the status is the true one, or told to be lost."""
-    script("""
-        import os, threading, time, warnings
-        from usernsproc import *
-        warnings.simplefilter("ignore", RuntimeWarning)
-        done = False
-        reaped = 0
-        def reap():
-            global reaped
-            while not done:
-                try:
-                    os.waitpid(-1, 0)
-                    reaped += 1
-                except ChildProcessError:
-                    time.sleep(0.0001)
-        holder = UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid", "net"])
-        thread = threading.Thread(target=reap)
-        thread.start()
-        for status in range(100):
-            found = run(["/bin/sh", "-c", f"exit {status}"], join=holder).returncode
-            assert found in (status, 255), (found, status)
-        holder.kill()
-        done = True
-        thread.join()
-        assert reaped > 0
-        holder.close()
-    """)
+    run_alone(join.beside_a_loop_that_reaps_everything)
 
 
-def test_where_sigchld_is_ignored(script: Script) -> None:
-    script("""
-        import signal
-        from usernsproc import *
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        with UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid"]) as holder:
-            for status in range(20):
-                assert run(["/bin/sh", "-c", f"exit {status}"], join=holder).returncode in (status, 255)
-    """)
+def test_where_sigchld_is_ignored() -> None:
+    run_alone(join.where_sigchld_is_ignored)
 
 
 # ---- where it starts ----
@@ -561,8 +438,8 @@ def test_programs_and_directories_are_those_of_the_joined_mount_namespace(tmp_pa
     with UsernsProcess(["sh", "-c", prepare], stdout=PIPE, **options) as container:
         assert container.stdout is not None
         container.stdout.readline()
-        for join in (container, [container.namespace_path(kind) for kind in ("mnt", "user")]):
-            where: dict[str, Any] = {"join": join, "env": {"PATH": f"{tmp_path}/in"}}
+        for joined in (container, [container.namespace_path(kind) for kind in ("mnt", "user")]):
+            where: dict[str, Any] = {"join": joined, "env": {"PATH": f"{tmp_path}/in"}}
             assert output(["there"], cwd=tmp_path / "in", **where) == f"{tmp_path}/in\n"
             assert output([f"{tmp_path}/in/there"], **where) == "/\n"
             with pytest.raises(FileNotFoundError) as caught:
@@ -605,33 +482,9 @@ def test_close_fds_of_no_lets_others_through_but_none_of_ours(all_kinds: UsernsP
     assert [link for link in shown.split() if (":[" in link and "pipe" not in link) or "pidfd" in link] == []
 
 
-def test_where_standard_input_output_and_error_are_closed(script: Script) -> None:
+def test_where_standard_input_output_and_error_are_closed() -> None:
     """The numbers 0, 1 and 2 are given to none of the descriptors that it takes to join."""
-    script("""
-        import os
-        from usernsproc import *
-        reader, writer = os.pipe()
-        with UsernsProcess(uid_map="root", gid_map="root", namespaces=["net", "pid"]) as holder:
-            saved = [os.dup(n) for n in (0, 1, 2)]
-            for n in (0, 1, 2):
-                os.close(n)
-            try:
-                program = f"ls /proc/self/fd >&{writer}; exit 5"
-                first = run(["bash", "-c", program], join=holder, pass_fds=[writer]).returncode
-                with holder.namespace() as userns, holder.namespace("pid") as pid:
-                    low = (userns.fileno(), pid.fileno())
-                    second = run(["bash", "-c", "exit 6"], join=[userns, pid]).returncode
-                with UsernsProcess(join=holder) as other:
-                    third = os.listdir(f"/proc/{other.pid}/fd")
-            finally:
-                for n, fd in enumerate(saved):
-                    os.dup2(fd, n)
-        shown = os.read(reader, 1000).split()
-        assert (first, second, third) == (5, 6, ["0"]), (first, second, third)
-        assert min(low) < 3, low
-        assert b"%d" % writer in shown
-        assert len(shown) <= 3, shown
-    """)
+    run_alone(join.where_standard_input_output_and_error_are_closed)
 
 
 # ---- on_created ----
@@ -652,9 +505,9 @@ def test_an_exception_in_on_created_leaves_nothing(all_kinds: UsernsProcess[byte
     def refuse(process: UsernsProcess[Any]) -> None:  # noqa: ARG001
         raise KeyError("no")
 
-    for join in (all_kinds, all_kinds.namespace_path()):
+    for joined in (all_kinds, all_kinds.namespace_path()):
         with pytest.raises(KeyError):
-            UsernsProcess(SLEEP, join=join, on_created=refuse)
+            UsernsProcess(SLEEP, join=joined, on_created=refuse)
 
 
 # ---- refused ----
@@ -688,22 +541,22 @@ def test_what_a_joined_namespace_has_already(
 
 def test_a_process_that_is_in_no_other_namespace() -> None:
     with subprocess.Popen(SLEEP) as process:
-        for join in (os.getpid(), process.pid):
+        for joined in (os.getpid(), process.pid):
             with pytest.raises(ValueError, match="nothing to join"):
-                UsernsProcess(TRUE, join=join)
+                UsernsProcess(TRUE, join=joined)
         process.kill()
 
 
-@pytest.mark.parametrize("join", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
-def test_what_stands_for_no_namespace(join: Any) -> None:
+@pytest.mark.parametrize("joined", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
+def test_what_stands_for_no_namespace(joined: Any) -> None:
     with pytest.raises(TypeError, match="join takes namespaces, paths, pids and processes"):
-        UsernsProcess(TRUE, join=join)
+        UsernsProcess(TRUE, join=joined)
 
 
 def test_what_is_no_pid() -> None:
-    for join in (-1, [-(2**40)], 2**31, [2**64]):
+    for joined in (-1, [-(2**40)], 2**31, [2**64]):
         with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
-            UsernsProcess(TRUE, join=join)
+            UsernsProcess(TRUE, join=joined)
 
 
 def test_a_file_that_is_no_namespace(tmp_path: Path) -> None:
@@ -725,17 +578,17 @@ def test_a_process_that_has_ended() -> None:
         pid = holder.pid
         holder.kill()
         holder.waitid(os.WEXITED | os.WNOWAIT)
-        for join in (holder, pid, holder.pidfd):
-            assert_gone(join)
+        for joined in (holder, pid, holder.pidfd):
+            assert_gone(joined)
         holder.wait()
         assert_gone(holder)
     with pytest.raises(ValueError, match="closed"):
         UsernsProcess(TRUE, join=holder)
 
 
-def assert_gone(join: Any) -> None:
+def assert_gone(joined: Any) -> None:
     with pytest.raises(ProcessLookupError) as caught:
-        UsernsProcess(TRUE, join=join)
+        UsernsProcess(TRUE, join=joined)
     assert isinstance(caught.value, UsernsError)
     assert caught.value.cause == "process-gone"
 
@@ -747,69 +600,26 @@ def test_a_closed_namespace() -> None:
         UsernsProcess(TRUE, join=userns)
 
 
-def test_a_stranger_cannot_be_joined(script: Script) -> None:
-    """An ordinary user does not even get at the namespace; who is given it is refused by setns."""
-    if not IS_ROOT:
-        with pytest.raises(PermissionError) as caught:
-            UsernsProcess(TRUE, join=1)
-        assert isinstance(caught.value, UsernsError)
-        assert (caught.value.step, caught.value.cause) == ("open_ns", "ptrace-denied")
-        with pytest.raises(PermissionError) as caught, Namespace.current("net") as net:
-            UsernsProcess(TRUE, join=net, uid_map="root")
-        assert isinstance(caught.value, UsernsError)
-        assert (caught.value.step, caught.value.cause) == ("setns", "join-refused")
-        return
-    script("""
-        import os
-        import native
-        from usernsproc import *
-        with UsernsProcess(uid_map="0:100000:10", gid_map="0:100000:10", namespaces=["net"]) as holder:
-            userns, net = holder.namespace(), holder.namespace("net")
-            if (pid := os.fork()) == 0:
-                os.setgroups([])
-                os.setresgid(1000, 1000, 1000)
-                os.setresuid(1000, 1000, 1000)
-                native.prctl(native.PR_SET_DUMPABLE, 1)
-                for join in (userns, [userns, net]):
-                    try:
-                        UsernsProcess(["true"], join=join)
-                    except PermissionError as error:
-                        assert (error.step, error.cause) == ("setns", "join-refused")
-                    else:
-                        os._exit(1)
-                os._exit(7)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    """)
+def test_processes_of_another_user_cannot_be_joined() -> None:
+    """An unprivileged user cannot even open the namespace of such a process; setns(2) refuses an open one."""
+    as_ordinary_user(join.processes_of_root_cannot_be_joined)
 
 
-NO_FOUL_PLAY = """
-import sys
-from usernsproc import *
-kinds = ("user", "mnt", "net", "uts", "ipc", "cgroup", "pid")
-for kind, fd in zip(kinds, map(int, sys.argv[1].split(","))):
-    target, own = Namespace.open(f"/proc/self/fd/{fd}"), Namespace.current()
-    for join in ([target],) if kind == "user" else ([target], [own, target]):
-        try:
-            UsernsProcess(["true"], join=join)
-        except OSError as error:
-            assert error.errno in (1, 22), error
-        else:
-            sys.exit(kind)
-print("refused")
-"""
+@pytest.mark.root
+def test_a_namespace_of_another_user_cannot_be_joined() -> None:
+    run_alone(join.another_user_cannot_join)
 
 
 def test_who_is_in_one_container_does_not_get_into_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
     """By whatever descriptor it is given, and whatever kind."""
-    kinds = ("user", "mnt", "net", "uts", "ipc", "cgroup", "pid")
     with (
-        UsernsProcess(uid_map="root", gid_map="root", namespaces=kinds[1:]) as sibling,
-        namespaces_of(sibling, *kinds) as theirs,
-        namespaces_of(all_kinds, "user", "net") as join,
+        UsernsProcess(uid_map="root", gid_map="root", namespaces=join.KINDS[1:]) as sibling,
+        namespaces_of(sibling, *join.KINDS) as theirs,
+        namespaces_of(all_kinds, "user", "net") as joined,
     ):
         fds = [namespace.fileno() for namespace in theirs]
-        command = [sys.executable, "-c", NO_FOUL_PLAY, ",".join(map(str, fds))]
-        assert output(command, join=join, pass_fds=fds) == "refused\n"
+        command = alone.command(join.try_to_join_each, *fds)
+        assert output(command, join=joined, pass_fds=fds, env=alone.environment()) == "refused\n"
 
 
 def test_a_program_that_is_missing_in_there(all_kinds: UsernsProcess[bytes]) -> None:

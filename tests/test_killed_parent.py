@@ -6,37 +6,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
+import alone
 import cgroups
 import native
 import pytest
+from programs import killed_parent
 
 KILLS = 200
 LONGEST = 0.05
 """Seconds; each kind below takes less."""
 ENDED_WITHIN = 10
-PROGRAM = """
-import os, sys
-from usernsproc import *
-kinds = {
-    "namespace": lambda: create_userns("root", "root").close(),
-    "command": lambda: run(["true"], uid_map="root"),
-    "init": lambda: run(["true"], uid_map="root", init=True, namespaces=["pid", "mnt"]),
-    "callback": lambda: run(["true"], uid_map="root", on_created=lambda process: None),
-    "holder": lambda: UsernsProcess(uid_map="root", namespaces=["net"]).close(),
-    "holder without maps": lambda: UsernsProcess().close(),
-    "joined": lambda: run(["true"], join=[target]),
-    "cgroup": lambda: run(["true"], uid_map="root", cgroup=sys.argv[2]),
-}
-with create_userns("root", "root") as target:
-    kinds[sys.argv[1]]()
-    os.write(1, b"ready")
-    while True:
-        kinds[sys.argv[1]]()
-"""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -48,7 +30,8 @@ def orphans_come_here() -> Iterator[None]:
 
 
 def killed_at_a_random_moment(*arguments: str) -> None:
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
+    command = alone.command(killed_parent.repeat, *arguments)
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, env=alone.environment())
     assert program.stdout
     with program.stdout:
         assert program.stdout.read(5) == b"ready"

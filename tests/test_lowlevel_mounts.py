@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alone import run_alone
+from programs import lowlevel_mounts
 
 from usernsproc import lowlevel
 
@@ -52,23 +53,9 @@ def test_listmount_has_what_mountinfo_has() -> None:
 
 
 @pytest.mark.root
-def test_listmount_in_pieces(script: Callable[..., str]) -> None:
+def test_listmount_in_pieces() -> None:
     """More mounts than one answer has room for."""
-    script("""
-        from mounting import *
-        from usernsproc import lowlevel
-        work = own_mount_namespace()
-        for number in range(600):
-            native.must(native.libc.mount(b"tmpfs", bytes(work), b"tmpfs", 0, None))
-        top = lowlevel.unique_mount_id(-100, work)
-        found, last = [], 0
-        while piece := lowlevel.listmount(0xFFFFFFFFFFFFFFFF, last_mnt_id=last):
-            assert len(piece) <= 512
-            found += piece
-            last = piece[-1]
-        lines = Path("/proc/self/mountinfo").read_text().count("\\n")
-        assert len(set(found)) == len(found) >= lines > 600 and top in found
-    """)
+    run_alone(lowlevel_mounts.listmount_in_pieces)
 
 
 @pytest.mark.kernel("6.15")

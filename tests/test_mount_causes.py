@@ -2,46 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from textwrap import dedent
-
 import pytest
+from alone import run_alone
+from programs import mount_causes
 
 from usernsproc import idmapped_mount
-
-Script = Callable[..., str]
-
-PREPARE = """
-    import errno, os
-    import native
-    from mounting import *
-    from usernsproc import (
-        DetachedMount, Namespace, UsernsProcess, create_userns, idmapped_mount, lowlevel, open_idmapped, supports_idmap,
-    )
-    work = own_mount_namespace()
-    source, target = make_file_system("tmpfs", work), work / "target"
-    target.mkdir()
-    NR_OPEN_TREE, NR_MOUNT_SETATTR, NR_STATMOUNT, NR_OPEN_TREE_ATTR = 428, 442, 457, 467
-
-    def cause(*arguments, quiet=False, **options):
-        error = failure(idmapped_mount, *arguments, **options)
-        assert quiet or error.__notes__
-        return error.step, errno.errorcode[error.errno], error.cause
-
-    def drop_capability(name):
-        '''From the effective ones of this process.'''
-        import ctypes
-        number = {"setuid": 7, "sys_admin": 21}[name]
-        header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        native.must(native.libc.capget(header, data))
-        data[0] &= ~(1 << number)
-        native.must(native.libc.capset(header, data))
-"""
-
-
-@pytest.fixture
-def mounting(script: Script) -> Script:
-    return lambda source: script(dedent(PREPARE) + dedent(source))
 
 
 @pytest.mark.parametrize("one_map", ["root", "0:100000:65536"])
@@ -53,341 +18,108 @@ def test_one_map_where_two_are_needed(one_map: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_the_user_namespace(mounting: Script) -> None:
+def test_of_the_user_namespace() -> None:
     """No user namespace; the initial one; one without maps, or with one map; a closed descriptor."""
-    mounting("""
-        with Namespace.current("net") as net:
-            assert cause(source, target, net) == ("mount_setattr", "EINVAL", "not-a-user-namespace")
-        with open("/etc/passwd") as file:
-            assert cause(source, target, file.fileno()) == ("mount_setattr", "EINVAL", "not-a-user-namespace")
-        with Namespace.current() as initial:
-            assert cause(source, target, initial) == ("mount_setattr", "EPERM", "initial-user-namespace")
-        with UsernsProcess() as holder:
-            assert cause(source, target, holder) == ("mount_setattr", "EINVAL", "map-missing")
-            assert "uid_map and gid_map" in failure(idmapped_mount, source, target, holder).__notes__[0]
-            holder.write_gid_map("root")
-            assert cause(source, target, holder) == ("mount_setattr", "EINVAL", "map-missing")
-            assert "written: uid_map of" in failure(idmapped_mount, source, target, holder).__notes__[0]
-        with UsernsProcess() as holder:
-            holder.write_uid_map("root")
-            assert cause(source, target, holder) == ("mount_setattr", "EINVAL", "map-missing")
-            assert "written: gid_map of" in failure(idmapped_mount, source, target, holder).__notes__[0]
-        with create_userns(MAP, MAP) as userns:
-            closed = os.dup(userns.fileno())
-        os.close(closed)
-        for fd in (closed, -errno.EBADF, 2**31, 2**63 - 1, 2**64):
-            assert cause(source, target, fd) == ("mount_setattr", "EBADF", None)
-        for nonsense in (None, 1.5, ("0:0:1",), ("0:0:1",) * 3):
-            try:
-                idmapped_mount(source, target, nonsense)
-            except TypeError:
-                pass
-            else:
-                raise AssertionError(nonsense)
-    """)
+    run_alone(mount_causes.of_the_user_namespace)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_somebody_elses_user_namespace(mounting: Script) -> None:
+def test_of_somebody_elses_user_namespace() -> None:
     """The maps are taken only by who controls the namespace: not by its child."""
-    mounting("""
-        with create_userns(MAP, MAP) as sibling, create_userns("0:200000:65536", "0:200000:65536") as own:
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                own.enter()
-                native.unshare(native.CLONE_NEWNS)
-                os.setuid(0), os.setgid(0)
-                run("mount", "-t", "tmpfs", "tmpfs", "/mnt/disk-tmpfs")
-                os.mkdir("/mnt/disk-tmpfs/target")
-                result = cause("/mnt/disk-tmpfs", "/mnt/disk-tmpfs/target", sibling)
-                os.write(writer, repr(result).encode())
-                os._exit(0)
-            os.close(writer)
-            with open(reader) as file:
-                assert file.read() == repr(("mount_setattr", "EPERM", "no-rights-over-userns"))
-            assert os.waitpid(pid, 0)[1] == 0
-    """)
+    run_alone(mount_causes.of_somebody_elses_user_namespace)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_the_file_system(mounting: Script) -> None:
+def test_of_the_file_system() -> None:
     """It cannot; its own user namespace would give the maps; its root is somebody else."""
-    mounting("""
-        assert cause("/proc", target, (MAP, MAP)) == ("mount_setattr", "EINVAL", "no-idmap-support")
-        disk = make_file_system("ext4", work)
-        with create_userns("0:0:65536", "0:0:65536") as own:
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                own.enter()
-                native.unshare(native.CLONE_NEWNS)
-                results = [cause(disk, target, ("0:5:10", "0:5:10"))]
-                results.append(failure(idmapped_mount, disk, target, ("0:5:10", "0:5:10")).__notes__[0])
-                results.append(supports_idmap(disk)[:3])
-                run("mount", "-t", "tmpfs", "tmpfs", "/mnt/disk-tmpfs")
-                os.mkdir("/mnt/disk-tmpfs/target")
-                results.append(cause("/mnt/disk-tmpfs", "/mnt/disk-tmpfs/target", own))
-                results.append(supports_idmap("/mnt/disk-tmpfs")[:3])
-                os.write(writer, repr(results).encode())
-                os._exit(0)
-            os.close(writer)
-            with open(reader) as file:
-                results = eval(file.read())
-            assert os.waitpid(pid, 0)[1] == 0
-        refused, note, answer, same, answer_2 = results
-        assert refused == ("mount_setattr", "EPERM", "no-rights-over-file-system")
-        assert f"CAP_SYS_ADMIN in the user namespace that mounted the ext4 at {disk.parent}" in note
-        assert answer == (False, "ext4", "no-rights-over-file-system")
-        assert same == ("mount_setattr", "EINVAL", "same-user-namespace")
-        assert answer_2 == (True, "tmpfs", None)
-    """)
+    run_alone(mount_causes.of_the_file_system)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.15")
-def test_of_a_source_that_has_maps_already(mounting: Script) -> None:
+def test_of_a_source_that_has_maps_already() -> None:
     """The new maps are in place of the old ones; before Linux 6.15 it is refused, and nothing else is to blame."""
-    mounting("""
-        target_2 = work / "target-2"
-        target_2.mkdir()
-        other = "0:300000:2000"
-        with idmapped_mount(source, target, (MAP, MAP)):
-            with idmapped_mount(target, target_2, (other, other)) as mount:
-                assert owners(target_2 / "of-1000") == (301000, 301000)
-                assert tells(mount, other)
-                assert create_as(300001, target_2 / "new") == 0
-                assert owners(source / "new") == (1, 1)
-                assert owners(target / "new") == (100001, 100001)
-            with idmapped_mount(target, target_2, (other, other), read_only=True, recursive=True):
-                assert create_as(300001, target_2 / "newer") == errno.EROFS
-            assert supports_idmap(target)
-            for refusal in (errno.ENOSYS, errno.EPERM):
-                native.refuse_system_call(NR_OPEN_TREE_ATTR, refusal)
-                assert cause(target, target_2, (other, other)) == ("mount_setattr", "EPERM", "already-idmapped")
-                assert "6.15" in failure(idmapped_mount, target, target_2, (other, other)).__notes__[0]
-            assert supports_idmap(target)[2] == "already-idmapped"
-            # In a tree, it is the one mount that has them.
-            tree = work / "tree"
-            tree.mkdir()
-            run("mount", "-t", "tmpfs", "tmpfs", tree)
-            (tree / "below").mkdir()
-            run("mount", "--bind", target, tree / "below")
-            error = failure(idmapped_mount, tree, target_2, (other, other), recursive=True)
-            assert (error.cause, error.filename) == ("already-idmapped", str(tree / "below"))
-            with idmapped_mount(source, target_2, (other, other)):  # it still goes where it needs no new call
-                pass
-    """)
+    run_alone(mount_causes.of_a_source_that_has_maps_already)
 
 
 @pytest.mark.root
 @pytest.mark.kernel(before="5.12")
-def test_of_a_kernel_without_idmapped_mounts(mounting: Script) -> None:
-    mounting("""
-        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "ENOSYS", "kernel-too-old")
-        assert "5.12" in failure(open_idmapped, source, (MAP, MAP)).__notes__[0]
-        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
-        assert mounts_below(target) == []
-    """)
+def test_of_a_kernel_without_idmapped_mounts() -> None:
+    run_alone(mount_causes.of_a_kernel_without_idmapped_mounts)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12", before="6.3")
-def test_of_a_file_system_that_can_be_idmapped_later(mounting: Script) -> None:
-    mounting("""
-        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "EINVAL", "no-idmap-support")
-        assert "6.3" in failure(open_idmapped, source, (MAP, MAP)).__notes__[0]
-        assert supports_idmap(source)[:3] == (False, "tmpfs", "no-idmap-support")
-    """)
+def test_of_a_file_system_that_can_be_idmapped_later() -> None:
+    run_alone(mount_causes.of_a_file_system_that_can_be_idmapped_later)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12", before="6.15")
-def test_of_a_source_that_has_maps_already_before_others_could_replace_them(mounting: Script) -> None:
-    mounting("""
-        source = make_file_system("ext4", work)
-        with idmapped_mount(source, target, (MAP, MAP)):
-            assert cause(target, source, ("root", "root")) == ("mount_setattr", "EPERM", "already-idmapped")
-            assert "6.15" in failure(open_idmapped, target, (MAP, MAP)).__notes__[0]
-    """)
+def test_of_a_source_that_has_maps_already_before_others_could_replace_them() -> None:
+    run_alone(mount_causes.of_a_source_that_has_maps_already_before_others_could_replace_them)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_an_old_kernel(mounting: Script) -> None:
-    mounting("""
-        native.refuse_system_call(NR_MOUNT_SETATTR, errno.ENOSYS)
-        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "ENOSYS", "kernel-too-old")
-        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
-        native.refuse_system_call(NR_OPEN_TREE, errno.ENOSYS)
-        assert cause(source, target, (MAP, MAP)) == ("open_tree", "ENOSYS", "kernel-too-old")
-        assert supports_idmap(source)[:3] == (False, "tmpfs", "kernel-too-old")
-    """)
+def test_of_an_old_kernel() -> None:
+    run_alone(mount_causes.of_an_old_kernel)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_a_seccomp_profile(mounting: Script) -> None:
+def test_of_a_seccomp_profile() -> None:
     """One that knows no mount_setattr and says EPERM to it: no right is missing."""
-    mounting("""
-        native.refuse_system_call(NR_MOUNT_SETATTR, errno.EPERM)
-        # open_tree_attr() makes the mount, but what comes after it is attached fails: it is taken away again
-        assert cause(source, target, (MAP, MAP), quiet=True)[:2] == ("mount_setattr", "EPERM")
-        native.refuse_system_call(NR_OPEN_TREE_ATTR, errno.EPERM)
-        assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "EPERM", "idmap-refused")
-    """)
+    run_alone(mount_causes.of_a_seccomp_profile)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_rights_in_the_mount_namespace(mounting: Script) -> None:
-    mounting("""
-        with create_userns(MAP, MAP) as userns, open_idmapped(source, userns) as detached:
-            drop_capability("sys_admin")
-            assert cause(source, target, userns) == ("open_tree", "EPERM", "no-mount-rights")
-            assert supports_idmap(source)[:3] == (False, "tmpfs", "no-mount-rights")
-            error = failure(detached.attach, target)
-            assert (error.step, error.errno, error.cause) == ("move_mount", errno.EPERM, "no-mount-rights")
-    """)
+def test_of_rights_in_the_mount_namespace() -> None:
+    run_alone(mount_causes.of_rights_in_the_mount_namespace)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_a_source_or_target_in_another_mount_namespace(mounting: Script) -> None:
-    mounting("""
-        with UsernsProcess(["sleep", "10"], uid_map="root", gid_map="root", namespaces=("mnt",)) as process:
-            elsewhere = f"/proc/{process.pid}/root{source}"
-            assert cause(elsewhere, target, (MAP, MAP)) == ("open_tree", "EINVAL", "other-mount-namespace")
-            elsewhere = f"/proc/{process.pid}/root{target}"
-            assert cause(source, elsewhere, (MAP, MAP)) == ("move_mount", "EINVAL", "other-mount-namespace")
-            process.kill()
-    """)
+def test_of_a_source_or_target_in_another_mount_namespace() -> None:
+    run_alone(mount_causes.of_a_source_or_target_in_another_mount_namespace)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_what_a_less_privileged_mount_namespace_may_not_undo(mounting: Script) -> None:
+def test_of_what_a_less_privileged_mount_namespace_may_not_undo() -> None:
     """There, the mounts that came with it keep their attributes and their submounts, whoever asks."""
-    mounting("""
-        (source / "sub").mkdir()
-        run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
-        read_only = work / "read-only"
-        read_only.mkdir()
-        run("mount", "--bind", "-o", "ro,nosuid", source, read_only)
-        with UsernsProcess(["sleep", "10"], uid_map="root", gid_map="root", namespaces=("mnt",)) as process:
-            with Namespace.of(process, "mnt") as inner:
-                inner.enter()
-            assert cause(source, target, (MAP, MAP)) == ("open_tree", "EINVAL", "locked-submounts")
-            mount = idmapped_mount(source, target, (MAP, MAP), recursive=True)
-            assert owners(target / "of-0") == (100000, 100000)
-            assert len(mounts_below(target)) == 2
-            error = failure(mount.unmount)
-            assert (error.step, error.errno, error.cause) == ("umount", errno.EINVAL, "locked-mount")
-            mount.unmount(lazy=True)
-            assert mounts_below(target) == []
-            for attributes in (dict(read_only=False), dict(nosuid=False), dict(read_only=False, noexec=True)):
-                refused = cause(read_only, target, (MAP, MAP), **attributes)
-                assert refused == ("mount_setattr", "EPERM", "locked-attributes")
-            with idmapped_mount(read_only, target, (MAP, MAP), noexec=True, nodev=False):
-                assert mounts_below(target)[0].split()[1].startswith("ro,nosuid,noexec")
-            process.kill()
-    """)
+    run_alone(mount_causes.of_what_a_less_privileged_mount_namespace_may_not_undo)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_source_and_target(mounting: Script) -> None:
-    mounting("""
-        (work / "file").touch()
-        assert cause(source, work / "file", (MAP, MAP)) == ("move_mount", "EINVAL", "type-mismatch")
-        assert cause(work / "file", target, (MAP, MAP)) == ("move_mount", "EINVAL", "type-mismatch")
-        error = failure(idmapped_mount, work / "nothing", target, (MAP, MAP))
-        assert (error.step, error.errno, error.filename) == ("open_tree", errno.ENOENT, str(work / "nothing"))
-        error = failure(idmapped_mount, source, work / "file" / "x", (MAP, MAP))
-        assert (error.step, error.errno) == ("move_mount", errno.ENOTDIR)
-        (work / "loop").symlink_to("loop")
-        error = failure(idmapped_mount, work / "loop", target, (MAP, MAP))
-        assert (error.step, error.errno) == ("open_tree", errno.ELOOP)
-        run("mount", "--make-unbindable", source.parent)
-        assert cause(source, target, (MAP, MAP)) == ("open_tree", "EINVAL", "unbindable")
-    """)
+def test_of_source_and_target() -> None:
+    run_alone(mount_causes.of_source_and_target)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_too_many_mounts(script: Script) -> None:
+def test_of_too_many_mounts() -> None:
     """The limit is the whole system's: the program asks the kernel for more than it has."""
-    script(
-        dedent(PREPARE)
-        + dedent("""
-        (work / "many").mkdir()
-        native.refuse_system_call(429, errno.ENOSPC)
-        assert cause(source, target, (MAP, MAP)) == ("move_mount", "ENOSPC", "mount-max")
-    """)
-    )
+    run_alone(mount_causes.of_too_many_mounts)
 
 
-def test_an_ordinary_user_has_no_rights_to_mount(script: Script) -> None:
-    script("""
-        import errno, os
-        import native
-        from usernsproc import UsernsError, create_userns, idmapped_mount, open_idmapped, supports_idmap
-        if os.geteuid() == 0:
-            os.setresgid(65533, 65533, 65533)
-            os.setresuid(65533, 65533, 65533)
-            native.prctl(native.PR_SET_DUMPABLE, 1)
-        with create_userns("root", "root") as userns:
-            for function, arguments in ((idmapped_mount, ("/usr", "/mnt")), (open_idmapped, ("/usr",))):
-                try:
-                    function(*arguments, userns)
-                except PermissionError as error:
-                    assert (error.step, error.errno, error.cause) == ("open_tree", errno.EPERM, "no-mount-rights")
-                else:
-                    raise AssertionError("it was mounted")
-        answer = supports_idmap("/usr")
-        assert not answer and answer.cause == "no-mount-rights"
-    """)
+def test_an_ordinary_user_has_no_rights_to_mount() -> None:
+    run_alone(mount_causes.an_ordinary_user_has_no_rights_to_mount)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told(mounting: Script) -> None:
+def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told() -> None:
     """Never a wrong cause."""
-    mounting("""
-        import resource
-        from leaks import descriptors
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        seen = []
-        with create_userns(MAP, MAP) as userns:
-            for more in range(1, 12):
-                highest = max(int(fd) for fd in descriptors())
-                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
-                try:
-                    idmapped_mount("/proc", target, userns)
-                except OSError as error:
-                    seen.append((errno.errorcode[error.errno], getattr(error, "cause", "plain")))
-                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert len(seen) == 11
-        assert set(seen) <= {("EMFILE", "open-files-limit"), ("EINVAL", None), ("EINVAL", "no-idmap-support")}, seen
-        assert ("EINVAL", None) in seen and seen[-1] == ("EINVAL", "no-idmap-support"), seen
-    """)
+    run_alone(mount_causes.with_no_descriptor_left_to_look_with_the_refusal_itself_is_told)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_without_proc(mounting: Script) -> None:
+def test_without_proc() -> None:
     """It tells which mounts there are, so nothing is mounted that could not be found again."""
-    mounting("""
-        with create_userns(MAP, MAP) as userns:
-            before = mounts_below(work)
-            run("mount", "-t", "tmpfs", "tmpfs", "/proc")
-            try:
-                idmapped_mount(source, target, userns)
-            except UsernsError as error:
-                found = error
-            run("umount", "/proc")
-            assert (found.step, found.errno, found.cause) == ("open_proc", errno.ENOENT, "no-proc")
-            assert mounts_below(work) == before
-    """)
+    run_alone(mount_causes.without_proc)

@@ -7,16 +7,16 @@ import os
 import pickle
 import subprocess
 import threading
-from collections.abc import Callable
 
 import pytest
+from alone import run_alone
+from ordinary import as_ordinary_user
+from programs import namespace
 
 from usernsproc import IdMap, IdMapError, Namespace, NamespaceKind, UsernsError, UsernsProcess, create_userns
 
 TEN = "0:100000:10,10:200000:5"
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
-
-Script = Callable[..., str]
 
 
 def test_the_root_preset_maps_the_own_ids_to_0() -> None:
@@ -87,42 +87,15 @@ def test_each_one_is_a_namespace_of_its_own() -> None:
         assert one != "no namespace"
 
 
-def test_the_namespace_stays_usable_without_any_process(script: Script) -> None:
+def test_the_namespace_stays_usable_without_any_process() -> None:
     """setns in a helper; reading the maps back from the descriptor alone."""
-    printed = script("""
-        import os
-        from usernsproc import create_userns
-        userns = create_userns("root", "root")
-        assert str(userns.uid_map) == f"0:{os.geteuid()}:1"
-        userns.enter()
-        print(os.geteuid(), open("/proc/self/uid_map").read().split()[0::2])
-    """)
+    printed = run_alone(namespace.the_namespace_stays_usable_without_any_process)
     assert printed == "0 ['0', '1']\n"
 
 
-def test_a_bind_mounted_namespace_file_can_be_opened(script: Script) -> None:
+def test_a_bind_mounted_namespace_file_can_be_opened() -> None:
     """Also when no process is left, in a mount namespace of the test's own."""
-    script("""
-        import ctypes, os, tempfile
-        from usernsproc import Namespace, create_userns
-        libc = ctypes.CDLL(None, use_errno=True)
-        def must(result):
-            assert result == 0, os.strerror(ctypes.get_errno())
-        if os.geteuid():
-            with create_userns("root", "root") as mine:
-                mine.enter()
-        must(libc.unshare(0x20000))
-        must(libc.mount(None, b"/", None, 0x4000 | 1 << 18, None))
-        fd, path = tempfile.mkstemp()
-        with create_userns("root", "root") as userns:
-            must(libc.mount(userns.path.encode(), path.encode(), None, 0x1000, None))
-            inode = userns.inode
-        with Namespace.open(path) as pinned:
-            assert pinned.inode == inode
-            assert str(pinned.uid_map) == f"0:{os.geteuid()}:1"
-        must(libc.umount2(path.encode(), 0))
-        os.unlink(path)
-    """)
+    run_alone(namespace.a_bind_mounted_namespace_file_can_be_opened)
 
 
 @pytest.mark.parametrize("kind", NamespaceKind)
@@ -146,20 +119,9 @@ def test_of_takes_a_process_a_pidfd_and_a_pid() -> None:
         os.close(pidfd)
 
 
-def test_a_number_that_is_two_processes_is_refused(script: Script) -> None:
+def test_a_number_that_is_two_processes_is_refused() -> None:
     """Rather than to guess whether it is a pid or a descriptor. 1 is both here."""
-    script("""
-        import os
-        from usernsproc import Namespace, UsernsProcess
-        with UsernsProcess(uid_map="root") as holder:
-            os.dup2(holder.pidfd, 1)
-            try:
-                Namespace.of(1)
-            except ValueError as error:
-                assert "both a pid and an open pidfd" in str(error)
-            else:
-                raise AssertionError("it was guessed")
-    """)
+    run_alone(namespace.a_number_that_is_two_processes_is_refused)
 
 
 def test_a_file_that_is_no_namespace_is_refused() -> None:
@@ -228,19 +190,8 @@ def test_a_kind_without_hierarchy_has_no_parent() -> None:
     assert caught.value.errno == 22
 
 
-def test_what_is_above_is_out_of_sight(script: Script) -> None:
-    script("""
-        from usernsproc import Namespace, create_userns
-        with create_userns("root", "root") as userns:
-            userns.enter()
-        with Namespace.current() as current:
-            try:
-                current.parent()
-            except PermissionError as error:
-                assert "visible" in error.__notes__[0]
-            else:
-                raise AssertionError("the parent is visible")
-    """)
+def test_what_is_above_is_out_of_sight() -> None:
+    run_alone(namespace.what_is_above_is_out_of_sight)
 
 
 def test_a_user_namespace_is_not_entered_by_a_threaded_program() -> None:
@@ -304,50 +255,17 @@ def test_setgroups_is_what_was_asked_for() -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize(("asked", "found"), [(None, "allow"), ("allow", "allow"), ("deny", "deny")])
-def test_setgroups_for_root(asked: str | None, found: str, script: Script) -> None:
-    printed = script(f"""
-        from usernsproc import create_userns
-        with create_userns("root", "root", setgroups={asked!r}) as userns:
-            userns.enter()
-        print(open("/proc/self/setgroups").read())
-    """)
+def test_setgroups_for_root(asked: str | None, found: str) -> None:
+    printed = run_alone(namespace.print_setgroups_inside, asked)
     assert printed.strip() == found
 
 
-def test_setgroups_for_an_ordinary_user(script: Script) -> None:
-    if OWN_UID == 0:
-        return  # test_setgroups_for_root
-    printed = script("""
-        from usernsproc import create_userns
-        with create_userns("root", "root") as userns:
-            userns.enter()
-        print(open("/proc/self/setgroups").read())
-    """)
+def test_setgroups_for_an_ordinary_user() -> None:
+    printed = as_ordinary_user(namespace.print_setgroups_inside, None)
     assert printed.strip() == "deny"
-    with pytest.raises(PermissionError, match="setgroups must be"):
-        create_userns("root", "root", setgroups="allow")
+    as_ordinary_user(namespace.setgroups_cannot_be_allowed)
 
 
-def test_a_proc_of_another_pid_namespace_leads_to_no_stranger(script: Script) -> None:
+def test_a_proc_of_another_pid_namespace_leads_to_no_stranger() -> None:
     """There the numbers are those of other processes: the pidfd tells which one is meant."""
-    script("""
-        import os
-        import native
-        from usernsproc import Namespace, UsernsProcess, create_userns, run
-        if os.geteuid():
-            with create_userns("root", "root") as userns:
-                userns.enter()
-        native.unshare(native.CLONE_NEWPID)
-        child = os.fork()
-        if child == 0:
-            assert os.getpid() == 1 and os.readlink("/proc/self") != "1"
-            own = f"0:{os.geteuid()}:1"
-            with create_userns("root", "root") as userns:
-                assert str(userns.uid_map) == own
-            assert run(["cat", "/proc/self/uid_map"], uid_map="root", capture_output=True).stdout.split()[0] == b"0"
-            with UsernsProcess(uid_map="root") as holder:
-                assert str(holder.uid_map) == own
-                assert os.stat(holder.namespace_path()).st_ino == Namespace.of(holder).inode
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    """)
+    run_alone(namespace.a_proc_of_another_pid_namespace_leads_to_no_stranger)

@@ -11,19 +11,19 @@ import errno
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import alone
 import cgroups
 import native
 import pytest
+from alone import run_alone
+from programs import never_exposed
 from test_failures import Strace
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, _core, create_userns, run
-
-Script = Callable[..., str]
 
 TRUE = ["/bin/true"]
 KCMP_VM = 1
@@ -86,55 +86,21 @@ def test_on_created_sees_the_time_namespace_of_the_command(args: Any) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("args", ["true", None])
-def test_a_child_that_runs_out_of_memory_ends_alone(args: str | None, script: Script) -> None:
+@pytest.mark.parametrize("args", [TRUE, None])
+def test_a_child_that_runs_out_of_memory_ends_alone(args: list[str] | None) -> None:
     """Moved by on_created to where there is none, as a program does that has version 1 of cgroups."""
     with cgroups.little_memory() as path:
-        output = script(
-            """
-            import sys
-            from pathlib import Path
-            from usernsproc import UsernsProcess
-            args = None if sys.argv[1] == "None" else [sys.argv[1]]
-            def move(process):
-                (Path(sys.argv[2]) / "cgroup.procs").write_text(str(process.pid))
-            ended = 0
-            for _ in range(10):
-                try:
-                    with UsernsProcess(args, uid_map="root", on_created=move) as process:
-                        pass
-                    ended += process.returncode == -9
-                except ProcessLookupError:
-                    ended += 1
-            print(ended)
-            """,
-            str(args),
-            str(path),
-        )
+        output = run_alone(never_exposed.a_child_that_runs_out_of_memory_ends_alone, args, str(path))
     assert int(output) == 10
 
 
 @pytest.mark.root
 @pytest.mark.cgroup2("memory")
-@pytest.mark.parametrize("options", ["{}", "{'init': True, 'namespaces': ['pid']}"])
-def test_a_full_cgroup_ends_the_command_alone(options: str, script: Script) -> None:
+@pytest.mark.parametrize("options", [{}, {"init": True, "namespaces": ["pid"]}])
+def test_a_full_cgroup_ends_the_command_alone(options: dict[str, Any]) -> None:
     """Its memory is charged to the cgroup from the first page on, and the cause says so."""
     with cgroups.little_memory() as path:
-        output = script(
-            """
-            import sys
-            from usernsproc import UsernsError, run
-            for _ in range(10):
-                try:
-                    assert run(["true"], uid_map="root", cgroup=sys.argv[1], **eval(sys.argv[2])).returncode
-                except UsernsError as error:
-                    print(error.cause)
-                else:
-                    print("killed")
-            """,
-            str(path),
-            options,
-        )
+        output = run_alone(never_exposed.a_full_cgroup_ends_the_command_alone, str(path), options)
     assert len(output.split()) == 10
     assert set(output.split()) <= {"cgroup-memory-max", "killed"}
 
@@ -142,33 +108,10 @@ def test_a_full_cgroup_ends_the_command_alone(options: str, script: Script) -> N
 @pytest.mark.root
 @pytest.mark.cgroup2("pids")
 @pytest.mark.parametrize("refused", [None, errno.ENOSYS, errno.EPERM])
-def test_the_limit_of_processes_is_obeyed(refused: int | None, script: Script) -> None:
+def test_the_limit_of_processes_is_obeyed(refused: int | None) -> None:
     """Also where clone3(2), which places a process in a cgroup, is refused."""
     with cgroups.cgroup("pids") as path:
-        output = script(
-            """
-            import errno, sys
-            from pathlib import Path
-            import native
-            from usernsproc import UsernsError, UsernsProcess
-            path, refused = Path(sys.argv[1]), eval(sys.argv[2])
-            if refused:
-                native.refuse_system_call(435, refused)
-            for limit in (0, 1, 3):
-                (path / "pids.max").write_text(str(limit))
-                started = []
-                for _ in range(5):
-                    try:
-                        started.append(UsernsProcess(["sleep", "100"], uid_map="root", cgroup=path))
-                    except BlockingIOError as error:
-                        assert (error.step, error.errno) == ("clone", errno.EAGAIN)
-                print(len(started))
-                for process in started:
-                    process.close()
-            """,
-            str(path),
-            repr(refused),
-        )
+        output = run_alone(never_exposed.the_limit_of_processes_is_obeyed, str(path), refused)
     assert output.split() == ["0", "1", "3"]
 
 
@@ -218,14 +161,10 @@ CLONE_VM, CLONE_INTO_CGROUP = 0x100, 0x200000000
 
 @pytest.mark.root
 def test_a_cgroup_is_never_entered_in_shared_memory(cgroup: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys; from usernsproc import UsernsProcess\n"
-        "for args in (['true'], None):\n"
-        "    with UsernsProcess(args, uid_map='root', cgroup=sys.argv[1]): pass\n"
-    )
     log = tmp_path / "log"
-    command = ["strace", "-f", "-qq", "-X", "raw", "-e", "trace=clone3", "-o", str(log)]
-    subprocess.run([*command, sys.executable, "-c", program, str(cgroup)], check=True, timeout=60)
+    tracer = ["strace", "-f", "-qq", "-X", "raw", "-e", "trace=clone3", "-o", str(log)]
+    command = [*tracer, *alone.command(never_exposed.run_and_hold_in, str(cgroup))]
+    subprocess.run(command, check=True, timeout=60, env=alone.environment())
     flags = [int(word.split("flags=")[1].split(",")[0], 0) for word in log.read_text().splitlines() if "flags=" in word]
     assert [bits for bits in flags if bits & CLONE_INTO_CGROUP]
     assert not [bits for bits in flags if bits & CLONE_INTO_CGROUP and bits & CLONE_VM]
@@ -246,24 +185,13 @@ def test_the_keyboard_interrupts_on_created_and_nothing_is_left() -> None:
         UsernsProcess(TRUE, uid_map="root", on_created=interrupt)
 
 
-def test_yama_is_obeyed_while_on_created_runs(script: Script) -> None:
+def test_yama_is_obeyed_while_on_created_runs() -> None:
     """A process of the same user that traces the child sees nothing of the program's memory."""
     secret = ctypes.create_string_buffer(b"a secret of the program")
     address = ctypes.addressof(secret)
 
     def look(process: UsernsProcess[bytes]) -> None:
-        output = script(
-            """
-            import os, sys
-            fd = os.open(f"/proc/{sys.argv[1]}/mem", os.O_RDONLY)
-            try:
-                print(os.pread(fd, 6, int(sys.argv[2])))
-            except OSError as error:
-                print(error.strerror)
-            """,
-            str(process.pid),
-            str(address),
-        )
+        output = run_alone(never_exposed.read_memory, process.pid, address)
         seen.append(output.strip())
 
     seen: list[str] = []

@@ -6,30 +6,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import alone
 import pytest
+from alone import run_alone
 from commands import SLEEP, output, sleeping
+from programs import new_namespaces
 
 from usernsproc import PIPE, Namespace, NamespaceKind, TimeoutExpired, UsernsError, UsernsProcess, run
-
-Script = Callable[..., str]
 
 OTHERS = [kind for kind in NamespaceKind if kind != "user"]
 OWN_PID = ("/bin/sh", "-c", "echo $$")
 WITH_INIT: dict[str, Any] = {"uid_map": "root", "namespaces": ("pid",), "init": True}
 WITH_PROC: dict[str, Any] = {**WITH_INIT, "mount_proc": True}
 INIT = "usernsproc-init\n"
-COUNTS_SIGNALS = """
-import signal, sys
-wanted = [signal.Signals(int(number)) for number in sys.argv[1:]]
-signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-print("ready", flush=True)
-for _ in wanted:
-    print(signal.sigwait(wanted).name, flush=True)
-"""
 
 
 # ---- the eight kinds ----
@@ -85,26 +77,9 @@ def test_a_new_namespace_is_the_commands_own_to_administer() -> None:
     assert os.uname().nodename != "other"
 
 
-def test_after_the_next_children_were_sent_to_another_pid_namespace(script: Script) -> None:
+def test_after_the_next_children_were_sent_to_another_pid_namespace() -> None:
     """`pid` is ours for it, and not that of the namespace in between."""
-    script("""
-        import os, subprocess
-        import native
-        from usernsproc import *
-        if os.geteuid():
-            create_userns("root", "root").enter()
-        native.unshare(native.CLONE_NEWPID)
-        with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
-            for options in ({"user": 0}, {"init": True}):
-                process = UsernsProcess(["sleep", "1000"], uid_map="root", namespaces=["pid"], **options)
-                info = open(f"/proc/self/fdinfo/{process.pidfd}").read().split()
-                numbers = info[info.index("NSpid:") + 1 :][:3]
-                assert numbers[::2] == [str(process.pid), "1"], (numbers, process.pid)
-                assert os.getpgid(process.pid) == os.getpgrp()
-                process.kill()
-                assert process.wait() == -9
-                process.close()
-    """)
+    run_alone(new_namespaces.after_the_next_children_were_sent_to_another_pid_namespace)
 
 
 # ---- init ----
@@ -133,36 +108,17 @@ def test_init_leaves_no_zombies() -> None:
 
 def test_without_init_such_zombies_stay() -> None:
     """The control experiment. (A shell reaps only those it knows.)"""
-    program = (
-        "import os, sys, time\n"
-        "for _ in range(5):\n"
-        "    if (pid := os.fork()) == 0:\n"
-        "        os.fork()\n"
-        "        os._exit(0)\n"
-        "    os.waitpid(pid, 0)\n"
-        "wanted = [int(number) for number in sys.argv[1:]]\n"
-        "while True:\n"
-        "    states = ''\n"
-        "    for number in filter(str.isdigit, os.listdir('/proc')):\n"
-        "        try:\n"
-        "            states += open(f'/proc/{number}/stat').read().split()[2]\n"
-        "        except (FileNotFoundError, ProcessLookupError):\n"
-        "            pass\n"
-        "    if [len(states), states.count('Z')] == wanted:\n"
-        "        break\n"
-        "    time.sleep(0.01)\n"
-    )
-    command = [sys.executable, "-S", "-c", program]
-    output([*command, "6", "5"], uid_map="root", namespaces=["pid"], mount_proc=True)  # and it does end
-    output([*command, "2", "0"], **WITH_PROC)
+    alone_there = {"uid_map": "root", "namespaces": ["pid"], "mount_proc": True, "env": alone.environment()}
+    output(alone.command(new_namespaces.leave_orphans_until, 6, 5), **alone_there)  # and it does end
+    output(alone.command(new_namespaces.leave_orphans_until, 2, 0), init=True, **alone_there)
 
 
 def test_signals_are_forwarded_to_the_command() -> None:
     """Among them those that would be dropped for process 1, and real-time signals."""
     names = [f"SIG{name}" for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "WINCH", "RTMIN"]]
     signals = [getattr(signal, name) for name in names]
-    command = [sys.executable, "-S", "-c", COUNTS_SIGNALS, *(str(int(sig)) for sig in signals)]
-    with UsernsProcess(command, stdout=PIPE, text=True, **WITH_INIT) as process:
+    command = alone.command(new_namespaces.print_signals, *map(int, signals))
+    with UsernsProcess(command, stdout=PIPE, text=True, env=alone.environment(), **WITH_INIT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for name, sig in zip(names, signals, strict=True):
@@ -256,19 +212,9 @@ def test_with_text_and_communicate() -> None:
     assert process.returncode == 0
 
 
-def test_init_where_sigchld_is_ignored_and_blocked(script: Script) -> None:
+def test_init_where_sigchld_is_ignored_and_blocked() -> None:
     """Of the calling program. The command inherits both, as ever."""
-    script("""
-        import signal
-        from usernsproc import PIPE, run
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        show = ["grep", "-E", "SigBlk|SigIgn|No such line", "/proc/self/status"]
-        found = run(show, uid_map="root", namespaces=["pid"], init=True, stdout=PIPE, text=True)
-        assert found.returncode in (0, 255), found
-        masks = [int(line.split()[1], 16) for line in found.stdout.splitlines()]
-        assert [mask >> signal.SIGCHLD - 1 & 1 for mask in masks] == [1, 1], found
-    """)
+    run_alone(new_namespaces.init_where_sigchld_is_ignored_and_blocked)
 
 
 def test_init_from_a_thread_that_ends() -> None:
@@ -296,29 +242,9 @@ def test_init_from_many_threads_at_once() -> None:
 
 
 @pytest.mark.parametrize("death", ["SIGKILL", "SIGTERM"])
-def test_the_namespace_ends_with_the_creating_process(death: str, script: Script) -> None:
+def test_the_namespace_ends_with_the_creating_process(death: str) -> None:
     """With SIGTERM the command gets the signal, through init, and may act on it."""
-    script(
-        """
-        import os, signal, sys
-        from usernsproc import UsernsProcess
-        death = sys.argv[1]
-        reader, writer = os.pipe()
-        if (child := os.fork()) == 0:
-            act = "trap 'echo ended; exit' TERM; echo ready; while :; do sleep 0.01; done"
-            process = UsernsProcess(["sh", "-c", act], stdout=writer, uid_map="root", namespaces=["pid"],
-                                    init=True, pdeathsig=signal.Signals[death])
-            os.close(writer)
-            while b"ready" not in os.read(reader, 100):
-                pass
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.close(writer)
-        os.waitpid(child, 0)
-        with open(reader, "rb") as file:
-            assert file.read() == (b"ended\\n" if death == "SIGTERM" else b"")
-        """,
-        death,
-    )
+    run_alone(new_namespaces.the_namespace_ends_with_the_creating_process, death)
 
 
 def test_a_new_session_is_the_commands() -> None:
@@ -380,50 +306,12 @@ def test_mount_proc_for_other_ids_and_a_holder() -> None:
         assert mounts.count(" /proc ") == Path("/proc/self/mountinfo").read_text().count(" /proc ") + 1
 
 
-MASKED = """
-import ctypes, os, sys
-from usernsproc import *
-import native
-if os.geteuid():
-    create_userns("root", "root").enter()
-native.unshare(native.CLONE_NEWNS)
-native.must(native.libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None))
-native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
-for options in ({}, {"user": 0}, {"init": True}):
-    try:
-        UsernsProcess(["true"], uid_map="root", namespaces=["pid"], mount_proc=True, **options)
-    except PermissionError as error:
-        assert (error.errno, error.step, error.cause) == (1, "mount_proc", "proc-masked"), error
-    else:
-        sys.exit("mounted")
-"""
-
-
-def test_a_masked_proc_is_not_unmasked(script: Script) -> None:
+def test_a_masked_proc_is_not_unmasked() -> None:
     """As in containers: the kernel shows nobody in a user namespace more of `/proc` than there was."""
-    script(MASKED)
+    run_alone(new_namespaces.a_masked_proc_is_not_unmasked)
 
 
 # ---- propagation ----
-
-PROPAGATION = """
-import sys
-from usernsproc import *
-import native, os
-if os.geteuid():
-    create_userns("root", "root").enter()
-native.unshare(native.CLONE_NEWNS)
-native.must(native.libc.mount(None, b"/", None, 0x4000 | 1 << 20, None))
-asked, init = eval(sys.argv[1])
-more = {} if asked is None else {"propagation": asked}
-if init:
-    more |= {"namespaces": ["mnt", "pid"], "init": True}
-else:
-    more |= {"namespaces": ["mnt"]}
-shown = check_output(["cat", "/proc/self/mountinfo"], uid_map="root", text=True, **more)
-root = next(line for line in shown.splitlines() if line.split()[4] == "/")
-print(" ".join(field for field in root.split()[6:] if field.startswith(("shared:", "master:"))))
-"""
 
 
 @pytest.mark.parametrize("init", [False, True], ids=["direct", "init"])
@@ -437,10 +325,10 @@ print(" ".join(field for field in root.split()[6:] if field.startswith(("shared:
         ("unchanged", ("master",)),
     ],
 )
-def test_propagation_is_as_asked_for(asked: str | None, tags: tuple[str, ...], init: bool, script: Script) -> None:
+def test_propagation_is_as_asked_for(asked: str | None, tags: tuple[str, ...], init: bool) -> None:
     """Private by default. A mount namespace of another user namespace gets slaves of the shared mounts,
     (`mount_namespaces(7)`), so that is what "unchanged" leaves and "shared" adds to."""
-    shown = script(PROPAGATION, repr((asked, init)))
+    shown = run_alone(new_namespaces.print_propagation, asked, init)
     assert sorted(field.partition(":")[0] for field in shown.split()) == sorted(tags)
 
 
@@ -479,23 +367,6 @@ def test_a_holder_has_no_init() -> None:
 
 
 @pytest.mark.parametrize("kind", ["net", "uts", "ipc", "mnt", "pid", "cgroup", "time"])
-def test_a_limit_of_a_kind_is_told(kind: str, script: Script) -> None:
+def test_a_limit_of_a_kind_is_told(kind: str) -> None:
     """`user.max_…_namespaces`, set inside of a namespace of our own."""
-    script(
-        """
-        import errno, os, sys
-        from pathlib import Path
-        from usernsproc import *
-        kind = sys.argv[1]
-        create_userns("root", "root").enter()
-        Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("0")
-        for options in ({}, {"user": 0}, {"namespaces": [kind, "pid"], "init": True}):
-            try:
-                UsernsProcess(["true"], uid_map="root", **{"namespaces": [kind], **options})
-            except UsernsError as error:
-                assert (error.errno, error.step) == (errno.ENOSPC, "clone"), error
-            else:
-                sys.exit("made")
-        """,
-        kind,
-    )
+    run_alone(new_namespaces.a_limit_of_a_kind_is_told, kind)

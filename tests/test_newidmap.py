@@ -8,34 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import alone
 import pytest
 from ordinary import DROP, SUITES, UID, as_ordinary_user, shadow
+from programs import newidmap
+from test_idmap_kernel import ranges_with_text_of
 
 from usernsproc._causes import REMEDIES, TOOL_CAUSES
 
 LINES = f"{UID}:100000:65536"
-
-REPORT = """
-import json, os, sys
-import usernsproc
-from usernsproc import *
-
-def report(call, *args, **options):
-    from leaks import assert_unchanged, state
-    before = state()
-    try:
-        call(*args, **options)
-    except Exception as error:
-        told = {name: getattr(error, name, None) for name in ("errno", "step", "cause", "returncode", "stderr")}
-        told |= {"type": type(error).__name__, "text": str(error), "notes": getattr(error, "__notes__", [])}
-        print(json.dumps(told))
-    else:
-        print("null")
-    assert_unchanged(before)
-"""
-BOTH = 'report(create_userns, "rootless", "rootless")'
 
 
 class Told(NamedTuple):
@@ -51,14 +36,14 @@ class Told(NamedTuple):
     stderr: str | None
 
 
-def told_by(source: str, *args: str, **options: Any) -> list[Told | None]:
-    found = as_ordinary_user(REPORT + source, *args, **options).splitlines()
+def told_by(function: Callable[..., object], *arguments: object, **options: Any) -> list[Told | None]:
+    found = as_ordinary_user(function, *arguments, **options).splitlines()
     return [line and Told(**line) for line in map(json.loads, found)]
 
 
-def the_refusal(source: str = BOTH, **options: Any) -> Told:
+def the_refusal(function: Callable[..., object] = newidmap.create, *arguments: object, **options: Any) -> Told:
     """Before anything is created, with a remedy."""
-    (told,) = told_by(source, **options)
+    (told,) = told_by(function, *arguments, **options)
     assert told is not None
     assert told.type == "IdMapPermissionError", told
     assert told.errno == 1
@@ -67,9 +52,9 @@ def the_refusal(source: str = BOTH, **options: Any) -> Told:
     return told
 
 
-def the_failure(source: str = BOTH, **options: Any) -> Told:
+def the_failure(function: Callable[..., object] = newidmap.create, *arguments: object, **options: Any) -> Told:
     """Of the tool, and what it said is in the note."""
-    (told,) = told_by(source, **options)
+    (told,) = told_by(function, *arguments, **options)
     assert told is not None
     assert told.type == "MapToolError", told
     assert told.errno == 1
@@ -96,8 +81,7 @@ def the_failure(source: str = BOTH, **options: Any) -> Told:
 @pytest.mark.parametrize("uid_map", ["rootless", "subids", "0:100000:65536"])
 def test_no_line_for_the_user(uid_map: str, subuid: str, subgid: str, step: str, file: str) -> None:
     """Also where the map is given in numbers."""
-    source = f'report(create_userns, "{uid_map}", "{uid_map}")'
-    told = the_refusal(source, subuid=subuid, subgid=subgid)
+    told = the_refusal(newidmap.create, uid_map, uid_map, subuid=subuid, subgid=subgid)
     assert (told.step, told.cause) == (step, "no-subids")
     assert file in told.text
     assert f"({UID})" in told.text
@@ -111,20 +95,20 @@ def test_a_line_that_newuidmap_passes_over_is_shown(line: str) -> None:
     told = the_refusal(subuid=line)
     assert (told.step, told.cause) == ("uid_map", "no-subids")
     assert f"its line {line!r} is malformed (NAME:FIRST:COUNT, and no more) in /etc/subuid" in told.text
-    failed = the_failure(UNCHECKED + 'report(create_userns, "0:100000:5", "root")', subuid=line)
+    failed = the_failure(newidmap.create_unchecked, "0:100000:5", "root", subuid=line)
     assert failed.cause == "tool-failed"
 
 
 @pytest.mark.root
 def test_a_range_larger_than_the_line() -> None:
-    told = the_refusal('report(create_userns, "0:1000:1,1:100000:1001", "root")', subuid=f"{UID}:100000:1000")
+    told = the_refusal(newidmap.create, "0:1000:1,1:100000:1001", "root", subuid=f"{UID}:100000:1000")
     assert (told.step, told.cause) == ("uid_map", "subids-too-small")
     assert "range 1:100000:1001" in told.text
     assert "outside id 101000 is beyond" in told.text
 
 
 def test_a_range_of_somebody_else() -> None:
-    told = the_refusal('report(create_userns, "root", "0:1000:1,1:50:5")')
+    told = the_refusal(newidmap.create, "root", "0:1000:1,1:50:5")
     assert (told.step, told.cause) == ("gid_map", "subids-foreign")
     assert "range 1:50:5" in told.text
     assert "100000 … 165535" in told.text
@@ -133,12 +117,8 @@ def test_a_range_of_somebody_else() -> None:
 @pytest.mark.root
 def test_more_than_the_tool_can_write() -> None:
     """The kernel does without the last newline, where that makes a text fit; the tool does not."""
-    source = """
-from test_idmap_kernel import ranges_with_text_of
-for length in (4095, 4096):
-    report(create_userns, ranges_with_text_of(length, range(100, 1000)), "root")
-"""
-    fits, refused = told_by(source, subuid=f"{UID}:0:1001")
+    maps = [ranges_with_text_of(length, range(100, 1000)) for length in (4095, 4096)]
+    fits, refused = told_by(newidmap.create_each, *maps, subuid=f"{UID}:0:1001")
     assert fits is None
     assert refused is not None
     assert (refused.step, refused.cause) == ("uid_map", "too-many-ranges")
@@ -148,7 +128,7 @@ for length in (4095, 4096):
 @pytest.mark.root
 def test_more_ranges_than_any_map_has() -> None:
     lines = "\n".join(f"{UID}:{100000 + 2 * n}:1" for n in range(341))
-    (told,) = told_by('report(create_userns, "subids", "root")', subuid=lines)
+    (told,) = told_by(newidmap.create, "subids", "root", subuid=lines)
     assert told is not None
     assert told.type == "IdMapError"
     assert "341 ranges" in told.text
@@ -170,23 +150,23 @@ def test_a_capability_that_not_even_the_tool_could_have(capability: str, step: s
 @pytest.mark.root
 def test_root_without_the_capability_is_refused_likewise() -> None:
     drop = ("setpriv", "--bounding-set=-setuid", "--inh-caps=-all")
-    told = the_refusal('report(create_userns, "0:100000:65536", "0:100000:65536")', drop=drop)
+    told = the_refusal(newidmap.create, "0:100000:65536", "0:100000:65536", drop=drop)
     assert (told.step, told.cause) == ("uid_map", "no-cap-setuid")
 
 
 @pytest.mark.root
 def test_outside_user_0_takes_cap_setfcap_of_the_tool_too() -> None:
-    source = 'report(create_userns, "0:0:1,1:1000:1", "root")'
+    maps = ("0:0:1,1:1000:1", "root")
     lines = {"subuid": f"{UID}:0:1"}
-    assert told_by(source, **lines) == [None]
-    told = the_refusal(source, drop=(*DROP, "--bounding-set=-setfcap"), **lines)
+    assert told_by(newidmap.create, *maps, **lines) == [None]
+    told = the_refusal(newidmap.create, *maps, drop=(*DROP, "--bounding-set=-setfcap"), **lines)
     assert (told.step, told.cause) == ("uid_map", "no-cap-setfcap")
 
 
 @pytest.mark.root
 def test_root_without_cap_setfcap() -> None:
     drop = ("setpriv", "--bounding-set=-setfcap", "--inh-caps=-all")
-    told = the_refusal('report(create_userns, "all", "all")', drop=drop)
+    told = the_refusal(newidmap.create, "all", "all", drop=drop)
     assert (told.step, told.cause) == ("uid_map", "no-cap-setfcap")
 
 
@@ -199,20 +179,12 @@ def test_no_new_privs() -> None:
 
 @pytest.mark.root
 def test_no_new_privs_leaves_the_own_id() -> None:
-    source = 'report(create_userns, "root", "root")'
-    assert told_by(source, drop=(*DROP, "--no-new-privs")) == [None]
+    assert told_by(newidmap.create, "root", "root", drop=(*DROP, "--no-new-privs")) == [None]
 
 
 def test_a_process_that_is_not_dumpable() -> None:
     """Its children's files in /proc belong to root. Told before a child exists."""
-    source = """
-import native
-native.prctl(native.PR_SET_DUMPABLE, 0)
-report(create_userns, "rootless", "rootless")
-native.prctl(native.PR_SET_DUMPABLE, 1)
-report(create_userns, "rootless", "rootless")
-"""
-    refused, fine = told_by(source)
+    refused, fine = told_by(newidmap.create_while_not_dumpable_and_after)
     assert refused is not None
     assert (refused.type, refused.step, refused.cause) == ("IdMapPermissionError", "uid_map", "not-dumpable")
     assert fine is None
@@ -224,8 +196,7 @@ report(create_userns, "rootless", "rootless")
 def test_a_user_without_a_name(uid_map: str, lines: str) -> None:
     """Told first: without a name nobody is given a line by usermod."""
     drop = tuple(word.replace(str(UID), "1234") for word in DROP)
-    source = f'report(create_userns, "{uid_map}", "{uid_map}")'
-    told = the_refusal(source, drop=drop, subuid=lines, subgid=lines)
+    told = the_refusal(newidmap.create, uid_map, uid_map, drop=drop, subuid=lines, subgid=lines)
     assert (told.step, told.cause) == ("uid_map", "no-user-name")
     assert "1234" in told.text
 
@@ -249,17 +220,14 @@ def test_a_group_that_is_not_the_users_own() -> None:
 
 def test_ids_that_the_own_namespace_does_not_map() -> None:
     """Those of /etc/subuid, in a namespace with the own id alone."""
-    inside = REPORT + 'report(create_userns, "rootless", "rootless")'
-    source = f'call([sys.executable, "-c", {inside!r}], uid_map="current")'
-    told = the_refusal(source)
+    told = the_refusal(newidmap.create_inside, {"uid_map": "current"})
     assert (told.step, told.cause) == ("uid_map", "not-mapped-in-parent")
     assert "outside ids 100000 … 165535 are not mapped" in told.text
 
 
 def test_where_the_own_id_alone_is_mapped_a_line_would_be_of_no_use() -> None:
     """So none is asked for."""
-    inside = REPORT + 'report(create_userns, "rootless", "rootless")'
-    told = the_refusal(f'call([sys.executable, "-c", {inside!r}], uid_map="root")')
+    told = the_refusal(newidmap.create_inside, {"uid_map": "root"})
     assert (told.step, told.cause) == ("uid_map", "not-mapped-in-parent")
     assert f"(0:{UID}:1)" in told.text
     assert "usermod" not in told.notes[0]
@@ -268,10 +236,9 @@ def test_where_the_own_id_alone_is_mapped_a_line_would_be_of_no_use() -> None:
 @pytest.mark.root
 def test_a_tool_whose_owner_the_own_namespace_does_not_map() -> None:
     """Set-user-ID of an unmapped owner has no effect."""
-    inside = REPORT + 'report(create_userns, "0:1:50", "root")'
     uids = "0:100000:1000,1000:1000:1,2000:101000:1000"
-    source = f'call([sys.executable, "-c", {inside!r}], uid_map="{uids}", gid_map="{uids}")'
-    told = the_refusal(source, subuid=f"{LINES}\n{UID}:1:100")
+    options = {"uid_map": uids, "gid_map": uids}
+    told = the_refusal(newidmap.create_inside, options, "0:1:50", "root", subuid=f"{LINES}\n{UID}:1:100")
     assert (told.step, told.cause) == ("uid_map", "tool-owner-unmapped")
 
 
@@ -311,17 +278,9 @@ def test_a_tool_without_the_right_set_user_id(change: str, tool: str, step: str)
 
 @pytest.mark.root
 def test_a_tool_with_file_capabilities_in_its_stead() -> None:
-    """As Fedora and others have it. (Set by hand: `struct vfs_cap_data`, revision 2, effective.)"""
-    grant = """
-python3 -c '
-import os, struct
-for tool, capability in (("newuidmap", 7), ("newgidmap", 6)):
-    path = "/mnt/" + tool
-    os.chmod(path, 0o755)
-    os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 1 << capability, 0, 0, 0))
-'
-"""
-    assert told_by(BOTH, before=copies(grant)) == [None]
+    """As Fedora and others have it."""
+    grant = shlex.join(alone.command(newidmap.give_file_capabilities, "/mnt"))
+    assert told_by(newidmap.create, before=copies(grant)) == [None]
 
 
 @pytest.mark.root
@@ -338,16 +297,6 @@ cat >/mnt/newuidmap <<'END'
 END
 """
 """A script passes the checks before; its set-user-ID has no effect."""
-
-
-KNOWN = """
-from usernsproc._maps import newidmap as _newidmap
-class Known(dict):
-    def get(self, *_):
-        return {}
-_newidmap._takes_fd = Known()
-"""
-"""Whether the tool takes fd:N has been found out."""
 
 
 def fake(script: str) -> str:
@@ -378,7 +327,7 @@ def test_a_tool_that_says_very_much() -> None:
 
 @pytest.mark.root
 def test_a_tool_that_is_no_program() -> None:
-    (told,) = told_by(BOTH, before=copies("echo '#!/nonexistent' >/mnt/newuidmap"))
+    (told,) = told_by(newidmap.create, before=copies("echo '#!/nonexistent' >/mnt/newuidmap"))
     assert told is not None
     assert (told.type, told.step) == ("UsernsFileNotFoundError", "newuidmap")
     assert "/usr/bin/newuidmap" in told.text
@@ -390,12 +339,7 @@ def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_
     """By absolute path, from the root directory. The folder's is there only when it is named by it."""
     # No pipe behind ls(1): the shell would have it among its own.
     script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; echo >&2; ls -l /proc/$$/fd >&2; exit 1'
-    source = """
-os.environ["SECRET"] = "secret"
-os.chdir("/tmp")
-os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
-"""
-    told = the_failure(KNOWN.format(by_fd) + source + BOTH, before=fake(script))
+    told = the_failure(newidmap.create_with_secrets, by_fd, before=fake(script))
     assert told.stderr is not None
     path, environment, *listed = told.stderr.splitlines()
     assert (path, environment) == ("/usr/bin/newuidmap /", "")
@@ -416,12 +360,7 @@ KILL_BY_PID = "kill -9 $1"
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_child_that_is_killed_while_the_tool_works(by_fd: bool, kill: str, status: int) -> None:
     """Whatever the tool says: a pid could be a stranger's by then."""
-    source = """
-for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"], uid_map="rootless"),
-             lambda: UsernsProcess(uid_map="rootless")):
-    report(call)
-"""
-    for told in told_by(KNOWN.format(by_fd) + source, before=fake(f"{kill}; sleep 0.1; exit {status}")):
+    for told in told_by(newidmap.each_way_with_a_known_tool, by_fd, before=fake(f"{kill}; sleep 0.1; exit {status}")):
         assert told is not None
         assert (told.type, told.step, told.cause) == ("UsernsProcessLookupError", "open_proc", "child-killed")
 
@@ -429,35 +368,19 @@ for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"]
 @pytest.mark.root
 def test_an_exception_of_a_signal_handler_ends_the_tool_and_the_child() -> None:
     """Ctrl-C while the tool waits for a slow user database."""
-    source = """
-import signal
-def handler(*args):
-    raise TimeoutError("interrupted")
-signal.signal(signal.SIGALRM, handler)
-for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"], uid_map="rootless"),
-             lambda: UsernsProcess(uid_map="rootless")):
-    report(call)
-"""
-    for told in told_by(source, before=fake("kill -ALRM $PPID; exec sleep 1000")):
+    for told in told_by(newidmap.each_way_with_a_handler_that_raises, before=fake("kill -ALRM $PPID; exec sleep 1000")):
         assert told is not None
         assert told.type == "TimeoutError"
-
-
-UNCHECKED = """
-from usernsproc._maps import tool_rules as _tool_rules
-_tool_rules.objections = lambda *_: iter(())
-"""
-"""As if files had changed between our look at them and the tool's."""
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_what_the_tool_itself_refuses(suite: str) -> None:
     env = {"PATH": f"{shadow(suite)}:{os.environ['PATH']}"}
-    told = the_failure(UNCHECKED + 'report(create_userns, "0:5:2", "root")', env=env)
+    told = the_failure(newidmap.create_unchecked, "0:5:2", "root", env=env)
     assert (told.step, told.cause, told.returncode) == ("newuidmap", "tool-failed", 1)
     assert told.stderr is not None
     assert "not allowed" in told.stderr
-    told = the_failure(UNCHECKED + 'report(run, ["true"], uid_map="rootless", gid_map="0:5:2")', env=env)
+    told = the_failure(newidmap.run_unchecked, "rootless", "0:5:2", env=env)
     assert (told.step, told.returncode) == ("newgidmap", 1)
 
 
@@ -475,13 +398,7 @@ def test_rights_that_the_tool_turns_out_not_to_have() -> None:
 @pytest.mark.parametrize("preset", ["root", "rootless"])
 def test_a_map_is_written_once(preset: str) -> None:
     """By whoever wrote it."""
-    source = f"""
-with UsernsProcess(uid_map="{preset}") as holder:
-    report(holder.write_uid_map, "{preset}")
-    report(holder.write_gid_map, "{preset}")
-    print(json.dumps(None) if holder.poll() is None else "it has ended")
-"""
-    *both, alive = told_by(source)
+    *both, alive = told_by(newidmap.write_each_again, preset)
     for told, step in zip(both, ("uid_map", "gid_map"), strict=True):
         assert told is not None
         assert told.cause == "map-written"
@@ -490,16 +407,7 @@ with UsernsProcess(uid_map="{preset}") as holder:
 
 
 def test_setgroups_comes_before_the_group_map() -> None:
-    source = """
-with UsernsProcess(uid_map="rootless") as holder:
-    report(holder.write_setgroups, "deny")
-with UsernsProcess() as holder:
-    holder.write_setgroups("deny")
-    report(holder.write_setgroups, "allow")
-    holder.write_gid_map("rootless")
-    print("null")
-"""
-    late, denied, fine = told_by(source)
+    late, denied, fine = told_by(newidmap.write_setgroups_late_and_twice)
     assert late is not None
     assert (late.type, late.step, late.cause) == ("UsernsPermissionError", "setgroups", "setgroups-too-late")
     assert denied is not None
@@ -508,7 +416,7 @@ with UsernsProcess() as holder:
 
 
 def test_setgroups_cannot_stay_allowed_with_the_own_group_alone() -> None:
-    told = the_refusal('report(create_userns, "rootless", "root", setgroups="allow")')
+    told = the_refusal(newidmap.create, "rootless", "root", "allow")
     assert (told.step, told.cause) == ("gid_map", "setgroups-allowed")
     assert "newgidmap" in told.notes[0]
 
@@ -517,12 +425,7 @@ def test_setgroups_cannot_stay_allowed_with_the_own_group_alone() -> None:
 def test_when_the_second_tool_fails_nothing_is_left_of_the_first_map() -> None:
     """Neither namespace nor process: `report` looks."""
     script = "cat >/mnt/newgidmap <<'END'\n#!/bin/bash\necho no groups >&2; exit 1\nEND\n"
-    source = """
-for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"], uid_map="rootless"),
-             lambda: UsernsProcess(uid_map="rootless")):
-    report(call)
-"""
-    for told in told_by(source, before=copies(script)):
+    for told in told_by(newidmap.each_way, before=copies(script)):
         assert told is not None
         assert (told.type, told.step, told.stderr) == ("MapToolError", "newgidmap", "no groups\n")
 
@@ -535,10 +438,10 @@ for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"]
 def test_the_process_is_named_by_descriptor_where_the_tool_takes_that(suite: str) -> None:
     """Bookworm's takes a pid alone, which is found out once by trying; trixie's takes fd:N."""
     drop = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", "/mnt/log", *DROP)
-    source = 'for _ in range(2):\n    create_userns("rootless", "rootless").close()\n'
     before = 'mount -t tmpfs tmpfs /mnt; chmod 777 /mnt; PATH="$TOOLS:$PATH"'
     printed = as_ordinary_user(
-        "from usernsproc import create_userns\n" + source + 'print(open("/mnt/log").read())',
+        newidmap.create_twice,
+        "/mnt/log",
         before=before,
         drop=drop,
         env={"TOOLS": str(shadow(suite))},
@@ -554,31 +457,7 @@ def test_the_process_is_named_by_descriptor_where_the_tool_takes_that(suite: str
 @pytest.mark.parametrize("suite", SUITES)
 def test_nobody_can_make_off_with_the_exit_status(suite: str) -> None:
     """SIGCHLD ignored, or a thread that reaps whatever there is."""
-    source = """
-import signal, threading
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-report(create_userns, "rootless", "rootless")
-signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-stop = threading.Event()
-def reap():
-    while not stop.is_set():
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            pass
-thread = threading.Thread(target=reap)
-thread.start()
-try:
-    for _ in range(5):
-        report(create_userns, "rootless", "rootless")
-    report(run, ["true"], uid_map="rootless")
-    usernsproc._maps.tool_rules.objections = lambda *_: iter(())
-    report(create_userns, "0:5:2", "root")
-finally:
-    stop.set()
-    thread.join()
-"""
-    *fine, failed = told_by(source, env={"PATH": f"{shadow(suite)}:{os.environ['PATH']}"})
+    *fine, failed = told_by(newidmap.create_while_others_reap, env={"PATH": f"{shadow(suite)}:{os.environ['PATH']}"})
     assert fine == [None] * 7
     assert failed is not None
     assert failed.type == "MapToolError"
@@ -586,14 +465,7 @@ finally:
 
 def test_where_the_status_gets_lost_the_map_itself_tells() -> None:
     """Linux before 6.15 does not keep the status of a process that somebody else has reaped."""
-    source = """
-import signal
-from usernsproc import _core
-_core.exit_status = lambda pidfd: -1
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-report(create_userns, "rootless", "rootless")
-"""
-    fine, failed = told_by(source + UNCHECKED + 'report(create_userns, "0:5:2", "root")')
+    fine, failed = told_by(newidmap.create_where_the_status_gets_lost)
     assert fine is None
     assert failed is not None
     assert (failed.type, failed.step, failed.returncode) == ("MapToolError", "newuidmap", None)
@@ -601,30 +473,9 @@ report(create_userns, "rootless", "rootless")
 
 
 def test_many_threads_at_once() -> None:
-    source = """
-from concurrent.futures import ThreadPoolExecutor
-def one(n):
-    if n % 2:
-        return run(["cat", "/proc/self/uid_map"], uid_map="rootless", capture_output=True, text=True).stdout.split()
-    with create_userns("rootless", "rootless") as userns:
-        return [str(number) for r in userns.uid_map for number in r]
-with ThreadPoolExecutor(8) as pool:
-    print(json.dumps(None) if len(set(map(tuple, pool.map(one, range(40))))) == 1 else "they differ")
-"""
-    assert told_by(source) == [None]
+    assert told_by(newidmap.create_from_many_threads) == [None]
 
 
 def test_where_standard_files_are_closed() -> None:
     """The tool's own are never those of the child's folder."""
-    source = """
-keep = os.dup(1)
-for fd in (0, 1, 2):
-    os.close(fd)
-userns = create_userns("rootless", "rootless")
-maps = str(userns.uid_map)
-userns.close()
-os.dup2(keep, 1)
-os.write(1, json.dumps(None if maps.endswith(":65536") else maps).encode())
-os._exit(0)
-"""
-    assert told_by(source) == [None]
+    assert told_by(newidmap.create_where_standard_files_are_closed) == [None]

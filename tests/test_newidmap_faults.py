@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,67 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import alone
 import pytest
 from alone import A_HANG
-from ordinary import COUNT, DROP, FIRST, TESTS, UID, in_private_mounts, shadow
-
-PROGRAM = """
-import json, os, socket, sys
-import usernsproc
-from usernsproc import *
-from leaks import state, state_again
-
-def both_maps(pid):
-    return [" ".join(open(f"/proc/{pid}/{name}").read().split()) for name in ("uid_map", "gid_map")]
-
-def written_late():
-    holder = UsernsProcess()
-    try:
-        holder.write_uid_map("rootless")
-        holder.write_gid_map("rootless")
-    except BaseException:
-        holder.close()
-        raise
-    return holder
-
-KINDS = {
-    "late": written_late,
-    "namespace": lambda: create_userns("rootless", "rootless"),
-    "command": lambda: UsernsProcess(["sleep", "100"], uid_map="rootless"),
-    "holder": lambda: UsernsProcess(uid_map="rootless"),
-}
-
-def look(made):
-    try:
-        return [str(made.uid_map), str(made.gid_map)]
-    finally:
-        made.close()
-
-made = None
-for make in KINDS.values():
-    for _ in range(2):
-        look(make())
-# By calls that are not tampered with, unlike read(2) and write(2).
-requests = socket.socket(fileno=int(sys.argv[1]))
-requests.send(b'"ready"')
-while what := requests.recv(1000):
-    if what == b"before":
-        answer = before = state()
-    elif what == b"after":
-        after = state_again(before)
-        answer = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
-    elif what == b"look":
-        answer = made and look(made)
-        made = None
-    else:
-        try:
-            made = KINDS[what.decode()]()
-            answer = "made"
-        except BaseException as error:
-            answer = {"error": repr(error), "os": isinstance(error, OSError), "step": getattr(error, "step", None)}
-            answer["filename"] = getattr(error, "filename", None)
-    requests.send(json.dumps(answer, default=str).encode())
-"""
+from ordinary import COUNT, DROP, FIRST, UID, in_private_mounts, shadow
+from programs import newidmap_faults
 
 FAULTS = (
     "access:error=EACCES",
@@ -123,8 +66,8 @@ class Server:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.requests.settimeout(A_HANG)
         with theirs:
-            command = in_private_mounts(*DROP, sys.executable, "-c", PROGRAM, str(theirs.fileno()))
-            environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
+            command = in_private_mounts(*DROP, *alone.command(newidmap_faults.serve, theirs.fileno()))
+            environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1"}
             environment["PATH"] = f"{shadow(suite)}:{os.environ['PATH']}"
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", env=environment)
         assert self.answer() == "ready"

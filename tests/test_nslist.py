@@ -8,12 +8,14 @@ import pickle
 import socket
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import alone
 import pytest
+from alone import run_alone
+from programs import nslist
 
 from usernsproc import (
     Namespace,
@@ -24,10 +26,10 @@ from usernsproc import (
     UsernsProcess,
     _core,
     create_userns,
+    run,
 )
 from usernsproc._namespaces.listing import _kernel_list
 
-Script = Callable[..., str]
 OWN = f"0:{os.geteuid()}:1", f"0:{os.getegid()}:1"
 
 
@@ -119,9 +121,10 @@ def test_no_descriptor_stays_open_and_the_values_can_be_pickled() -> None:
 
 def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> None:
     """The one in the middle has no process, no descriptor and no pin: only a child and a net namespace."""
-    nested = [sys.executable, "-c", NEST, "2"]
+    nested = alone.command(nslist.enter_nested, 2)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (
-        UsernsProcess(nested, uid_map="root", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        UsernsProcess(nested, uid_map="root", env=alone.environment(), **pipes) as process,
         Namespace.current() as own,
     ):
         assert process.stdout is not None
@@ -140,51 +143,10 @@ def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> Non
         process.communicate()
 
 
-# Enters as many further user namespaces, one in the other, and waits.
-NEST = """
-import sys
-from usernsproc import create_userns
-for _ in range(int(sys.argv[1])):
-    with create_userns("root", "root") as deeper:
-        deeper.enter()
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
 @pytest.mark.root
-def test_maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process(script: Script) -> None:
+def test_maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process() -> None:
     """Outside ids are the caller's, as in /proc/PID/uid_map, also when there is no process left."""
-    printed = script("""
-        import os
-        import native
-        from usernsproc import *
-        with UsernsProcess(uid_map="0:100000:1000", gid_map="0:200000:1000") as outer:
-            owner = os.stat(outer.namespace_path()).st_ino
-            ready, write = os.pipe()
-            stay, stop = os.pipe()
-            child = os.fork()
-            if child == 0:
-                try:
-                    with outer.namespace() as userns:
-                        userns.enter()
-                    os.setgroups([]), os.setgid(0), os.setuid(0)
-                    native.prctl(native.PR_SET_DUMPABLE, 1)
-                    inner = create_userns("5:10:20", "5:10:20")
-                    os.write(write, b"ready")
-                    os.close(stop)
-                    os.read(stay, 1)
-                finally:
-                    os._exit(1)
-            os.close(write)
-            assert os.read(ready, 5) == b"ready"
-            info = next(info for info in Namespace.list("user") if info.owner == owner)
-            print(info.pids, info.owner_uid, info.uid_map, info.gid_map)
-            with info.open() as inner:
-                print(inner.uid_map)
-            os.close(stop)
-            os.waitpid(child, 0)
-    """)
+    printed = run_alone(nslist.maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process)
     assert printed == "() 100000 5:100010:20 5:200010:20\n5:10:20\n"
 
 
@@ -198,141 +160,31 @@ def test_an_unwritten_map_is_empty() -> None:
         assert (info.pids, info.uid_map, info.gid_map) == ((), "", "")
 
 
-def test_a_pin_is_told_by_its_path(script: Script, tmp_path: Path) -> None:
+def test_a_pin_is_told_by_its_path(tmp_path: Path) -> None:
     """In the own mount namespace by itself, in another one through a process that is there."""
-    script(
-        """
-        import os, sys
-        import native
-        from usernsproc import *
-        path = sys.argv[1] + "/a pin\\\\ with\\ttabs"
-        def info_of(inode):
-            return next(info for info in Namespace.list() if info.inode == inode)
-        program = "import sys; from usernsproc import *; create_userns('root', 'root').pin(sys.argv[1])\\n"
-        program += "import os; print(os.stat(sys.argv[1]).st_ino, flush=True); sys.stdin.read()"
-        command = [sys.executable, "-W", "ignore", "-c", program, path]
-        with UsernsProcess(command, uid_map="root", namespaces=["mnt"], stdin=PIPE, stdout=PIPE) as process:
-            info = info_of(int(process.stdout.readline()))
-            assert info.pids == () and info.pins == (f"/proc/{process.pid}/root{path}",), info
-            with info.open() as namespace:
-                assert namespace.inode == info.inode
-            process.stdin.close()
-        os.unlink(path)
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        native.unshare(native.CLONE_NEWNS)
-        with create_userns("root", "root") as userns:
-            userns.pin(path)
-            inode = userns.inode
-        info = info_of(inode)
-        assert (info.pids, info.pins, info.routes) == ((), (path,), ((path,),)), info
-        assert info.uid_map == "0:0:1"
-        with info.open() as namespace:
-            assert namespace.inode == inode
-        Namespace.unpin(path)
-        """,
-        str(tmp_path),
-    )
+    run_alone(nslist.a_pin_is_told_by_its_path, str(tmp_path))
 
 
-def test_a_pin_that_two_roots_show_is_told_once(script: Script, tmp_path: Path) -> None:
+def test_a_pin_that_two_roots_show_is_told_once(tmp_path: Path) -> None:
     """The own root, and that of a process in a chroot."""
-    script(
-        """
-        import os, sys, time
-        import native
-        from usernsproc import *
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        native.unshare(native.CLONE_NEWNS)
-        path = sys.argv[1] + "/pin"
-        with create_userns("root", "root") as userns:
-            userns.pin(path)
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(write)
-            os.chroot(sys.argv[1])
-            os.read(read, 1)
-            os._exit(0)
-        while os.stat(f"/proc/{child}/root/").st_ino != os.stat(sys.argv[1]).st_ino:
-            time.sleep(0.001)
-        inode = os.stat(path).st_ino
-        def pins():
-            return next(info.pins for info in Namespace.list() if info.inode == inode)
-        assert pins() == (path,)
-        os.close(write)
-        os.waitpid(child, 0)
-        Namespace.unpin(path)
-        """,
-        str(tmp_path),
-    )
+    run_alone(nslist.a_pin_that_two_roots_show_is_told_once, str(tmp_path))
 
 
-def test_a_thread_in_another_namespace_counts_for_its_process(script: Script) -> None:
-    script("""
-        import os, threading
-        import native
-        from usernsproc import *
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        inside, done, seen = threading.Event(), threading.Event(), []
-        def visit():
-            native.unshare(native.CLONE_NEWNET)
-            seen.append(Namespace.current("net").detach())
-            inside.set()
-            done.wait()
-        thread = threading.Thread(target=visit)
-        thread.start()
-        inside.wait()
-        inode = os.fstat(seen[0]).st_ino
-        os.close(seen[0])
-        info = next(info for info in Namespace.list("net") if info.inode == inode)
-        assert info.pids == (os.getpid(),) and len(info.routes) == 1
-        done.set()
-        thread.join()
-    """)
+def test_a_thread_in_another_namespace_counts_for_its_process() -> None:
+    run_alone(nslist.a_thread_in_another_namespace_counts_for_its_process)
 
 
-def test_one_that_waits_for_children_is_found(script: Script) -> None:
+def test_one_that_waits_for_children_is_found() -> None:
     """unshare(CLONE_NEWTIME): nobody is in it yet, but it is there."""
-    script("""
-        import os
-        import native
-        from usernsproc import *
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        native.unshare(0x80)
-        inode = os.stat("/proc/self/ns/time_for_children").st_ino
-        info = next(info for info in Namespace.list("time") if info.inode == inode)
-        assert info.pids == ()
-    """)
+    run_alone(nslist.one_that_waits_for_children_is_found)
 
 
-def test_processes_that_may_not_be_looked_into_are_counted(script: Script) -> None:
+def test_processes_that_may_not_be_looked_into_are_counted() -> None:
     """By who has no rights over them: here a process that entered an own user namespace."""
-    script("""
-        import os, sys
-        from usernsproc import *
-        if len(sys.argv) == 1:  # in a pid namespace of its own, where nobody else comes and goes
-            own = {"uid_map": "root", "namespaces": ["pid"], "init": True, "mount_proc": True}
-            sys.exit(run([sys.executable, __file__, "inside"], **own).returncode)
-        with UsernsProcess(["sleep", "1000"], uid_map="root") as process, create_userns("root", "root") as mine:
-            seen = next(info for info in Namespace.list("user") if process.pid in info.pids)
-            before = Namespace.list()
-            child = os.fork()
-            if child == 0:
-                mine.enter()
-                found = Namespace.list()
-                assert found.unseen_processes > before.unseen_processes
-                assert not [info for info in found if process.pid in info.pids]
-                own = next(info for info in found if info.kind == "user" and os.getpid() in info.pids)
-                assert (own.parent, own.owner) == (None, None)
-                assert next(info for info in found if info.kind == "net" and os.getpid() in info.pids).owner is None
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-            process.kill()
-    """)
+    # Where no other process comes and goes.
+    there: dict[str, Any] = {"uid_map": "root", "namespaces": ["pid"], "init": True, "mount_proc": True}
+    command = alone.command(nslist.processes_that_may_not_be_looked_into_are_counted)
+    assert run(command, env=alone.environment(), **there).returncode == 0
 
 
 def test_processes_that_come_and_go_meanwhile_are_no_error() -> None:
@@ -354,49 +206,13 @@ def test_two_hundred_that_descriptors_hold_are_all_there() -> None:
         userns.close()
 
 
-def test_where_descriptors_are_short_it_fails_and_nothing_is_left_out(script: Script) -> None:
+def test_where_descriptors_are_short_it_fails_and_nothing_is_left_out() -> None:
     """With one descriptor more each time: an error, until it is all there."""
-    script("""
-        import errno, os, resource
-        from usernsproc import *
-        with UsernsProcess(uid_map="0:0:1" if not os.geteuid() else "root", namespaces=["net"]) as holder:
-            held = create_userns("root", "root")
-            def look():
-                found = (i for i in Namespace.list() if i.inode == held.inode or holder.pid in i.pids)
-                return [(*i[:6], i.uid_map, i.gid_map) for i in found]
-            whole, errors = look(), 0
-            assert len(whole) == 9  # eight of the holder, and the one that is held
-            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            lowest = max(map(int, os.listdir("/proc/self/fd")))
-            for limit in range(lowest, lowest + 12):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-                try:
-                    assert look() == whole
-                except OSError as error:
-                    assert error.errno == errno.EMFILE, error
-                    errors += 1
-            assert 1 <= errors < 12, errors
-    """)
+    run_alone(nslist.where_descriptors_are_short_it_fails_and_nothing_is_left_out)
 
 
-def test_without_proc_it_says_so(script: Script, tmp_path: Path) -> None:
-    script(
-        """
-        import os, sys
-        from usernsproc import *
-        Namespace.list()
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        os.chroot(sys.argv[1])
-        try:
-            Namespace.list()
-        except FileNotFoundError as error:
-            assert error.step == "open_proc" and "/proc" in error.__notes__[0]
-        else:
-            raise AssertionError("it listed")
-        """,
-        str(tmp_path),
-    )
+def test_without_proc_it_says_so(tmp_path: Path) -> None:
+    run_alone(nslist.without_proc_it_says_so, str(tmp_path))
 
 
 def test_what_another_mount_namespace_shows_is_looked_at_before_it_is_opened(tmp_path: Path) -> None:
@@ -429,9 +245,9 @@ def test_a_namespace_is_opened_by_its_number() -> None:
         except OSError as error:
             # who is not root where the file system of namespaces is mounted has to be in it
             assert (os.geteuid() != 0, type(error)) == (True, PermissionError)
-            return
-        with Namespace(fd) as again:
-            assert again == net
+        else:
+            with Namespace(fd) as again:
+                assert again == net
 
 
 @pytest.mark.root
@@ -455,38 +271,8 @@ def test_the_kernel_lists_what_nothing_in_proc_leads_to() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("6.19")
-def test_the_kernel_lists_what_is_mounted_where_no_process_is(script: Script) -> None:
-    script("""
-        import os, socket, time
-        from mounting import *
-        from usernsproc import Namespace, create_userns
-
-        def make(channel):
-            mine = own_mount_namespace()
-            with create_userns("root", "root") as userns, Namespace.current("mnt") as mounts:
-                userns.pin(mine / "pin")
-                channel.send(str(userns.inode).encode())
-                socket.send_fds(channel, [b"x"], [mounts.fileno()])
-
-        ours, theirs = socket.socketpair()
-        if (pid := os.fork()) == 0:
-            make(theirs)
-            os._exit(0)
-        inode = int(ours.recv(100))
-        _, (mounts,), _, _ = socket.recv_fds(ours, 1, 1)
-        os.waitpid(pid, 0)
-
-        def routes():
-            return [info.routes for info in Namespace.list("user") if info.inode == inode]
-
-        (((number,),),) = routes()
-        assert isinstance(number, int)
-        os.close(mounts)
-        end = time.monotonic() + 10
-        while routes():
-            assert time.monotonic() < end  # a mount namespace goes a moment later
-            time.sleep(0.05)
-    """)
+def test_the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
+    run_alone(nslist.the_kernel_lists_what_is_mounted_where_no_process_is)
 
 
 @pytest.mark.root
@@ -521,22 +307,11 @@ def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.Mo
 
 def network_that_a_socket_holds() -> socket.socket:
     """Nothing in /proc leads to it: a socket is no link to its namespace."""
-    source = """
-        import socket, sys
-        import native
-        from usernsproc import create_userns
-        with create_userns("root", "root") as mine:
-            mine.enter()
-        native.unshare(native.CLONE_NEWNET)
-        channel = socket.socket(fileno=int(sys.argv[1]))
-        socket.send_fds(channel, [b"x"], [socket.socket().detach()])
-    """
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.set_inheritable(True)
-        environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
-        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(source), str(theirs.fileno())]
-        subprocess.run(command, pass_fds=[theirs.fileno()], env=environment, check=True)
+        command = alone.command(nslist.send_a_socket_of_a_new_network, theirs.fileno())
+        subprocess.run(command, pass_fds=[theirs.fileno()], env=alone.environment(), check=True)
         _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
     return socket.socket(fileno=fd)
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from alone import run_alone
+from programs import on_created
 
 from usernsproc import PIPE, UsernsError, UsernsProcess, run
 
-Script = Callable[..., str]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 WAYS = [
     pytest.param({"uid_map": "root"}, id="command"),
@@ -142,22 +143,6 @@ def test_a_pipe_of_the_parent_is_not_kept_open_by_the_waiting_child() -> None:
 
 
 @pytest.mark.root
-def test_a_network_interface_is_moved_in_before_the_program_starts(script: Script) -> None:
+def test_a_network_interface_is_moved_in_before_the_program_starts() -> None:
     """Its main use. In a network namespace of the test's own."""
-    script("""
-        import subprocess
-        import native
-        from usernsproc import run
-        native.unshare(native.CLONE_NEWNET)
-
-        def move(process):
-            subprocess.run(["ip", "link", "add", "outer", "type", "veth", "peer", "name", "inner"], check=True)
-            subprocess.run(["ip", "link", "set", "inner", "netns", str(process.pid)], check=True)
-
-        shifted = "0:100000:65536"
-        result = run(
-            ["ip", "-brief", "link", "show", "inner"], uid_map=shifted, gid_map=shifted,
-            namespaces=["net"], on_created=move, capture_output=True, text=True,
-        )
-        assert result.stdout.startswith("inner@"), result
-    """)
+    run_alone(on_created.move_an_interface_in)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import run_alone
 from commands import SLEEP, sleeping
+from ordinary import as_ordinary_user
+from programs import owner as programs
 
-from conftest import IS_ROOT
-from usernsproc import PIPE, Namespace, UsernsError, UsernsProcess, run
-
-Script = Callable[..., str]
+from usernsproc import PIPE, Namespace, UsernsProcess, run
 
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 WITH_ROOT: dict[str, Any] = {"uid_map": "0:0:1,1:100000:65536", "gid_map": "0:0:1,1:100000:65536"}
@@ -121,125 +121,29 @@ def test_a_holder_whose_maps_are_written_later() -> None:
 
 
 @pytest.mark.root
-def test_the_owner_has_the_rights_of_an_owner(script: Script) -> None:
+def test_the_owner_has_the_rights_of_an_owner() -> None:
     """An ordinary user can enter what was made for him, and what it owns."""
-    script("""
-        import os
-        import native
-        from usernsproc import *
-        maps = {"uid_map": "0:1000:1", "gid_map": "0:1000:1"}
-        maps["namespaces"] = ["net"]
-        with UsernsProcess(owner=1000, **maps) as his, UsernsProcess(**maps) as ours:
-            found = [[p.namespace(), p.namespace("net")] for p in (his, ours)]
-            if (pid := os.fork()) == 0:
-                os.setgroups([])
-                os.setresgid(1000, 1000, 1000)
-                os.setresuid(1000, 1000, 1000)
-                native.prctl(native.PR_SET_DUMPABLE, 1)
-                assert check_output(["id", "-u"], join=found[0]) == b"0\\n"
-                try:
-                    check_output(["id", "-u"], join=found[1])
-                except PermissionError as error:
-                    assert error.cause == "join-refused"
-                    os._exit(7)
-                os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    """)
+    run_alone(programs.owner_joins_what_it_owns)
 
 
 # ---- the caller ----
 
 
 @pytest.mark.root
-def test_the_caller_stays_who_it_is_in_all_of_its_threads(script: Script) -> None:
+def test_the_caller_stays_who_it_is_in_all_of_its_threads() -> None:
     """Another thread that looks all the time sees neither other ids or capabilities, nor a process that
     is not dumpable."""
-    script("""
-        import os, threading
-        import native
-        from usernsproc import *
-        names = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")
-        def look():
-            seen = set()
-            for task in os.listdir("/proc/self/task"):
-                try:
-                    lines = open(f"/proc/self/task/{task}/status").read().splitlines()
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                found = tuple(line for line in lines if line.split(":")[0] in names)
-                if len(found) == len(names):
-                    seen.add(found)
-            return seen, native.prctl(native.PR_GET_DUMPABLE), os.geteuid(), os.stat("/proc/self/environ").st_uid
-        usual = look()
-        assert usual[1] == 1 and len(usual[0]) == 1
-        looks = 0
-        def work():
-            maps = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
-            made = 0
-            while made < 100 or looks <= 20:
-                made += 1
-                UsernsProcess(["/bin/true"], owner=1000, **maps).wait()
-                UsernsProcess(owner=1000, **maps).close()
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            assert look() == usual
-            looks += 1
-        assert look() == usual
-    """)
-
-
-CHARGED = """
-import errno, os
-from pathlib import Path
-import native
-from usernsproc import *
-# A user namespace with limits of its own, in which we are root and there are other users.
-maps = {"uid_map": "0:0:1,1:100000:65535", "gid_map": "0:0:1,1:100000:65535"}
-with UsernsProcess(**maps) as holder, holder.namespace() as userns:
-    userns.enter()
-os.setresgid(0, 0, 0)
-os.setresuid(0, 0, 0)
-native.prctl(native.PR_SET_DUMPABLE, 1)
-Path("/proc/sys/user/max_user_namespaces").write_text("3")
-inner = {"uid_map": "0:10:1", "gid_map": "0:10:1"}
-def fill(owner):
-    made = []
-    try:
-        for _ in range(10):
-            made.append(UsernsProcess(owner=owner, **inner))
-    except UsernsError as error:
-        assert (error.errno, error.step, error.cause) == (errno.ENOSPC, "clone", "max-user-namespaces"), error
-    return made
-his = fill(7)
-assert len(his) == 3, len(his)
-assert all(holder.namespace().owner_uid == 7 for holder in his)
-others = fill(8)  # is charged on his own
-assert len(others) == 3, len(others)
-own = fill(None)  # and so are we
-assert len(own) == 3, len(own)
-his.pop().close()
-import time
-end = time.monotonic() + 60
-while not (again := fill(7)) and time.monotonic() < end:  # the kernel ends a namespace in its own time
-    time.sleep(0.01)
-assert len(again) == 1, len(again)
-for holder in [*his, *others, *own, *again]:
-    holder.close()
-"""
+    run_alone(programs.caller_stays_who_it_is)
 
 
 @pytest.mark.root
-def test_the_owner_is_charged_for_it(script: Script) -> None:
+def test_the_owner_is_charged_for_it() -> None:
     """`user.max_user_namespaces` is counted for each user: where one has used up his own, others have not."""
-    script(CHARGED)
+    run_alone(programs.each_owner_is_charged)
 
 
 @pytest.mark.root
 def test_from_a_thread_that_ends() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         holder = pool.submit(lambda: UsernsProcess(owner=OWNER, **SHIFTED)).result()
         process = pool.submit(lambda: UsernsProcess(["sleep", "0.3"], owner=OWNER, **SHIFTED)).result()
@@ -248,40 +152,13 @@ def test_from_a_thread_that_ends() -> None:
         assert holder.poll() is None
 
 
-SERVICE = """
-import ctypes, os, struct, sys
-import native
-from usernsproc import *
-# KILL, SETGID, SETUID, SYS_PTRACE, SETFCAP, and what takes part in this
-lacking = int(sys.argv[1])
-kept = sum(1 << cap for cap in {5, 6, 7, 19, 31, 1, 21} - {lacking})
-native.prctl(8, 1)  # PR_SET_KEEPCAPS
-os.setgroups([])
-os.setresgid(1000, 1000, 1000)
-os.setresuid(1000, 1000, 1000)
-header = struct.pack("=Ii", 0x20080522, 0)
-native.must(native.libc.capset(header, struct.pack("=6I", kept, kept, kept, 0, 0, 0)))
-native.prctl(native.PR_SET_DUMPABLE, 1)
-maps = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
-owners = []
-def look(process):
-    owners.append(process.namespace().owner_uid)
-try:
-    assert check_output(["id", "-u"], owner=1001, on_created=look, **maps) == b"0\\n"
-    UsernsProcess(owner=1001, on_created=look, **maps).close()
-    assert owners == [1001, 1001], owners
-except PermissionError as error:
-    print(error.step, error.cause)
-"""
-
-
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("lacking", "cause"), [(0, ""), (7, "no-cap-setuid"), (21, "no-cap-sys-admin"), (1, "no-cap-dac-override")]
 )
-def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: str, script: Script) -> None:
+def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: str) -> None:
     """A service that is not root, but kept what it takes; without one of these it is told which."""
-    assert script(SERVICE, str(lacking)).split() == (["owner", cause] if cause else [])
+    assert run_alone(programs.service_without, lacking).split() == (["owner", cause] if cause else [])
 
 
 # ---- refused ----
@@ -303,32 +180,12 @@ def test_what_is_no_id(options: dict[str, Any], error: type[Exception], words: s
 
 
 def test_who_may_not_become_another() -> None:
-    if IS_ROOT:
-        return  # the next
-    for args in (SLEEP, None):
-        with pytest.raises(PermissionError) as caught:
-            UsernsProcess(args, uid_map="root", owner=OWN_ID + 1)
-        assert isinstance(caught.value, UsernsError)
-        assert isinstance(caught.value, ValueError)
-        assert (caught.value.step, caught.value.cause) == ("owner", "no-cap-setuid")
-        assert "Omit owner=" in caught.value.__notes__[0]
+    as_ordinary_user(programs.unprivileged_user_names_another)
 
 
-def test_an_id_that_is_not_mapped_here(script: Script) -> None:
+def test_an_id_that_is_not_mapped_here() -> None:
     """In a user namespace of our own there are no other users."""
-    script("""
-        from usernsproc import *
-        create_userns("root", "root").enter()
-        for args in (["true"], None):
-            try:
-                UsernsProcess(args, uid_map="root", owner=1000)
-            except PermissionError as error:
-                assert (error.step, error.cause) == ("owner", "id-not-mapped")
-                assert "0:" in str(error)
-                assert "owner= is an ID in the parent namespace" in error.__notes__[0]
-            else:
-                raise AssertionError
-    """)
+    run_alone(programs.owner_is_not_mapped_here)
 
 
 @pytest.mark.root

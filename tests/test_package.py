@@ -10,10 +10,12 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+from alone import run_alone
+from programs import package
 
 import usernsproc
-from usernsproc import UsernsError, lowlevel
-from usernsproc._errors import IdMapPermissionError, userns_error
+from usernsproc import IdMapPermissionError, UsernsError, lowlevel
+from usernsproc._errors import userns_error
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,13 +117,4 @@ def test_only_the_glue_sees_python() -> None:
 
 def test_a_name_is_loaded_when_it_is_asked_for() -> None:
     """So that the import costs little, and a program only what it uses."""
-    source = (
-        "import sys, usernsproc\n"
-        "assert not [name for name in sys.modules if name.startswith('usernsproc.')]\n"
-        "assert set(usernsproc.__all__) <= set(dir(usernsproc))\n"
-        "from usernsproc import create_userns\n"
-        "assert 'usernsproc._processes.process' not in sys.modules\n"
-        "assert usernsproc.lowlevel.fork_userns and usernsproc.run is usernsproc.run\n"
-        "assert not hasattr(usernsproc, 'nothing')\n"
-    )
-    subprocess.run([sys.executable, "-c", source], check=True)
+    run_alone(package.names_are_loaded_when_asked_for)

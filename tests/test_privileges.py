@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import run_alone
+from programs import privileges
 
 from usernsproc import NamespaceKind, UsernsError, UsernsProcess, check_output
 
-Script = Callable[..., str]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 WAYS = [
     pytest.param({"uid_map": "root"}, id="command"),
@@ -66,22 +67,9 @@ def test_what_is_no_kind_is_refused(namespaces: Any, error: type[Exception]) -> 
         UsernsProcess(["true"], namespaces=namespaces)
 
 
-def test_without_clone3_all_but_time_work(script: Script) -> None:
+def test_without_clone3_all_but_time_work() -> None:
     """As under a seccomp profile that cannot look into its flags."""
-    script("""
-        import errno
-        import native
-        from usernsproc import NamespaceKind, UsernsError, run
-        native.refuse_system_call(435, errno.ENOSYS)
-        kinds = [kind for kind in NamespaceKind if kind != "time"]
-        assert run(["true"], uid_map="root", namespaces=kinds).returncode == 0
-        try:
-            run(["true"], uid_map="root", namespaces=["time"])
-        except UsernsError as error:
-            assert (error.step, error.errno) == ("clone", errno.ENOSYS)
-        else:
-            raise AssertionError("it was made")
-    """)
+    run_alone(privileges.without_clone3)
 
 
 # ---- no_new_privs, ambient capabilities ----
@@ -101,15 +89,8 @@ def test_inside_root_keeps_its_capabilities_under_no_new_privs(options: dict[str
 
 
 @pytest.mark.root
-def test_a_caller_under_no_new_privs_gets_a_full_inside_root_too(script: Script) -> None:
-    script("""
-        import native
-        from usernsproc import check_output
-        native.prctl(native.PR_SET_NO_NEW_PRIVS, 1)
-        lines = check_output(["cat", "/proc/self/status"], uid_map="0:1:10", gid_map="0:1:10", text=True).splitlines()
-        found = dict(line.split(":", 1) for line in lines)
-        assert found["CapEff"] == found["CapBnd"]
-    """)
+def test_a_caller_under_no_new_privs_gets_a_full_inside_root_too() -> None:
+    run_alone(privileges.under_no_new_privs)
 
 
 @pytest.mark.root
@@ -182,36 +163,10 @@ def test_a_holder_is_in_the_cgroup(cgroup: Path) -> None:
 
 
 @pytest.mark.root
-def test_without_clone3_it_is_placed_before_the_program_runs(cgroup: Path, script: Script) -> None:
-    output = script(
-        """
-        import errno, sys
-        import native
-        from usernsproc import check_output
-        native.refuse_system_call(435, errno.ENOSYS)
-        print(check_output(["cat", "/proc/self/cgroup"], text=True, cgroup=sys.argv[1], uid_map="root"))
-        """,
-        str(cgroup),
-    )
+def test_without_clone3_it_is_placed_before_the_program_runs(cgroup: Path) -> None:
+    output = run_alone(privileges.cgroup_without_clone3, str(cgroup))
     assert cgroup_of(output) == f"0::/{cgroup.name}"
 
 
-def test_a_cgroup_of_somebody_else(script: Script) -> None:
-    script(
-        """
-        import os, sys
-        from usernsproc import UsernsError, run
-        if os.geteuid() == 0:
-            import native
-            os.setresgid(65533, 65533, 65533)
-            os.setresuid(65533, 65533, 65533)
-            native.prctl(native.PR_SET_DUMPABLE, 1)
-        try:
-            run(["true"], uid_map="root", cgroup=sys.argv[1])
-        except PermissionError as error:
-            assert (error.step, error.cause) == ("cgroup", "cgroup-denied"), error
-        else:
-            raise AssertionError("it was placed")
-        """,
-        str(unified_hierarchy()),
-    )
+def test_a_cgroup_of_somebody_else() -> None:
+    run_alone(privileges.cgroup_of_another_user, str(unified_hierarchy()))

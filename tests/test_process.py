@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from alone import run_alone
 from commands import sleeping
+from programs import process as programs
 
 from usernsproc import DEVNULL, PIPE, STDOUT, IdMap, IdMapError, Namespace, TimeoutExpired, UsernsError, UsernsProcess
 
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
 FOREVER = ["sleep", "1000"]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
-
-Script = Callable[..., str]
 
 
 def output_of(command: Any, **options: Any) -> str:
@@ -165,21 +165,9 @@ def test_a_map_with_neither_the_own_id_nor_0_needs_a_user() -> None:
 
 
 @pytest.mark.root
-def test_groups_that_could_not_be_dropped_are_refused(script: Script) -> None:
+def test_groups_that_could_not_be_dropped_are_refused() -> None:
     """Not left in place silently."""
-    script("""
-        import os
-        from usernsproc import UsernsProcess
-        os.setgroups([4])
-        try:
-            UsernsProcess(["true"], uid_map="0:100000:10", gid_map="0:100000:10", setgroups="deny")
-        except ValueError as error:
-            assert "[4]" in str(error)
-        else:
-            raise AssertionError("it ran with the group")
-        os.setgroups([])
-        assert UsernsProcess(["true"], uid_map="0:100000:10", gid_map="0:100000:10", setgroups="deny").wait() == 0
-    """)
+    run_alone(programs.groups_are_not_left_in_place)
 
 
 def test_extra_groups_cannot_be_set_where_setgroups_is_denied() -> None:
@@ -319,25 +307,9 @@ def test_without_close_fds_inheritable_descriptors_are_inherited_and_no_others(o
 
 @pytest.mark.parametrize("options", [{}, pytest.param(SHIFTED, marks=pytest.mark.root)])
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2), (0, 2)])
-def test_stdio_is_right_when_the_parent_has_its_own_closed(
-    options: dict[str, Any], closed: tuple[int, ...], script: Script
-) -> None:
+def test_stdio_is_right_when_the_parent_has_its_own_closed(options: dict[str, Any], closed: tuple[int, ...]) -> None:
     """Pipes, pidfd and the rest then get the numbers 0, 1 and 2."""
-    script(f"""
-        import os
-        from usernsproc import PIPE, UsernsProcess
-        kept = [os.dup(fd) for fd in (0, 1, 2)]
-        for fd in {closed}:
-            os.close(fd)
-        process = UsernsProcess(
-            ["sh", "-c", "read line; echo out $line; echo err >&2; ls /proc/$$/fd"],
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, **{options!r}
-        )
-        out, err = process.communicate(b"in\\n")
-        for number, fd in enumerate(kept):
-            os.dup2(fd, number)
-        assert (out.split(), err) == ([b"out", b"in", b"0", b"1", b"2"], b"err\\n"), (out, err)
-    """)
+    run_alone(programs.stdio_while_own_is_closed, options, closed)
 
 
 def test_a_signal_is_a_number() -> None:
@@ -368,15 +340,8 @@ def test_preexec_fn_is_refused_by_position_too() -> None:
         UsernsProcess(["true"], -1, None, None, None, None, print)
 
 
-def test_an_audit_event_is_raised_as_by_popen(script: Script) -> None:
-    script("""
-        import sys
-        from usernsproc import UsernsProcess
-        events = []
-        sys.addaudithook(lambda name, args: events.append(args) if name == "subprocess.Popen" else None)
-        UsernsProcess(["true"], cwd="/", env={"PATH": "/bin"}).wait()
-        assert events == [("true", ["true"], "/", {"PATH": "/bin"})], events
-    """)
+def test_an_audit_event_is_raised_as_by_popen() -> None:
+    run_alone(programs.audit_event)
 
 
 # ---- signals and waiting ----
@@ -471,17 +436,8 @@ def _kernel_keeps_exit_status() -> bool:
     return status == 0
 
 
-def test_a_forked_copy_neither_waits_for_it_nor_makes_up_a_status(script: Script) -> None:
-    script("""
-        import os
-        from usernsproc import PIPE, UsernsProcess
-        process = UsernsProcess(["cat"], stdin=PIPE, uid_map="root")
-        if os.fork() == 0:
-            os._exit(3 if process.poll() is None else 4)
-        assert os.waitstatus_to_exitcode(os.wait()[1]) == 3
-        process.communicate()
-        assert process.returncode == 0
-    """)
+def test_a_forked_copy_neither_waits_for_it_nor_makes_up_a_status() -> None:
+    run_alone(programs.forked_copy_knows_no_status)
 
 
 # ---- the object ----
@@ -624,26 +580,9 @@ def test_python_runs_in_it_as_ever() -> None:
     assert process.communicate("abc")[0] == "cba\n"
 
 
-def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again(script: Script) -> None:
+def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again() -> None:
     """A daemon that closes 0, 1 and 2 counts on the lowest number being the next."""
-    script(
-        """
-        import os
-        from usernsproc import UsernsProcess
-        DEVNULL = os.open(os.devnull, os.O_RDWR)
-        def streams_of(**options):
-            for fd in (0, 1, 2):
-                os.close(fd)
-            process = UsernsProcess(uid_map="root", gid_map="root", **options)
-            return process, [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
-        command = {"args": ["true"]}
-        created = {"on_created": lambda process: None}
-        for options in ({}, command, {**command, **created}, {**command, "namespaces": ["pid"], "user": 0}):
-            process, streams = streams_of(**options)
-            assert streams == [0, 1, 2], (options, streams, process.pidfd)
-            process.close()
-        """
-    )
+    run_alone(programs.streams_are_opened_again)
 
 
 def test_no_descriptor_is_none_of_them() -> None:

@@ -11,14 +11,16 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import command, environment, run_alone
+from programs import same_as_popen
 
 from usernsproc import PIPE, STDOUT, UsernsError, UsernsProcess
 
@@ -27,7 +29,6 @@ UNCHANGED = "0:0:4294967295" if IS_ROOT else "current"
 IN_USERNS: dict[str, Any] = {"uid_map": UNCHANGED, "gid_map": UNCHANGED}
 TRUE = "/bin/true"
 NO_DESCRIPTOR = 777
-Script = Callable[..., str]
 
 
 def builtin_type(error: BaseException) -> type[BaseException]:
@@ -193,33 +194,21 @@ def test_an_id_that_cannot_be_taken_is_both_a_permission_error_and_a_value_error
 
 
 @pytest.mark.parametrize("call", ["UsernsProcess(['true'], text=True).wait()", "run(['true'], text=True)"])
-def test_the_warning_of_a_missing_encoding_names_the_line(script: Script, call: str) -> None:
+def test_the_warning_of_a_missing_encoding_names_the_line(call: str) -> None:
     """`python -X warn_default_encoding`: not a line of ours."""
-    script(f"""
-        import subprocess, sys
-        program = "from usernsproc import UsernsProcess, run\\n\\n{call}"
-        options = [sys.executable, "-X", "warn_default_encoding", "-W", "always", "-c", program]
-        result = subprocess.run(options, capture_output=True)
-        assert result.stderr.startswith(b"<string>:3: EncodingWarning: 'encoding' argument not specified."), result
-    """)
+    program = f"from usernsproc import UsernsProcess, run\n\n{call}"
+    command = [sys.executable, "-X", "warn_default_encoding", "-W", "always", "-c", program]
+    result = subprocess.run(command, capture_output=True)
+    assert result.stderr.startswith(b"<string>:3: EncodingWarning: 'encoding' argument not specified."), result
 
 
 @pytest.mark.parametrize("keeper", ["os", "builtins", "subprocess", "sys"])
-def test_an_object_may_live_to_the_very_end(script: Script, keeper: str) -> None:
+def test_an_object_may_live_to_the_very_end(keeper: str) -> None:
     """When it is dropped, modules are empty already."""
-    printed = script(f"""
-        import subprocess, sys
-        program = (
-            "import os, builtins, subprocess, sys, time, usernsproc\\n"
-            "{keeper}.ended = usernsproc.UsernsProcess(['true'], uid_map='root')\\n"
-            "{keeper}.running = usernsproc.UsernsProcess(['sleep', '60'], uid_map='root')\\n"
-            "time.sleep(0.1)"
-        )
-        command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", program]
-        result = subprocess.run(command, stderr=subprocess.PIPE)
-        print((result.returncode, result.stderr))
-    """)
-    assert printed == "(0, b'')\n"
+    python, *rest = command(same_as_popen.keep_to_the_end, keeper)
+    quiet = [python, "-W", "ignore::ResourceWarning", *rest]
+    result = subprocess.run(quiet, stderr=PIPE, env=environment())
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_threads_may_kill_and_wait_while_another_leaves_the_block() -> None:
@@ -244,30 +233,13 @@ def test_threads_may_kill_and_wait_while_another_leaves_the_block() -> None:
     assert errors == []
 
 
-def test_a_pid_works_as_ever(script: Script) -> None:
-    script("""
-        import os, signal, usernsproc
-        received = []
-        signal.signal(signal.SIGCHLD, lambda *_: received.append("SIGCHLD"))
-        process = usernsproc.UsernsProcess(["sleep", "60"], uid_map="root")
-        os.kill(process.pid, signal.SIGTERM)
-        assert os.waitpid(process.pid, 0) == (process.pid, signal.SIGTERM)
-        assert received == ["SIGCHLD"]
-        process.close()
-    """)
+def test_a_pid_works_as_ever() -> None:
+    run_alone(same_as_popen.use_the_pid)
 
 
-def test_the_status_is_true_although_sigchld_is_ignored(script: Script) -> None:
+def test_the_status_is_true_although_sigchld_is_ignored() -> None:
     """`Popen` says 0. Before Linux 6.15 it is lost, and that is said."""
-    script("""
-        import signal, subprocess, usernsproc, warnings
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        assert subprocess.Popen(["false"]).wait() == 0
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            returncode = usernsproc.UsernsProcess(["false"], uid_map="root").wait()
-        assert (returncode, len(told)) in ((1, 0), (255, 1)), (returncode, told)
-    """)
+    run_alone(same_as_popen.ignore_sigchld)
 
 
 def test_waiting_with_a_timeout_sleeps_until_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,18 +269,8 @@ def test_the_mask_of_the_calling_thread_is_inherited() -> None:
     assert int(output.split()[1], 16) & 1 << signal.SIGUSR1 - 1
 
 
-def test_asyncio_uses_it_where_popen_is_replaced(script: Script) -> None:
-    script("""
-        import asyncio, functools, subprocess, usernsproc
-
-        async def main():
-            subprocess.Popen = functools.partial(usernsproc.UsernsProcess, uid_map="root")
-            process = await asyncio.create_subprocess_exec("sh", "-c", "cat; id -u; exit 3", stdin=-1, stdout=-1)
-            assert await process.communicate(b"in\\n") == (b"in\\n0\\n", None)
-            assert process.returncode == 3
-
-        asyncio.run(main())
-    """)
+def test_asyncio_uses_it_where_popen_is_replaced() -> None:
+    run_alone(same_as_popen.replace_popen)
 
 
 def test_an_object_has_one_descriptor_until_it_is_closed_or_dropped() -> None:

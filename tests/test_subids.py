@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alone import run_alone
 from ordinary import UID, as_ordinary_user
+from programs import subids as programs
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids
@@ -151,27 +153,15 @@ def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> Non
 @pytest.mark.root
 def test_a_file_that_only_root_may_read_is_told_with_its_remedy() -> None:
     """And not with that of another file which cannot be opened at this step."""
-    printed = as_ordinary_user(ASK, before="chmod 600 /etc/subgid")
+    printed = as_ordinary_user(programs.ask, before="chmod 600 /etc/subgid")
     assert printed == "subids-unreadable prepare: Permission denied: '/etc/subgid' [EACCES, subids-unreadable]\n"
 
 
-def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(
-    script: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the encoding of the system is not that of the files."""
     for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
         monkeypatch.setenv(name, value)
-    script("""
-        import os, sys, tempfile
-        from usernsproc._maps import subids
-        assert sys.getfilesystemencoding() == "ascii"
-        name = b"j\\xc3\\xb6rg"
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(name + b":100:5\\n")
-            file.flush()
-            subids.FILES = {"uid_map": file.name}
-            assert subids.ranges_of(subids.Owner(os.fsdecode(name), None), "uid_map") == [(100, 5)]
-    """)
+    run_alone(programs.names_are_not_ascii)
 
 
 def test_what_subids_gives_is_a_map() -> None:
@@ -211,17 +201,6 @@ ldconfig -X -f /mnt/ld.so.conf -C /mnt/cache
 mount --bind /mnt/cache /etc/ld.so.cache
 {more}
 """
-ASK = """
-import os
-from usernsproc import subids, create_userns, IdMapError, UsernsError
-try:
-    print(*subids())
-    with create_userns("rootless", "rootless") as userns:
-        print(userns.uid_map, userns.gid_map)
-    create_userns("0:100000:5", "root")
-except (IdMapError, UsernsError) as error:
-    print(error.cause, error)
-"""
 
 
 @pytest.fixture
@@ -239,7 +218,7 @@ def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, n
     Names in a directory may have blanks."""
     if name:
         more = f"{more}\necho '{name}:x:{UID}:{UID}::/:/bin/sh' >/etc/passwd"
-    printed = as_ordinary_user(ASK, before=USE_PLUGIN.format(plugin=plugin, more=more))
+    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=more))
     found, maps, refused = printed.splitlines()
     assert found == "0:700000:1000 0:800000:1000"
     assert maps == "0:1000:1,1:700000:1000 0:1000:1,1:800000:1000"
@@ -250,5 +229,5 @@ def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, n
 @pytest.mark.root
 def test_another_source_that_nothing_can_ask_is_told(plugin: Path) -> None:
     hide = "for file in /usr/bin/getsubids /usr/lib/*/libsubid.so.?; do mount --bind /dev/null $file; done"
-    printed = as_ordinary_user(ASK, before=USE_PLUGIN.format(plugin=plugin, more=hide))
+    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=hide))
     assert printed.startswith("getsubids-missing")

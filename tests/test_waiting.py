@@ -11,8 +11,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +20,12 @@ from typing import Any
 
 import cgroups
 import pytest
+from alone import command, environment, run_alone
 from ordinary import COUNT, FIRST, UID, as_ordinary_user
+from programs import waiting
 
 from usernsproc import TimeoutExpired, UsernsProcess, aio, call, check_call, check_output, run
 
-Script = Callable[..., str]
 TRUE = ["/bin/true"]
 SHIFTED: dict[str, Any] = {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
 SOON = 0.3
@@ -59,28 +58,12 @@ def alarm() -> Iterator[None]:
 class SilentFuse:
     """The server is root in a container: it mounts the file system there, and answers INIT alone."""
 
-    SOURCE = """
-        import os, signal, sys
-        import fuse_server, native
-        device = os.open("/dev/fuse", os.O_RDWR)
-        options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
-        native.must(native.libc.mount(b"silent", sys.argv[1].encode(), b"fuse", 0, options.encode()))
-        print("mounted", flush=True)
-        while True:
-            request = os.read(device, 1 << 17)
-            _, opcode, unique, *_ = fuse_server.REQUEST.unpack_from(request)
-            if opcode == fuse_server.INIT:
-                error, body = fuse_server._answer(opcode, 0)
-                header = fuse_server.REPLY.pack(fuse_server.REPLY.size + len(body), -error, unique)
-                os.write(device, header + body)
-    """
-
     def __init__(self, container: UsernsProcess[bytes], folder: Path) -> None:
         self.server = UsernsProcess(
-            [sys.executable, "-c", textwrap.dedent(self.SOURCE), str(folder)],
+            command(waiting.serve_silently, str(folder)),
             join=container,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            env=environment(),
         )
         assert self.server.stdout is not None
         told = self.server.stdout.readline()
@@ -262,27 +245,17 @@ def test_a_child_that_was_stopped_before_it_runs_the_command_is_continued(option
     assert process.returncode == 7
 
 
-TRACER = """
-    import ctypes, sys, time
-    libc = ctypes.CDLL(None, use_errno=True)
-    SEIZE, INTERRUPT = 0x4206, 0x4207
-    for request in (SEIZE, INTERRUPT):
-        if libc.ptrace(request, int(sys.argv[1]), None, None) < 0:
-            raise OSError(ctypes.get_errno(), "ptrace")
-    print("traced", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.mark.parametrize("options", ways())
 def test_a_handler_interrupts_the_wait_for_a_child_in_the_hands_of_a_debugger(options: dict[str, Any]) -> None:
     tracers: list[subprocess.Popen[bytes]] = []
 
     def trace(process: UsernsProcess[bytes]) -> None:
-        command = [sys.executable, "-c", textwrap.dedent(TRACER), str(process.pid)]
-        tracers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        program = command(waiting.trace, process.pid)
+        tracers.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()))
         assert tracers[0].stdout is not None
         assert tracers[0].stdout.readline() == b"traced\n"
+        signal.setitimer(signal.ITIMER_REAL, SOON)  # not before the debugger is there, however long that takes
 
     try:
         with alarm(), pytest.raises(HandlerError):
@@ -293,104 +266,22 @@ def test_a_handler_interrupts_the_wait_for_a_child_in_the_hands_of_a_debugger(op
 
 
 @pytest.mark.parametrize("args", [TRUE, None])
-def test_handlers_run_while_a_child_in_shared_memory_is_held(args: Any, script: Script) -> None:
+def test_handlers_run_while_a_child_in_shared_memory_is_held(args: Any) -> None:
     """Here by a tracer, strace, which lets no system call of the child come back for a long time."""
-    output = script(
-        """
-        import os, signal, subprocess, sys, time
-        from usernsproc import UsernsProcess
-        from leaks import children
-        class HandlerError(BaseException): pass
-        def handle(*_): raise HandlerError
-        signal.signal(signal.SIGALRM, handle)
-        args = None if sys.argv[1] == "None" else ["/bin/true"]
-        calls = ["-e", "trace=prctl", "-e", "inject=prctl:delay_enter=3000000"]
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", *calls, "-p", str(os.getpid())]
-        tracer = subprocess.Popen(command)
-        while "TracerPid:\\t0" in open("/proc/self/status").read():
-            time.sleep(0.01)
-        start = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        try:
-            UsernsProcess(args, uid_map="root")
-        except HandlerError:
-            print("interrupted", time.monotonic() - start < 2.5)
-        tracer.terminate()
-        tracer.wait()
-        """,
-        str(args and "command"),
-    )
+    output = run_alone(waiting.interrupt_under_strace, args)
     assert output == "interrupted True\n"
 
 
 # ---- a program of the system that hangs ----
 
 
-def test_signals_do_not_prolong_a_wait_for_descriptors(script: Script) -> None:
+def test_signals_do_not_prolong_a_wait_for_descriptors() -> None:
     """A timer that is faster than the deadline."""
-    script(
-        """
-        import os, signal
-        from usernsproc import _core
-        reader, writer = os.pipe()
-        handled = []
-        signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-        assert _core.poll((reader,), 300) == []
-        os.write(writer, b"x")
-        assert _core.poll((reader,), 300) == [reader]
-        assert handled
-        """,
-        timeout=20,
-    )
+    run_alone(waiting.poll_while_signals_come, timeout=20)
 
 
 def test_a_timeout_ends_newuidmap() -> None:
     """It may wait for a directory service that does not answer."""
-    source = """
-        import os, signal, subprocess, sys, threading, time
-        import usernsproc
-        from usernsproc import TimeoutExpired, aio, run
-        from leaks import assert_unchanged, children, state
-        import asyncio
-
-        def stop_newuidmap():
-            while not done:
-                for pid in children():
-                    try:
-                        if open(f"/proc/{pid}/comm").read() == "newuidmap\\n":
-                            os.kill(int(pid), signal.SIGSTOP)
-                    except OSError:
-                        pass
-
-        done = False
-        run(["true"], uid_map="rootless")
-        before = state()
-        thread = threading.Thread(target=stop_newuidmap)
-        thread.start()
-        found = 0
-        for _ in range(20):
-            try:
-                run(["true"], uid_map="rootless", timeout=1)
-            except TimeoutExpired as error:
-                assert "step newuidmap" in error.__notes__[0], error.__notes__
-                found += 1
-                if found == 2:
-                    break
-        async def create():
-            for _ in range(20):
-                creation = asyncio.ensure_future(aio.create_subprocess_exec("true", uid_map="rootless"))
-                await asyncio.wait([creation], timeout=1)
-                if not creation.done():
-                    creation.cancel()
-                    await asyncio.wait([creation])
-                    return creation.cancelled()
-                await (await creation).wait()
-        print(found, asyncio.run(create()))
-        done = True
-        thread.join()
-        assert_unchanged(before)
-    """
     subids = f"{UID}:{FIRST}:{COUNT}\n"
     given = subids if os.geteuid() == 0 else None
-    assert as_ordinary_user(source, subuid=given, subgid=given) == "2 True\n"
+    assert as_ordinary_user(waiting.end_a_stopped_newuidmap, subuid=given, subgid=given) == "2 True\n"

@@ -307,14 +307,26 @@ void open_shared_image(void)
 	pthread_once(&once, make_shared_image);
 }
 
-/* Programs close descriptors that they do not know, and change their rights, on which it depends who may read it. */
+/* Programs close descriptors that they do not know. */
+static int is_there(struct stat *status)
+{
+	return shared.fd >= 0 && fstat(shared.fd, status) == 0 && status->st_dev == shared.device &&
+	       status->st_ino == shared.inode;
+}
+
+/* Programs change their ids, rights and user namespace. Who may read the file, and in which user namespace its owner
+ * has an id, decides who may look at a process that executes it. */
+static int is_own(const struct stat *status)
+{
+	return status->st_uid == geteuid() && status->st_gid == getegid() && (status->st_mode & 0777) == image_mode();
+}
+
 static int fits(size_t data_size)
 {
 	struct stat status;
 
-	return shared.fd >= 0 && data_size <= SHARED_DATA_SIZE && fstat(shared.fd, &status) == 0 &&
-	       status.st_dev == shared.device && status.st_ino == shared.inode &&
-	       (status.st_mode & 0777) == image_mode() && !exceeds_file_size_limit((size_t)status.st_size);
+	return data_size <= SHARED_DATA_SIZE && is_there(&status) && is_own(&status) &&
+	       !exceeds_file_size_limit((size_t)status.st_size);
 }
 
 int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failure *failure)

@@ -1,0 +1,28 @@
+"""Namespaces of a test program's own, in which it is root, whichever user runs it."""
+
+from __future__ import annotations
+
+import os
+
+import native
+
+from usernsproc import create_userns
+
+
+def enter_own_userns() -> None:
+    """Create a user namespace and enter it as its root. The capabilities outside of it are lost."""
+    with create_userns("root", "root") as userns:
+        userns.enter()
+
+
+def be_root() -> None:
+    """Become root in a new user namespace, unless the caller is root."""
+    if os.geteuid():
+        enter_own_userns()
+
+
+def enter_own_mounts(propagation: int = native.MS_PRIVATE) -> None:
+    """Become root, and enter a new mount namespace in which all mounts have that propagation."""
+    be_root()
+    native.unshare(native.CLONE_NEWNS)
+    native.must(native.libc.mount(b"none", b"/", None, native.MS_REC | propagation, None))

@@ -1,0 +1,34 @@
+"""A holder whose creator is killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import Any
+
+from usernsproc import UsernsProcess
+
+
+def created_by_one_that_is_killed(**options: Any) -> int:
+    """A pidfd of the holder."""
+    reader, writer = os.pipe()
+    creator = os.fork()
+    if creator == 0:
+        holder = UsernsProcess(uid_map="root", **options)
+        os.write(writer, b"%d\n" % holder.pid)
+        signal.pause()
+    pidfd = os.pidfd_open(int(os.read(reader, 100)))
+    os.kill(creator, signal.SIGKILL)
+    os.waitpid(creator, 0)
+    os.close(reader)
+    os.close(writer)
+    return pidfd
+
+
+def it_ends_with_the_creating_process() -> None:
+    pidfd = created_by_one_that_is_killed()
+    assert select.select([pidfd], [], [], 60)[0], "it lives on"
+    pidfd = created_by_one_that_is_killed(pdeathsig=None)
+    assert not select.select([pidfd], [], [], 0.2)[0], "it is gone"
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -1,0 +1,32 @@
+"""The programs of `test_subids.py`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+from usernsproc import IdMapPermissionError, UsernsError, create_userns
+from usernsproc import subids as subids_of_caller
+from usernsproc._maps import subids
+
+
+def ask() -> None:
+    """Print what the caller has, what is done with it, and how other IDs fail."""
+    try:
+        print(*subids_of_caller())
+        with create_userns("rootless", "rootless") as userns:
+            print(userns.uid_map, userns.gid_map)
+        create_userns("0:100000:5", "root")
+    except (IdMapPermissionError, UsernsError) as error:
+        print(error.cause, error)
+
+
+def names_are_not_ascii() -> None:
+    assert sys.getfilesystemencoding() == "ascii"
+    name = b"j\xc3\xb6rg"
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(name + b":100:5\n")
+        file.flush()
+        subids.FILES = {"uid_map": file.name}
+        assert subids.ranges_of(subids.Owner(os.fsdecode(name), None), "uid_map") == [(100, 5)]
