@@ -203,7 +203,7 @@ def _refuse_without_proc(filename: str) -> None:
 
 
 @contextmanager
-def open_pidfd_of(process: ProcessLike) -> Generator[int]:
+def open_pidfd(process: ProcessLike) -> Generator[int]:
     """A pidfd of the process: the given one, or one that is closed at the end of the block.
 
     Raises:

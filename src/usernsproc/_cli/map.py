@@ -10,7 +10,7 @@ from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace
-from .._proc import open_pidfd_of, open_proc_dir_of, own_setgroups, read_id_map
+from .._proc import open_pidfd, open_proc_dir_of, own_setgroups, read_id_map
 from .drawing import draw
 from .output import columns, write_out
 
@@ -95,7 +95,7 @@ def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: s
 
 
 def _of_process(pid: int) -> tuple[IdMap, IdMap]:
-    with open_pidfd_of(pid) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
+    with open_pidfd(pid) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
 
 

@@ -14,7 +14,7 @@ from .._caller import Caller
 from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._evidence import failed
 from .._maps.idmap import IdMap
-from .._proc import namespace_identity, open_namespace_of, open_own_namespace, open_pidfd_of, own_setgroups
+from .._proc import namespace_identity, open_namespace_of, open_own_namespace, open_pidfd, own_setgroups
 from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
@@ -89,7 +89,7 @@ class Namespace:
                 PID of a different process.
         """
         kind = NamespaceKind(kind)
-        with open_pidfd_of(process) as pidfd:
+        with open_pidfd(process) as pidfd:
             return cls(open_namespace_of(pidfd, kind))
 
     @classmethod
