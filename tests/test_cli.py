@@ -73,7 +73,7 @@ def test_a_signal_is_128_and_its_number() -> None:
         (["--map", "root", "--user", "5", "true"], 125, "user=5 is not mapped"),
         (["--map", "root", "--user", "nobody-of-that-name", "true"], 125, "nobody-of-that-name"),
         (["--map", "root"], 125, "which command?"),
-        (["--map", "root", "--namespaces", "pids", "true"], 125, "'pids' is no kind of namespace"),
+        (["--map", "root", "--namespaces", "pids", "true"], 125, "'pids' is not a kind of namespace"),
         (["--map", "root", "--init", "true"], 125, "--init is pid 1 of a new pid namespace: --namespaces pid"),
         (["--map", "root", "--mount-proc", "true"], 125, "--namespaces pid is needed"),
         (["--map", "root", "--propagation", "slave", "true"], 125, "--namespaces mnt is needed"),

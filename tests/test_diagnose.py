@@ -71,7 +71,7 @@ def test_an_interpreter_that_fails_is_told_and_says_nothing_itself(tmp_path: Pat
     failing.chmod(0o755)
     tmp_path.chmod(0o755)
     printed = run_alone(programs.with_an_interpreter_that_fails, str(failing))
-    assert printed == f"False loopback The interpreter to try it with, {failing}, ended with 3.\n"
+    assert printed == f"False loopback The interpreter of the probe, {failing}, exited with status 3.\n"
 
 
 @pytest.mark.parametrize("name", ["", "Userns", "wlan"])

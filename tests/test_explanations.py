@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from usernsproc._diagnosis.environment import Environment
 from usernsproc._diagnosis.explanations import EXPLANATIONS, explain
-from usernsproc._diagnosis.surroundings import Surroundings
 
-Recorded = Callable[[Mapping[str, str]], Surroundings]
+Recorded = Callable[[Mapping[str, str]], Environment]
 
 STATUS = """\
 Name:	python
@@ -64,12 +64,12 @@ ABSENT = "absent"
 def recorded(tmp_path: Path) -> Recorded:
     """The usual state with these files changed."""
 
-    def read(changed: Mapping[str, str]) -> Surroundings:
+    def read(changed: Mapping[str, str]) -> Environment:
         for name, text in {**USUAL, **changed}.items():
             if text is not ABSENT:
                 (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / name).write_text(text)
-        return Surroundings.read(tmp_path)
+        return Environment.read(tmp_path)
 
     return read
 
@@ -99,9 +99,9 @@ CASES: list[tuple[str, str, int, dict[str, str], str]] = [
     ("container-seccomp", "clone", EPERM, {**status(seccomp="2"), "proc/1/environ": "A=b\0container=lxc\0"}, "(lxc)"),
     ("seccomp", "clone", EPERM, status(seccomp="2"), "RestrictNamespaces="),
     ("apparmor-userns", "clone", EACCES, UBUNTU, "apparmor_parser"),
-    ("apparmor-userns", "clone", EPERM, UBUNTU, "called unconfined"),
-    ("apparmor-userns", "uid_map", EPERM, UBUNTU, "takes all rights in it"),
-    ("apparmor-userns", "uid_map", EACCES, UBUNTU, "takes all rights in it"),
+    ("apparmor-userns", "clone", EPERM, UBUNTU, "label of this one is unconfined"),
+    ("apparmor-userns", "uid_map", EPERM, UBUNTU, "grants it no capabilities in it"),
+    ("apparmor-userns", "uid_map", EACCES, UBUNTU, "grants it no capabilities in it"),
     ("apparmor-userns", "propagation", EACCES, UBUNTU, "'userns,'"),
     ("apparmor-userns", "mount_proc", EACCES, UBUNTU, "'userns,'"),
     ("apparmor-userns", "loopback", EPERM, UBUNTU, "'userns,'"),
@@ -126,7 +126,7 @@ def test_what_is_told(
     row = explain(step, errno, around)
     assert row
     assert row.cause == cause
-    assert words in " ".join(row.told(around))
+    assert words in " ".join(row.describe(around))
 
 
 def test_each_row_has_been_told() -> None:
@@ -175,13 +175,13 @@ def test_what_was_refused_without_asking_the_kernel_has_its_own_reason(recorded:
 
 def test_nothing_can_be_read(tmp_path: Path) -> None:
     """As in a chroot without `/proc`: nothing is known, and nothing is made up."""
-    around = Surroundings.read(tmp_path)
+    around = Environment.read(tmp_path)
     assert (around.kernel, around.max_user_namespaces, around.chroot, around.container) == (None,) * 4
     assert explain("clone", EPERM, around) is None
 
 
 def test_the_own_surroundings() -> None:
-    around = Surroundings.read()
+    around = Environment.read()
     assert around.kernel == os.uname().release
     assert around.has_user_namespaces
     assert around.own_ids_mapped

@@ -35,7 +35,7 @@ from usernsproc import (
     run,
 )
 from usernsproc._caller import Caller
-from usernsproc._namespaces.join import opened
+from usernsproc._namespaces.join import open_joins
 
 TRUE = ("/bin/true",)
 OTHERS = tuple(kind for kind in NamespaceKind if kind != "user")
@@ -316,7 +316,7 @@ def test_a_namespace_two_levels_below() -> None:
     """Its root is the own id, mapped twice."""
     with nested("root", "root") as (pid, between), Namespace.of(pid) as userns:
         assert output(["sh", "-c", "id -u; stat -Lc %i /proc/self/ns/user"], join=pid) == f"0\n{userns.inode}\n"
-        with opened(pid) as joins:
+        with open_joins(pid) as joins:
             assert str(joins.maps(Caller.now()).uid_map) == f"0:{OWN_UID}:1"
         with between.namespace() as middle:
             assert output(["stat", "-Lc", "%i", "/proc/self/ns/user"], join=middle) == f"{middle.inode}\n"
@@ -324,7 +324,7 @@ def test_a_namespace_two_levels_below() -> None:
 
 @pytest.mark.root
 def test_maps_are_composed_through_the_levels() -> None:
-    with nested("0:0:1,1:100001:65535", "0:1000:10") as (pid, _), opened(pid) as joins:
+    with nested("0:0:1,1:100001:65535", "0:1000:10") as (pid, _), open_joins(pid) as joins:
         maps = joins.maps(Caller.now())
         assert maps.uid_map == maps.gid_map == IdMap.parse("0:101000:10")
         assert maps.setgroups == "allow"

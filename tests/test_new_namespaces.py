@@ -348,7 +348,7 @@ def test_mounts_of_the_command_do_not_reach_us(tmp_path: Path) -> None:
         ({"namespaces": "mnt"}, TypeError, r"one string: \('mnt',\)"),
         ({"namespaces": "mnt,pid"}, TypeError, r"one string: \('mnt', 'pid'\)"),
         ({"namespaces": 0x20000}, TypeError, "namespaces are several kinds"),
-        ({"namespaces": ["mount"]}, ValueError, "no kind of namespace"),
+        ({"namespaces": ["mount"]}, ValueError, "not a kind of namespace"),
         ({"init": True}, ValueError, "init= is pid 1 of a new pid namespace"),
         ({"mount_proc": True}, ValueError, "mount_proc= shows another pid namespace"),
         ({"propagation": "slave"}, ValueError, "propagation= is that of a new mount namespace"),

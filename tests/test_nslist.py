@@ -57,7 +57,7 @@ def test_the_own_namespaces_are_listed_with_this_process() -> None:
 
 def test_a_kind_is_listed_alone() -> None:
     assert {info.kind for info in Namespace.list("net")} == {"net"}
-    with pytest.raises(ValueError, match="no kind"):
+    with pytest.raises(ValueError, match="not a kind"):
         Namespace.list("mount")
 
 

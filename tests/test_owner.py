@@ -167,11 +167,11 @@ def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: st
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"owner": -1}, ValueError, "owner=-1 is no id"),
-        ({"owner": "0"}, TypeError, "owner is a user id, not '0'"),
-        ({"owner": 1.0}, TypeError, "owner is a user id"),
-        ({"owner": 2**32 - 1}, PermissionError, "owner=4294967295 is no id of this process' own user namespace"),
-        ({"owner": 2**40}, PermissionError, "owner=1099511627776 is no id"),
+        ({"owner": -1}, ValueError, "owner=-1 is not an ID"),
+        ({"owner": "0"}, TypeError, "owner is a user ID, not '0'"),
+        ({"owner": 1.0}, TypeError, "owner is a user ID"),
+        ({"owner": 2**32 - 1}, PermissionError, "owner=4294967295 is not mapped in the caller's user namespace"),
+        ({"owner": 2**40}, PermissionError, "owner=1099511627776 is not mapped"),
     ],
 )
 def test_what_is_no_id(options: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -35,10 +35,10 @@ def test_the_own_id_is_what_it_is_anyway() -> None:
 
 def test_an_ordinary_user_makes_none_for_others() -> None:
     if os.geteuid() == 0:
-        with pytest.raises(CredentialsError, match="is no id of this process' own user namespace"):
+        with pytest.raises(CredentialsError, match="is not mapped in the caller's user namespace"):
             create_userns("root", "root", owner=2**32 - 1)
     else:
-        with pytest.raises(CredentialsError, match="without CAP_SETUID only the own id") as caught:
+        with pytest.raises(CredentialsError, match="without CAP_SETUID only the caller's ID") as caught:
             create_userns("root", "root", owner=0)
         assert (caught.value.step, caught.value.cause) == ("owner", "no-cap-setuid")
 

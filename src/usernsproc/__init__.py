@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from ._mounts.support import IdmapSupport, supports_idmap
     from ._namespaces.enter import Entered
     from ._namespaces.listing import NamespaceInfo, NamespaceList
-    from ._namespaces.namespace import Namespace, NamespaceKind, create_userns
+    from ._namespaces.namespace import Namespace, NamespaceKind
+    from ._namespaces.new import create_userns
     from ._processes.process import UsernsProcess
     from ._processes.run import call, check_call, check_output, run
 
@@ -88,7 +89,8 @@ _MODULES = {
     "_mounts.support": ("IdmapSupport", "supports_idmap"),
     "_mounts.idmapped": ("idmapped_mount", "open_idmapped"),
     "_mounts.mount": ("Mount",),
-    "_namespaces.namespace": ("Namespace", "NamespaceKind", "create_userns"),
+    "_namespaces.namespace": ("Namespace", "NamespaceKind"),
+    "_namespaces.new": ("create_userns",),
     "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
     "_processes.process": ("UsernsProcess",),
     "_processes.run": ("call", "check_call", "check_output", "run"),

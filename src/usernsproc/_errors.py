@@ -197,8 +197,8 @@ def userns_error(
 class at_step:  # noqa: N801, reads as a statement
     """In this block, an `OSError` of a system call becomes the `UsernsError` of a step.
 
-    A block that opens a descriptor has to return an `OwnedFd`: at its end a signal handler
-    can raise, and a bare number would be lost.
+    A block that opens a descriptor must keep it as an `OwnedFd`: a signal handler can raise at
+    the end of the block, and a bare number would be lost.
     """
 
     def __init__(self, step: str, filename: object = None) -> None:

@@ -1,9 +1,8 @@
-"""`/proc`, proven, and `/proc/PID` as a descriptor that is known to be the right process'.
+"""Files of a genuine `/proc`, and `/proc/PID` as a descriptor that is known to be the right process.
 
-In a mount namespace that another user controls, `/proc` can be any file system, and any
-file in it can lie under another one. So nothing is opened by its path alone:
-`_core.open_proc` and `_core.open_in` open what lies in the root of a genuine procfs,
-without crossing a mount.
+In a mount namespace that another user controls, `/proc` can be any file system, and another
+file can be mounted over any file in it. Therefore no file is opened by its path alone:
+`_core.open_proc` and `_core.open_in` open files of a genuine procfs, without crossing a mount.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
 
 
 ProcessLike: TypeAlias = "HasFileno | int"
-"""A process: an object whose `fileno()` is a pidfd, a pidfd, or a pid."""
+"""A process: an object whose `fileno()` is a pidfd, a pidfd, or a PID."""
 
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def proc_error(step: str, error: OSError, filename: object = None) -> UsernsError:
-    """The exception for a file of `/proc`; a forged one is the fault of `/proc`, not of the step."""
+    """The exception for a file of `/proc`. If it is forged, the step is `open_proc`."""
     return userns_error("open_proc" if error.errno == EXDEV else step, error.errno or 0, filename)
 
 
@@ -69,7 +68,7 @@ def list_in(directory: int, path: str) -> list[str]:
 
 
 def open_root() -> OwnedFd:
-    """The root of `/proc`, for many looks.
+    """The root of `/proc`, for reading several files.
 
     Raises:
         OSError: as `open(2)`; `EXDEV`: it is forged.
@@ -118,6 +117,27 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
         return _core.own_namespace_identity(name)
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
+
+
+def nsfs_device() -> int:
+    """The device number of all namespaces, by which they differ from other files."""
+    return own_namespace_identity("user")[0]
+
+
+def namespace_identity(fd: int) -> tuple[int, int]:
+    """Device and inode of an open namespace.
+
+    Raises:
+        UsernsError: step `open_ns`.
+    """
+    with at_step("open_ns"):
+        status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def own_setgroups() -> str:
+    """`"allow"` or `"deny"`, of the calling thread's user namespace."""
+    return read_proc("thread-self/setgroups").strip()
 
 
 def path_of(fd: int) -> str:
@@ -205,11 +225,11 @@ def read_mounts(mounts: int | None = None) -> list[MountEntry]:
 
 
 def pid_of(pidfd: int) -> int:
-    """The PID of a pidfd's process, in the pid namespace that `/proc` was mounted for.
+    """The PID of a pidfd's process, in the PID namespace that `/proc` was mounted for.
 
     Raises:
-        ProcessLookupError: it has been reaped (`ESRCH`), or is not to be seen in `/proc`.
-        ValueError: the descriptor is no pidfd.
+        ProcessLookupError: the process has been reaped (`ESRCH`), or `/proc` does not show it.
+        ValueError: the descriptor is not a pidfd.
     """
     pid = _pid_in_fdinfo(pidfd)
     if pid is None:
@@ -240,7 +260,7 @@ def _pid_in_fdinfo(fd: int) -> int | None:
 
 
 def _refuse_without_proc(filename: str) -> None:
-    """Where a file is missing because there is no `/proc` at all, or one in which this thread is not to be seen."""
+    """Raise if a file is missing because `/proc` is not mounted, or does not show this thread."""
     try:
         _core.read_link(-1, "thread-self")
     except OSError as error:
@@ -248,12 +268,12 @@ def _refuse_without_proc(filename: str) -> None:
 
 
 @contextmanager
-def opened_pidfd(process: ProcessLike) -> Generator[int]:
-    """A pidfd of the process: the one that was given, or one that lives as long as the block.
+def open_pidfd(process: ProcessLike) -> Generator[int]:
+    """A pidfd of the process: the given one, or one that is closed at the end of the block.
 
     Raises:
-        ProcessLookupError: the process is gone (`ESRCH`).
-        ValueError: a number that is no pid, or ambiguous.
+        ProcessLookupError: the process does not exist or has exited (`ESRCH`).
+        ValueError: a number that is not a PID, or is ambiguous.
     """
     if not isinstance(process, int):
         yield process.fileno()
@@ -282,23 +302,35 @@ def opened_pidfd(process: ProcessLike) -> Generator[int]:
 _PID_MAX = (1 << 31) - 1  # of pid_t
 
 
+def read_state(proc_dir: int, path: str = "stat") -> tuple[str, bool]:
+    """From `/proc/PID/stat`: the letter of the state, and whether it is a kernel thread.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: the process has ended.
+        OSError: as `open(2)`; `EXDEV`: `/proc` is forged.
+    """
+    state, *fields = read_in(proc_dir, path).rpartition(")")[2].split()
+    return state, bool(int(fields[5]) & PF_KTHREAD)
+
+
 def _is_program(pid: int) -> bool:
-    """Whether there is such a process, other than a kernel thread: nobody asks for the
-    namespaces of these, and on a host they have the low pids, which descriptors have too."""
+    """Whether there is such a process, other than a kernel thread: no caller asks for the
+    namespaces of these, and in the initial PID namespace they have the low PIDs, which
+    descriptors have too."""
     try:
-        flags = int(read_in(-1, f"{pid}/stat").rpartition(")")[2].split()[6])
+        _, is_kernel_thread = read_state(-1, f"{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError as error:
         raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not flags & PF_KTHREAD
+    return not is_kernel_thread
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
-    The check comes after the open: a process that still answers has not lost its
-    pid, so the directory that was opened before is its own.
+    The check comes after the open: a process that still exists has kept its PID, so the
+    directory that was opened before belongs to it.
     """
     try:
         proc_dir = _core.open_proc_dir(pidfd)
@@ -308,7 +340,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
         try:
             signal.pidfd_send_signal(pidfd, 0)
         except PermissionError:
-            pass  # somebody else's, but there
+            pass  # it exists, and belongs to another user
         except ProcessLookupError:
             raise _gone(None) from None
         except OSError as error:
@@ -317,20 +349,13 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
 
 
 def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
-    if error.errno in (EBADF, ENOENT, ESRCH):  # a process that is gone or hidden, or no `/proc` at all
+    if error.errno in (EBADF, ENOENT, ESRCH):  # the process has exited or is hidden, or `/proc` is not mounted
         return _gone(pid_of(pidfd))
     return proc_error("open_proc", error, "/proc")
 
 
-@contextmanager
-def opened_proc_dir(process: ProcessLike) -> Generator[int]:
-    """A descriptor of `/proc/PID` that lives as long as the block; raises as `opened_pidfd`."""
-    with opened_pidfd(process) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
-        yield proc_dir
-
-
 def read_id_map(proc_dir: int, name: str) -> IdMap:
-    """`uid_map` or `gid_map`; empty when unwritten.
+    """`uid_map` or `gid_map`; empty while unwritten.
 
     Raises:
         UsernsError: it cannot be read; the step is *name*, or `open_proc`.
@@ -339,3 +364,56 @@ def read_id_map(proc_dir: int, name: str) -> IdMap:
         return IdMap.from_kernel(read_in(proc_dir, name))
     except OSError as error:
         raise proc_error(name, error) from None
+
+
+# ---- namespaces of processes ----
+
+
+def open_own_namespace(kind: str) -> OwnedFd:
+    """Open the namespace of the calling thread.
+
+    Raises:
+        UsernsError: step `open_ns`, or `open_proc`; `ENOENT`: this kernel lacks the kind.
+    """
+    try:
+        return _core.own_namespace(kind)
+    except OSError as error:
+        raise proc_error("open_ns", error, f"/proc/thread-self/ns/{kind}") from None
+
+
+def open_namespace_of(pidfd: int, kind: str) -> OwnedFd:
+    """Open by the pidfd alone (Linux 6.11); if that fails, by the link in `/proc`, whose error is clearer."""
+    try:
+        return _core.namespace_of(pidfd, kind)
+    except OSError:
+        pass
+    with open_proc_dir_of(pidfd) as proc_dir:
+        return _open_namespace_at(proc_dir, kind)
+
+
+def _open_namespace_at(proc_dir: int, kind: str) -> OwnedFd:
+    try:
+        return _core.open_namespace_link(proc_dir, f"ns/{kind}")
+    except OSError as error:
+        if error.errno == ENOENT and is_known(kind):
+            note = "The process has exited: a zombie is only in its user and PID namespace. Open it before."
+            raise userns_error("open_ns", ESRCH, _path_of(proc_dir, kind), cause="process-gone", note=note) from None
+        raise proc_error("open_ns", error, _path_of(proc_dir, kind)) from None
+
+
+def is_known(kind: str) -> bool:
+    """Whether this kernel has that kind of namespace."""
+    try:
+        open_own_namespace(kind).close()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _path_of(proc_dir: int, kind: str) -> str:
+    """For messages."""
+    try:
+        folder = os.fsdecode(_core.read_link(-1, f"thread-self/fd/{proc_dir}")).removesuffix(" (deleted)")
+    except OSError:
+        folder = ""
+    return os.path.join(folder, "ns", kind)

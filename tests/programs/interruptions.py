@@ -27,7 +27,7 @@ from usernsproc import (
     lowlevel,
     open_idmapped,
 )
-from usernsproc._namespaces.join import opened
+from usernsproc._namespaces.join import open_joins
 
 EXCEPTIONS: dict[str, type[BaseException]] = {"Interruption": Interruption, "TimeIsUp": TimeIsUp}
 
@@ -144,7 +144,7 @@ def namespaces_are_looked_up_to_be_joined() -> None:
         before, points = state(), 0
 
         def look() -> None:
-            with opened(holder):
+            with open_joins(holder):
                 pass
 
         for where, _ in interruptions(look, lambda _: None):

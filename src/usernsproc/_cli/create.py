@@ -1,4 +1,4 @@
-"""`usernsproc create` and `usernsproc unpin`: namespaces that a path keeps."""
+"""`usernsproc create` and `usernsproc unpin`: persistent namespaces, kept alive by a path."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 from .._errors import UsernsError
 from .._maps.idmap import PRESETS
-from .._namespaces.namespace import Namespace, NamespaceKind, create_userns
+from .._namespaces.namespace import Namespace, NamespaceKind
+from .._namespaces.new import create_userns
 from .._namespaces.pin import Pin
 from .._processes.process import UsernsProcess
 
-# A pid namespace ends with its first process: a pin would keep what nobody can enter.
+# A PID namespace ends with its first process: a pinned one could not be entered.
 FURTHER_KINDS: list[NamespaceKind] = [
     kind for kind in NamespaceKind if kind not in (NamespaceKind.USER, NamespaceKind.PID)
 ]
@@ -27,22 +28,22 @@ def add_to(commands: Any) -> None:
     """The parsers of these commands."""
     create = commands.add_parser(
         "create",
-        help="make namespaces that a path keeps",
-        description="Make a user namespace, and others that it owns, and keep each at a path, without any process. "
+        help="create persistent namespaces",
+        description="Create a user namespace, and others that it owns, and keep each at a path, without a process. "
         "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or a preset, "
-        f"{', '.join(PRESETS)}; 'usernsproc map MAP' shows what a preset is for you.",
+        f"{', '.join(PRESETS)}; 'usernsproc map MAP' shows the ranges of a preset.",
     )
     create.add_argument("--pin", metavar="PATH", help="where to keep the user namespace")
     for kind in FURTHER_KINDS:
-        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"make one of kind {kind} too, and keep it there")
-    create.add_argument("--map", metavar="MAP", help="both id maps")
-    create.add_argument("--uid-map", metavar="MAP", help="the user id map")
-    create.add_argument("--gid-map", metavar="MAP", help="the group id map")
-    create.add_argument("--setgroups", choices=("allow", "deny"), help="default: what the map needs")
-    create.add_argument("--owner", metavar="ID", type=int, help="the id outside that shall own the namespace")
+        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"also create one of kind {kind}, and keep it there")
+    create.add_argument("--map", metavar="MAP", help="both ID maps")
+    create.add_argument("--uid-map", metavar="MAP", help="the user ID map")
+    create.add_argument("--gid-map", metavar="MAP", help="the group ID map")
+    create.add_argument("--setgroups", choices=("allow", "deny"), help="default: the value that the map requires")
+    create.add_argument("--owner", metavar="ID", type=int, help="the owner, an ID in the caller's namespace")
     create.set_defaults(run=run)
     remove = commands.add_parser(
-        "unpin", help="give up namespaces that a path keeps", description="Unmount namespaces, and remove their files."
+        "unpin", help="remove persistent namespaces", description="Unmount namespaces, and remove their files."
     )
     remove.add_argument("paths", metavar="PATH", nargs="+")
     remove.set_defaults(run=run_unpin)
@@ -61,10 +62,10 @@ def run(options: argparse.Namespace) -> int:
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
     refused: UsernsError | None = None
-    for _ in _on_one_cpu_after_the_other():
+    for _ in _on_each_cpu():
         try:
             with ExitStack() as holding:
-                _pin_all(_made(pins, maps, holding), pins)
+                _pin_all(_create(pins, maps, holding), pins)
         except UsernsError as error:
             if error.cause != "mount-loop":
                 raise
@@ -75,12 +76,12 @@ def run(options: argparse.Namespace) -> int:
     raise refused
 
 
-def _on_one_cpu_after_the_other() -> Iterator[None]:
-    """Wherever it may run, and then on each CPU.
+def _on_each_cpu() -> Iterator[None]:
+    """On all allowed CPUs first, then on each of them alone.
 
-    Of two mount namespaces, Linux takes the one with the smaller number for the
-    older one. From 6.18 on, each CPU has numbers of its own to give out, so what
-    was just made can seem to be older than this program's.
+    Of two mount namespaces, Linux considers the one with the smaller ID to be the older
+    one. Since Linux 6.18, IDs are allocated per CPU, so a new namespace can appear older
+    than that of this program.
     """
     allowed = os.sched_getaffinity(0)
     try:
@@ -91,7 +92,7 @@ def _on_one_cpu_after_the_other() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _made(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitStack) -> dict[NamespaceKind, Namespace]:
+def _create(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitStack) -> dict[NamespaceKind, Namespace]:
     if set(kinds) == {NamespaceKind.USER}:
         return {NamespaceKind.USER: holding.enter_context(create_userns(**maps))}
     further = [str(kind) for kind in kinds if kind is not NamespaceKind.USER]
@@ -99,13 +100,13 @@ def _made(kinds: Iterable[NamespaceKind], maps: dict[str, Any], holding: ExitSta
     return {kind: holding.enter_context(holder.namespace(kind)) for kind in kinds}
 
 
-def _pin_all(made: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, str]) -> None:
+def _pin_all(created: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, str]) -> None:
     """All of them or none: a signal that would end this program has to wait."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     pinned: list[Pin] = []
     try:
         for kind, path in pins.items():
-            pinned.append(Pin(made[kind], path))
+            pinned.append(Pin(created[kind].fileno(), kind, path))
             pinned[-1].make()
     except BaseException as error:
         for pin in reversed(pinned):

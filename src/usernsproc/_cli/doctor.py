@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._diagnosis.diagnosis import Ability, Diagnosis, diagnose
-from .._diagnosis.surroundings import Surroundings
-from .._diagnosis.trials import TRIALS
+from .._diagnosis.environment import Environment
+from .._diagnosis.probes import PROBES
 from .output import columns, write_out
 
 WORKS, SOME_DO_NOT, NO_USERNS = 0, 1, 2
@@ -20,19 +20,18 @@ INDENT: dict[str, Any] = {"initial_indent": "       ", "subsequent_indent": "   
 
 def add_to(commands: Any) -> None:
     """The parser of this command."""
-    names = [trial.name for trial in TRIALS]
     command = commands.add_parser(
         "doctor",
-        help="tell what works here, and why the rest does not",
-        description="Try what can be done with user namespaces, each thing once, in a child that is gone afterwards, "
-        "and tell for what does not work why, and what to do. Nothing is changed.",
-        epilog=f"Exit status: {WORKS} when all of it works, {SOME_DO_NOT} when something does not, {NO_USERNS} when "
-        "there are no user namespaces at all; 125 for an error.",
+        help="show what works here, and why the rest does not",
+        description="Try each feature of user namespaces once, in child processes that then exit, and report the "
+        "cause and the remedy of each failure. Nothing is changed.",
+        epilog=f"Exit status: {WORKS} if everything works, {SOME_DO_NOT} if something does not, {NO_USERNS} if "
+        "user namespaces cannot be created at all; 125 for an error.",
     )
     command.add_argument(
-        "abilities", metavar="ABILITY", nargs="*", help=f"only these: {', '.join(names)}; default: all of them"
+        "abilities", metavar="ABILITY", nargs="*", help=f"only these: {', '.join(PROBES)}; default: all of them"
     )
-    command.add_argument("--path", default="/", help="what to mount for idmapped-mount; default: /")
+    command.add_argument("--path", default="/", help="the directory for idmapped-mount; default: /")
     command.add_argument("--json", action="store_true", help="for programs")
     command.set_defaults(run=run)
 
@@ -56,11 +55,11 @@ def _as_json(diagnosis: Diagnosis) -> str:
 
 
 def _as_text(diagnosis: Diagnosis) -> str:
-    parts = [_described(ability) for ability in diagnosis.abilities]
+    parts = [_describe(ability) for ability in diagnosis.abilities]
     return "".join([*parts, "\n", *map(_row, _circumstances(diagnosis.surroundings))])
 
 
-def _described(ability: Ability) -> str:
+def _describe(ability: Ability) -> str:
     answer = "works" if ability else "fails"
     width = columns() or WIDTH
     lines = [f"{answer}  {ability.name:15} {ability.meaning}"]
@@ -79,19 +78,19 @@ def _row(row: tuple[str, object]) -> str:
     return f"{name:22} {value}\n"
 
 
-def _circumstances(around: Surroundings) -> Iterator[tuple[str, object]]:
-    """What is the case everywhere is left out."""
-    yield "kernel", around.kernel or "unknown"
-    if around.max_user_namespaces is not None:
-        yield "user namespaces", f"at most {around.max_user_namespaces} (user.max_user_namespaces)"
-    if around.unprivileged_userns_clone is not None:
-        yield "also for ordinary users", around.unprivileged_userns_clone
-    yield "container", around.container or "no"
-    yield "seccomp filter", around.seccomp
-    yield "no_new_privs", around.no_new_privs
-    if around.chroot is not None:
-        yield "chroot", around.chroot
-    if around.label:
-        yield "security label", around.label
-    if around.proc_mounts:
-        yield "hides parts of /proc", ", ".join(around.proc_mounts)
+def _circumstances(environment: Environment) -> Iterator[tuple[str, object]]:
+    """Without the values that are the same everywhere."""
+    yield "kernel", environment.kernel or "unknown"
+    if environment.max_user_namespaces is not None:
+        yield "user namespaces", f"at most {environment.max_user_namespaces} (user.max_user_namespaces)"
+    if environment.unprivileged_userns_clone is not None:
+        yield "unprivileged userns", environment.unprivileged_userns_clone
+    yield "container", environment.container or "no"
+    yield "seccomp filter", environment.seccomp
+    yield "no_new_privs", environment.no_new_privs
+    if environment.chroot is not None:
+        yield "chroot", environment.chroot
+    if environment.label:
+        yield "security label", environment.label
+    if environment.proc_mounts:
+        yield "hides parts of /proc", ", ".join(environment.proc_mounts)

@@ -12,7 +12,7 @@ MOST_DRAWN = 26
 GAP = "··"
 
 
-def drawn(id_map: IdMap, width: int | None = None) -> str:
+def draw(id_map: IdMap, width: int | None = None) -> str:
     """Several lines. Each range has a letter; its length in the bars is a matter of
     powers of two, of more of them where they would be wider than *width*. Dots stand
     for ids that are not mapped."""

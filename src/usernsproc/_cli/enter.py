@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from .._namespaces.join import opened
+from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
 from ._foreground import run_in_foreground
@@ -18,9 +18,9 @@ def add_to(commands: Any) -> None:
         "enter",
         help="run a command in existing namespaces",
         usage="usernsproc enter TARGET [options] [--] COMMAND [ARGUMENT ...]",
-        description="Run a command in the namespaces of a process (a pid: all that differ from the own), or in "
-        "those of namespace files (paths, several separated by commas). Where none of them is a user namespace, "
-        "the own one is kept.",
+        description="Run a command in the namespaces of a process (PID: every namespace of that process that differs "
+        "from the caller's), or in those of namespace files (paths, separated by commas). If none of them is a user "
+        "namespace, the command stays in the caller's.",
         epilog=STATUS,
     )
     add_command_arguments(command)
@@ -34,9 +34,9 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.error("TARGET is missing")
     command = command_of(parser.parse_args(rest, options), "enter")
     targets = [int(part) if part.isascii() and part.isdigit() else part for part in target.split(",")]
-    with opened(targets) as joins:
-        keeps_own = joins.userns is None
-    if not keeps_own:
+    with open_joins(targets) as joins:
+        has_userns = joins.userns is not None
+    if has_userns:
         return run_in_foreground(command, join=targets, **process_options(options))
     with Namespace.current() as own:
         return run_in_foreground(command, join=[*targets, own], **process_options(options))

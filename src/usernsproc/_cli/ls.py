@@ -20,8 +20,8 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "ls",
         help="list namespaces",
-        description="List the namespaces that can be seen, also those that only an open descriptor or a bind mount "
-        "holds. OWNER is the inode of the user namespace that owns one; PID the lowest of its processes.",
+        description="List the visible namespaces, including those that only an open descriptor or a bind mount "
+        "keeps alive. OWNER is the inode of the user namespace that owns one; PID the lowest of its processes.",
     )
     kinds = [kind.value for kind in NamespaceKind]
     command.add_argument(
@@ -42,11 +42,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         lines = _tree(found, kinds) if options.tree else _table(info for info in found if info.kind in kinds)
         write_out("".join(f"{line}\n" for line in lines))
-        _tell_unseen(found)
+        _report_unseen(found)
     return 0
 
 
-def _tell_unseen(found: NamespaceList) -> None:
+def _report_unseen(found: NamespaceList) -> None:
     if found.unseen_processes:
         write_error(f"usernsproc: processes that could not be looked into: {found.unseen_processes}\n")
     if found.unseen_namespaces:

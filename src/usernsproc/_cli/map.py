@@ -1,4 +1,4 @@
-"""`usernsproc map`: shows an id map, and translates ids with it."""
+"""`usernsproc map`: shows an ID map, and translates IDs with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.writer import Maps
-from .._namespaces.namespace import Namespace, own_setgroups
-from .._proc import opened_proc_dir, read_id_map
-from .drawing import drawn
+from .._namespaces.namespace import Namespace
+from .._proc import open_pidfd, open_proc_dir_of, own_setgroups, read_id_map
+from .drawing import draw
 from .output import columns, write_out
 
 NOT_MAPPED = 1
@@ -21,27 +21,37 @@ def add_to(commands: Any) -> None:
     """The parser of this command."""
     command = commands.add_parser(
         "map",
-        help="show an id map, translate ids",
-        description="Show an id map: of this process' own user namespace, or that which is named. A MAP is "
-        f"inside:outside:count[,...], or a preset ({', '.join(PRESETS)}): what that is for you.",
-        epilog="Exit status: 0; 1 when an id to be translated is not mapped; 125 for an error.",
+        help="show an ID map, translate IDs",
+        description="Show an ID map: the given one, or that of the caller's user namespace. A MAP is "
+        f"inside:outside:count[,...], or a preset ({', '.join(PRESETS)}), shown as it is for the caller.",
+        epilog="Exit status: 0; 1 if an ID to be translated is not mapped; 125 for an error.",
     )
     what = command.add_mutually_exclusive_group()
     what.add_argument("map", metavar="MAP", nargs="?", help="a map or a preset")
     what.add_argument("--pid", type=int, metavar="PID", help="the maps of a process")
     what.add_argument("--namespace", metavar="FILE", help="the maps of a namespace file")
     command.add_argument(
-        "--to-outside", type=_id, metavar="ID", action="append", default=[], help="what an id inside is outside"
+        "--to-outside",
+        type=_id,
+        metavar="ID",
+        action="append",
+        default=[],
+        help="translate an ID inside",
     )
     command.add_argument(
-        "--to-inside", type=_id, metavar="ID", action="append", default=[], help="what an id outside is inside"
+        "--to-inside",
+        type=_id,
+        metavar="ID",
+        action="append",
+        default=[],
+        help="translate an ID outside",
     )
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(run=run)
 
 
 class Shown(NamedTuple):
-    """One map, and who would write it."""
+    """One map, and the program that would write it."""
 
     title: str
     key: str
@@ -50,18 +60,18 @@ class Shown(NamedTuple):
 
 
 def run(options: argparse.Namespace) -> int:
-    maps, setgroups = _asked_for(options)
+    maps, setgroups = _find_maps(options)
     if options.json:
         write_out(_as_json_text(maps, setgroups, options))
     elif options.to_outside or options.to_inside:
         write_out("".join(f"{line}\n" for shown in maps for line in _translations(shown, options)))
     else:
         last = "" if setgroups is None else f"\nsetgroups: {setgroups}\n"
-        write_out("\n".join(_described(shown) for shown in maps) + last)
+        write_out("\n".join(_describe(shown) for shown in maps) + last)
     return NOT_MAPPED if _anything_unmapped(maps, options) else 0
 
 
-def _asked_for(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
+def _find_maps(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
     if options.pid is not None:
         return _both(*_of_process(options.pid)), None
     if options.namespace is not None:
@@ -85,22 +95,22 @@ def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: s
 
 
 def _of_process(pid: int) -> tuple[IdMap, IdMap]:
-    with opened_proc_dir(pid) as proc_dir:
+    with open_pidfd(pid) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
 
 
 def _id(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no id")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ID")
     return int(text)
 
 
-def _described(shown: Shown) -> str:
+def _describe(shown: Shown) -> str:
     title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
-    return (f"{title}:\n" if title else "") + drawn(shown.id_map, columns())
+    return (f"{title}:\n" if title else "") + draw(shown.id_map, columns())
 
 
-def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:
+def _translate(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:
     found = [("outside", id, shown.id_map.to_outside(id)) for id in options.to_outside]
     return found + [("inside", id, shown.id_map.to_inside(id)) for id in options.to_inside]
 
@@ -108,7 +118,7 @@ def _translated(shown: Shown, options: argparse.Namespace) -> list[tuple[str, in
 def _translations(shown: Shown, options: argparse.Namespace) -> list[str]:
     name = {"uid_map": "user ", "gid_map": "group "}.get(shown.key, "")
     lines: list[str] = []
-    for side, id, other in _translated(shown, options):
+    for side, id, other in _translate(shown, options):
         from_side = "inside" if side == "outside" else "outside"
         answer = f"not mapped {side}" if other is None else f"{other} {side}"
         lines.append(f"{name}{id} {from_side} is {answer}")
@@ -116,7 +126,7 @@ def _translations(shown: Shown, options: argparse.Namespace) -> list[str]:
 
 
 def _anything_unmapped(maps: list[Shown], options: argparse.Namespace) -> bool:
-    return any(other is None for shown in maps for _, _, other in _translated(shown, options))
+    return any(other is None for shown in maps for _, _, other in _translate(shown, options))
 
 
 def _as_json_text(maps: list[Shown], setgroups: str | None, options: argparse.Namespace) -> str:

@@ -1,1 +1,1 @@
-"""Why it goes wrong here: what can be done, found out by trying, and what forbids the rest."""
+"""What works on this machine, determined by trying it, and why the rest does not."""

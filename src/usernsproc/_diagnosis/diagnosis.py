@@ -1,4 +1,4 @@
-"""What works here, and why the rest does not."""
+"""Abilities and their diagnosis: what works here, and why the rest does not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from .._errors import IdMapPermissionError, UsernsError, at_step
 from .._typing import TYPE_CHECKING
+from .environment import Environment
 from .explanations import explain
-from .surroundings import Surroundings
-from .trials import TRIALS, Trial
+from .probes import PROBES, Probe
 
 if TYPE_CHECKING:
     from .._place import Path
@@ -18,7 +18,7 @@ __all__ = ["Ability", "Diagnosis", "diagnose"]
 
 
 class Ability(NamedTuple):
-    """One thing that can be done with user namespaces, or not. It is true if it can."""
+    """One thing that can be done with user namespaces, or cannot. It is true if it can."""
 
     name: str
     """`userns`, `many-ids`, `mount`, `proc`, `net` or `idmapped-mount`."""
@@ -27,35 +27,35 @@ class Ability(NamedTuple):
     works: bool
     """The answer."""
     step: str | None = None
-    """Where it failed, as `UsernsError.step`."""
+    """The step that failed, as `UsernsError.step`."""
     errno: int | None = None
-    """The kernel's answer to that, or what it would have been."""
+    """The kernel's answer to that step, or what it would have been."""
     cause: str | None = None
-    """A stable identifier of the reason, where it is known."""
+    """A stable identifier of the reason, if it is known."""
     reason: str | None = None
     """The same in a sentence."""
     remedy: str | None = None
-    """What to do about it, beginning with what changes least."""
+    """What to do, the least invasive change first."""
 
     def __bool__(self) -> bool:
         return self.works
 
 
 class Diagnosis(NamedTuple):
-    """What `diagnose` found. It is true if all that was asked for works."""
+    """The result of `diagnose`. It is true if everything that was asked for works."""
 
     abilities: tuple[Ability, ...]
     """In the order asked for."""
     has_userns: bool
-    """Whether there are user namespaces here at all."""
-    surroundings: Surroundings
-    """What bears on it: limits, filters, security modules, as they were read."""
+    """Whether user namespaces can be created here at all."""
+    surroundings: Environment
+    """The limits, filters and security modules that affect the result, as they were read."""
 
     def __bool__(self) -> bool:
         return all(self.abilities)
 
     def ability(self, name: str) -> Ability:
-        """The one of that name.
+        """The ability of that name.
 
         Raises:
             KeyError: it was not asked for.
@@ -67,77 +67,75 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(*abilities: str, path: Path = "/") -> Diagnosis:
-    """Find out what works here, and for what does not, why and what to do.
+    """Try what works here; for each failure, report the cause and the remedy.
 
-    Each thing is done for real, with the functions of this library, in a child or a
-    namespace that is gone when the function returns: settings alone would mislead,
-    as they do not say who else refuses it. The reading of the surroundings then tells
-    which of the likely causes it is. Nothing is changed, no root and no network is
-    needed.
+    Each ability is tried with the functions of this library, in a child process or a
+    namespace that no longer exists when the function returns. Settings alone would
+    mislead, since they do not show what else refuses a call. The limits, filters and
+    security modules then determine which of the likely causes applies. Nothing on the
+    system is changed. Neither root nor a network is required.
 
     Args:
-        abilities: what to try, by name; all of it when none is named. `userns`: a
-            user namespace in which the own id is root. `many-ids`: one with many ids,
-            for root all that it has (preset `all`), for others their subordinate ones
-            (preset `rootless`). `mount`: mounts in a mount namespace of its own.
-            `proc`: a fresh `/proc` for a pid namespace of its own. `net`: a network
-            namespace, and its loopback interface up. `idmapped-mount`: *path*, or
-            what is mounted there, mounted with other owners (detached: nobody sees it).
-        path: see there.
+        abilities: the names of what to try; default: all. `userns`: a user namespace
+            in which the caller is root. `many-ids`: a user namespace with many IDs,
+            for root all IDs of the caller's namespace (preset `all`), for other users
+            their subordinate IDs (preset `rootless`). `mount`: mounts in a new mount
+            namespace. `proc`: a fresh `/proc` for a new PID namespace. `net`: a network
+            namespace whose loopback interface is up. `idmapped-mount`: *path*, or the
+            file system that is mounted there, mounted with other owners (detached, so
+            no other process sees it).
+        path: the directory for `idmapped-mount`.
 
     Raises:
-        ValueError: there is no such ability.
+        ValueError: an unknown ability.
         UsernsError: `stat(2)` of *path* failed: it does not exist, or a directory above it
             cannot be searched (step `open_tree`).
 
-    The cost is that of a few processes: some 0.1 s.
+    Takes about 0.1 s, the time of a few processes.
     """
     with at_step("open_tree", os.fspath(path)):
         os.stat(path)
-    trials = [_trial(name) for name in abilities] or list(TRIALS)
-    around = Surroundings.read()
-    needed = _tried(TRIALS[0], path, around)
-    found = [needed if trial is TRIALS[0] else _tried_after(needed, trial, path, around) for trial in trials]
-    return Diagnosis(tuple(found), needed.works, around)
+    unknown = [name for name in abilities if name not in PROBES]
+    if unknown:
+        raise ValueError(f"unknown ability {unknown[0]!r} (choose from {', '.join(PROBES)})")
+    environment = Environment.read()
+    userns = _try(PROBES["userns"], path, environment)
+    found = [
+        userns if name == "userns" else _try_after(userns, PROBES[name], path, environment)
+        for name in abilities or PROBES
+    ]
+    return Diagnosis(tuple(found), userns.works, environment)
 
 
-def _trial(name: str) -> Trial:
-    for trial in TRIALS:
-        if trial.name == name:
-            return trial
-    known = ", ".join(trial.name for trial in TRIALS)
-    raise ValueError(f"unknown ability {name!r} (choose from {known})")
+def _try_after(userns: Ability, probe: Probe, path: Path, environment: Environment) -> Ability:
+    """Without user namespaces, the other probes fail for the same reason."""
+    if userns:
+        return _try(probe, path, environment)
+    return userns._replace(name=probe.name, meaning=_meaning(probe, path))
 
 
-def _tried_after(needed: Ability, trial: Trial, path: Path, around: Surroundings) -> Ability:
-    """What takes a user namespace need not be tried where there is none."""
-    if needed:
-        return _tried(trial, path, around)
-    return needed._replace(name=trial.name, meaning=_meaning(trial, path))
-
-
-def _tried(trial: Trial, path: Path, around: Surroundings) -> Ability:
+def _try(probe: Probe, path: Path, environment: Environment) -> Ability:
     try:
-        trial.attempt(path)
+        probe.attempt(path)
     except (OSError, ValueError) as error:
-        return _failed(trial, path, error, around)
-    return Ability(trial.name, _meaning(trial, path), works=True)
+        return _explain_failure(probe, path, error, environment)
+    return Ability(probe.name, _meaning(probe, path), works=True)
 
 
-def _failed(trial: Trial, path: Path, error: OSError | ValueError, around: Surroundings) -> Ability:
+def _explain_failure(probe: Probe, path: Path, error: OSError | ValueError, environment: Environment) -> Ability:
     errno = error.errno if isinstance(error, OSError) else None
     step: str | None = getattr(error, "step", None)
-    row = explain(step, errno, around, foreseen=isinstance(error, IdMapPermissionError))
+    row = explain(step, errno, environment, foreseen=isinstance(error, IdMapPermissionError))
     if row:
-        return Ability(trial.name, _meaning(trial, path), False, step, errno, row.cause, *row.told(around))
+        return Ability(probe.name, _meaning(probe, path), False, step, errno, row.cause, *row.describe(environment))
     cause = error.cause if isinstance(error, UsernsError) else None
     remedy = "\n".join(getattr(error, "__notes__", ())) or None
-    return Ability(trial.name, _meaning(trial, path), False, step, errno, cause, _in_words(error), remedy)
+    return Ability(probe.name, _meaning(probe, path), False, step, errno, cause, _reason(error), remedy)
 
 
-def _in_words(error: OSError | ValueError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _meaning(trial: Trial, path: Path) -> str:
-    return trial.meaning.format(path=os.fsdecode(path))
+def _meaning(probe: Probe, path: Path) -> str:
+    return probe.meaning.format(path=os.fsdecode(path))

@@ -17,7 +17,7 @@ from .._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from .._causes import TOOL_CAUSES
 from .._errors import IdMapError, IdMapPermissionError, Objection, refusal, userns_error
 from .._evidence import faked_ids, step_error
-from .._proc import proc_error, read_in
+from .._proc import proc_error, read_in, read_state
 from .._typing import TYPE_CHECKING
 from .idmap import IDENTITY, PRESETS, IdMap, IdMapLike, IdRange, as_id_map
 from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
@@ -341,7 +341,7 @@ def _say_if_it_is_too_late(proc_dir: int, step: str) -> None:
 def _has_ended(proc_dir: int) -> bool:
     """Also of a zombie, which is still in `/proc`. `False` if it cannot be found out."""
     try:
-        return read_in(proc_dir, "stat").rpartition(")")[2].split()[0] in ("Z", "X")
+        return read_state(proc_dir)[0] in ("Z", "X")
     except OSError as error:
         return isinstance(error, ProcessLookupError)
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from .. import _core
 from .._causes import too_old
 from .._errors import UsernsError, userns_error
-from .._namespaces.namespace import NamespaceKind, create_userns
+from .._namespaces.kind import NamespaceKind
+from .._namespaces.new import create_userns
 from .._proc import MountEntry, path_of, read_mounts
 from .._typing import TYPE_CHECKING
 from .._uapi import AT_EMPTY_PATH

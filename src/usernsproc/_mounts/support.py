@@ -7,7 +7,7 @@ from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
 from .._errors import UsernsError, userns_error
-from .._namespaces.namespace import create_userns
+from .._namespaces.new import create_userns
 from .._proc import read_mounts
 from .._typing import TYPE_CHECKING
 from .idmapped import open_idmapped

@@ -9,7 +9,8 @@ from errno import EBADF
 
 from .._errors import userns_error
 from .._maps.idmap import PRESETS, IdMapLike
-from .._namespaces.namespace import Namespace, create_userns
+from .._namespaces.namespace import Namespace
+from .._namespaces.new import create_userns
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

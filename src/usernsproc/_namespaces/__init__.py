@@ -1,1 +1,1 @@
-"""Namespaces as objects: found, made, entered, kept, joined."""
+"""Namespaces: opened, created, joined, entered, pinned and listed."""

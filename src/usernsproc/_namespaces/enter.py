@@ -1,4 +1,4 @@
-"""The calling thread in another namespace, and the way back."""
+"""The calling thread in another namespace, and its return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._proc import list_in, open_root, own_namespace_identity
+from .._proc import list_in, namespace_identity, open_root, own_namespace_identity
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, TypeGuard
 
     from .._core import OwnedFd
-    from .namespace import Namespace
 
 __all__ = ["Entered"]
 
@@ -27,23 +26,23 @@ USER, MNT, PID, TIME = NamespaceKind.USER, NamespaceKind.MNT, NamespaceKind.PID,
 
 _CHILD = "Enter the namespace in a child process instead."
 
-# A pid namespace is entered by children alone: what changes is where those go.
+# Only children enter a PID namespace: setns(2) changes this link.
 _LINK = {PID: "pid_for_children"}
 
 
-def enter(namespace: Namespace) -> Entered:
+def enter(fd: int, kind: NamespaceKind) -> Entered:
     """`Namespace.enter`."""
-    if namespace.kind is MNT:
+    if kind is MNT:
         from .._loading import before_entering  # slow, and needed for this kind alone
 
         before_entering()
-    entered, fd = Entered(namespace.kind), namespace.fileno()
+    entered = Entered(kind)
     try:
-        _core.setns(fd, namespace.kind.flag)
+        _core.setns(fd, kind.flag)
     except BaseException as error:
         if _is_answer(error):
             entered.close()
-            raise _not_entered(namespace, error.errno or 0) from None
+            raise _refusal(fd, kind, error.errno or 0) from None
         entered._undo(error)  # of a signal handler: the thread may have moved already
         raise
     return entered
@@ -56,19 +55,20 @@ def _is_answer(error: BaseException) -> TypeGuard[OSError]:
 
 
 class Entered:
-    """A thread's stay in a namespace, from `Namespace.enter()`; `leave()`, or the end of a
-    `with` block, brings the thread back to where it was.
+    """A thread's stay in a namespace, returned by `Namespace.enter()`. `leave()`, or the end of
+    a `with` block, returns the thread to the previous namespace.
 
-    It holds a descriptor of the previous namespace (for a mount namespace also of
-    the previous root and working directory), until it is closed, left, or dropped.
+    Until it is closed, left or dropped, it holds a descriptor of the previous namespace,
+    and for a mount namespace also of the previous root and working directory.
 
-    There is not always a way back. From a user namespace there is none: who has
-    entered one has no rights in its parent any more. From others it takes
-    `CAP_SYS_ADMIN` in the owner of the **previous** namespace. `with` then raises
-    before its block is begun, and the thread stays where it is now.
+    The thread cannot always return. From a user namespace it cannot, because a thread that
+    has entered one has no capabilities in its parent. From other kinds, returning requires
+    `CAP_SYS_ADMIN` in the owner of the **previous** namespace. If that is missing, `with`
+    raises before its block begins, and the thread stays where it is.
 
-    An exception of a signal handler on the way in or back brings the thread back, but
-    for one at the very beginning of `__enter__` or `__exit__`.
+    If a signal handler raises while the thread enters or leaves, the thread returns to the
+    previous namespace, except for an exception at the very beginning of `__enter__` or
+    `__exit__`.
     """
 
     __slots__ = ("_fds", "_is_back", "_kind", "_obstacle", "_thread")
@@ -83,7 +83,7 @@ class Entered:
             self._remember()
 
     def _remember(self) -> None:
-        """Before the thread has moved: afterwards nothing leads there."""
+        """Before the thread moves: afterwards it could not open them."""
         try:
             self._fds.append(_core.own_namespace(_LINK.get(self._kind, self._kind)))
             if self._kind is MNT:
@@ -96,22 +96,23 @@ class Entered:
 
     @property
     def kind(self) -> NamespaceKind:
-        """Of the namespace that was entered."""
+        """The kind of the namespace that was entered."""
         return self._kind
 
     def leave(self) -> None:
-        """Move the calling thread back, with `setns(2)`. Again, or when closed: no effect.
+        """Return the calling thread to the previous namespace with `setns(2)`. Calling it again,
+        or after `close()`, has no effect.
 
-        Coming back to a mount namespace also restores the root and the working
-        directory, with `fchdir(2)` and `chroot(2)`.
+        Returning to a mount namespace also restores the root and the working directory,
+        with `fchdir(2)` and `chroot(2)`.
 
         Raises:
-            PermissionError: there is no way back (`EPERM`, cause `no-way-back`, step
-                `setns`); the thread stays where it is.
-            UsernsError: threads that were started meanwhile are in the way (`EINVAL`,
-                `EUSERS`), of mount and time namespaces; or root or working directory
-                could not be restored (step `chroot`).
-            RuntimeError: another thread has entered; each can only move itself.
+            PermissionError: the thread cannot return (`EPERM`, cause `no-way-back`, step
+                `setns`); it stays where it is.
+            UsernsError: threads that were started meanwhile still run, which mount and time
+                namespaces do not allow (`EINVAL`, `EUSERS`); or the root or the working
+                directory could not be restored (step `chroot`).
+            RuntimeError: a different thread has entered; a thread can only move itself.
         """
         if self._thread != get_ident():
             raise RuntimeError("another thread has entered this namespace: only that one can leave it")
@@ -143,7 +144,7 @@ class Entered:
                 raise userns_error("chroot", error.errno or 0, note=note) from None
 
     def _undo(self, error: BaseException) -> None:
-        """After an interrupt, *error*: it is not known where the thread is."""
+        """After an interrupt, *error*, when it is not known in which namespace the thread is."""
         try:
             self.leave()
         except OSError as second:
@@ -174,8 +175,8 @@ class Entered:
         return userns_error("setns", EPERM, cause="no-way-back", note=note)
 
     def _may_go_back(self) -> bool:
-        """Whether the owner of the previous namespace is one that the thread has rights in: its
-        own user namespace, or one below."""
+        """Whether the owner of the previous namespace is the thread's user namespace, or one below
+        it: those are the ones in which it can have capabilities."""
         try:
             _core.open_related(self._fds[0], _core.NS_GET_USERNS).close()
         except OSError as error:
@@ -185,7 +186,7 @@ class Entered:
         return True
 
     def close(self) -> None:
-        """Give up the way back; the thread stays where it is. Again: no effect."""
+        """Close the descriptors: the thread stays where it is. Calling it again has no effect."""
         for fd in self._fds:
             fd.close()
         self._fds.clear()
@@ -222,16 +223,15 @@ class Entered:
         raise TypeError("an Entered cannot be pickled: it belongs to a thread of this process")
 
 
-def _not_entered(namespace: Namespace, errno: int) -> OSError:
+def _refusal(fd: int, kind: NamespaceKind, errno: int) -> OSError:
     try:
-        cause, note = _why_not_entered(namespace, errno)
+        cause, note = _cause_of_refusal(fd, kind, errno)
     except OSError:
-        cause = note = None  # there is no /proc to look into
+        cause = note = None  # /proc cannot be read
     return userns_error("setns", errno, cause=cause, note=note)
 
 
-def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str | None]:
-    kind = namespace.kind
+def _cause_of_refusal(fd: int, kind: NamespaceKind, errno: int) -> tuple[str | None, str | None]:
     if errno == EPERM:
         chroot = " and CAP_SYS_CHROOT" if kind is MNT else ""
         where = "in it" if kind is USER else "in the user namespace that owns it and in the caller's own"
@@ -239,7 +239,7 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
         return "no-setns-rights", note
     if errno not in (EINVAL, EUSERS):
         return None, None
-    if kind is USER and _is_current(namespace):
+    if kind is USER and namespace_identity(fd) == own_namespace_identity(kind):
         return "already-there", "The calling thread is in this user namespace already. Omit the call."
     if kind in (USER, TIME) and _thread_count() > 1:
         return "threads", (
@@ -261,7 +261,3 @@ def _why_not_entered(namespace: Namespace, errno: int) -> tuple[str | None, str 
 def _thread_count() -> int:
     with open_root() as root:
         return len(list_in(root, "self/task"))
-
-
-def _is_current(namespace: Namespace) -> bool:
-    return namespace._identity() == own_namespace_identity(namespace.kind)

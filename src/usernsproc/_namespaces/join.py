@@ -1,4 +1,4 @@
-"""Existing namespaces to be entered: which, in what order, and who one is in there."""
+"""Existing namespaces for a command to join: which, in what order, and the ID maps there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from .. import _core
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._proc import opened_pidfd
+from .._proc import is_known, open_namespace_of, open_pidfd, own_setgroups
 from .._typing import TYPE_CHECKING
-from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
+from .kind import NamespaceKind
+from .namespace import Namespace
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, TypeIs
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
 
 JoinLike: TypeAlias = "Namespace | str | bytes | os.PathLike[str] | HasFileno | int"
 """A `Namespace`, the path of a namespace file, or a process (an object with a pidfd, a
-pidfd, a pid), which stands for each of its namespaces that differs from the caller's."""
+pidfd, a PID), which stands for each of its namespaces that differs from the caller's."""
 
 
 class Joins:
-    """Namespaces to enter, in order, by descriptors that live as long as the block of `opened`."""
+    """Namespaces to enter, in order, by descriptors that live as long as the block of `open_joins`."""
 
     def __init__(self, namespaces: Sequence[Namespace], userns: Namespace | None, *, is_own: bool = False) -> None:
         self.userns = userns
-        """The user namespace of the command, an existing one; `None`: a new one is made."""
+        """The existing user namespace of the command; `None`: a new one is created."""
         self.is_own = is_own
-        """Whether that is the caller's, and is not entered."""
+        """Whether that is the caller's user namespace, which is not entered."""
         self._namespaces = namespaces
 
     @property
     def kinds(self) -> int:
-        """A `CLONE_NEW…` bit for each."""
+        """The `CLONE_NEW…` bits of all."""
         kinds = 0
         for namespace in self._namespaces:
             kinds |= namespace.kind.flag
@@ -48,11 +49,10 @@ class Joins:
         return tuple(number for n in self._namespaces for number in (n.fileno(), n.kind.flag))
 
     def maps(self, caller: Caller) -> Maps:
-        """What inside and outside mean in `userns`, seen from the calling process."""
+        """The maps of `userns`, with outside IDs as the calling process has them."""
         assert self.userns is not None
         if self.is_own:
-            here = self.userns._read_maps()
-            return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), here.setgroups)
+            return Maps(unchanged(caller.uid_map), unchanged(caller.gid_map), own_setgroups())
         with Namespace.current() as current:
             return _seen_from(current, self.userns)
 
@@ -61,13 +61,13 @@ NO_JOINS = Joins((), None)
 
 
 @contextmanager
-def opened(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
-    """The namespaces that *join* stands for.
+def open_joins(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
+    """Open the namespaces that *join* stands for.
 
     Raises:
-        ValueError: two of one kind; a process that is in no other namespace than the caller.
-        TypeError: something that stands for no namespace.
-        UsernsError: step `open_ns` or `open_proc`, as of `Namespace.open` and `Namespace.of`.
+        ValueError: two of one kind, or a process that shares all namespaces with the caller.
+        TypeError: an object that does not stand for a namespace.
+        UsernsError: step `open_ns` or `open_proc`, like `Namespace.open` and `Namespace.of`.
     """
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets: list[JoinLike] = [join]
@@ -103,7 +103,7 @@ def _is_process(target: object) -> TypeIs[HasFileno]:
 
 
 def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
-    """Each by a descriptor of its own, out of the way of a child's 0, 1 and 2."""
+    """Each as a new object, whose descriptor is none of the child's 0, 1 and 2."""
     if isinstance(target, Namespace):
         yield _above_stdio(target)
     elif isinstance(target, (str, bytes, os.PathLike)):
@@ -117,14 +117,14 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
     count = 0
-    with opened_pidfd(process) as pidfd:
+    with open_pidfd(process) as pidfd:
         for kind in filter(is_known, NamespaceKind):
             with Namespace(open_namespace_of(pidfd, kind)) as theirs, Namespace.current(kind) as own:
                 if theirs != own:
                     count += 1
                     yield _above_stdio(theirs)
     if not count:
-        raise ValueError(f"the process {process!r} is in no other namespace than the calling one: nothing to join")
+        raise ValueError(f"the process {process!r} shares all namespaces with the calling one: nothing to join")
 
 
 def _above_stdio(namespace: Namespace) -> Namespace:
@@ -140,8 +140,8 @@ def _is_current(userns: Namespace) -> bool:
 
 
 def _in_order(others: list[Namespace], userns: Namespace) -> list[Namespace]:
-    """Those owned outside first, while there still are rights over them; then the user
-    namespace; then those that it gives rights over."""
+    """First those owned outside *userns*, while the process still has capabilities over them; then
+    *userns*; then those that it owns, over which joining it gives capabilities."""
     inner = [n for n in others if _is_within(n, userns)]
     return [*(n for n in others if n not in inner), userns, *inner]
 
@@ -153,21 +153,20 @@ def _is_within(namespace: Namespace, userns: Namespace) -> bool:
         while owner != userns:
             with owner:
                 owner = owner.parent()
-    except PermissionError:  # not among ours and those below
+    except PermissionError:  # neither the caller's user namespace nor below it
         return False
     owner.close()
     return True
 
 
 def _seen_from(current: Namespace, userns: Namespace) -> Maps:
-    """The maps of *userns*, from inside to ids of *current*, through all levels between."""
-    here = userns._read_maps()
-    uids, gids = here.uid_map, here.gid_map
+    """The maps of *userns*, composed through all levels up to *current*."""
+    uids, gids, setgroups = userns._read_maps()
     parent = userns.parent()
     while parent != current:
         with parent:
-            between = parent._read_maps()
-            uids, gids = uids.compose(between.uid_map), gids.compose(between.gid_map)
+            outer_uids, outer_gids, _ = parent._read_maps()
+            uids, gids = uids.compose(outer_uids), gids.compose(outer_gids)
             parent = parent.parent()
     parent.close()
-    return Maps(uids, gids, here.setgroups)
+    return Maps(uids, gids, setgroups)

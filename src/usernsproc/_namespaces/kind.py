@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NamespaceKind(StrEnum):
-    """The eight kinds of namespaces (`namespaces(7)`); plain strings do as well."""
+    """The eight kinds of namespaces (`namespaces(7)`). Plain strings are accepted in their place."""
 
     USER = "user"
     MNT = "mnt"
@@ -34,7 +34,7 @@ class NamespaceKind(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise ValueError(f"{value!r} is no kind of namespace: {', '.join(cls)}")
+        raise ValueError(f"{value!r} is not a kind of namespace ({', '.join(cls)})")
 
     @property
     def flag(self) -> int:

@@ -1,37 +1,40 @@
-"""Which namespaces there are."""
+"""The list of namespaces: what `/proc` shows, what the kernel lists, and their relatives."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .. import _core
 from .._errors import at_step, userns_error
 from .._maps.idmap import IdMap
+from .._proc import namespace_identity, nsfs_device
+from .._typing import TYPE_CHECKING
 from .kind import KIND_OF_FLAG, NamespaceKind
-from .namespace import Namespace
-from .pin import nsfs_device
+from .namespace import Namespace, owner_uid_of
 from .survey import SHORTAGE, Found, Route, Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
 
     from .._core import OwnedFd
+
+    T = TypeVar("T")
 
 __all__ = ["NamespaceInfo", "NamespaceList"]
 
 
 _GONE = frozenset({ENOENT, ENOTDIR, ESRCH, ESTALE, ELOOP})
-"""The answers of the kernel if a route leads nowhere."""
+"""The errors of a route that no longer leads to a namespace."""
 
 
 class NamespaceInfo(NamedTuple):
-    """A namespace as it was found by `Namespace.list()`. It holds nothing open.
+    """A namespace as it was found by `Namespace.list()`. It holds no descriptor.
 
-    `None` stands for what cannot be seen from here, or does not apply.
+    `None` means that the caller cannot see the value, or that it does not apply.
     """
 
     kind: NamespaceKind
@@ -39,30 +42,30 @@ class NamespaceInfo(NamedTuple):
     """The number in `user:[…]`; with `device` it identifies the namespace while that exists."""
     device: int
     owner: int | None
-    """The inode of the user namespace that owns it; of a user namespace, its parent."""
+    """The inode of the user namespace that owns it; for a user namespace, its parent."""
     owner_uid: int | None
-    """Of a user namespace: who made it, as an id of the caller's user namespace."""
+    """For a user namespace, the user ID that owns it, as an ID of the caller's user namespace."""
     parent: int | None
     """The inode of the parent of a user or pid namespace."""
     pids: tuple[int, ...]
     """The processes with a thread in it, in order."""
     pins: tuple[str, ...]
-    """Paths where it is mounted. Those in another mount namespace begin with `/proc/PID/root`."""
+    """The paths where it is mounted. Those in another mount namespace begin with `/proc/PID/root`."""
     uid_map: str | None
-    """Of a user namespace: `inside:outside:count,…` with outside ids as the caller's own user
-    namespace has them; `""` when unwritten. For that namespace itself, those of its parent."""
+    """For a user namespace, `inside:outside:count,…`, with outside IDs of the caller's user
+    namespace; for that namespace itself, of its parent. `""` if the map is unwritten."""
     gid_map: str | None
-    """As `uid_map`."""
+    """The group ID map, like `uid_map`."""
     routes: tuple[Route, ...]
-    """Where it was found, which is what `open()` tries."""
+    """The ways by which it was found, which `open()` tries."""
 
     def open(self) -> Namespace:
-        """The namespace, if it is still there; a new object that the caller closes.
+        """Open the namespace, if it still exists; the caller must close the object.
 
         Raises:
-            FileNotFoundError: it is not where it was found (`ENOENT`, step `open_ns`,
-                cause `namespace-gone`).
-            PermissionError: what was found may not be opened (`EACCES`, `EPERM`).
+            FileNotFoundError: it no longer exists, or not where it was found (`ENOENT`, step
+                `open_ns`, cause `namespace-gone`).
+            PermissionError: the caller may not open it (`EACCES`, `EPERM`).
             UsernsError: it could not be opened for another reason, such as `EMFILE`.
         """
         denied: OSError | None = None
@@ -73,7 +76,7 @@ class NamespaceInfo(NamedTuple):
                 denied = denied or (None if error.errno in _GONE else error)
                 continue
             with owned as fd:
-                if _identity(fd) == (self.device, self.inode):
+                if namespace_identity(fd) == (self.device, self.inode):
                     return Namespace(owned.move())
         name = f"{self.kind}:[{self.inode}]"
         if denied is not None:
@@ -83,21 +86,22 @@ class NamespaceInfo(NamedTuple):
 
 
 class NamespaceList(list[NamespaceInfo]):
-    """What `Namespace.list()` found, by kind and inode; a list that also says what it lacks."""
+    """The result of `Namespace.list()`, in the order of kind and inode, with counts of what is missing."""
 
     unseen_processes: int = 0
-    """How many processes could not be looked into (the ptrace access check of `proc(5)`):
-    somebody else's. What only these hold is missing. Kernel threads are not counted."""
+    """The number of processes that the caller may not inspect (the ptrace access check of
+    `proc(5)`), such as those of other users. Namespaces that only these keep alive are missing.
+    Kernel threads are not counted."""
 
     unseen_namespaces: int = 0
-    """How many namespaces the kernel lists (Linux 6.19) that could not be opened."""
+    """The number of namespaces that the kernel lists (Linux 6.19) but the caller cannot open."""
 
 
 def follow(route: Route) -> OwnedFd:
-    """A descriptor of the namespace at the end of a route.
+    """Open the namespace at the end of a route.
 
-    The path may lead through another mount namespace, whose users can change it: so
-    what is there is looked at before it is opened, as opening a device could do harm.
+    The path may lead through another mount namespace, whose users can change it. It is opened
+    with `O_PATH` and checked first, since opening a device can have side effects.
     """
     start, *relations = route
     owned = _core.open_ns(start, 0, 0) if isinstance(start, int) else _open_namespace(str(start))
@@ -112,12 +116,6 @@ def _open_namespace(path: str) -> OwnedFd:
         if os.fstat(looked_at).st_dev != nsfs_device():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
         return _core.reopen(looked_at, os.O_RDONLY)
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    with at_step("open_ns"):
-        status = os.fstat(fd)
-    return status.st_dev, status.st_ino
 
 
 def list_namespaces(kind: NamespaceKind | None) -> NamespaceList:
@@ -157,16 +155,21 @@ def _info(key: tuple[NamespaceKind, int], found: Found, device: int) -> Namespac
     )
 
 
+def _try(call: Callable[..., T], *args: object) -> T | None:
+    """The result; `None` if the namespace no longer exists, or the caller may not see it."""
+    try:
+        return call(*args)
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return None
+
+
 def _kernel_list() -> Iterable[int]:
-    """All numbers of `listns(2)`; none where the kernel has no such call."""
+    """All numbers of `listns(2)`; none if the kernel lacks the call."""
     last = 0
     while True:
-        try:
-            numbers = _core.listns(last)
-        except OSError as error:  # ENOSYS; ENOENT after the last
-            if error.errno in SHORTAGE:
-                raise
-            return
+        numbers = _try(_core.listns, last)
         if not numbers:
             return
         yield from numbers
@@ -176,22 +179,19 @@ def _kernel_list() -> Iterable[int]:
 def _add_listed_by_kernel(survey: Survey) -> int:
     unseen = 0
     for number in _kernel_list():
-        try:
-            owned = follow((number,))
-        except OSError as error:
-            if error.errno in SHORTAGE:
-                raise
+        owned = _try(follow, (number,))
+        if owned is None:
             unseen += 1
             continue
         with owned as fd:
             kind = KIND_OF_FLAG.get(fcntl.ioctl(fd, _core.NS_GET_NSTYPE))
-            if kind is not None:  # else it is of a kind that came later
-                survey.at(kind, _identity(fd)[1]).detours.append((number,))
+            if kind is not None:  # otherwise a kind that was added later
+                survey.at(kind, namespace_identity(fd)[1]).detours.append((number,))
     return unseen
 
 
 def _add_relatives(survey: Survey) -> None:
-    """The owner and the parent of each one, and of these in turn."""
+    """The owner and the parent of each, and the owners and parents of those."""
     todo = list(survey.found)
     while todo:
         key = todo.pop()
@@ -206,14 +206,11 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
     new: list[tuple[NamespaceKind, int]] = []
 
     def relative(request: int, of_kind: NamespaceKind) -> int | None:
-        try:
-            related = _core.open_related(fd, request)
-        except OSError as error:
-            if error.errno in SHORTAGE:
-                raise
-            return None  # out of sight
+        related = _try(_core.open_related, fd, request)
+        if related is None:
+            return None  # outside of the caller's user or PID namespace
         with related as related_fd:
-            inode = _identity(related_fd)[1]
+            inode = namespace_identity(related_fd)[1]
         if (of_kind, inode) not in survey.found:
             survey.at(of_kind, inode).detours += [(*route, request) for route in found.routes]
             new.append((of_kind, inode))
@@ -223,62 +220,47 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
     if kind in (NamespaceKind.USER, NamespaceKind.PID):
         found.parent = relative(_core.NS_GET_PARENT, kind)
     if kind is NamespaceKind.USER:
-        found.owner_uid = _owner_uid(fd)
+        found.owner_uid = _try(owner_uid_of, fd)
     return new
 
 
-def _owner_uid(fd: int) -> int | None:
-    answer = bytearray(4)
-    try:
-        fcntl.ioctl(fd, _core.NS_GET_OWNER_UID, answer)
-    except OSError:
-        return None
-    return int.from_bytes(answer, sys.byteorder)
-
-
 def _open_any(survey: Survey, inode: int, found: Found) -> OwnedFd | None:
-    """That namespace and no other, whatever the paths lead to by now; `None`: none of them does."""
+    """That namespace by the first route that still leads to it; `None` if no route does."""
     for route in found.routes:
-        try:
-            owned = follow(route)
-        except OSError as error:
-            if error.errno in SHORTAGE:
-                raise
-            continue  # it has gone meanwhile, or may not be opened
+        owned = _try(follow, route)
+        if owned is None:
+            continue
         with owned as fd:
-            if _identity(fd) == (survey.device, inode):
+            if namespace_identity(fd) == (survey.device, inode):
                 return owned.move()
     return None
 
 
 def _add_missing_maps(survey: Survey) -> None:
-    """Those of user namespaces without a process: read inside, where the outside ids are the
-    parent's, and put through the parent's map."""
+    """Of user namespaces without a process. They are read inside the namespace, where the outside
+    IDs are those of the parent, and are composed with the parent's map."""
     with Namespace.current() as current:
         own = current.inode
     for (kind, inode), found in list(survey.found.items()):
         if kind is NamespaceKind.USER:
-            _need_maps(survey, inode, found, own)
+            _add_maps(survey, inode, found, own)
 
 
-def _need_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
+def _add_maps(survey: Survey, inode: int, found: Found, own: int) -> None:
     if found.uid_map is not None or inode == own:
         return
     owned = _open_any(survey, inode, found)
     if owned is None:
         return
-    try:
-        with Namespace(owned) as namespace:
-            written = namespace._read_maps()
-    except OSError as error:
-        if error.errno in SHORTAGE:
-            raise
-        return  # no right to enter it
-    uids, gids = written.uid_map, written.gid_map
+    with Namespace(owned) as namespace:
+        maps = _try(namespace._read_maps)
+    if maps is None:
+        return  # the caller may not enter it
+    uids, gids, _ = maps
     if found.parent != own:
         outer = survey.found.get((NamespaceKind.USER, found.parent or 0), Found())
-        _need_maps(survey, found.parent or 0, outer, own)
+        _add_maps(survey, found.parent or 0, outer, own)
         if not (outer.uid_map and outer.gid_map):
-            return  # those of its parent are not to be seen
+            return  # the maps of its parent are not known
         uids, gids = uids.compose(IdMap.parse(outer.uid_map)), gids.compose(IdMap.parse(outer.gid_map))
     found.uid_map, found.gid_map = str(uids), str(gids)

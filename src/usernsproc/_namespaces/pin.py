@@ -9,19 +9,19 @@ from errno import EEXIST, EINVAL, ELOOP
 from .. import _core
 from .._errors import at_step, userns_error
 from .._place import Place
-from .._proc import descriptor_path, own_namespace_identity
+from .._proc import descriptor_path, namespace_identity, nsfs_device
 from .._typing import TYPE_CHECKING
 from .._uapi import AT_EMPTY_PATH, MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
+from .kind import NamespaceKind
 
 if TYPE_CHECKING:
     from .._core import OwnedFd
     from .._place import Path
-    from .namespace import Namespace
 
 
-def pin(namespace: Namespace, path: Path) -> None:
+def pin(fd: int, kind: NamespaceKind, path: Path) -> None:
     """`Namespace.pin`."""
-    new = Pin(namespace, path)
+    new = Pin(fd, kind, path)
     try:
         new.make()
         new.close()
@@ -42,50 +42,42 @@ def unpin(path: Path) -> None:
         _remove_if_empty(place, device)
 
 
-def nsfs_device() -> int:
-    """The device number of all namespaces, by which they differ from other files."""
-    return own_namespace_identity("user")[0]
-
-
 class Pin:
     """A namespace that is being pinned. Until `close()` it can be undone.
 
-    It holds the mount itself and the directory of its file, so that nothing else is
-    unmounted or removed, whatever happens to the path in the meantime.
+    It holds descriptors of the mount and of the directory of its file, so that nothing else
+    is unmounted or removed even if the path changes meanwhile.
     """
 
-    def __init__(self, namespace: Namespace, path: Path) -> None:
+    def __init__(self, fd: int, kind: NamespaceKind, path: Path) -> None:
         self._tree: OwnedFd | None = None
         self._made: list[OwnedFd] = []
         self._found: OwnedFd | None = None
         self._file: os.stat_result | None = None
         self._may_be_mounted = False
-        self._namespace, self._path = namespace, path
-        self._identity = (namespace.device, namespace.inode)
-        self._kind = namespace.kind
+        self._namespace, self._kind, self._path = fd, kind, path
+        self._identity = namespace_identity(fd)
         self._place = _place(path)
 
     def make(self) -> None:
-        tree = self._tree = self._copied()
+        tree = self._tree = self._copy()
         point = self._prepare_file()
         self._may_be_mounted = True
         try:
             _core.move_mount(tree.fileno(), b"", point.fileno(), b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
-            cause, note = _WHY_NOT_MNT.get(error.errno or 0, (None, None)) if self._kind == "mnt" else (None, None)
+            causes = _CAUSES_OF_MNT if self._kind is NamespaceKind.MNT else {}
+            cause, note = causes.get(error.errno or 0, (None, None))
             raise userns_error("move_mount", error.errno or 0, os.fspath(self._path), cause=cause, note=note) from None
 
-    def _copied(self) -> OwnedFd:
-        try:
-            flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
-            return _core.open_tree(self._namespace.fileno(), b"", flags)
-        except OSError as error:
-            raise userns_error("open_tree", error.errno or 0, os.fspath(self._path)) from None
+    def _copy(self) -> OwnedFd:
+        with at_step("open_tree", os.fspath(self._path)):
+            return _core.open_tree(self._namespace, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
 
     def _prepare_file(self) -> OwnedFd:
         try:
-            # Without a bytecode between the call and the record of its result, no signal
-            # handler can raise there: whether the file was made is known.
+            # There is no bytecode between the call and the storing of its result, so a signal
+            # handler cannot raise there: it is known whether the file was created.
             self._made.extend(map(_core.open, (self._place.name,), (_MAKE,), (0,), (self._place.directory,)))
         except FileExistsError:
             found = self._found = _open(self._place)
@@ -106,7 +98,7 @@ class Pin:
         raise userns_error("mount_point", EEXIST, os.fspath(self._path), cause=cause, note=note)
 
     def undo(self, error: BaseException) -> None:
-        """Also when it is not known whether the mount was made: an interrupt, *error*, may have come after it."""
+        """Also if it is not known whether the mount exists: an interrupt, *error*, may have come after it was made."""
         what = "pin"
         try:
             if self._place.closed:  # an interrupt at the very end
@@ -142,7 +134,7 @@ class Pin:
             self._place.remove()
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Close the descriptors; the namespace stays pinned."""
         for fd in (self._tree, self._found, *self._made, self._place):
             if fd is not None:
                 fd.close()
@@ -161,25 +153,21 @@ def _status(fd: int, path: Path) -> os.stat_result:
 
 
 def _place(path: Path) -> Place:
-    try:
+    with at_step("mount_point", os.fspath(path)):
         return Place(path)
-    except OSError as error:
-        raise userns_error("mount_point", error.errno or 0, os.fspath(path)) from None
 
 
 def _open(place: Place) -> OwnedFd:
-    try:
+    with at_step("mount_point", place.path):
         return place.open(os.O_PATH)
-    except OSError as error:
-        raise userns_error("mount_point", error.errno or 0, place.path) from None
 
 
-_WHY_NOT_MNT = {
+_CAUSES_OF_MNT = {
     ELOOP: (
         "mount-loop",
         "A mount namespace can only be pinned in an older one. Pin it from the mount namespace that it was made in. "
         "(Since Linux 6.18, namespace IDs are allocated per CPU, so a namespace that was created on another CPU can "
-        "appear older: create it again on the CPU that this one was made on.)",
+        "appear older: create it again on the CPU that the current one was made on.)",
     ),
     EINVAL: (
         "shared-mount",
@@ -190,8 +178,8 @@ _WHY_NOT_MNT = {
 
 
 def _unmount(fd: int, path: Path) -> None:
-    """By its descriptor: that it is this mount and no other. Detached, since the descriptor
-    keeps it busy; it is one file, with no mounts below, so nothing can be hidden by that."""
+    """By its descriptor, so that it is this mount and not another one. Detached, since the
+    descriptor keeps it busy; it is one file, without submounts, so this hides nothing."""
     try:
         _core.umount2(descriptor_path(fd), MNT_DETACH)
     except OSError as error:

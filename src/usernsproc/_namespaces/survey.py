@@ -1,4 +1,4 @@
-"""What `/proc` tells about namespaces: who is in them, and what else holds them."""
+"""A survey of `/proc`: which processes are in which namespaces, and what else keeps these alive."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import re
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
 from .. import _core
-from .._proc import MountEntry, list_in, open_root, proc_error, read_in
+from .._proc import MountEntry, list_in, nsfs_device, open_root, proc_error, read_in, read_state
 from .._typing import TYPE_CHECKING
-from .._uapi import PF_KTHREAD
 from .kind import NamespaceKind
-from .pin import nsfs_device
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
@@ -22,17 +20,16 @@ Route: TypeAlias = "tuple[str | int, ...]"
 
 _LINK = re.compile(r"(\w+):\[(\d+)\]")
 _MEMBER_LINKS = tuple(str(kind) for kind in NamespaceKind)
-# Of these, children that are made later will be members.
+# Children that are created later will be in these.
 _CHILDREN_LINKS = ("pid_for_children", "time_for_children")
 
-
-# What has gone, or may not be seen, is left out of a list. What is missing for want of
-# descriptors, memory or processes must not be.
+# A namespace that no longer exists, or that the caller may not see, is left out of a list.
+# A shortage of descriptors, memory or processes must not leave one out.
 SHORTAGE = frozenset({EMFILE, ENFILE, ENOMEM, EAGAIN})
 
 
 class Found:
-    """What is known of one namespace."""
+    """What is known about one namespace."""
 
     __slots__ = ("detours", "gid_map", "links", "owner", "owner_uid", "parent", "pids", "pins", "uid_map")
 
@@ -50,15 +47,15 @@ class Found:
     @property
     def routes(self) -> list[Route]:
         """The ways to it, links of `/proc` first: the path of a pin can lead through a file system
-        that does not answer."""
+        that hangs."""
         return [*((link,) for link in self.links), *((path,) for path in self.pins[:ENOUGH]), *self.detours]
 
 
-ENOUGH = 4  # ways, that one of them is there when it is asked for
+ENOUGH = 4  # links and pins to remember, so that one of them still exists later
 
 
 class Survey:
-    """One look at all processes. Those that end meanwhile are no error."""
+    """One pass over all processes. Those that exit meanwhile are skipped."""
 
     def __init__(self) -> None:
         self.device = nsfs_device()
@@ -72,7 +69,7 @@ class Survey:
         return self.found.setdefault((kind, inode), Found())
 
     def look_at_processes(self) -> None:
-        """Raises: UsernsError: step `open_proc`: there is no `/proc`, or it is forged."""
+        """Raises: UsernsError: step `open_proc`: `/proc` is not mounted, or is forged."""
         try:
             with open_root() as self._proc:
                 self._look_at_mounts("thread-self", "")
@@ -86,10 +83,10 @@ class Survey:
         try:
             self._look_at_process(pid)
         except (FileNotFoundError, ProcessLookupError):
-            pass  # it has ended
+            pass  # it has exited
         except OSError as error:
             if error.errno == EINVAL:
-                return  # it is about to end, and has no mounts any more
+                return  # it is about to exit, and has no mounts left
             if error.errno not in (EACCES, EPERM):
                 raise
             if self._is_running_program(pid):
@@ -104,7 +101,7 @@ class Survey:
             self._follow_link(f"{base}/fd/{fd}")
 
     def _look_at_thread(self, pid: int, base: str) -> None:
-        """*base*, as all paths here: in `/proc`."""
+        """*base*, like all paths here, is relative to `/proc`."""
         for name in _MEMBER_LINKS:
             found = self._follow_link(f"{base}/ns/{name}")
             if found is not None:
@@ -118,7 +115,7 @@ class Survey:
         try:
             found = self._named(os.fsdecode(_core.read_link(self._proc, path)))
         except (FileNotFoundError, ProcessLookupError):
-            return None  # it has ended, or been closed; or there is no such kind on this kernel
+            return None  # it has exited or been closed, or this kernel lacks the kind
         if found is not None and len(found.links) < ENOUGH:
             found.links.append(f"/proc/{path}")
         return found
@@ -130,7 +127,7 @@ class Survey:
         return self.at(NamespaceKind(match[1]), int(match[2]))
 
     def _look_at_mounts(self, base: str, prefix: str) -> None:
-        """Once for each mount namespace, and each root in it: the paths begin there."""
+        """Once for each mount namespace and each root in it, where the paths begin."""
         namespace = _core.read_link(self._proc, f"{base}/ns/mnt")
         _core.read_link(self._proc, f"{base}/root")  # nothing is mounted over it
         root = os.stat(f"{base}/root/", dir_fd=self._proc)
@@ -150,10 +147,10 @@ class Survey:
     def _is_running_program(self, pid: int) -> bool:
         """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
         try:
-            state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
+            state, is_kernel_thread = read_state(self._proc, f"{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return state != "Z" and not int(fields[5]) & PF_KTHREAD
+        return state != "Z" and not is_kernel_thread
 
     def _map_text(self, base: str, name: str) -> str | None:
         try:

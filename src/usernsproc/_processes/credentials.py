@@ -15,7 +15,7 @@ from .._caller import CAP_SETGID, CAP_SYS_PTRACE, Caller
 from .._errors import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
 from .._maps.writer import Maps
-from .._namespaces.namespace import own_setgroups
+from .._proc import own_setgroups
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -14,11 +14,9 @@ from .._caller import Caller
 from .._errors import at_step, closed_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps, write_map
-from .._namespaces.join import NO_JOINS
-from .._namespaces.join import opened as opened_joins
+from .._namespaces.join import NO_JOINS, open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
-from .._namespaces.new import NewNamespaces
-from .._namespaces.owner import checked_owner
+from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._typing import TYPE_CHECKING
 from .capabilities import capability_mask
@@ -264,7 +262,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 plan.mount_proc, plan.init = new.mount_proc, new.init
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
-            self._owner = None if owner is None else checked_owner(owner, self._caller)
+            self._owner = None if owner is None else resolve_owner(owner, self._caller)
             if self._owner is not None:
                 plan.owner = self._owner
             self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
@@ -282,7 +280,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if cgroup is None and join is _NONE:
             start_with(NO_JOINS)
             return
-        with opened_cgroup(cgroup) as plan.cgroup, opened_joins(join) as joins:
+        with opened_cgroup(cgroup) as plan.cgroup, open_joins(join) as joins:
             plan.cgroup_path = None if isinstance(cgroup, int) else cgroup
             plan.joins = joins.for_core
             start_with(joins)

@@ -1,4 +1,4 @@
-"""What can be done with user namespaces: each thing is done once, in a child that goes again."""
+"""Probes: what can be done with user namespaces, each tried once in a child that then exits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .._caller import CAP_SETGID, CAP_SETUID, Caller
 from .._errors import userns_error
 from .._mounts.idmapped import open_idmapped
-from .._namespaces.namespace import create_userns
+from .._namespaces.new import create_userns
 from .._processes.process import UsernsProcess
 from .._processes.run import run
 from .._typing import TYPE_CHECKING
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from .._place import Path
 
 
-class Trial(NamedTuple):
-    """One ability, and how to find out whether it is there: an exception says why not."""
+class Probe(NamedTuple):
+    """An ability, and how to try it."""
 
     name: str
     meaning: str
     attempt: Callable[[Path], None]
-    """Called with a path, which one of them needs."""
+    """Called with the path of `diagnose`; raises if the ability is missing."""
 
 
 def _userns(_: Path) -> None:
-    UsernsProcess(uid_map="root", gid_map="root").close()
+    UsernsProcess(uid_map="root").close()
 
 
 def _many_ids(_: Path) -> None:
-    """What root has without further ado, others have from their subordinate ids."""
+    """Root may map all its IDs; other users map their subordinate IDs."""
     caller = Caller.now()
     may_map = caller.has(CAP_SETUID) and caller.has(CAP_SETGID)
     preset = "all" if may_map else "rootless"
@@ -42,12 +42,12 @@ def _many_ids(_: Path) -> None:
 
 
 def _mount(_: Path) -> None:
-    """The first mount(2) in there: that of `/`, made private."""
-    UsernsProcess(uid_map="root", gid_map="root", namespaces=["mnt"], propagation="private").close()
+    """The first mount(2) in the namespace makes `/` private."""
+    UsernsProcess(uid_map="root", namespaces=["mnt"], propagation="private").close()
 
 
 def _proc(_: Path) -> None:
-    UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid"], mount_proc=True).close()
+    UsernsProcess(uid_map="root", namespaces=["pid"], mount_proc=True).close()
 
 
 # struct ifreq: the name, and the flags that are read, changed and written.
@@ -62,30 +62,21 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     except OSError as error:
         sys.exit(100 + error.errno)
 """
-_ERRNO_FROM = 100  # lower ones are the interpreter's own
+_ERRNO_FROM = 100  # lower statuses are those of the interpreter
 
 
 def _net(_: Path) -> None:
     if not sys.executable:
-        raise userns_error("exec", ENOENT, note="Python knows no interpreter (sys.executable) to try it with.")
+        raise userns_error("exec", ENOENT, note="sys.executable is empty. Set it to an interpreter.")
     program = [sys.executable, "-I", "-S", "-c", _LOOPBACK_UP]
-    ended = run(
-        program,
-        uid_map="root",
-        gid_map="root",
-        namespaces=["net"],
-        cwd="/",
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )
-    status = ended.returncode
+    status = run(
+        program, uid_map="root", namespaces=["net"], cwd="/", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+    ).returncode
     if status > _ERRNO_FROM:
         raise userns_error("loopback", status - _ERRNO_FROM)
     if status:
-        raise userns_error(
-            "loopback", EIO, note=f"The interpreter to try it with, {sys.executable}, ended with {status}."
-        )
+        note = f"The interpreter of the probe, {sys.executable}, exited with status {status}."
+        raise userns_error("loopback", EIO, note=note)
 
 
 def _idmapped_mount(path: Path) -> None:
@@ -93,12 +84,15 @@ def _idmapped_mount(path: Path) -> None:
         open_idmapped(path, userns).close()
 
 
-TRIALS = (
-    Trial("userns", "a user namespace in which the own id is root", _userns),
-    Trial("many-ids", "a user namespace with many ids", _many_ids),
-    Trial("mount", "mounts, in a mount namespace of its own", _mount),
-    Trial("proc", "a /proc for a pid namespace of its own", _proc),
-    Trial("net", "a network namespace of its own, and its loopback interface", _net),
-    Trial("idmapped-mount", "an idmapped mount of {path}", _idmapped_mount),
-)
-"""The first is what all the others need."""
+PROBES = {
+    probe.name: probe
+    for probe in (
+        Probe("userns", "a user namespace in which the caller is root", _userns),
+        Probe("many-ids", "a user namespace with many ids", _many_ids),
+        Probe("mount", "mounts in a new mount namespace", _mount),
+        Probe("proc", "a /proc for a new PID namespace", _proc),
+        Probe("net", "a new network namespace and its loopback interface", _net),
+        Probe("idmapped-mount", "an idmapped mount of {path}", _idmapped_mount),
+    )
+}
+"""By name. All others require `userns`."""

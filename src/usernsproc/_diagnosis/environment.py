@@ -1,4 +1,4 @@
-"""What bears on user namespaces around this process, as `/proc` and `/sys` tell it."""
+"""The environment of this process, as far as it affects user namespaces: `/proc` and `/sys`."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ SECCOMP_FILTER = 2
 _PROC = Path("/proc")
 _SYSCTL = _PROC / "sys"
 
-# Where the kernel keeps an empty directory for others to mount on, which hides nothing.
+# Empty directories that the kernel provides to mount on: nothing is hidden there.
 _MADE_FOR_MOUNTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd")
 
 
-class Surroundings(NamedTuple):
-    """A reading; `None` where nothing could be learned."""
+class Environment(NamedTuple):
+    """The values as they were read; `None` if a value could not be determined."""
 
     kernel: str | None
-    """The release, as `uname -r` gives it."""
+    """The release, as `uname -r` prints it."""
     has_user_namespaces: bool
-    """Whether the kernel was built with them."""
+    """Whether the kernel was built with user namespaces."""
     own_ids_mapped: bool
-    """Whether this process' own user and group id are mapped in its user namespace."""
+    """Whether the user and group ID of this process are mapped in its user namespace."""
     capabilities: int
-    """Effective ones, a bit for each."""
+    """The effective capabilities, a bit for each."""
     no_new_privs: bool
     seccomp: bool
-    """Whether a filter of system calls is on this process."""
+    """Whether this process has a seccomp filter."""
     label: str | None
-    """What a security module calls this process."""
+    """The label of this process in a security module."""
     selinux_enforces: bool
     apparmor_restricts: bool
     """`kernel.apparmor_restrict_unprivileged_userns` (Ubuntu)."""
     unprivileged_userns_clone: bool | None
     """`kernel.unprivileged_userns_clone` (Debian)."""
     max_user_namespaces: int | None
-    """`user.max_user_namespaces` of this user namespace; the outer ones have their own."""
+    """`user.max_user_namespaces` of this user namespace; each outer one has its own."""
     chroot: bool | None
     """Whether this process runs in a chroot."""
     container: str | None
-    """What started the container that this is in, where it says so."""
+    """The engine of the container that this process runs in, if the engine has left its name."""
     proc_mounts: tuple[str, ...]
-    """What is mounted below `/proc`, and hides parts of it."""
+    """The mount points below `/proc`, which hide parts of it."""
 
     @classmethod
-    def read(cls, root: Path = Path("/")) -> Surroundings:
-        """Of this process, or as recorded below another directory. Changes nothing."""
+    def read(cls, root: Path = Path("/")) -> Environment:
+        """Read the values of this process, or those that are recorded below another directory."""
         proc = root / "proc"
         status = _fields(_text(proc / "self/status"))
         limit = _text(proc / "sys/user/max_user_namespaces")
@@ -80,11 +80,11 @@ def _text(path: Path) -> str | None:
     try:
         return _read(path).strip("\0\n")
     except OSError:
-        return None  # not there, forged, or not for this process to see: nothing was learned
+        return None  # absent, forged, or not readable by this process
 
 
 def _read(path: Path) -> str:
-    """What is recorded below another directory is read as it is."""
+    """Files recorded below another directory are read without a proof."""
     if path.is_relative_to(_SYSCTL):
         return read_sysctl(str(path.relative_to(_SYSCTL)))
     if path.is_relative_to(_PROC):
@@ -99,13 +99,14 @@ def _link(path: Path) -> str:
 
 
 def _fields(text: str | None, between: str = ":") -> dict[str, str]:
-    """Of lines with a name and a value."""
+    """The values by name, of lines with both."""
     lines = [line.partition(between) for line in (text or "").splitlines()]
     return {name: value.strip() for name, _, value in lines}
 
 
 def _is_mapped(proc: Path, status: dict[str, str], kind: str) -> bool:
-    """An id that is not mapped is shown as the overflow id. So is one that is mapped to that: the map tells."""
+    """An ID that is not mapped is shown as the overflow ID, and so is one mapped to that: the map
+    determines which it is."""
     effective = status.get(kind.capitalize(), "").split()[1:2]
     overflow = _text(proc / f"sys/kernel/overflow{kind}")
     written = _text(proc / f"self/{kind}_map")
@@ -115,8 +116,8 @@ def _is_mapped(proc: Path, status: dict[str, str], kind: str) -> bool:
 
 
 def _is_chroot(root: Path, mounts: list[str]) -> bool | None:
-    """`mountinfo` shows what can be reached from the own root only. What process 1 has
-    for a root tells the rest, if it has the same mount namespace."""
+    """`mountinfo` shows only mounts below the root of this process. Otherwise its root is compared
+    with that of process 1, if both are in the same mount namespace."""
     if not mounts:
         return None
     if "/" not in mounts:
