@@ -87,7 +87,7 @@ def another_owner(folder: str, further: list[str]) -> None:
     with Namespace.open(path) as userns:
         assert userns.owner_uid == 1234
     succeeds("unpin", path, *options[1:])
-    assert "owner=4294967295 is no id" in fails("create", "--pin", path, *maps, "--owner", "4294967295")
+    assert "owner=4294967295 is not mapped in" in fails("create", "--pin", path, *maps, "--owner", "4294967295")
     scene.assert_nothing_left()
 
 
