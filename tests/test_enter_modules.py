@@ -182,7 +182,7 @@ def test_a_program_of_the_mount_namespace_is_refused(tool: str, visiting: Visiti
     """`getsubids` and `newuidmap` are not named by the caller. Afterwards they are found as before."""
     visiting(f"""
         from usernsproc import UsernsError
-        from usernsproc._maps.tool import find_tool
+        from usernsproc._helper import find_tool
         outside = find_tool("{tool}")
         with mnt.enter():
             try:
@@ -218,7 +218,7 @@ def test_from_there_into_another_is_still_elsewhere(visiting: Visiting) -> None:
     """A mount namespace that was entered is not where the program comes from."""
     visiting("""
         from usernsproc import UsernsError
-        from usernsproc._maps.tool import find_tool
+        from usernsproc._helper import find_tool
         second = os.fork()
         if second == 0:
             native.unshare(native.CLONE_NEWNS)

@@ -12,8 +12,9 @@ IN_A_FOREIGN_MOUNT_NAMESPACE = """
     import errno, os, sys
     import native
     from usernsproc import *
-    from usernsproc._maps.subids_nss import ranges_by_nss
-    from usernsproc._maps.tool import find_tool
+    from usernsproc._helper import find_tool
+    from usernsproc._maps.side import UID
+    from usernsproc._maps.subids import ranges_by_nss
     if os.geteuid():
         with create_userns("root", "root") as own:
             own.enter()
@@ -23,7 +24,7 @@ IN_A_FOREIGN_MOUNT_NAMESPACE = """
         "preset": lambda: create_userns("subids", "subids"),
         "preset of a command": lambda: UsernsProcess(["/bin/true"], uid_map="rootless"),
         "tool": lambda: find_tool("newuidmap"),
-        "other source": lambda: ranges_by_nss("root", "uid_map"),
+        "other source": lambda: ranges_by_nss("root", UID),
     }
     native.unshare(native.CLONE_NEWNS)
     CALLS["tool"](), CALLS["subids"]()

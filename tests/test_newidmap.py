@@ -444,8 +444,8 @@ for call in (lambda: create_userns("rootless", "rootless"), lambda: run(["true"]
 
 
 UNCHECKED = """
-from usernsproc._maps import tool_rules as _tool_rules
-_tool_rules.objections = lambda *_: iter(())
+from usernsproc._maps import writer as _writer
+_writer.newidmap_violations = lambda *_: iter(())
 """
 """As if files had changed between our look at them and the tool's."""
 
@@ -572,7 +572,7 @@ try:
     for _ in range(5):
         report(create_userns, "rootless", "rootless")
     report(run, ["true"], uid_map="rootless")
-    usernsproc._maps.tool_rules.objections = lambda *_: iter(())
+    usernsproc._maps.writer.newidmap_violations = lambda *_: iter(())
     report(create_userns, "0:5:2", "root")
 finally:
     stop.set()

@@ -26,48 +26,48 @@ from collections import Counter
 from usernsproc import IdMap, IdMapError, MapToolError, _core, subids
 from usernsproc._caller import Caller
 from usernsproc._errors import IdMapPermissionError
-from usernsproc._maps.writer import Maps
+from usernsproc._helper import find_tool, run_tool
 from usernsproc._maps.presets import unchanged
+from usernsproc._maps.side import GID, UID
+from usernsproc._maps.writer import Maps
 from usernsproc._proc import pid_of
-from usernsproc._maps.tool import find_tool, run_tool
-from usernsproc._maps.tool_rules import TOOLS
 from test_idmap_kernel import RandomMaps
 
-def ours(step, triples, caller):
+def ours(side, triples, caller):
     try:
         given = IdMap(triples)
-        return 0, Maps.given(*((given, None) if step == "uid_map" else (None, given)), None, caller)
+        return 0, Maps.resolve_one(side, given, None, caller)
     except IdMapPermissionError as error:
         return error.errno, None
     except IdMapError:
         return 22, None
 
-def refused_by_the_tool(step, triples):
+def refused_by_the_tool(side, triples):
     def run(pid, pidfd):
-        tool = find_tool(TOOLS[step])
+        tool = find_tool(side.tool)
         ended = run_tool(tool, str(pid_of(pidfd)), *(str(number) for triple in triples for number in triple))
-        written.append(open(f"/proc/{pid}/{step}").read())
+        written.append(open(f"/proc/{pid}/{side.file}").read())
         return ended
     written = []
     _core.create_userns(None, None, None, run).close()
     return not written[0]
 
-seed, maps, step = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+seed, maps, side = int(sys.argv[1]), int(sys.argv[2]), UID if sys.argv[3] == "uid_map" else GID
 rng, caller, verdicts = random.Random(seed), Caller.now(), Counter()
-own = unchanged(subids()[step == "gid_map"].inverse())
-for number, triples in zip(range(maps), RandomMaps(rng, own, caller.uid if step == "uid_map" else caller.gid)):
-    errno, wanted = ours(step, triples, caller)
+own = unchanged(subids()[side is GID].inverse())
+for number, triples in zip(range(maps), RandomMaps(rng, own, side.id_of(caller))):
+    errno, wanted = ours(side, triples, caller)
     where = f"IDMAP_SEED={seed}, map {number} {triples}: ours {errno}"
     if errno:
-        assert refused_by_the_tool(step, triples), where
+        assert refused_by_the_tool(side, triples), where
     else:
         try:
-            between = wanted.write_by_tool if wanted.by_tool else None
-            userns = _core.create_userns(wanted.setgroups, wanted.uid_text, wanted.gid_text, between)
+            between = wanted.write_via_newidmap if wanted.via_newidmap else None
+            userns = _core.create_userns(*wanted.for_core, between)
         except (MapToolError, _core.Failure) as error:
             raise AssertionError(f"{where}, {error!r}, {getattr(error, 'stderr', '')}") from None
         userns.close()
-    verdicts[f"{errno} {bool(wanted and wanted.by_tool)}"] += 1
+    verdicts[f"{errno} {bool(wanted and wanted.via_newidmap)}"] += 1
 print(json.dumps(verdicts))
 """
 

@@ -13,6 +13,7 @@ from ordinary import UID, as_ordinary_user
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids
+from usernsproc._maps import side as _side
 from usernsproc._maps import subids as _subids
 
 OWN_NAME, OWN_UID = pwd.getpwuid(os.getuid()).pw_name, os.getuid()
@@ -24,8 +25,8 @@ Write = Callable[..., None]
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Files of ours in the place of those in /etc."""
-    names = {"uid_map": "subuid", "gid_map": "subgid"}
-    monkeypatch.setattr(_subids, "FILES", {step: str(tmp_path / name) for step, name in names.items()})
+    monkeypatch.setattr(_side.UID, "subids_file", str(tmp_path / "subuid"))
+    monkeypatch.setattr(_side.GID, "subids_file", str(tmp_path / "subgid"))
     monkeypatch.setattr(_subids, "NSSWITCH", str(tmp_path / "nsswitch.conf"))
 
     def write(**texts: str) -> None:
@@ -164,13 +165,14 @@ def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(
     script("""
         import os, sys, tempfile
         from usernsproc._maps import subids
+        from usernsproc._maps.side import UID
         assert sys.getfilesystemencoding() == "ascii"
         name = b"j\\xc3\\xb6rg"
         with tempfile.NamedTemporaryFile() as file:
             file.write(name + b":100:5\\n")
             file.flush()
-            subids.FILES = {"uid_map": file.name}
-            assert subids.ranges_of(subids.Owner(os.fsdecode(name), None), "uid_map") == [(100, 5)]
+            UID.subids_file = file.name
+            assert subids.Owner(os.fsdecode(name), None).ranges(UID) == [(100, 5)]
     """)
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from . import _core
 from ._maps.idmap import IDENTITY, IdMap
+from ._proc import proc_error
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
@@ -48,8 +49,6 @@ class Caller:
         try:
             answer = _core.caller()
         except OSError as error:
-            from ._proc import proc_error
-
             raise proc_error("open_proc", error, "/proc/self") from None
         return _caller(*answer, os.getuid(), os.getgid())
 
@@ -73,7 +72,7 @@ def _caller(
     real_uid: int,
     real_gid: int,
 ) -> Caller:
-    """A program asks for each namespace it makes, and mostly is as it was: then this is the same object."""
+    """Remembered: a program asks for each namespace that it creates, and rarely changes in between."""
     return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
 
 

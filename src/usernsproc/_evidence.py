@@ -15,7 +15,9 @@ from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
 from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
+from ._proc import read_status
 from ._typing import TYPE_CHECKING
+from ._uapi import WALL
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
@@ -25,7 +27,6 @@ Cause: TypeAlias = "tuple[str, str]"
 
 SCHED_DEADLINE = 6
 _RESERVED_PIDS = 300
-_WALL = 0x40000000
 
 
 def failed(failure: _core.Failure, filenames: Mapping[str, object] | None = None, cgroup: int = -1) -> UsernsError:
@@ -52,7 +53,7 @@ def step_error(step: str, errno: int, filename: object = None, cgroup: int = -1)
 def child_error(step: str, errno: int, pidfd: int) -> UsernsError:
     """For a child of this process that ended before it ran the program and is not reaped yet."""
     try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | _WALL)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)
     except OSError:
         result = None
     if result is None:
@@ -138,7 +139,7 @@ def _full_cgroup(cgroup: int) -> Cause | None:
 
 
 def _limit_of_user(_cgroup: int) -> Cause | None:
-    uid = int(_status("thread-self")["Uid"].split()[0])
+    uid = int(read_status("thread-self")["Uid"].split()[0])
     most = _soft_limit_of_processes()
     if most is None or _is_exempt(Caller.now(), uid):
         return None
@@ -168,7 +169,7 @@ def _is_exempt(caller: Caller, uid: int) -> bool:
 
 def _threads_of(name: str, uid: int) -> int:
     try:
-        status = _status(name)
+        status = read_status(name)
     except OSError:
         return 0  # it has ended, or is hidden
     return int(status.get("Threads", 0)) if int(status["Uid"].split()[0]) == uid else 0
@@ -211,7 +212,7 @@ def faked_ids() -> str | None:
     They do not change what the kernel writes to `/proc`.
     """
     try:
-        status = _status("thread-self")
+        status = read_status("thread-self")
     except OSError:
         return None
     for name, shown, field in (("user", os.getresuid(), "Uid"), ("group", os.getresgid(), "Gid")):
@@ -222,17 +223,12 @@ def faked_ids() -> str | None:
 
 
 def _seccomp(_cgroup: int) -> Cause | None:
-    return SECCOMP_REFUSED if _status("thread-self").get("Seccomp", "0") != "0" else None
+    return SECCOMP_REFUSED if read_status("thread-self").get("Seccomp", "0") != "0" else None
 
 
 def _no_execution_from_memory(_cgroup: int) -> Cause | None:
     with open("/proc/sys/vm/memfd_noexec", encoding="utf-8") as file:
         return None if int(file.read()) > 1 else SECCOMP_REFUSED
-
-
-def _status(name: str) -> dict[str, str]:
-    with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
 
 
 _NO_PROCESS = (_deadline, _full_cgroup, _limit_of_user, _limit_of_system)

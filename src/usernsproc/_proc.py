@@ -1,4 +1,4 @@
-"""`/proc`, proven, and `/proc/PID` as a descriptor that is known to be the right process'.
+"""Every parser of `/proc`, and `/proc/PID` as a descriptor that is certain to be of the right process.
 
 In a mount namespace that another user controls, `/proc` can be any file system, and any
 file in it can lie under another one. So nothing is opened by its path alone:
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, userns_error
+from ._errors import UsernsError, printable, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
 
@@ -107,6 +107,14 @@ def _read_on_same_file_system(path: str) -> str:
             return file.read()
 
 
+def overflow_id(kind: str) -> int:
+    """The `uid` or `gid` that the kernel shows for all IDs that are not mapped."""
+    try:
+        return int(read_sysctl(f"kernel/overflow{kind}"))
+    except FileNotFoundError:  # no /proc: another step reports that
+        return 65534
+
+
 def own_namespace_identity(name: str) -> tuple[int, int]:
     """Device and inode of a namespace of the calling thread, by the name of its link.
 
@@ -120,7 +128,7 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
 
 
 def descriptor_path(fd: int) -> str:
-    """A path by which `umount2(2)`, which takes no descriptor, reaches what *fd* is open on.
+    """A path for `umount2(2)`, which accepts no descriptor, to the file that *fd* is open on.
 
     It is proven when this returns. Another process that may mount in the calling thread's
     mount namespace could mount over it later (before Linux 6.12).
@@ -139,12 +147,40 @@ def descriptor_path(fd: int) -> str:
 # ---- processes ----
 
 
+def read_status(process: str) -> dict[str, str]:
+    """The fields of `/proc/PID/status`; *process*: a PID, or `thread-self`.
+
+    Raises:
+        UsernsError: step `open_proc`.
+    """
+    lines = read_proc(f"{process}/status").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def read_stat(directory: int, path: str) -> list[str]:
+    """The fields of a `/proc/PID/stat` that follow the name: the first one is the state."""
+    return read_in(directory, path).rpartition(")")[2].split()
+
+
+def name_in(directory: int, path: str) -> str:
+    """The name of a process, by its `comm` in an open directory of `/proc`; -1: in `/proc`."""
+    return printable(_core.read_file(directory, path).removesuffix(b"\n").decode(errors="backslashreplace"))
+
+
+def process_name(pid: int) -> str:
+    """Up to 15 bytes that the process itself has chosen; "gone" if it has ended."""
+    try:
+        return name_in(-1, f"{pid}/comm")
+    except OSError:
+        return "gone"
+
+
 def pid_of(pidfd: int) -> int:
     """The PID of a pidfd's process, in the pid namespace that `/proc` was mounted for.
 
     Raises:
-        ProcessLookupError: it has been reaped (`ESRCH`), or is not to be seen in `/proc`.
-        ValueError: the descriptor is no pidfd.
+        ProcessLookupError: it has been reaped (`ESRCH`), or `/proc` does not show it.
+        ValueError: the descriptor is not a pidfd.
     """
     pid = _pid_in_fdinfo(pidfd)
     if pid is None:
@@ -175,7 +211,7 @@ def _pid_in_fdinfo(fd: int) -> int | None:
 
 
 def _refuse_without_proc(filename: str) -> None:
-    """Where a file is missing because there is no `/proc` at all, or one in which this thread is not to be seen."""
+    """If a file is missing because there is no `/proc` at all, or one that does not show this thread."""
     try:
         _core.read_link(-1, "thread-self")
     except OSError as error:
@@ -187,8 +223,8 @@ def opened_pidfd(process: ProcessLike) -> Generator[int]:
     """A pidfd of the process: the one that was given, or one that lives as long as the block.
 
     Raises:
-        ProcessLookupError: the process is gone (`ESRCH`).
-        ValueError: a number that is no pid, or ambiguous.
+        ProcessLookupError: the process does not exist (`ESRCH`).
+        ValueError: a number that is not a PID, or is ambiguous.
     """
     if not isinstance(process, int):
         yield process.fileno()
@@ -219,10 +255,10 @@ _PF_KTHREAD = 0x00200000
 
 
 def _is_program(pid: int) -> bool:
-    """Whether there is such a process, other than a kernel thread: nobody asks for the
-    namespaces of these, and on a host they have the low pids, which descriptors have too."""
+    """Whether there is such a process, other than a kernel thread. The namespaces of a kernel thread
+    are never wanted, and these have the low PIDs on a host, which are numbers of descriptors too."""
     try:
-        flags = int(read_in(-1, f"{pid}/stat").rpartition(")")[2].split()[6])
+        flags = int(read_stat(-1, f"{pid}/stat")[6])
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError as error:
@@ -244,7 +280,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
         try:
             signal.pidfd_send_signal(pidfd, 0)
         except PermissionError:
-            pass  # somebody else's, but there
+            pass  # another user's process, but it exists
         except ProcessLookupError:
             raise _gone(None) from None
         except OSError as error:
@@ -253,7 +289,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
 
 
 def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
-    if error.errno in (EBADF, ENOENT, ESRCH):  # a process that is gone or hidden, or no `/proc` at all
+    if error.errno in (EBADF, ENOENT, ESRCH):  # the process is reaped or hidden, or there is no `/proc` at all
         return _gone(pid_of(pidfd))
     return proc_error("open_proc", error, "/proc")
 

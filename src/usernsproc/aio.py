@@ -152,8 +152,8 @@ def _may_take_long(options: dict[str, Any]) -> bool:
     nothing_to_join = join is None or (isinstance(join, (tuple, list)) and not join)
     if options.get("cgroup") is not None or not nothing_to_join:
         return True
-    maps = Maps.wanted(options.get("uid_map"), options.get("gid_map"), options.get("setgroups"), Caller.now())
-    return bool(maps.by_tool)
+    maps = Maps.resolve(options.get("uid_map"), options.get("gid_map"), options.get("setgroups"), Caller.now())
+    return bool(maps.via_newidmap)
 
 
 class Process(subprocess.Process):

@@ -8,7 +8,7 @@ from errno import EINVAL, ENOSYS, EPERM
 from .. import _core
 from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
-from .._proc import read_sysctl
+from .._proc import overflow_id
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
@@ -79,7 +79,7 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
     files as nobody's. Only where the top is shown so are the maps looked at: that takes a process."""
     with at_step("mount_setattr"):
         shown = os.stat(tree)
-    if shown.st_uid != _overflow_id("uid") and shown.st_gid != _overflow_id("gid"):
+    if shown.st_uid != overflow_id("uid") and shown.st_gid != overflow_id("gid"):
         return
     with copy_of(userns_fd) as userns:
         try:
@@ -88,13 +88,6 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
             return  # who may not enter it cannot tell
     if not are_written:
         raise userns_error("mount_setattr", EINVAL)
-
-
-def _overflow_id(kind: str) -> int:
-    try:
-        return int(read_sysctl(f"kernel/overflow{kind}"))
-    except FileNotFoundError:  # no /proc, which is told later
-        return 65534
 
 
 def can_copy(source_fd: int, *, recursive: bool) -> bool:

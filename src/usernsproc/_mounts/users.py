@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 
 from .. import _core
-from .._names import name_in
-from .._proc import list_in, open_root
+from .._proc import list_in, name_in, open_root
 from .._uapi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _SHOWN = 5

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
 from .. import _core
-from .._proc import list_in, open_root, proc_error, read_in
+from .._proc import list_in, open_root, proc_error, read_in, read_stat
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 from .pin import nsfs_device
@@ -150,7 +150,7 @@ class Survey:
     def _is_running_program(self, pid: int) -> bool:
         """Neither a kernel thread, which are all in the initial namespaces, nor a zombie."""
         try:
-            state, *fields = read_in(self._proc, f"{pid}/stat").rpartition(")")[2].split()
+            state, *fields = read_stat(self._proc, f"{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
             return False
         return state != "Z" and not int(fields[5]) & _PF_KTHREAD

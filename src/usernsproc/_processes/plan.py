@@ -13,8 +13,6 @@ from .._typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._maps.writer import Maps
-
 CLONE_NEWUSER = 0x10000000
 
 
@@ -38,6 +36,7 @@ class Plan:
     setgroups: str | None = None
     uid_map: str | None = None
     gid_map: str | None = None
+    """Written by the core while the child waits."""
 
     argv: Sequence[Any] = ()
     candidates: Sequence[Any] = ()
@@ -89,12 +88,6 @@ class Plan:
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
-
-    def write(self, maps: Maps) -> None:
-        """The core writes them while the child waits."""
-        self.setgroups = maps.setgroups
-        self.uid_map = maps.uid_text
-        self.gid_map = maps.gid_text
 
     def start(
         self,
