@@ -1,4 +1,4 @@
-"""The calling thread as others see it: IDs, groups, capabilities and user namespace."""
+"""The calling thread: its IDs, groups, capabilities and user namespace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAP_SETFCAP = 31
 
 
 class Caller:
-    """Effective ids and capabilities, and the maps of the caller's own user namespace."""
+    """Effective IDs and capabilities, and the maps of the caller's user namespace."""
 
     __slots__ = ("capabilities", "gid", "gid_map", "groups", "real_gid", "real_uid", "uid", "uid_map")
 

@@ -1,7 +1,7 @@
-"""Why a step fails: the one table of likely causes, and what to do about each.
+"""The table of the likely causes of each failure, and their remedies.
 
 In each note the first sentence is the likely cause, the second the remedy that changes least.
-Where a look at the surroundings decides between several causes, see `_evidence.py`.
+`_evidence.py` decides between several causes by a look at the system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from errno import (
 from signal import SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP
 
 CRASHES = frozenset(-number for number in (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
-"""Return codes of a program that could not go on: the kernel sends these signals, hardly any process does."""
+"""Return codes of a program that crashed: these signals come from the kernel, and hardly ever from a process."""
 
 BROKEN_BUILD = (
     "broken-build",
@@ -96,7 +96,7 @@ _FILE_SIZE = (
 
 
 def too_old(call: str, version: str) -> tuple[str, str]:
-    """For a system call that this kernel does not have."""
+    """Cause and note for a system call that this kernel lacks."""
     return "kernel-too-old", f"{call} requires Linux {version}. Use a newer kernel."
 
 
@@ -246,8 +246,7 @@ CAUSES.update(
     }
 )
 
-# What to do about a map that a rule forbids: by cause. The message says which range
-# and which rule.
+# Remedies for a map that a rule forbids, by cause. The message names the range and the rule.
 REMEDIES: dict[str, str] = {
     "no-cap-setuid": "Map the caller's ID alone (presets 'root' and 'current'), or run the container with CAP_SETUID "
     "(--cap-add SETUID).",
@@ -281,7 +280,7 @@ REMEDIES: dict[str, str] = {
     "too-many-ranges": "Use fewer, longer ranges.",
 }
 
-# What to do about IDs that a command cannot take, or that cannot own a namespace: by step and cause.
+# Remedies for IDs that a command cannot have, or that cannot own a namespace, by step and cause.
 _CALLER_OWNS = "Omit owner= (the caller then owns the namespace), or run with {}."
 CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
     (
@@ -298,7 +297,7 @@ CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
     ("owner", "no-cap-dac-override"): _CALLER_OWNS.format("CAP_DAC_OVERRIDE"),
 }
 
-# What was found when newuidmap or newgidmap had failed.
+# Notes on a failure of newuidmap or newgidmap, by cause.
 TOOL_CAUSES: dict[str, str] = {
     "map-written": "The map was written before: it can be written once. Create another namespace.",
     "tool-other-group": "The group ID of this process is not the primary group of its user (newgrp, sg), which "

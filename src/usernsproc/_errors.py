@@ -1,4 +1,4 @@
-"""The exceptions: what failed, on what, and with which cause.
+"""The exceptions: the step that failed, its files, and the likely cause.
 
 ```
 OSError

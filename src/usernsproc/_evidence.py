@@ -1,7 +1,7 @@
-"""Which of several causes it is: found by looking, where a step and its errno have more than one.
+"""Finds the cause of a failure, if a step and its errno have several, by a look at the system.
 
-The table in `_causes.py` has what is likely without a look. `failed` is for whatever
-the core reports.
+The table in `_causes.py` has the causes that are likely without a look. `failed` is for all
+failures that the core reports.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def failed(failure: _core.Failure, filenames: Mapping[str, object] | None = None
 
 
 def step_error(step: str, errno: int, filename: object = None, cgroup: int = -1) -> UsernsError:
-    """As `userns_error`, after a look at what could be the cause."""
+    """As `userns_error`, after a look for the cause."""
     cause, note = _found(step, errno, cgroup) or (None, None)
     return userns_error(step, errno, filename, cause=cause, note=note)
 
@@ -66,7 +66,7 @@ def child_error(step: str, errno: int, pidfd: int) -> UsernsError:
 def cause_of_end(ended: int, cgroup: int = -1) -> Cause:
     """Of a child that ended before it ran the program, with this return code.
 
-    An init passes on that its child was killed, as 128 and the signal.
+    An init reports that its child was killed as 128 plus the signal.
     """
     if 128 < ended < 128 + signal.NSIG:
         ended = 128 - ended
@@ -98,7 +98,7 @@ def _found(step: str, errno: int, cgroup: int) -> Cause | None:
     for look in _LOOKS.get((step, errno), ()):
         try:
             cause = look(cgroup)
-        except (OSError, ValueError):  # no descriptor left to look with, or the like
+        except (OSError, ValueError):  # for example, no descriptor is left for the look
             continue
         if cause is not None:
             return cause
@@ -106,7 +106,7 @@ def _found(step: str, errno: int, cgroup: int) -> Cause | None:
 
 
 def _where(find: Callable[[int], str | None], cgroup: int, controller: str) -> str | None:
-    """The cgroup at fault: the given one and those above it, then those of the calling thread."""
+    """The cgroup at fault, among the given one and those above it, then those of the calling thread."""
     try:
         found = None if cgroup < 0 else find(cgroup)
         if found is None:
@@ -121,7 +121,7 @@ def _where(find: Callable[[int], str | None], cgroup: int, controller: str) -> s
 
 
 def _deadline(_cgroup: int) -> Cause | None:
-    if os.sched_getscheduler(0) != SCHED_DEADLINE:  # the flag SCHED_RESET_ON_FORK would be in it
+    if os.sched_getscheduler(0) != SCHED_DEADLINE:  # with the flag SCHED_RESET_ON_FORK it would differ
         return None
     return "sched-deadline", (
         "The calling thread has the scheduling policy SCHED_DEADLINE, which no child may inherit (sched(7)). Set "
@@ -144,7 +144,7 @@ def _limit_of_user(_cgroup: int) -> Cause | None:
     if most is None or _is_exempt(Caller.now(), uid):
         return None
     count = sum(_threads_of(name, uid) for name in os.listdir("/proc") if name.isdigit())
-    if count + _cgroups.MOST_TASKS <= most:
+    if count + _cgroups.MAX_TASKS <= most:
         return None
     return "process-limit", (
         f"User {uid} has {count} processes and threads, and RLIMIT_NPROC (ulimit -u) is {most}. Raise the limit, or "
@@ -162,7 +162,7 @@ def _soft_limit_of_processes() -> int | None:
 
 
 def _is_exempt(caller: Caller, uid: int) -> bool:
-    """The limit is not for root, nor for two capabilities, of the initial user namespace."""
+    """Root of the initial user namespace, and processes there with one of two capabilities, have no limit."""
     is_privileged = uid == 0 or caller.has(CAP_SYS_ADMIN) or caller.has(CAP_SYS_RESOURCE)
     return is_privileged and caller.is_initial
 
@@ -181,7 +181,7 @@ def _limit_of_system(_cgroup: int) -> Cause | None:
     for name, reserved in (("threads-max", 0), ("pid_max", _RESERVED_PIDS)):
         with open(f"/proc/sys/kernel/{name}", encoding="utf-8") as file:
             most = int(file.read())
-        if count + reserved + _cgroups.MOST_TASKS > most:
+        if count + reserved + _cgroups.MAX_TASKS > most:
             return "pid-max", (
                 f"The system has {count} processes and threads, and kernel.{name} is {most}. Raise it with sysctl, or "
                 "end other processes."
@@ -197,7 +197,7 @@ def _proc_read_only(_cgroup: int) -> Cause | None:
 
 
 def is_proc_read_only() -> bool:
-    """Whether `/proc` cannot be written to: id maps are written through it."""
+    """Whether `/proc` is read-only: ID maps are written through it."""
     return bool(os.statvfs("/proc").f_flag & os.ST_RDONLY)
 
 
@@ -206,10 +206,10 @@ def _faked_ids(_cgroup: int) -> Cause | None:
 
 
 def faked_ids() -> str | None:
-    """What is wrong with the ids that this program is shown, in words, `None` if they are the kernel's.
+    """How the IDs that this program is shown differ from the kernel's, in words; `None`: they do not.
 
-    fakeroot, proot and the like answer for the kernel when a program asks for its ids.
-    They do not change what the kernel writes to `/proc`.
+    fakeroot, proot and similar tools intercept the calls by which a program asks for its IDs.
+    They do not change the files of `/proc`.
     """
     try:
         status = read_status("thread-self")

@@ -68,7 +68,7 @@ def list_in(directory: int, path: str) -> list[str]:
 
 
 def open_root() -> OwnedFd:
-    """The root of `/proc`, for many looks.
+    """The root of `/proc`, to open several files in it.
 
     Raises:
         OSError: as `open(2)`; `EXDEV`: it is forged.
@@ -80,7 +80,7 @@ def read_sysctl(name: str) -> str:
     """The text of a file of `/proc/sys`.
 
     Container engines mount that directory over itself, read-only. Then only the file system
-    is compared: the value of another setting could be read in its place, so no decision about
+    is compared. The value of another setting could be read instead, so no decision about
     rights may depend on it.
 
     Raises:
@@ -130,8 +130,8 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
 def descriptor_path(fd: int) -> str:
     """A path for `umount2(2)`, which accepts no descriptor, to the file that *fd* is open on.
 
-    It is proven when this returns. Another process that may mount in the calling thread's
-    mount namespace could mount over it later (before Linux 6.12).
+    The path is proven when this returns. Later, another process that may mount in the mount
+    namespace of the calling thread could mount over it (before Linux 6.12).
 
     Raises:
         UsernsError: step `open_proc`.
@@ -219,8 +219,8 @@ def _refuse_without_proc(filename: str) -> None:
 
 
 @contextmanager
-def opened_pidfd(process: ProcessLike) -> Generator[int]:
-    """A pidfd of the process: the one that was given, or one that lives as long as the block.
+def open_pidfd(process: ProcessLike) -> Generator[int]:
+    """A pidfd of the process: the given one, or one that is open until the end of the block.
 
     Raises:
         ProcessLookupError: the process does not exist (`ESRCH`).
@@ -269,8 +269,8 @@ def _is_program(pid: int) -> bool:
 def open_proc_dir_of(pidfd: int) -> OwnedFd:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
-    The check comes after the open: a process that still answers has not lost its
-    pid, so the directory that was opened before is its own.
+    The check follows the open: a process that still accepts signals still has its PID, so the
+    directory that was opened before is its own.
     """
     try:
         proc_dir = _core.open_proc_dir(pidfd)
@@ -295,9 +295,9 @@ def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
 
 
 @contextmanager
-def opened_proc_dir(process: ProcessLike) -> Generator[int]:
-    """A descriptor of `/proc/PID` that lives as long as the block; raises as `opened_pidfd`."""
-    with opened_pidfd(process) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
+def open_proc_dir(process: ProcessLike) -> Generator[int]:
+    """A descriptor of `/proc/PID` that is open until the end of the block; raises as `open_pidfd`."""
+    with open_pidfd(process) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
         yield proc_dir
 
 

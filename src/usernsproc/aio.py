@@ -297,7 +297,7 @@ class _Transport(asyncio.SubprocessTransport):
         self._tell(self._protocol.process_exited)  # before the last pipe is closed: then all is over
         for pipe in self._pipes.values():
             if isinstance(pipe, ReadPipe):
-                pipe.read_what_is_left()
+                pipe.read_rest()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -11,7 +11,7 @@ from .._maps.idmap import PRESETS, IdMap, as_id_map
 from .._maps.side import SIDES
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace, own_setgroups
-from .._proc import opened_proc_dir, read_id_map
+from .._proc import open_proc_dir, read_id_map
 from .drawing import drawn
 from .output import columns, write_out
 
@@ -85,7 +85,7 @@ def _both(uids: IdMap, gids: IdMap, uid_writer: str | None = None, gid_writer: s
 
 
 def _of_process(pid: int) -> tuple[IdMap, IdMap]:
-    with opened_proc_dir(pid) as proc_dir:
+    with open_proc_dir(pid) as proc_dir:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
 
 

@@ -10,7 +10,7 @@ from .. import _core
 from .._errors import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
-from .._proc import opened_pidfd
+from .._proc import open_pidfd
 from .._typing import TYPE_CHECKING
 from .namespace import Namespace, NamespaceKind, is_known, open_namespace_of
 
@@ -117,7 +117,7 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:
     count = 0
-    with opened_pidfd(process) as pidfd:
+    with open_pidfd(process) as pidfd:
         for kind in filter(is_known, NamespaceKind):
             with Namespace(open_namespace_of(pidfd, kind)) as theirs, Namespace.current(kind) as own:
                 if theirs != own:

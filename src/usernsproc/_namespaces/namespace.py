@@ -15,7 +15,7 @@ from .._errors import UsernsError, at_step, closed_error, userns_error
 from .._evidence import failed
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps
-from .._proc import open_proc_dir_of, opened_pidfd, proc_error, read_proc
+from .._proc import open_pidfd, open_proc_dir_of, proc_error, read_proc
 from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
@@ -147,7 +147,7 @@ class Namespace:
                 of another process as well.
         """
         kind = NamespaceKind(kind)
-        with opened_pidfd(process) as pidfd:
+        with open_pidfd(process) as pidfd:
             return cls(open_namespace_of(pidfd, kind))
 
     @classmethod
