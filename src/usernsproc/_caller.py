@@ -8,6 +8,10 @@ from functools import lru_cache
 from . import _core
 from ._maps.idmap import IDENTITY, IdMap
 from ._proc import proc_error
+from ._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
@@ -62,18 +66,9 @@ class Caller:
 
 
 @lru_cache(maxsize=8)
-def _caller(
-    uid: int,
-    gid: int,
-    capabilities: int,
-    uid_map: str | None,
-    gid_map: str | None,
-    groups: tuple[int, ...],
-    real_uid: int,
-    real_gid: int,
-) -> Caller:
+def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None, *others: Any) -> Caller:
     """Remembered: a program asks for each namespace that it creates, and rarely changes in between."""
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), *others)
 
 
 def _own_map(text: str | None) -> IdMap:

@@ -221,9 +221,9 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Omit setgroups=.",
     ),
 }
-_MAPS = ("setgroups", "uid_map", "gid_map")
+MAPS = ("setgroups", "uid_map", "gid_map")
 _OF_DESCRIPTORS = (
-    *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *_MAPS, "newuidmap"),
+    *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *MAPS, "newuidmap"),
     *("newgidmap", "open_ns", "stdio", "cgroup", "on_created"),
     *("open_tree", "mount_setattr", "move_mount", "mount_point", "umount"),
 )
@@ -232,8 +232,8 @@ CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, EFBIG): _FILE_SIZE for step in ("prepare", "memfd_create")})
 CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open")})
 CAUSES.update({("keyring", errno): NO_KEYCTL for errno in (EPERM, ENOSYS)})
-CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in _MAPS})
-CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in _MAPS})
+CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in MAPS})
+CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in MAPS})
 CAUSES.update(
     {
         (step, EPERM): (
@@ -242,7 +242,7 @@ CAUSES.update(
             "security module took its capabilities in the new user namespace "
             "(kernel.apparmor_restrict_unprivileged_userns). Run 'usernsproc doctor' to find out which.",
         )
-        for step in ("uid_map", "gid_map")
+        for step in MAPS[1:]
     }
 )
 

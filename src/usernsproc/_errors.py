@@ -100,36 +100,28 @@ class IdMapError(ValueError):
     """`uid_map` or `gid_map`, if it is known for which of the two the map was."""
 
 
-class UsernsPermissionError(UsernsError, PermissionError):
-    pass
+class UsernsPermissionError(UsernsError, PermissionError): ...
 
 
-class UsernsFileNotFoundError(UsernsError, FileNotFoundError):
-    pass
+class UsernsFileNotFoundError(UsernsError, FileNotFoundError): ...
 
 
-class UsernsProcessLookupError(UsernsError, ProcessLookupError):
-    pass
+class UsernsProcessLookupError(UsernsError, ProcessLookupError): ...
 
 
-class UsernsBlockingIOError(UsernsError, BlockingIOError):
-    pass
+class UsernsBlockingIOError(UsernsError, BlockingIOError): ...
 
 
-class UsernsFileExistsError(UsernsError, FileExistsError):
-    pass
+class UsernsFileExistsError(UsernsError, FileExistsError): ...
 
 
-class UsernsInterruptedError(UsernsError, InterruptedError):
-    pass
+class UsernsInterruptedError(UsernsError, InterruptedError): ...
 
 
-class UsernsIsADirectoryError(UsernsError, IsADirectoryError):
-    pass
+class UsernsIsADirectoryError(UsernsError, IsADirectoryError): ...
 
 
-class UsernsNotADirectoryError(UsernsError, NotADirectoryError):
-    pass
+class UsernsNotADirectoryError(UsernsError, NotADirectoryError): ...
 
 
 class IdMapPermissionError(UsernsPermissionError, IdMapError):

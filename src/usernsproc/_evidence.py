@@ -13,7 +13,7 @@ from errno import EACCES, EAGAIN, ENOSYS, EPERM
 
 from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
-from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
+from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, MAPS, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
 from ._proc import read_status
 from ._typing import TYPE_CHECKING
@@ -237,11 +237,5 @@ _LOOKS: dict[tuple[str, int], tuple[Callable[[int], Cause | None], ...]] = {
     ("init", EAGAIN): _NO_PROCESS,
     ("execveat", EACCES): (_no_execution_from_memory,),
 }
-_LOOKS.update(
-    {
-        (step, errno): (_proc_read_only, _faked_ids)
-        for step in ("setgroups", "uid_map", "gid_map")
-        for errno in (EACCES, EPERM)
-    }
-)
+_LOOKS.update({(step, errno): (_proc_read_only, _faked_ids) for step in MAPS for errno in (EACCES, EPERM)})
 _LOOKS.update({(step, ENOSYS): (_seccomp,) for step in ("memfd_create", "pidfd_open", "execveat")})

@@ -153,7 +153,7 @@ def newidmap_violations(side: Side, id_map: IdMap, caller: Caller) -> Iterator[V
         yield Violation(None, "no-new-privs", f"no_new_privs is set: {tool} would not get the rights that it needs")
     if not _is_dumpable(caller):
         yield Violation(None, "not-dumpable", f"this process is not dumpable: {tool} could not open the map's file")
-    length = len("".join(f"{r.inside} {r.outside} {r.count}\n" for r in id_map))  # with a newline at the end, always
+    length = len(id_map.to_kernel().removesuffix("\n")) + 1  # the tool always writes the last newline
     if length > MAX_TEXT:
         reason = f"{tool} would write {length} bytes, the kernel accepts at most {MAX_TEXT}"
         yield Violation(None, "too-many-ranges", reason)
