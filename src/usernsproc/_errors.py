@@ -191,8 +191,8 @@ def userns_error(
 class at_step:  # noqa: N801, reads as a statement
     """In this block, an `OSError` of a system call becomes the `UsernsError` of a step.
 
-    Not for a block that opens a descriptor: at its end a signal handler can raise, and the
-    descriptor would be lost.
+    A descriptor that the block returns has to be an `OwnedFd`: a signal handler can raise at the
+    end of the block, and another one would be lost.
     """
 
     def __init__(self, step: str, filename: object = None) -> None:

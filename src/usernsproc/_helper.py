@@ -17,7 +17,7 @@ from posix import read  # eventlet's os.read would wait for data
 from typing import NamedTuple
 
 from . import _core
-from ._errors import userns_error
+from ._errors import at_step, userns_error
 from ._loading import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
 from ._processes.patience import FOREVER, GaveUp, Patience
@@ -117,15 +117,10 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
 
 def _open_standard_files(opened: ExitStack) -> list[int]:
     """Standard input, then both ends of two pipes."""
-    try:
-        fds = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
-        opened.callback(os.close, fds[0])
+    with at_step("prepare"):
+        fds = [opened.enter_context(_core.open("/dev/null", os.O_RDONLY))]
         for _ in range(2):
-            for fd in os.pipe():
-                opened.callback(os.close, fd)
-                fds.append(fd)
-    except OSError as error:
-        raise userns_error("prepare", error.errno or 0, error.filename) from None
+            fds.extend(opened.enter_context(_core.own(fd)) for fd in os.pipe())
     return fds
 
 

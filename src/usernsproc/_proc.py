@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, printable, userns_error
+from ._errors import UsernsError, at_step, printable, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
 
@@ -55,10 +55,8 @@ def read_proc(path: str) -> str:
     Raises:
         UsernsError: step `open_proc`.
     """
-    try:
+    with at_step("open_proc", f"/proc/{path}"):
         return read_in(-1, path)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def list_in(directory: int, path: str) -> list[str]:
@@ -87,15 +85,13 @@ def read_sysctl(name: str) -> str:
         UsernsError: step `open_proc`.
     """
     path = f"sys/{name}"
-    try:
+    with at_step("open_proc", f"/proc/{path}"):
         try:
             return read_in(-1, path)
         except OSError as error:
             if error.errno != EXDEV:
                 raise
         return _read_on_same_file_system(path)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def _read_on_same_file_system(path: str) -> str:
@@ -121,10 +117,8 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
     Raises:
         UsernsError: step `open_proc`.
     """
-    try:
+    with at_step("open_proc", f"/proc/thread-self/ns/{name}"):
         return _core.own_namespace_identity(name)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
 
 
 def descriptor_path(fd: int) -> str:
@@ -137,10 +131,8 @@ def descriptor_path(fd: int) -> str:
         UsernsError: step `open_proc`.
     """
     path = f"thread-self/fd/{fd}"
-    try:
+    with at_step("open_proc", f"/proc/{path}"):
         _core.read_link(-1, path)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
     return f"/proc/{path}"
 
 
@@ -200,22 +192,13 @@ def _gone(pid: int | None) -> UsernsError:
 
 def _pid_in_fdinfo(fd: int) -> int | None:
     path = f"thread-self/fdinfo/{fd}"
-    try:
-        text = read_in(-1, path)
-    except FileNotFoundError:
-        _refuse_without_proc(f"/proc/{path}")
-        return None
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
+    with at_step("open_proc", f"/proc/{path}"):
+        try:
+            text = read_in(-1, path)
+        except FileNotFoundError:
+            _core.read_link(-1, "thread-self")  # fails if there is no /proc, or one that does not show this thread
+            return None
     return next((int(line[4:]) for line in text.splitlines() if line.startswith("Pid:")), None)
-
-
-def _refuse_without_proc(filename: str) -> None:
-    """If a file is missing because there is no `/proc` at all, or one that does not show this thread."""
-    try:
-        _core.read_link(-1, "thread-self")
-    except OSError as error:
-        raise proc_error("open_proc", error, filename) from None
 
 
 @contextmanager
@@ -257,13 +240,11 @@ _PF_KTHREAD = 0x00200000
 def _is_program(pid: int) -> bool:
     """Whether there is such a process, other than a kernel thread. The namespaces of a kernel thread
     are never wanted, and these have the low PIDs on a host, which are numbers of descriptors too."""
-    try:
-        flags = int(read_stat(-1, f"{pid}/stat")[6])
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not flags & _PF_KTHREAD
+    with at_step("open_proc", f"/proc/{pid}/stat"):
+        try:
+            return not int(read_stat(-1, f"{pid}/stat")[6]) & _PF_KTHREAD
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:

@@ -13,7 +13,7 @@ from errno import ENOENT, EPERM, ESRCH
 
 from .. import _core
 from .._causes import TOOL_CAUSES
-from .._errors import MapToolError, UsernsError, userns_error
+from .._errors import MapToolError, UsernsError, at_step, userns_error
 from .._evidence import child_error, is_proc_read_only
 from .._helper import Ended, find_tool, run_tool
 from .._proc import open_proc_dir_of, pid_of, read_id_map
@@ -30,10 +30,8 @@ _takes_fd: dict[tuple[str, int, int, int, int], bool] = {}
 
 
 def _identity(side: Side, path: str) -> tuple[str, int, int, int, int]:
-    try:
+    with at_step(side.tool, path):
         status = os.stat(path)
-    except OSError as error:
-        raise userns_error(side.tool, error.errno or 0, path) from None
     return path, status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
@@ -77,10 +75,8 @@ def _run(path: str, side: Side, id_map: IdMap, pidfd: int, proc_dir: int, patien
 
 
 def _above_standard_files(side: Side, fd: int) -> OwnedFd:
-    try:
+    with at_step(side.tool):
         return _core.dup(fd)
-    except OSError as error:
-        raise userns_error(side.tool, error.errno or 0) from None
 
 
 def _run_tool(side: Side, path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Patience) -> Ended:

@@ -17,7 +17,7 @@ from .._caller import CAP_SETFCAP, CAP_SETGID, Caller
 from .._causes import REMEDIES
 from .._errors import IdMapPermissionError, at_step
 from .._evidence import faked_ids
-from .._proc import overflow_id, proc_error, read_status
+from .._proc import overflow_id, read_status
 from .._typing import TYPE_CHECKING
 from .idmap import IDENTITY, MAX_TEXT, IdMap, IdRange
 from .side import GID, UID, Side
@@ -147,7 +147,7 @@ def newidmap_violations(side: Side, id_map: IdMap, caller: Caller) -> Iterator[V
         yield from _of_id_0(id_map, reason)
     if (os.getuid(), os.getgid()) != (caller.uid, caller.gid):
         ids = f"{os.getuid()}:{os.getgid()} and {caller.uid}:{caller.gid}"
-        yield Violation(None, "ids-differ", f"{tool} demands that real and effective ids are the same, not {ids}")
+        yield Violation(None, "ids-differ", f"{tool} requires real and effective IDs to be the same, not {ids}")
     yield from _tool_without_rights(side, find_tool(tool))
     if status.get("NoNewPrivs") == "1":
         yield Violation(None, "no-new-privs", f"no_new_privs is set: {tool} would not get the rights that it needs")
@@ -165,17 +165,13 @@ def _alone(side: Side, own_id: int) -> str:
 
 def no_user_name(side: Side) -> Violation:
     """For any map that this user would have the tool write."""
-    return Violation(None, "no-user-name", f"{side.tool} demands a user name, and user id {os.getuid()} has none")
+    return Violation(None, "no-user-name", f"{side.tool} requires a user name, and user id {os.getuid()} has none")
 
 
 def _is_dumpable(caller: Caller) -> bool:
     """If it is not, the files of the process in /proc belong to root."""
-    path = "self/environ"
-    try:
-        with _core.open_proc(path, os.O_PATH) as fd:
-            return os.fstat(fd).st_uid == caller.uid
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
+    with at_step("open_proc", "/proc/self/environ"), _core.open_proc("self/environ", os.O_PATH) as fd:
+        return os.fstat(fd).st_uid == caller.uid
 
 
 def _not_given(side: Side, id_map: IdMap, caller: Caller, owner: Owner) -> Iterator[Violation]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import NamedTuple
 
-from .._errors import userns_error
+from .._errors import at_step, userns_error
 from .._helper import find_tool, refuse_foreign_files, run_tool
 from .._typing import TYPE_CHECKING
 from .idmap import IdMap
@@ -153,16 +153,15 @@ def _number(text: str) -> int:
 def _lines(path: str) -> list[str]:
     """Decoded like the names of users."""
     refuse_foreign_files(path)
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read()).split("\n")
-    except FileNotFoundError:
-        return []
-    except PermissionError as error:
-        note = f"As root, make it readable for all users: chmod a+r {path}. It contains no secret."
-        raise userns_error("prepare", error.errno or 0, path, cause="subids-unreadable", note=note) from None
-    except OSError as error:
-        raise userns_error("prepare", error.errno or 0, path) from None
+    with at_step("prepare", path):
+        try:
+            with open(path, "rb") as file:
+                return os.fsdecode(file.read()).split("\n")
+        except FileNotFoundError:
+            return []
+        except PermissionError as error:
+            note = f"As root, make it readable for all users: chmod a+r {path}. It contains no secret."
+            raise userns_error("prepare", error.errno or 0, path, cause="subids-unreadable", note=note) from None
 
 
 # ---- another source ----
