@@ -12,7 +12,8 @@ import native
 from usernsproc import IdMap, Namespace, UsernsError, UsernsProcess, create_userns
 from usernsproc._caller import Caller
 from usernsproc._maps.idmap import IDENTITY
-from usernsproc._maps.tool_rules import objections
+from usernsproc._maps.permission import newidmap_violations
+from usernsproc._maps.side import UID
 from usernsproc._proc import read_mounts
 
 MS_BIND = 0x1000
@@ -185,7 +186,7 @@ class Scene:
             "list": Namespace.list,
             "mounts": read_mounts,
             "tool rules": lambda: list(
-                objections("uid_map", IdMap.parse("0:5:1"), Caller(1, 1, 0, IDENTITY, IDENTITY))
+                newidmap_violations(UID, IdMap.parse("0:5:1"), Caller(1, 1, 0, IDENTITY, IDENTITY))
             ),
         }
 

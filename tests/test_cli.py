@@ -69,7 +69,7 @@ def test_a_signal_is_128_and_its_number() -> None:
         (["--map", "root", "no-such-program"], 127, "exec: No such file or directory: 'no-such-program' [ENOENT]"),
         (["--map", "root", "/etc/passwd"], 126, "exec: Permission denied: '/etc/passwd' [EACCES]"),
         (["--map", "0:4294967296:1", "true"], 125, "range 0:4294967296:1"),
-        (["--map", "everything", "true"], 125, "'everything' is no preset"),
+        (["--map", "everything", "true"], 125, "'everything' is neither a preset"),
         (["--map", "root", "--user", "5", "true"], 125, "user=5 is not mapped"),
         (["--map", "root", "--user", "nobody-of-that-name", "true"], 125, "nobody-of-that-name"),
         (["--map", "root"], 125, "which command?"),

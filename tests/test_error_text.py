@@ -29,7 +29,9 @@ from usernsproc import (
     UsernsProcess,
     create_userns,
 )
-from usernsproc._errors import Objection, _subclasses, at_step, credentials_error, refusal, userns_error
+from usernsproc._errors import _subclasses, at_step, credentials_error, userns_error
+from usernsproc._maps.permission import Violation
+from usernsproc._maps.side import UID
 
 PROGRAM = str(Path(sys.executable).parent / "usernsproc")
 EVERY_COPY = [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
@@ -60,7 +62,7 @@ ERRORS: dict[str, Callable[[], UsernsError]] = {
     "two files": two_files,
     "bytes": lambda: userns_error("chdir", errno.ENOENT, b"/none"),
     "a path": lambda: userns_error("chdir", errno.ENOENT, Path("/none")),
-    "a forbidden map": lambda: refusal("uid_map", Objection(None, "no-subids", "none are given")),
+    "a forbidden map": lambda: Violation(None, "no-subids", "none are given").error(UID),
     "an id": lambda: credentials_error("setid", "user=5 is not mapped", "id-not-mapped"),
     "a tool": tool_error,
 }

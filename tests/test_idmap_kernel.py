@@ -1,6 +1,6 @@
 """Our verdict on an id map against the running kernel's, over thousands of random maps.
 
-What `IdMap` and `Maps.wanted` refuse, the kernel refuses, with the errno that the
+What `IdMap` and `Maps.resolve` refuse, the kernel refuses, with the errno that the
 exception stands for; what they accept, the kernel accepts. The exception is what
 the kernel misreads without a word: there only our refusal is asked for.
 
@@ -185,8 +185,8 @@ def our_verdict(
     try:
         id_map = IdMap(triples)
         uids, gids = (id_map, None) if step == "uid_map" else (None, id_map)
-        maps = Maps.wanted(uids, gids, setgroups, caller)
-        assert not maps.by_tool
+        maps = Maps.resolve(uids, gids, setgroups, caller)
+        assert not maps.via_newidmap
         return 0, maps.setgroups, [(r.inside, r.outside, r.count) for r in maps.uid_map or maps.gid_map or ()]
     except IdMapPermissionError as error:
         assert error.step == step

@@ -23,7 +23,7 @@ Triple = tuple[int, int, int]
 
 
 @st.composite
-def laid_out(draw: st.DrawFn, highest: int, most: int) -> list[Triple]:
+def stacked(draw: st.DrawFn, highest: int, most: int) -> list[Triple]:
     """Ranges that overlap nowhere: both sides are cut into as many pieces, matched in any order."""
     counts = draw(st.lists(st.integers(1, max(1, highest // (2 * most))), max_size=most))
 
@@ -42,7 +42,7 @@ def laid_out(draw: st.DrawFn, highest: int, most: int) -> list[Triple]:
 
 
 def maps(highest: int = ID_COUNT, most: int = 12) -> st.SearchStrategy[IdMap]:
-    return laid_out(highest, most).map(IdMap)
+    return stacked(highest, most).map(IdMap)
 
 
 small_maps = maps(SMALL, 5)
@@ -212,7 +212,7 @@ def test_the_verdict_at_the_highest_id_is_the_one_at_0_mirrored(ranges: list[Tri
 
 
 @PROFILE
-@given(laid_out(SMALL, 5), st.data())
+@given(stacked(SMALL, 5), st.data())
 def test_a_map_made_bad_by_one_more_range_names_a_range_at_fault(ranges: list[Triple], data: st.DataObject) -> None:
     extra = data.draw(st.tuples(st.integers(0, SMALL), st.integers(0, SMALL), st.integers(1, 6)))
     wanted = [*ranges, extra]
@@ -225,13 +225,13 @@ def test_a_map_made_bad_by_one_more_range_names_a_range_at_fault(ranges: list[Tr
 
 
 @PROFILE
-@given(st.one_of(laid_out(SMALL, 5), sparse_triples), st.data())
+@given(st.one_of(stacked(SMALL, 5), sparse_triples), st.data())
 def test_the_verdict_does_not_depend_on_the_order(ranges: list[Triple], data: st.DataObject) -> None:
     assert accepted(data.draw(st.permutations(ranges))) == accepted(ranges)
 
 
 @PROFILE
-@given(laid_out(ID_COUNT, 12))
+@given(stacked(ID_COUNT, 12))
 def test_ranges_laid_out_side_by_side_are_a_map(ranges: list[Triple]) -> None:
     assert accepted(ranges)
 

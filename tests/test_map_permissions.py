@@ -18,9 +18,12 @@ from test_idmap_kernel import ranges_with_text_of
 from usernsproc import IdMap, IdMapError, IdRange, UsernsError
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
+from usernsproc._maps import permission as _permission
 from usernsproc._maps import subids as _subids
-from usernsproc._maps import tool_rules as _tool_rules
 from usernsproc._maps.idmap import IDENTITY
+from usernsproc._maps.side import GID as GIDS
+from usernsproc._maps.side import UID as UIDS
+from usernsproc._maps.side import Side
 from usernsproc._maps.writer import Maps
 
 UID, GID = 1000, 2000
@@ -42,11 +45,10 @@ def subids(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Nobody has subordinate ids, and newuidmap could write them; a test may give some."""
     given: dict[str, list[tuple[int, int]]] = {}
     status = {"CapBnd": f"{EVERY_CAPABILITY:x}", "NoNewPrivs": "0"}
-    monkeypatch.setattr(_tool_rules, "ranges_of", lambda _owner, step: given.get(step, []))
-    monkeypatch.setattr(_subids, "ranges_of", lambda _owner, step: given.get(step, []))
-    monkeypatch.setattr(_tool_rules, "_own_status", lambda: status)
-    monkeypatch.setattr(_tool_rules, "_tool_without_rights", lambda _step: iter(()))
-    monkeypatch.setattr(_tool_rules, "_is_dumpable", lambda _caller: True)
+    monkeypatch.setattr(_subids.Owner, "ranges", lambda _owner, side: given.get(side.file, []))
+    monkeypatch.setattr(_permission, "read_status", lambda _process: status)
+    monkeypatch.setattr(_permission, "_tool_without_rights", lambda _side, _path: iter(()))
+    monkeypatch.setattr(_permission, "_is_dumpable", lambda _caller: True)
     for name, own_id in (("getuid", UID), ("geteuid", UID), ("getgid", GID), ("getegid", GID)):
         monkeypatch.setattr(os, name, lambda own_id=own_id: own_id)
     monkeypatch.setattr(_subids.Owner, "of", lambda _user: _subids.Owner("ordinary", UID))
@@ -66,7 +68,7 @@ def with_only(capability: int, caller: Caller = ORDINARY) -> Caller:
 
 
 def wanted(caller: Caller, *, uid_map: Any = None, gid_map: Any = None, setgroups: str | None = None) -> Maps:
-    return Maps.wanted(uid_map, gid_map, setgroups, caller)
+    return Maps.resolve(uid_map, gid_map, setgroups, caller)
 
 
 def refusal(caller: Caller, **maps: Any) -> IdMapPermissionError:
@@ -128,8 +130,8 @@ def test_the_own_id_among_others_takes_the_capability_too(text: str) -> None:
 
 
 def test_a_refusal_without_the_capability_tells_the_own_id() -> None:
-    assert re.search(rf"own .*\b{UID}\b", str(refusal(ORDINARY, uid_map="0:5:1")))
-    assert re.search(rf"own .*\b{GID}\b", str(refusal(ORDINARY, gid_map="0:5:1")))
+    assert re.search(rf"caller's ID .*\b{UID}\b", str(refusal(ORDINARY, uid_map="0:5:1")))
+    assert re.search(rf"caller's ID .*\b{GID}\b", str(refusal(ORDINARY, gid_map="0:5:1")))
 
 
 def test_the_capability_for_users_does_not_help_with_groups_nor_the_other_way_round() -> None:
@@ -207,7 +209,7 @@ def test_a_range_is_split_for_newuidmap_too(subids: Fake) -> None:
     subids("uid_map", [(900, 200)])
     nested = but(ORDINARY, uid_map=NESTED_UIDS)
     maps = wanted(nested, uid_map="0:950:100")
-    assert (str(maps.uid_map), maps.by_tool) == ("0:950:50,50:1000:50", ("uid_map",))
+    assert (str(maps.uid_map), maps.via_newidmap) == ("0:950:50,50:1000:50", (UIDS,))
 
 
 def test_more_pieces_than_a_map_has_ranges_is_an_error_that_names_the_file() -> None:
@@ -322,9 +324,9 @@ def test_a_map_that_is_no_preset_leaves_the_other_unwritten(map_like: Any, given
 
 def test_no_map_is_no_text_and_a_map_is_its_kernel_text() -> None:
     assert wanted(ROOT) == Maps(None, None, None)
-    assert (wanted(ROOT).uid_text, wanted(ROOT).gid_text) == (None, None)
+    assert wanted(ROOT).for_core == (None, None, None)
     maps = wanted(ROOT, uid_map="0:5:1,1:6:2", gid_map="0:7:1")
-    assert (maps.uid_text, maps.gid_text) == ("0 5 1\n1 6 2\n", "0 7 1\n")
+    assert maps.for_core == (None, "0 5 1\n1 6 2\n", "0 7 1\n")
 
 
 @pytest.mark.parametrize("caller", [ORDINARY, ROOT])
@@ -335,8 +337,8 @@ def test_rootless_is_the_own_id_and_then_the_subordinate_ones(caller: Caller, su
     assert str(maps.uid_map) == f"0:{caller.uid}:1,1:100000:65536"
     assert str(maps.gid_map) == f"0:{caller.gid}:1,1:3000000000:1000,1001:7:2"
     assert maps.setgroups is None
-    assert maps.by_tool == (() if caller is ROOT else ("uid_map", "gid_map"))
-    assert (maps.uid_text is None) == (caller is ORDINARY)
+    assert maps.via_newidmap == (() if caller is ROOT else (UIDS, GIDS))
+    assert (maps.for_core[1] is None) == (caller is ORDINARY)
 
 
 def test_subids_are_the_subordinate_ids_alone(subids: Fake) -> None:
@@ -351,7 +353,7 @@ def test_files_of_subordinate_ids_are_looked_at_again(subids: Fake) -> None:
         subids("uid_map", [(first, 10)])
         subids("gid_map", [(first, 10)])
         assert str(wanted(ORDINARY, uid_map="subids").uid_map) == f"0:{first}:10"
-        assert wanted(ORDINARY, uid_map=f"0:{first}:10").by_tool == ("uid_map",)
+        assert wanted(ORDINARY, uid_map=f"0:{first}:10").via_newidmap == (UIDS,)
     assert refusal(ORDINARY, uid_map="0:100000:10").cause == "subids-foreign"
 
 
@@ -384,22 +386,22 @@ def test_all_takes_the_rights_to_each_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uid_map", "gid_map", "by_tool", "setgroups"),
+    ("uid_map", "gid_map", "via_newidmap", "setgroups"),
     [
-        ("rootless", "root", ("uid_map",), "deny"),
-        ("root", "rootless", ("gid_map",), None),
-        ([(0, UID, 1)], [(0, GID, 1), (1, 100000, 1)], ("gid_map",), None),
-        ([(0, 100000, 1)], None, ("uid_map",), None),
+        ("rootless", "root", (UIDS,), "deny"),
+        ("root", "rootless", (GIDS,), None),
+        ([(0, UID, 1)], [(0, GID, 1), (1, 100000, 1)], (GIDS,), None),
+        ([(0, 100000, 1)], None, (UIDS,), None),
     ],
 )
 def test_a_tool_writes_only_what_this_process_may_not(
-    subids: Fake, uid_map: Any, gid_map: Any, by_tool: tuple[str, ...], setgroups: str | None
+    subids: Fake, uid_map: Any, gid_map: Any, via_newidmap: tuple[Side, ...], setgroups: str | None
 ) -> None:
     """And setgroups is denied only where this process writes the group map."""
     subids("uid_map", [(100000, 65536)])
     subids("gid_map", [(100000, 65536)])
     maps = wanted(ORDINARY, uid_map=uid_map, gid_map=gid_map)
-    assert (maps.by_tool, maps.setgroups) == (by_tool, setgroups)
+    assert (maps.via_newidmap, maps.setgroups) == (via_newidmap, setgroups)
 
 
 @pytest.mark.parametrize("setgroups", ["allow", "deny", None])
@@ -431,7 +433,7 @@ def test_newuidmap_takes_what_the_lines_of_the_user_give(subids: Fake, text: str
     """Lines may adjoin; each range is the own id alone or within what they give."""
     subids("uid_map", [(3000000005, 8), (100000, 10), (3000000000, 5)])
     if cause is None:
-        assert wanted(ORDINARY, uid_map=text).by_tool == ("uid_map",)
+        assert wanted(ORDINARY, uid_map=text).via_newidmap == (UIDS,)
     else:
         error = refusal(ORDINARY, uid_map=text)
         assert (error.cause, error.step) == (cause, "uid_map")
@@ -441,9 +443,9 @@ def test_a_text_that_fits_only_without_its_last_newline_is_too_long_for_the_tool
     subids("uid_map", [(0, 4000)])
     fits = IdMap(ranges_with_text_of(4095, range(100, 1000)))
     too_long = IdMap(ranges_with_text_of(4096, range(100, 1000)))
-    assert wanted(ORDINARY, uid_map=fits).by_tool == ("uid_map",)
+    assert wanted(ORDINARY, uid_map=fits).via_newidmap == (UIDS,)
     assert refusal(ORDINARY, uid_map=too_long).cause == "too-many-ranges"
-    assert wanted(ROOT, uid_map=too_long).by_tool == ()
+    assert wanted(ROOT, uid_map=too_long).via_newidmap == ()
 
 
 # ---- malformed maps ----

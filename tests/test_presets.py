@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from usernsproc import IdMap
-from usernsproc._maps.presets import laid_out, own_id_as, rootless, unchanged
+from usernsproc._maps.presets import own_id_as, rootless, stacked, unchanged
 
 HIGHEST = 2**32 - 2
 
@@ -35,7 +35,7 @@ def test_root_and_current_are_the_own_id(own_id: int) -> None:
 )
 def test_subordinate_ranges_are_laid_out_in_their_order_each_id_once(ranges: list[tuple[int, int]], laid: str) -> None:
     """And what is no id is left out."""
-    assert str(laid_out(ranges)) == laid
+    assert str(stacked(ranges)) == laid
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from programs import subids as programs
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids
+from usernsproc._maps import side as _side
 from usernsproc._maps import subids as _subids
 
 OWN_NAME, OWN_UID = pwd.getpwuid(os.getuid()).pw_name, os.getuid()
@@ -26,8 +27,8 @@ Write = Callable[..., None]
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Files of ours in the place of those in /etc."""
-    names = {"uid_map": "subuid", "gid_map": "subgid"}
-    monkeypatch.setattr(_subids, "FILES", {step: str(tmp_path / name) for step, name in names.items()})
+    monkeypatch.setattr(_side.UID, "subids_file", str(tmp_path / "subuid"))
+    monkeypatch.setattr(_side.GID, "subids_file", str(tmp_path / "subgid"))
     monkeypatch.setattr(_subids, "NSSWITCH", str(tmp_path / "nsswitch.conf"))
 
     def write(**texts: str) -> None:

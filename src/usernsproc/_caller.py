@@ -1,4 +1,4 @@
-"""The calling thread as others see it: IDs, groups, capabilities and user namespace."""
+"""The calling thread: its IDs, groups, capabilities and user namespace."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from functools import lru_cache
 
 from . import _core
 from ._maps.idmap import IDENTITY, IdMap
+from ._proc import proc_error
+from ._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
@@ -18,7 +23,7 @@ CAP_SETFCAP = 31
 
 
 class Caller:
-    """Effective ids and capabilities, and the maps of the caller's own user namespace."""
+    """Effective IDs and capabilities, and the maps of the caller's user namespace."""
 
     __slots__ = ("capabilities", "gid", "gid_map", "groups", "real_gid", "real_uid", "uid", "uid_map")
 
@@ -48,8 +53,6 @@ class Caller:
         try:
             answer = _core.caller()
         except OSError as error:
-            from ._proc import proc_error
-
             raise proc_error("open_proc", error, "/proc/self") from None
         return _caller(*answer, os.getuid(), os.getgid())
 
@@ -63,18 +66,9 @@ class Caller:
 
 
 @lru_cache(maxsize=8)
-def _caller(
-    uid: int,
-    gid: int,
-    capabilities: int,
-    uid_map: str | None,
-    gid_map: str | None,
-    groups: tuple[int, ...],
-    real_uid: int,
-    real_gid: int,
-) -> Caller:
-    """A program asks for each namespace it makes, and mostly is as it was: then this is the same object."""
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
+def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None, *others: Any) -> Caller:
+    """Remembered: a program asks for each namespace that it creates, and rarely changes in between."""
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), *others)
 
 
 def _own_map(text: str | None) -> IdMap:

@@ -1,7 +1,7 @@
-"""Why a step fails: the one table of likely causes, and what to do about each.
+"""The table of the likely causes of each failure, and their remedies.
 
 In each note the first sentence is the likely cause, the second the remedy that changes least.
-Where a look at the surroundings decides between several causes, see `_evidence.py`.
+`_evidence.py` decides between several causes by a look at the system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from errno import (
 from signal import SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP
 
 CRASHES = frozenset(-number for number in (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
-"""Return codes of a program that could not go on: the kernel sends these signals, hardly any process does."""
+"""Return codes of a program that crashed: these signals come from the kernel, and hardly ever from a process."""
 
 BROKEN_BUILD = (
     "broken-build",
@@ -96,7 +96,7 @@ _FILE_SIZE = (
 
 
 def too_old(call: str, version: str) -> tuple[str, str]:
-    """For a system call that this kernel does not have."""
+    """Cause and note for a system call that this kernel lacks."""
     return "kernel-too-old", f"{call} requires Linux {version}. Use a newer kernel."
 
 
@@ -221,9 +221,9 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Omit setgroups=.",
     ),
 }
-_MAPS = ("setgroups", "uid_map", "gid_map")
+MAPS = ("setgroups", "uid_map", "gid_map")
 _OF_DESCRIPTORS = (
-    *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *_MAPS, "newuidmap"),
+    *("prepare", "memfd_create", "pidfd_open", "execveat", "clone", "init", "open_proc", *MAPS, "newuidmap"),
     *("newgidmap", "open_ns", "stdio", "cgroup", "on_created"),
     *("open_tree", "mount_setattr", "move_mount", "mount_point", "umount"),
 )
@@ -232,8 +232,8 @@ CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, EFBIG): _FILE_SIZE for step in ("prepare", "memfd_create")})
 CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open")})
 CAUSES.update({("keyring", errno): NO_KEYCTL for errno in (EPERM, ENOSYS)})
-CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in _MAPS})
-CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in _MAPS})
+CAUSES.update({(step, EACCES): _NOT_DUMPABLE for step in MAPS})
+CAUSES.update({(step, EROFS): PROC_READ_ONLY for step in MAPS})
 CAUSES.update(
     {
         (step, EPERM): (
@@ -242,12 +242,11 @@ CAUSES.update(
             "security module took its capabilities in the new user namespace "
             "(kernel.apparmor_restrict_unprivileged_userns). Run 'usernsproc doctor' to find out which.",
         )
-        for step in ("uid_map", "gid_map")
+        for step in MAPS[1:]
     }
 )
 
-# What to do about a map that a rule forbids: by cause. The message says which range
-# and which rule.
+# Remedies for a map that a rule forbids, by cause. The message names the range and the rule.
 REMEDIES: dict[str, str] = {
     "no-cap-setuid": "Map the caller's ID alone (presets 'root' and 'current'), or run the container with CAP_SETUID "
     "(--cap-add SETUID).",
@@ -281,7 +280,7 @@ REMEDIES: dict[str, str] = {
     "too-many-ranges": "Use fewer, longer ranges.",
 }
 
-# What to do about IDs that a command cannot take, or that cannot own a namespace: by step and cause.
+# Remedies for IDs that a command cannot have, or that cannot own a namespace, by step and cause.
 _CALLER_OWNS = "Omit owner= (the caller then owns the namespace), or run with {}."
 CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
     (
@@ -298,7 +297,7 @@ CREDENTIALS_REMEDIES: dict[tuple[str, str], str] = {
     ("owner", "no-cap-dac-override"): _CALLER_OWNS.format("CAP_DAC_OVERRIDE"),
 }
 
-# What was found when newuidmap or newgidmap had failed.
+# Notes on a failure of newuidmap or newgidmap, by cause.
 TOOL_CAUSES: dict[str, str] = {
     "map-written": "The map was written before: it can be written once. Create another namespace.",
     "tool-other-group": "The group ID of this process is not the primary group of its user (newgrp, sg), which "

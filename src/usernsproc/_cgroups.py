@@ -1,7 +1,7 @@
-"""What a cgroup forbids: read from its files, by a descriptor of its directory.
+"""The limits of a cgroup, read from its files by a descriptor of its directory.
 
-The kernel answers `EAGAIN` to a full cgroup as to several other limits, and nothing at
-all while a cgroup is frozen. The files say which it is. Each function returns the path
+The kernel returns `EAGAIN` for a full cgroup and for several other limits, and nothing at
+all while a cgroup is frozen. The files show which it is. Each function returns the path
 of the cgroup at fault, or `None`.
 """
 
@@ -14,23 +14,23 @@ from contextlib import contextmanager
 from . import _core
 from ._proc import read_in, read_mounts
 
-MOST_TASKS = 4
-"""How many processes and threads one call needs at the same time. They are gone when a limit is looked at."""
+MAX_TASKS = 4
+"""The number of processes and threads that one call needs at the same time. They have ended when a limit is read."""
 
 
 def full_of_processes(cgroup: int) -> str | None:
-    """Where `pids.max` is reached: in this cgroup or in one above it."""
+    """The cgroup whose `pids.max` is reached: this one or one above it."""
     for level in _levels(cgroup):
         most = _read(cgroup, f"{level}/pids.max") or "max"
         if most != "max":
             room = int(most) - int(_read(cgroup, f"{level}/pids.current") or 0)
-            if room <= 0 or (room < MOST_TASKS and _counters(cgroup, f"{level}/pids.events").get("max", 0)):
+            if room <= 0 or (room < MAX_TASKS and _counters(cgroup, f"{level}/pids.events").get("max", 0)):
                 return _name(cgroup, level)
     return None
 
 
 def out_of_memory(cgroup: int) -> str | None:
-    """Whether a process of this cgroup was killed because a memory limit was reached.
+    """This cgroup, if one of its processes was killed because a memory limit was reached.
 
     The counters of cgroup version 2 are in `memory.events`, that of version 1 in
     `memory.oom_control`.
@@ -40,7 +40,7 @@ def out_of_memory(cgroup: int) -> str | None:
 
 
 def frozen(cgroup: int) -> str | None:
-    """Which one is frozen: this cgroup or one above it."""
+    """The cgroup that is frozen: this one or one above it."""
     for level in _levels(cgroup):
         if _read(cgroup, f"{level}/cgroup.freeze") == "1":
             return _name(cgroup, level)
@@ -63,9 +63,9 @@ def frozen_cause(cgroup: int) -> tuple[str, str] | None:
 
 @contextmanager
 def own_cgroup(controller: str) -> Generator[int | None]:
-    """The calling thread's cgroup for a controller, `None` where it cannot be reached.
+    """The calling thread's cgroup for a controller; `None`: it cannot be reached.
 
-    Version 1 has a hierarchy for each controller; what is in none of them is in version 2.
+    Version 1 has a hierarchy for each controller; a controller without one is in version 2.
     """
     place = _own_place(controller)
     if place is None:
@@ -96,7 +96,7 @@ def _own_place(controller: str) -> tuple[int, str] | None:
 
 
 def _levels(cgroup: int) -> Iterator[str]:
-    """This cgroup and those above it, as paths relative to it, up to the root of what is mounted."""
+    """This cgroup and those above it, as paths relative to it, up to the root of the mount."""
     below, level = None, "."
     while True:
         status = os.stat(level, dir_fd=cgroup)
@@ -112,13 +112,13 @@ def _name(cgroup: int, level: str) -> str:
 
 
 def _counters(cgroup: int, path: str) -> dict[str, int]:
-    """Lines of a name and a number; none where there is no such file."""
+    """Lines of a name and a number; none if there is no such file."""
     lines = (line.split() for line in (_read(cgroup, path) or "").splitlines())
     return {name: int(number) for name, number in lines}
 
 
 def _read(cgroup: int, path: str) -> str | None:
-    """`None`: there is no such file, since the controller is not enabled or this is the root."""
+    """`None`: there is no such file, because the controller is not enabled or this is the root."""
     try:
         owned = _core.open(path, os.O_RDONLY | os.O_NONBLOCK, 0, cgroup)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The exceptions: what failed, on what, and with which cause.
+"""The exceptions: the step that failed, its files, and the likely cause.
 
 ```
 OSError
@@ -11,7 +11,7 @@ ValueError
  └─ IdMapError                an id map is at fault, and which range of it
 IdMapPermissionError          both: the kernel would answer EPERM to this map from this caller
 MapToolError                  a UsernsPermissionError: newuidmap or newgidmap did not write a map
-CredentialsError              a UsernsPermissionError and a ValueError: ids that a command cannot take
+CredentialsError              a UsernsPermissionError and a ValueError: IDs that a command cannot have
 ```
 
 The text of a `UsernsError` is one line, `STEP: STRERROR[: FILENAME[ -> FILENAME2]] [ERRNO, CAUSE]`.
@@ -22,16 +22,13 @@ from __future__ import annotations
 import os
 from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESRCH, errorcode
 
-from ._causes import CAUSES, CREDENTIALS_REMEDIES, REMEDIES
-from ._names import printable
+from ._causes import CAUSES, CREDENTIALS_REMEDIES
 from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
     from typing_extensions import Self
-
-    from ._maps.idmap import IdRange
 
 __all__ = ["IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"]
 
@@ -84,7 +81,7 @@ class UsernsError(OSError):
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
         if notes := state.get("__notes__"):
-            state["__notes__"] = list(notes)  # a note for the copy is not one for the original
+            state["__notes__"] = list(notes)  # a note that is added to the copy is not added to the original
         return (*super().__reduce__()[:2], state)
 
 
@@ -100,39 +97,31 @@ class IdMapError(ValueError):
     """
 
     step: str | None = None
-    """`uid_map` or `gid_map` where it is known which of the two is meant."""
+    """`uid_map` or `gid_map`, if it is known for which of the two the map was."""
 
 
-class UsernsPermissionError(UsernsError, PermissionError):
-    pass
+class UsernsPermissionError(UsernsError, PermissionError): ...
 
 
-class UsernsFileNotFoundError(UsernsError, FileNotFoundError):
-    pass
+class UsernsFileNotFoundError(UsernsError, FileNotFoundError): ...
 
 
-class UsernsProcessLookupError(UsernsError, ProcessLookupError):
-    pass
+class UsernsProcessLookupError(UsernsError, ProcessLookupError): ...
 
 
-class UsernsBlockingIOError(UsernsError, BlockingIOError):
-    pass
+class UsernsBlockingIOError(UsernsError, BlockingIOError): ...
 
 
-class UsernsFileExistsError(UsernsError, FileExistsError):
-    pass
+class UsernsFileExistsError(UsernsError, FileExistsError): ...
 
 
-class UsernsInterruptedError(UsernsError, InterruptedError):
-    pass
+class UsernsInterruptedError(UsernsError, InterruptedError): ...
 
 
-class UsernsIsADirectoryError(UsernsError, IsADirectoryError):
-    pass
+class UsernsIsADirectoryError(UsernsError, IsADirectoryError): ...
 
 
-class UsernsNotADirectoryError(UsernsError, NotADirectoryError):
-    pass
+class UsernsNotADirectoryError(UsernsError, NotADirectoryError): ...
 
 
 class IdMapPermissionError(UsernsPermissionError, IdMapError):
@@ -145,21 +134,21 @@ class IdMapPermissionError(UsernsPermissionError, IdMapError):
 class MapToolError(UsernsPermissionError):
     """`newuidmap` or `newgidmap` was called and did not write the map (step of the same name).
 
-    A child that was being made for it is gone. `errno` is `EPERM`; a note has what the
-    program said, and the likely cause.
+    The child that the map was for has been killed. `errno` is `EPERM`; a note has the likely
+    cause and what the program printed.
     """
 
     returncode: int | None = None
-    """Its exit status, `-N` when signal N ended it, `None` where it got lost."""
+    """Its exit status, `-N` when signal N ended it, `None` if it got lost."""
 
     stderr: str = ""
     """What it wrote to standard error."""
 
 
 class CredentialsError(UsernsPermissionError, ValueError):
-    """Ids inside that the command cannot take, as the maps are.
+    """IDs in the namespace that the command cannot have with these maps.
 
-    Its `errno` is `EPERM`, as when `Popen` may not take an id: code that expects a
+    Its `errno` is `EPERM`, as when `Popen` may not set an ID: code that expects a
     `PermissionError` there need not know of maps.
     """
 
@@ -175,6 +164,11 @@ _subclasses: dict[int, type[UsernsError]] = {
     EISDIR: UsernsIsADirectoryError,
     ENOTDIR: UsernsNotADirectoryError,
 }
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for characters that cannot be printed or that control a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def userns_error(
@@ -215,29 +209,6 @@ class at_step:  # noqa: N801, reads as a statement
             raise userns_error(self._step, error.errno, filename) from None
 
 
-class Objection:
-    """A range that would not be taken from this caller (`None`: the map as a whole), and why."""
-
-    __slots__ = ("cause", "id_range", "reason", "user")
-
-    def __init__(self, id_range: IdRange | None, cause: str, reason: str, user: str = "USER") -> None:
-        self.id_range = id_range
-        self.cause = cause
-        self.reason = reason
-        self.user = user
-        """Who is meant, for commands in the remedy."""
-
-
-def refusal(step: str, objection: Objection) -> IdMapPermissionError:
-    """What the kernel's EPERM for a map would mean, before it is asked."""
-    where = step if objection.id_range is None else f"{step} range {objection.id_range}"
-    error = IdMapPermissionError(
-        EPERM, f"{os.strerror(EPERM)}: {where}: {objection.reason}", step=step, cause=objection.cause
-    )
-    error.add_note(REMEDIES[objection.cause].replace("USER", objection.user))
-    return error
-
-
 def credentials_error(step: str, reason: str, cause: str, *, remedy: str | None = None) -> CredentialsError:
     """Ids that the kernel would refuse with EPERM or EINVAL, before it is asked; step `setid` or `owner`."""
     error = CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step=step, cause=cause)
@@ -246,5 +217,5 @@ def credentials_error(step: str, reason: str, cause: str, *, remedy: str | None 
 
 
 def closed_error(what: str) -> ValueError:
-    """For an operation on an object whose descriptor is gone, as files have it."""
+    """For an operation on an object whose descriptor is closed, worded like the error of a closed file."""
     return ValueError(f"operation on a closed {what}")

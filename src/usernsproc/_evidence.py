@@ -1,7 +1,7 @@
-"""Which of several causes it is: found by looking, where a step and its errno have more than one.
+"""Finds the cause of a failure, if a step and its errno have several, by a look at the system.
 
-The table in `_causes.py` has what is likely without a look. `failed` is for whatever
-the core reports.
+The table in `_causes.py` has the causes that are likely without a look. `failed` is for all
+failures that the core reports.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from errno import EACCES, EAGAIN, ENOSYS, EPERM
 
 from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
-from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
+from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, MAPS, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
+from ._proc import read_status
 from ._typing import TYPE_CHECKING
 from ._uapi import WALL
 
@@ -44,7 +45,7 @@ def failed(failure: _core.Failure, filenames: Mapping[str, object] | None = None
 
 
 def step_error(step: str, errno: int, filename: object = None, cgroup: int = -1) -> UsernsError:
-    """As `userns_error`, after a look at what could be the cause."""
+    """As `userns_error`, after a look for the cause."""
     cause, note = _found(step, errno, cgroup) or (None, None)
     return userns_error(step, errno, filename, cause=cause, note=note)
 
@@ -65,7 +66,7 @@ def child_error(step: str, errno: int, pidfd: int) -> UsernsError:
 def cause_of_end(ended: int, cgroup: int = -1) -> Cause:
     """Of a child that ended before it ran the program, with this return code.
 
-    An init passes on that its child was killed, as 128 and the signal.
+    An init reports that its child was killed as 128 plus the signal.
     """
     if 128 < ended < 128 + signal.NSIG:
         ended = 128 - ended
@@ -97,7 +98,7 @@ def _found(step: str, errno: int, cgroup: int) -> Cause | None:
     for look in _LOOKS.get((step, errno), ()):
         try:
             cause = look(cgroup)
-        except (OSError, ValueError):  # no descriptor left to look with, or the like
+        except (OSError, ValueError):  # for example, no descriptor is left for the look
             continue
         if cause is not None:
             return cause
@@ -105,7 +106,7 @@ def _found(step: str, errno: int, cgroup: int) -> Cause | None:
 
 
 def _where(find: Callable[[int], str | None], cgroup: int, controller: str) -> str | None:
-    """The cgroup at fault: the given one and those above it, then those of the calling thread."""
+    """The cgroup at fault, among the given one and those above it, then those of the calling thread."""
     try:
         found = None if cgroup < 0 else find(cgroup)
         if found is None:
@@ -120,7 +121,7 @@ def _where(find: Callable[[int], str | None], cgroup: int, controller: str) -> s
 
 
 def _deadline(_cgroup: int) -> Cause | None:
-    if os.sched_getscheduler(0) != SCHED_DEADLINE:  # the flag SCHED_RESET_ON_FORK would be in it
+    if os.sched_getscheduler(0) != SCHED_DEADLINE:  # with the flag SCHED_RESET_ON_FORK it would differ
         return None
     return "sched-deadline", (
         "The calling thread has the scheduling policy SCHED_DEADLINE, which no child may inherit (sched(7)). Set "
@@ -138,12 +139,12 @@ def _full_cgroup(cgroup: int) -> Cause | None:
 
 
 def _limit_of_user(_cgroup: int) -> Cause | None:
-    uid = int(_status("thread-self")["Uid"].split()[0])
+    uid = int(read_status("thread-self")["Uid"].split()[0])
     most = _soft_limit_of_processes()
     if most is None or _is_exempt(Caller.now(), uid):
         return None
     count = sum(_threads_of(name, uid) for name in os.listdir("/proc") if name.isdigit())
-    if count + _cgroups.MOST_TASKS <= most:
+    if count + _cgroups.MAX_TASKS <= most:
         return None
     return "process-limit", (
         f"User {uid} has {count} processes and threads, and RLIMIT_NPROC (ulimit -u) is {most}. Raise the limit, or "
@@ -161,14 +162,14 @@ def _soft_limit_of_processes() -> int | None:
 
 
 def _is_exempt(caller: Caller, uid: int) -> bool:
-    """The limit is not for root, nor for two capabilities, of the initial user namespace."""
+    """Root of the initial user namespace, and processes there with one of two capabilities, have no limit."""
     is_privileged = uid == 0 or caller.has(CAP_SYS_ADMIN) or caller.has(CAP_SYS_RESOURCE)
     return is_privileged and caller.is_initial
 
 
 def _threads_of(name: str, uid: int) -> int:
     try:
-        status = _status(name)
+        status = read_status(name)
     except OSError:
         return 0  # it has ended, or is hidden
     return int(status.get("Threads", 0)) if int(status["Uid"].split()[0]) == uid else 0
@@ -180,7 +181,7 @@ def _limit_of_system(_cgroup: int) -> Cause | None:
     for name, reserved in (("threads-max", 0), ("pid_max", _RESERVED_PIDS)):
         with open(f"/proc/sys/kernel/{name}", encoding="utf-8") as file:
             most = int(file.read())
-        if count + reserved + _cgroups.MOST_TASKS > most:
+        if count + reserved + _cgroups.MAX_TASKS > most:
             return "pid-max", (
                 f"The system has {count} processes and threads, and kernel.{name} is {most}. Raise it with sysctl, or "
                 "end other processes."
@@ -196,7 +197,7 @@ def _proc_read_only(_cgroup: int) -> Cause | None:
 
 
 def is_proc_read_only() -> bool:
-    """Whether `/proc` cannot be written to: id maps are written through it."""
+    """Whether `/proc` is read-only: ID maps are written through it."""
     return bool(os.statvfs("/proc").f_flag & os.ST_RDONLY)
 
 
@@ -205,13 +206,13 @@ def _faked_ids(_cgroup: int) -> Cause | None:
 
 
 def faked_ids() -> str | None:
-    """What is wrong with the ids that this program is shown, in words, `None` if they are the kernel's.
+    """How the IDs that this program is shown differ from the kernel's, in words; `None`: they do not.
 
-    fakeroot, proot and the like answer for the kernel when a program asks for its ids.
-    They do not change what the kernel writes to `/proc`.
+    fakeroot, proot and similar tools intercept the calls by which a program asks for its IDs.
+    They do not change the files of `/proc`.
     """
     try:
-        status = _status("thread-self")
+        status = read_status("thread-self")
     except OSError:
         return None
     for name, shown, field in (("user", os.getresuid(), "Uid"), ("group", os.getresgid(), "Gid")):
@@ -222,17 +223,12 @@ def faked_ids() -> str | None:
 
 
 def _seccomp(_cgroup: int) -> Cause | None:
-    return SECCOMP_REFUSED if _status("thread-self").get("Seccomp", "0") != "0" else None
+    return SECCOMP_REFUSED if read_status("thread-self").get("Seccomp", "0") != "0" else None
 
 
 def _no_execution_from_memory(_cgroup: int) -> Cause | None:
     with open("/proc/sys/vm/memfd_noexec", encoding="utf-8") as file:
         return None if int(file.read()) > 1 else SECCOMP_REFUSED
-
-
-def _status(name: str) -> dict[str, str]:
-    with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
 
 
 _NO_PROCESS = (_deadline, _full_cgroup, _limit_of_user, _limit_of_system)
@@ -241,11 +237,5 @@ _LOOKS: dict[tuple[str, int], tuple[Callable[[int], Cause | None], ...]] = {
     ("init", EAGAIN): _NO_PROCESS,
     ("execveat", EACCES): (_no_execution_from_memory,),
 }
-_LOOKS.update(
-    {
-        (step, errno): (_proc_read_only, _faked_ids)
-        for step in ("setgroups", "uid_map", "gid_map")
-        for errno in (EACCES, EPERM)
-    }
-)
+_LOOKS.update({(step, errno): (_proc_read_only, _faked_ids) for step in MAPS for errno in (EACCES, EPERM)})
 _LOOKS.update({(step, ENOSYS): (_seccomp,) for step in ("memfd_create", "pidfd_open", "execveat")})

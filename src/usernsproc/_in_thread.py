@@ -1,4 +1,4 @@
-"""What may take long, in a thread of its own, while an event loop runs on."""
+"""Creates a process in a separate thread, so that a slow creation does not block the event loop."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     Process: TypeAlias = UsernsProcess[Any]
 
-_IS_THE_LOOP_CLOSED = 1.0  # seconds between two looks
+_LOOP_CHECK_INTERVAL = 1.0  # seconds between two looks whether the loop is closed
 
 
 async def create_in_thread(args: Any, options: dict[str, Any]) -> Process:
-    """A `UsernsProcess` of these, created in a fresh thread.
+    """Create a `UsernsProcess` in a fresh thread.
 
     The event loop's thread starts that thread, so the process inherits from it: affinity,
     network namespace, seccomp filter. A thread of a pool could be older. *on_created* is
-    called in the loop's thread. When the task is cancelled, the creation is given up, and
-    nothing of it is left when the cancellation goes on.
+    called in the loop's thread. If the task is cancelled, the creation is given up, and
+    nothing of it is left when the cancellation is raised.
     """
     loop = asyncio.get_running_loop()
     if options.get("on_created") is not None:
@@ -60,7 +60,7 @@ async def _created(outcome: asyncio.Future[tuple[Process | None, BaseException |
     while not outcome.done():
         try:
             await asyncio.wait([outcome])
-        except asyncio.CancelledError as raised:  # the thread ends soon: wait for it, again and again
+        except asyncio.CancelledError as raised:  # the thread ends soon: wait for it, despite further cancellations
             cancellation = raised
             os.eventfd_write(cancelled, 1)
     process, error = outcome.result()
@@ -75,7 +75,7 @@ async def _created(outcome: asyncio.Future[tuple[Process | None, BaseException |
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, on_created: Callable[[Process], object]) -> Callable[[Process], None]:
-    """Called in the thread that creates; *on_created* runs in the loop's, with the task's context."""
+    """To be called in the creating thread: *on_created* runs in the loop's thread, with the task's context."""
     context = copy_context()
 
     def call(process: Process) -> None:
@@ -94,7 +94,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, on_created: Callable[[Process], ob
         while not done.done():
             if loop.is_closed():
                 raise RuntimeError("Event loop is closed")
-            concurrent.futures.wait([done], _IS_THE_LOOP_CLOSED)
+            concurrent.futures.wait([done], _LOOP_CHECK_INTERVAL)
         done.result()
 
     return call

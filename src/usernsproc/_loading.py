@@ -1,7 +1,7 @@
 """Loads all code that calls of this package run, before a thread enters a mount namespace.
 
-In there the path of a module leads to whatever its owner has put there, and what is
-loaded from it runs with the rights of this process.
+Afterwards the owner of that namespace controls the file at the path of each module, and
+its code would run with the rights of this process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ._errors import UsernsError, at_step, userns_error
 _PACKAGE = __name__.partition(".")[0]
 
 _BY_OTHERS = ("pytest",)
-"""Loaded by a program of that name when it starts, and not by calls."""
+"""Loaded by a program of that name when it starts, not by calls."""
 
 _LATE = (
     "_strptime",
@@ -36,34 +36,34 @@ _LATE = (
     "traceback",
     "tracemalloc",
 )
-"""Modules of Python that it, or this package, loads when they are first needed: by a warning that is shown, an
-error that is printed."""
+"""Modules that Python or this package loads when they are first needed, for example to show a warning or to print
+an error."""
 
 _is_done = False
 
 _homes: set[tuple[int, int]] = set()
-"""The mount namespaces that threads have entered others from."""
+"""The mount namespaces from which threads have entered others."""
 
 
 def before_entering() -> None:
-    """For the thread that is about to enter a mount namespace.
+    """To be called by a thread before it enters a mount namespace.
 
     Raises:
-        UsernsError: a file of the package cannot be read any more (step `prepare`).
+        UsernsError: a file of the package can no longer be read (step `prepare`).
     """
     if not _is_done:
         _load_everything()
-    with suppress(OSError):  # without /proc no tool is run either
+    with suppress(OSError):  # without /proc no helper program is run either
         here = _mount_namespace()
         if not _homes or here in _homes:
             _homes.add(here)
 
 
 def refuse_elsewhere(name: str) -> None:
-    """For what runs a program, or loads a library, that the caller has not named.
+    """To be called before a program is run, or a library loaded, that the caller has not named.
 
     Raises:
-        UsernsError: the thread has entered a mount namespace, where the file is that of its owner.
+        UsernsError: the thread has entered a mount namespace, whose owner controls the file.
     """
     if _homes and _mount_namespace() not in _homes:
         note = (
@@ -103,7 +103,7 @@ def _not_loaded(error: ImportError | OSError) -> UsernsError:
 
 
 def own_modules(path: Sequence[str], package: str) -> Iterator[str]:
-    """Their names, those of subpackages too."""
+    """The names of the modules, including those in subpackages."""
     for module in pkgutil.iter_modules(path):
         name = f"{package}.{module.name}"
         if module.name not in _BY_OTHERS:
@@ -113,8 +113,8 @@ def own_modules(path: Sequence[str], package: str) -> Iterator[str]:
 
 
 def _load_name_services() -> None:
-    """libc loads a library for each source of `nsswitch.conf` when it first asks that source, so
-    a name is looked up that none of them has. After a change of the root it keeps to them."""
+    """libc loads a library for each source of `nsswitch.conf` when it first asks that source, and
+    keeps it after a change of the root. A name that no source has makes it ask all of them."""
     with suppress(KeyError):
         pwd.getpwnam("\1")
     with suppress(KeyError):

@@ -1,9 +1,8 @@
 """The parent's ends of a process' pipes, as asyncio transports on `add_reader` and `add_writer` alone.
 
 `loop.connect_read_pipe` and `connect_write_pipe` are coroutines, which can be cancelled
-half-way, and loops differ in who then has to close the descriptor: asyncio closes the
-file object it was given, uvloop the number beneath it. Here a descriptor has one owner,
-and there is nothing to cancel.
+half-way. Loops then differ in what they close: asyncio closes the file object, uvloop the
+number of its descriptor. Here a descriptor has one owner, and nothing can be cancelled.
 """
 
 from __future__ import annotations
@@ -13,17 +12,21 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable
 from posix import read, write  # eventlet's os.read and os.write would wait
-from typing import IO, TypeAlias
 
-Data: TypeAlias = bytes | bytearray | memoryview
-Lost: TypeAlias = Callable[[Exception | None], object]
+from ._typing import TYPE_CHECKING
 
-_MOST_AT_ONCE = 256 * 1024  # bytes in one read, as asyncio
+if TYPE_CHECKING:
+    from typing import IO, TypeAlias
+
+    Data: TypeAlias = bytes | bytearray | memoryview
+    Lost: TypeAlias = Callable[[Exception | None], object]
+
+_READ_SIZE = 256 * 1024  # bytes in one read, as asyncio
 _HIGH_WATER = 64 * 1024  # bytes waiting to be written until writers are paused, as asyncio
 
 
 class ReadPipe(asyncio.ReadTransport):
-    """Owns the end that is read. *lost* is called once, when that is closed."""
+    """Owns the end that is read. *lost* is called once, when this end is closed."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pipe: IO[bytes], received: Callable[[bytes], object], lost: Lost
@@ -39,9 +42,9 @@ class ReadPipe(asyncio.ReadTransport):
         return f"<{type(self).__name__} {'closed' if self._closed else f'fd={self._fd}'}>"
 
     def _read(self) -> int:
-        """Gives the number of bytes; 0: there is nothing now, or it has come to its end."""
+        """Return the number of bytes; 0: there are none now, or the pipe has ended."""
         try:
-            data = read(self._fd, _MOST_AT_ONCE)
+            data = read(self._fd, _READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
@@ -53,10 +56,9 @@ class ReadPipe(asyncio.ReadTransport):
             self._close(None)
         return len(data)
 
-    def read_what_is_left(self) -> None:
-        """Read up to the end, for the process has ended: also what a slow reader, who paused us,
-        did not want to have yet. It is no more than a pipe holds; where there is more,
-        another process still writes."""
+    def read_rest(self) -> None:
+        """Read up to the end, because the process has ended, even if a slow reader has paused this
+        transport. At most the capacity of a pipe is read: if there is more, another process still writes."""
         if self._closed:
             return
         left = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)
@@ -92,12 +94,12 @@ class ReadPipe(asyncio.ReadTransport):
         self._closed = True
         self._loop.remove_reader(self._fd)
         self._pipe.close()
-        lost, self._lost = self._lost, _nobody  # and no cycle is left
+        lost, self._lost = self._lost, _ignore  # so that no reference cycle is left
         lost(error)
 
 
 class WritePipe(asyncio.WriteTransport):
-    """Owns the end that is written. *lost* is called once, when that is closed."""
+    """Owns the end that is written. *lost* is called once, when this end is closed."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pipe: IO[bytes], protocol: asyncio.BaseProtocol, lost: Lost
@@ -109,7 +111,7 @@ class WritePipe(asyncio.WriteTransport):
         self._closing, self._closed, self._paused = False, False, False
         self._low, self._high = _HIGH_WATER // 4, _HIGH_WATER
         os.set_blocking(self._fd, False)
-        # This end never has anything to read: "readable" is the error that nobody can read the other one.
+        # This end is never readable, except for the error that the other end is closed.
         loop.add_reader(self._fd, self._no_reader_left)
 
     def __repr__(self) -> str:
@@ -120,7 +122,7 @@ class WritePipe(asyncio.WriteTransport):
         self._close(BrokenPipeError() if self._buffer else None)
 
     def write(self, data: Data) -> None:
-        """Write at once what the pipe takes, the rest when it can. Into a closed pipe: no effect, `drain` tells."""
+        """Write as much as fits into the pipe, and the rest later. A closed pipe ignores it; `drain` then raises."""
         rest = memoryview(data).cast("B")
         if self._closing or not rest:
             return
@@ -193,7 +195,7 @@ class WritePipe(asyncio.WriteTransport):
         return self._closed
 
     def close(self) -> None:
-        """Take nothing more; close when what is waiting has been written."""
+        """Accept no more data; close when all waiting data has been written."""
         self._closing = True
         if not self._buffer:
             self._close(None)
@@ -209,9 +211,9 @@ class WritePipe(asyncio.WriteTransport):
         self._loop.remove_writer(self._fd)
         self._buffer.clear()
         self._pipe.close()
-        lost, self._lost = self._lost, _nobody
+        lost, self._lost = self._lost, _ignore
         lost(error)
 
 
-def _nobody(_error: Exception | None) -> None:
+def _ignore(_error: Exception | None) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Files of a genuine `/proc`, and `/proc/PID` as a descriptor that is known to be the right process.
+"""Every parser of `/proc`, and `/proc/PID` as a descriptor that is certain to be of the right process.
 
 In a mount namespace that another user controls, `/proc` can be any file system, and another
 file can be mounted over any file in it. Therefore no file is opened by its path alone:
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, at_step, userns_error
+from ._errors import UsernsError, at_step, printable, userns_error
 from ._maps.idmap import IdMap
 from ._typing import TYPE_CHECKING
 from ._uapi import PF_KTHREAD
@@ -55,10 +55,8 @@ def read_proc(path: str) -> str:
     Raises:
         UsernsError: step `open_proc`.
     """
-    try:
+    with at_step("open_proc", f"/proc/{path}"):
         return read_in(-1, path)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def list_in(directory: int, path: str) -> list[str]:
@@ -68,7 +66,7 @@ def list_in(directory: int, path: str) -> list[str]:
 
 
 def open_root() -> OwnedFd:
-    """The root of `/proc`, for reading several files.
+    """The root of `/proc`, to open several files in it.
 
     Raises:
         OSError: as `open(2)`; `EXDEV`: it is forged.
@@ -80,22 +78,20 @@ def read_sysctl(name: str) -> str:
     """The text of a file of `/proc/sys`.
 
     Container engines mount that directory over itself, read-only. Then only the file system
-    is compared: the value of another setting could be read in its place, so no decision about
+    is compared. The value of another setting could be read instead, so no decision about
     rights may depend on it.
 
     Raises:
         UsernsError: step `open_proc`.
     """
     path = f"sys/{name}"
-    try:
+    with at_step("open_proc", f"/proc/{path}"):
         try:
             return read_in(-1, path)
         except OSError as error:
             if error.errno != EXDEV:
                 raise
         return _read_on_same_file_system(path)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
 
 
 def _read_on_same_file_system(path: str) -> str:
@@ -107,16 +103,22 @@ def _read_on_same_file_system(path: str) -> str:
             return file.read()
 
 
+def overflow_id(kind: str) -> int:
+    """The `uid` or `gid` that the kernel shows for all IDs that are not mapped."""
+    try:
+        return int(read_sysctl(f"kernel/overflow{kind}"))
+    except FileNotFoundError:  # no /proc: another step reports that
+        return 65534
+
+
 def own_namespace_identity(name: str) -> tuple[int, int]:
     """Device and inode of a namespace of the calling thread, by the name of its link.
 
     Raises:
         UsernsError: step `open_proc`.
     """
-    try:
+    with at_step("open_proc", f"/proc/thread-self/ns/{name}"):
         return _core.own_namespace_identity(name)
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/thread-self/ns/{name}") from None
 
 
 def nsfs_device() -> int:
@@ -154,8 +156,8 @@ def path_of(fd: int) -> str:
 def descriptor_path(fd: int, name: bytes = b"") -> bytes:
     """A path that leads through a descriptor, for `umount2(2)`, which accepts only a path.
 
-    It is proven when this returns. Another process that may mount in the calling thread's
-    mount namespace could mount over it later (before Linux 6.12).
+    The path is proven when this returns. Later, another process that may mount in the mount
+    namespace of the calling thread could mount over it (before Linux 6.12).
 
     Raises:
         UsernsError: step `open_proc`.
@@ -224,11 +226,34 @@ def read_mounts(mounts: int | None = None) -> list[MountEntry]:
 # ---- processes ----
 
 
+def read_status(process: str) -> dict[str, str]:
+    """The fields of `/proc/PID/status`; *process*: a PID, or `thread-self`.
+
+    Raises:
+        UsernsError: step `open_proc`.
+    """
+    lines = read_proc(f"{process}/status").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def name_in(directory: int, path: str) -> str:
+    """The name of a process, by its `comm` in an open directory of `/proc`; -1: in `/proc`."""
+    return printable(_core.read_file(directory, path).removesuffix(b"\n").decode(errors="backslashreplace"))
+
+
+def process_name(pid: int) -> str:
+    """Up to 15 bytes that the process itself has chosen; "gone" if it has ended."""
+    try:
+        return name_in(-1, f"{pid}/comm")
+    except OSError:
+        return "gone"
+
+
 def pid_of(pidfd: int) -> int:
     """The PID of a pidfd's process, in the PID namespace that `/proc` was mounted for.
 
     Raises:
-        ProcessLookupError: the process has been reaped (`ESRCH`), or `/proc` does not show it.
+        ProcessLookupError: it has been reaped (`ESRCH`), or `/proc` does not show it.
         ValueError: the descriptor is not a pidfd.
     """
     pid = _pid_in_fdinfo(pidfd)
@@ -249,30 +274,21 @@ def _gone(pid: int | None) -> UsernsError:
 
 def _pid_in_fdinfo(fd: int) -> int | None:
     path = f"thread-self/fdinfo/{fd}"
-    try:
-        text = read_in(-1, path)
-    except FileNotFoundError:
-        _refuse_without_proc(f"/proc/{path}")
-        return None
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{path}") from None
+    with at_step("open_proc", f"/proc/{path}"):
+        try:
+            text = read_in(-1, path)
+        except FileNotFoundError:
+            _core.read_link(-1, "thread-self")  # fails if there is no /proc, or one that does not show this thread
+            return None
     return next((int(line[4:]) for line in text.splitlines() if line.startswith("Pid:")), None)
-
-
-def _refuse_without_proc(filename: str) -> None:
-    """Raise if a file is missing because `/proc` is not mounted, or does not show this thread."""
-    try:
-        _core.read_link(-1, "thread-self")
-    except OSError as error:
-        raise proc_error("open_proc", error, filename) from None
 
 
 @contextmanager
 def open_pidfd(process: ProcessLike) -> Generator[int]:
-    """A pidfd of the process: the given one, or one that is closed at the end of the block.
+    """A pidfd of the process: the given one, or one that is open until the end of the block.
 
     Raises:
-        ProcessLookupError: the process does not exist or has exited (`ESRCH`).
+        ProcessLookupError: the process does not exist (`ESRCH`).
         ValueError: a number that is not a PID, or is ambiguous.
     """
     if not isinstance(process, int):
@@ -314,23 +330,21 @@ def read_state(proc_dir: int, path: str = "stat") -> tuple[str, bool]:
 
 
 def _is_program(pid: int) -> bool:
-    """Whether there is such a process, other than a kernel thread: no caller asks for the
-    namespaces of these, and in the initial PID namespace they have the low PIDs, which
-    descriptors have too."""
-    try:
-        _, is_kernel_thread = read_state(-1, f"{pid}/stat")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError as error:
-        raise proc_error("open_proc", error, f"/proc/{pid}/stat") from None
-    return not is_kernel_thread
+    """Whether there is such a process, other than a kernel thread. The namespaces of a kernel thread
+    are never wanted, and these have the low PIDs on a host, which are numbers of descriptors too."""
+    with at_step("open_proc", f"/proc/{pid}/stat"):
+        try:
+            _, is_kernel_thread = read_state(-1, f"{pid}/stat")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return not is_kernel_thread
 
 
 def open_proc_dir_of(pidfd: int) -> OwnedFd:
     """`/proc/PID`, opened while its process has certainly not been reaped.
 
-    The check comes after the open: a process that still exists has kept its PID, so the
-    directory that was opened before belongs to it.
+    The check follows the open: a process that still accepts signals still has its PID, so the
+    directory that was opened before is its own.
     """
     try:
         proc_dir = _core.open_proc_dir(pidfd)
@@ -340,7 +354,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
         try:
             signal.pidfd_send_signal(pidfd, 0)
         except PermissionError:
-            pass  # it exists, and belongs to another user
+            pass  # another user's process, but it exists
         except ProcessLookupError:
             raise _gone(None) from None
         except OSError as error:
@@ -349,7 +363,7 @@ def open_proc_dir_of(pidfd: int) -> OwnedFd:
 
 
 def _no_proc_dir(pidfd: int, error: OSError) -> UsernsError:
-    if error.errno in (EBADF, ENOENT, ESRCH):  # the process has exited or is hidden, or `/proc` is not mounted
+    if error.errno in (EBADF, ENOENT, ESRCH):  # the process is reaped or hidden, or there is no `/proc` at all
         return _gone(pid_of(pidfd))
     return proc_error("open_proc", error, "/proc")
 

@@ -152,8 +152,8 @@ def _may_take_long(options: dict[str, Any]) -> bool:
     nothing_to_join = join is None or (isinstance(join, (tuple, list)) and not join)
     if options.get("cgroup") is not None or not nothing_to_join:
         return True
-    maps = Maps.wanted(options.get("uid_map"), options.get("gid_map"), options.get("setgroups"), Caller.now())
-    return bool(maps.by_tool)
+    maps = Maps.resolve(options.get("uid_map"), options.get("gid_map"), options.get("setgroups"), Caller.now())
+    return bool(maps.via_newidmap)
 
 
 class Process(subprocess.Process):
@@ -297,7 +297,7 @@ class _Transport(asyncio.SubprocessTransport):
         self._tell(self._protocol.process_exited)  # before the last pipe is closed: then all is over
         for pipe in self._pipes.values():
             if isinstance(pipe, ReadPipe):
-                pipe.read_what_is_left()
+                pipe.read_rest()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -201,7 +201,7 @@ def other_kinds() -> None:
 
 def a_tool_that_is_there(folder: str, tool: str) -> None:
     from usernsproc import UsernsError
-    from usernsproc._maps.tool import find_tool
+    from usernsproc._helper import find_tool
 
     with visiting(folder) as scene:
         outside = find_tool(tool)
@@ -236,7 +236,7 @@ def nsswitch_that_is_there(folder: str) -> None:
 
 def from_there_into_another(folder: str) -> None:
     from usernsproc import UsernsError
-    from usernsproc._maps.tool import find_tool
+    from usernsproc._helper import find_tool
 
     with visiting(folder) as scene:
         second = os.fork()

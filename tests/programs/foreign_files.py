@@ -9,8 +9,9 @@ import native
 from entering import be_root
 
 from usernsproc import UsernsError, UsernsProcess, create_userns, subids
-from usernsproc._maps.subids_nss import ranges_by_nss
-from usernsproc._maps.tool import find_tool
+from usernsproc._helper import find_tool
+from usernsproc._maps.side import UID
+from usernsproc._maps.subids import ranges_by_nss
 
 CALLS: dict[str, Callable[[], object]] = {
     "subids": subids,
@@ -18,7 +19,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "preset": lambda: create_userns("subids", "subids"),
     "preset of a command": lambda: UsernsProcess(["/bin/true"], uid_map="rootless"),
     "tool": lambda: find_tool("newuidmap"),
-    "other source": lambda: ranges_by_nss("root", "uid_map"),
+    "other source": lambda: ranges_by_nss("root", UID),
 }
 
 

@@ -12,32 +12,30 @@ from test_idmap_kernel import RandomMaps, Triple
 
 from usernsproc import IdMap, IdMapError, IdMapPermissionError, MapToolError, _core, subids
 from usernsproc._caller import Caller
+from usernsproc._helper import Ended, find_tool, run_tool
 from usernsproc._maps.presets import unchanged
-from usernsproc._maps.tool import Ended, find_tool, run_tool
-from usernsproc._maps.tool_rules import TOOLS
+from usernsproc._maps.side import SIDES, Side
 from usernsproc._maps.writer import Maps
 from usernsproc._proc import pid_of
 
 
-def our_verdict(step: str, triples: list[Triple], caller: Caller) -> tuple[int, Maps | None]:
+def our_verdict(side: Side, triples: list[Triple], caller: Caller) -> tuple[int, Maps | None]:
     try:
-        given = IdMap(triples)
-        uid_map, gid_map = (given, None) if step == "uid_map" else (None, given)
-        return 0, Maps.given(uid_map, gid_map, None, caller)
+        return 0, Maps.resolve_one(side, IdMap(triples), None, caller)
     except IdMapPermissionError as error:
         return error.errno or 0, None
     except IdMapError:
         return EINVAL, None
 
 
-def is_refused_by_the_tool(step: str, triples: list[Triple]) -> bool:
+def is_refused_by_the_tool(side: Side, triples: list[Triple]) -> bool:
     written: list[str] = []
 
     def write(pid: int, pidfd: int) -> Ended:
-        tool = find_tool(TOOLS[step])
+        tool = find_tool(side.tool)
         assert tool
         ended = run_tool(tool, str(pid_of(pidfd)), *(str(number) for triple in triples for number in triple))
-        written.append(Path(f"/proc/{pid}/{step}").read_text())
+        written.append(Path(f"/proc/{pid}/{side.file}").read_text())
         return ended
 
     _core.create_userns(None, None, None, write).close()
@@ -45,24 +43,25 @@ def is_refused_by_the_tool(step: str, triples: list[Triple]) -> bool:
 
 
 def create(maps: Maps) -> None:
-    between = maps.write_by_tool if maps.by_tool else None
-    _core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, between).close()
+    between = maps.write_via_newidmap if maps.via_newidmap else None
+    _core.create_userns(*maps.for_core, between).close()
 
 
 def compare(seed: int, count: int, step: str) -> None:
     """Print how often there was which verdict, and whether the tool had to write the map."""
     rng, caller, verdicts = random.Random(seed), Caller.now(), Counter[str]()
-    own = unchanged(subids()[step == "gid_map"].inverse())
-    random_maps = RandomMaps(rng, own, caller.uid if step == "uid_map" else caller.gid)
+    [side] = (side for side in SIDES if side.file == step)
+    own = unchanged(subids()[SIDES.index(side)].inverse())
+    random_maps = RandomMaps(rng, own, side.id_of(caller))
     for number, triples in zip(range(count), random_maps, strict=False):
-        errno, maps = our_verdict(step, triples, caller)
+        errno, maps = our_verdict(side, triples, caller)
         where = f"IDMAP_SEED={seed}, map {number} {triples}: ours {errno}"
         if maps is None:
-            assert is_refused_by_the_tool(step, triples), where
+            assert is_refused_by_the_tool(side, triples), where
         else:
             try:
                 create(maps)
             except (MapToolError, _core.Failure) as error:
                 raise AssertionError(f"{where}, {error!r}, {getattr(error, 'stderr', '')}") from None
-        verdicts[f"{errno} {bool(maps and maps.by_tool)}"] += 1
+        verdicts[f"{errno} {bool(maps and maps.via_newidmap)}"] += 1
     print(json.dumps(verdicts))

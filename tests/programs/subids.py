@@ -9,6 +9,7 @@ import tempfile
 from usernsproc import IdMapPermissionError, UsernsError, create_userns
 from usernsproc import subids as subids_of_caller
 from usernsproc._maps import subids
+from usernsproc._maps.side import UID
 
 
 def ask() -> None:
@@ -28,5 +29,5 @@ def names_are_not_ascii() -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(name + b":100:5\n")
         file.flush()
-        subids.FILES = {"uid_map": file.name}
-        assert subids.ranges_of(subids.Owner(os.fsdecode(name), None), "uid_map") == [(100, 5)]
+        UID.subids_file = file.name
+        assert subids.Owner(os.fsdecode(name), None).ranges(UID) == [(100, 5)]

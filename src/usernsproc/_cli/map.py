@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .._caller import Caller
 from .._maps.idmap import PRESETS, IdMap, as_id_map
+from .._maps.side import SIDES
 from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace
 from .._proc import open_pidfd, open_proc_dir_of, own_setgroups, read_id_map
@@ -82,11 +83,10 @@ def _find_maps(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
         return _both(caller.uid_map, caller.gid_map), None
     if options.map not in PRESETS:
         return [Shown("", "map", as_id_map(options.map))], None
-    maps = Maps.wanted(options.map, None, None, Caller.now())
+    maps = Maps.resolve(options.map, None, None, Caller.now())
     assert maps.uid_map is not None
     assert maps.gid_map is not None
-    writers = ["newuidmap" if "uid_map" in maps.by_tool else "this process"]
-    writers.append("newgidmap" if "gid_map" in maps.by_tool else "this process")
+    writers = [side.tool if side in maps.via_newidmap else "this process" for side in SIDES]
     return _both(maps.uid_map, maps.gid_map, *writers), maps.setgroups or own_setgroups()
 
 

@@ -1,1 +1,1 @@
-"""Id maps: as values, who may have which, and who writes them."""
+"""ID maps: as values, who may write which, and how they are written."""

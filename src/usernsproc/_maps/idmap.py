@@ -1,10 +1,10 @@
-"""Id maps as values: no system calls, no privileges.
+"""ID maps as values: no system calls, no privileges.
 
-A range is written `inside:outside:count`: `count` ids from `inside` in the
+A range is written `inside:outside:count`: `count` IDs from `inside` in the
 namespace stand for those from `outside` in its parent namespace. The rules are
-the kernel's (`user_namespaces(7)`); in two cases it would misread a map without
-a word, and these are refused here too: it cuts numbers to 32 bits, so that
-`0:4294967296:1` would map the host's root, and it ignores what follows a NUL.
+the kernel's (`user_namespaces(7)`). Two kinds of maps that it would silently misread
+are refused too: it truncates numbers to 32 bits, so that `0:4294967296:1` would map
+root of the parent namespace, and it ignores everything after a NUL.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["IdMap", "IdMapLike", "IdRange"]
 
 NO_ID = 2**32 - 1
-"""`(uid_t)-1`: the one 32-bit number that is no id."""
+"""`(uid_t)-1`: the one 32-bit number that is not an ID."""
 
 MAX_RANGES = 340
 """Ranges in one map (Linux 4.15; 5 before)."""
 
 MAX_TEXT = mmap.PAGESIZE - 1
-"""Bytes in one map's text: it has to be written at once, and less than a page."""
+"""Bytes in the text of a map: it has to be written at once, and to be shorter than a page."""
 
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
 
 class IdRange:
-    """`count` ids: from `inside` in the namespace, from `outside` in its parent.
+    """`count` IDs: from `inside` in the namespace, from `outside` in its parent.
 
     A frozen value: compared and ordered as the three numbers, hashable, and it can
     be unpacked into them.
 
     Raises:
-        IdMapError: an id that is not in 0 … 4294967294, a count below 1, or a
+        IdMapError: an ID that is not in 0 … 4294967294, a count below 1, or a
             range that runs over the end.
     """
 
@@ -57,7 +57,7 @@ class IdRange:
     def __init__(self, inside: int, outside: int, count: int) -> None:
         object.__setattr__(self, "_numbers", (index(inside), index(outside), index(count)))
         for name, number in zip(self.__match_args__, self._numbers, strict=True):
-            if number.bit_length() > 128:  # int and str have a limit, and take their time
+            if number.bit_length() > 128:  # int and str have a limit, and are slow
                 raise IdMapError(f"a range whose {name} has {number.bit_length()} bits: ids have 32")
         if self.count < 1:
             raise IdMapError(f"range {self}: the count must be at least 1")
@@ -71,17 +71,17 @@ class IdRange:
 
     @property
     def inside(self) -> int:
-        """The first id in the namespace."""
+        """The first ID in the namespace."""
         return self._numbers[0]
 
     @property
     def outside(self) -> int:
-        """The first id in the parent namespace."""
+        """The first ID in the parent namespace."""
         return self._numbers[1]
 
     @property
     def count(self) -> int:
-        """How many ids."""
+        """The number of IDs."""
         return self._numbers[2]
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -118,12 +118,12 @@ class IdRange:
 class IdMap:
     """An immutable sequence of ranges, in the order given.
 
-    Compared by value, hashable, picklable. `id in map` asks for an *inside* id,
-    or for a range of the map when given an `IdRange`.
+    Compared by value, hashable, picklable. `id in map` is true for an *inside* ID
+    of the map; `range in map` is true for an `IdRange` of it.
 
     Raises:
         IdMapError: two ranges overlap inside or outside, there are more than 340,
-            or their text is longer than the kernel takes (one page less a byte).
+            or their text is longer than the kernel accepts (one page less a byte).
     """
 
     __slots__ = ("_hash", "_ranges", "_text")
@@ -135,17 +135,17 @@ class IdMap:
         self._hash = hash(self._ranges)
         if len(self._ranges) > MAX_RANGES:
             raise IdMapError(
-                f"{len(self._ranges)} ranges: the kernel takes at most {MAX_RANGES}; "
+                f"{len(self._ranges)} ranges: the kernel accepts at most {MAX_RANGES}; "
                 f"the first too many is {self._ranges[MAX_RANGES]}"
             )
         _refuse_overlap(self._ranges, "inside")
         _refuse_overlap(self._ranges, "outside")
         text = "".join(f"{r.inside} {r.outside} {r.count}\n" for r in self._ranges)
-        # The kernel does without the last newline, and one byte may decide.
+        # The kernel does not need the last newline, and one byte can decide.
         self._text = text if len(text) <= MAX_TEXT else text.removesuffix("\n")
         if len(self._text) > MAX_TEXT:
             raise IdMapError(
-                f"the map's text has {len(self._text)} bytes, the kernel takes at most {MAX_TEXT}; "
+                f"the map's text has {len(self._text)} bytes, the kernel accepts at most {MAX_TEXT}; "
                 f"it is exceeded at range {_range_at(self._ranges, MAX_TEXT)}"
             )
 
@@ -171,38 +171,38 @@ class IdMap:
     def to_kernel(self) -> str:
         """The text for `/proc/PID/uid_map` or `gid_map`: one line for each range.
 
-        Where only that makes it fit, the last line is without its newline.
+        The last line lacks its newline if only that makes the text fit.
         """
         return self._text
 
     def to_outside(self, id: int) -> int | None:
-        """The id in the parent namespace that `id` stands for, `None` when unmapped."""
+        """The ID in the parent namespace that `id` stands for; `None`: it is not mapped."""
         for r in self._ranges:
             if r.inside <= id < r.inside + r.count:
                 return r.outside + id - r.inside
         return None
 
     def to_inside(self, id: int) -> int | None:
-        """The id in the namespace that stands for `id` of its parent, `None` when unmapped."""
+        """The ID in the namespace that stands for `id` of its parent; `None`: it is not mapped."""
         for r in self._ranges:
             if r.outside <= id < r.outside + r.count:
                 return r.inside + id - r.outside
         return None
 
     def inverse(self) -> Self:
-        """The map the other way round: inside and outside change places."""
+        """The reverse map: inside and outside are swapped."""
         return type(self)(IdRange(r.outside, r.inside, r.count) for r in self._ranges)
 
     def compose(self, parent: IdMap) -> Self:
-        """This map seen through its parent namespace's own map: from inside here to outside there.
+        """This map and that of its parent namespace in one: from inside IDs of this map to outside IDs of *parent*.
 
-        Ids that `parent` does not map drop out; ranges are split where `parent`
-        splits them.
+        IDs that *parent* does not map are left out. Ranges are split where those of
+        *parent* end.
         """
         return type(self)(piece for r in self._ranges for piece in _through(r, parent))
 
-    # An id is looked for with `in`, but what the sequence holds are ranges: type
-    # checkers would take that for a mistake in a subclass of Sequence[IdRange].
+    # `in` looks for an ID, but the sequence consists of ranges: type checkers would
+    # report that as a mistake in a subclass of Sequence[IdRange].
 
     if TYPE_CHECKING:
 
@@ -260,7 +260,7 @@ if TYPE_CHECKING:
     IdMapLike: TypeAlias = IdMap | str | Iterable[IdRange | tuple[int, int, int]]
 else:
     IdMapLike = IdMap | str | Iterable
-"""What is accepted as a map: an `IdMap`, its text, ranges or 3-tuples, or the
+"""A map: an `IdMap`, its text, ranges or 3-tuples, or the
 name of a preset (`"root"`, `"current"`, `"subids"`, `"rootless"`, `"all"`)."""
 
 PRESETS = ("root", "current", "subids", "rootless", "all")
@@ -270,8 +270,8 @@ def as_id_map(value: IdMapLike) -> IdMap:
     """The map that `value` stands for, if it is not the name of a preset.
 
     Raises:
-        IdMapError: it is no map, or has no ranges.
-        TypeError: it is nothing that could be a map.
+        IdMapError: it is not a map, or has no ranges.
+        TypeError: its type is not one of a map.
     """
     if isinstance(value, IdMap):
         id_map = value
@@ -300,7 +300,7 @@ def _as_ranges(value: object) -> Iterable[IdRange]:
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> IdMap:
     if re.fullmatch(r"[A-Za-z_-]+", text):
-        raise IdMapError(f"{text!r} is no preset ({', '.join(PRESETS)}) and no map (inside:outside:count)")
+        raise IdMapError(f"{text!r} is neither a preset ({', '.join(PRESETS)}) nor a map (inside:outside:count)")
     return IdMap.parse(text)
 
 
@@ -325,7 +325,7 @@ def _parse_range(text: str) -> IdRange:
 def _parse_number(field: str, where: str) -> int:
     if not _NUMBER.fullmatch(field):
         raise IdMapError(f"range {_shown(where)}: {_shown(field)} is not a decimal number")
-    if len(field.lstrip("0")) > 10:  # before int(), which has a limit and takes its time
+    if len(field.lstrip("0")) > 10:  # before int(), which has a limit and is slow
         raise IdMapError(f"range {_shown(where)}: {_shown(field)} is far beyond the highest id, {NO_ID - 1}")
     return int(field.lstrip("0") or "0")
 
@@ -369,4 +369,4 @@ def _through(r: IdRange, parent: IdMap) -> Iterator[IdRange]:
 
 
 IDENTITY = IdMap([IdRange(0, 0, NO_ID)])
-"""What the initial user namespace shows as its own map."""
+"""The map of the initial user namespace."""

@@ -1,4 +1,4 @@
-"""What the preset maps stand for: arithmetic alone, no system calls."""
+"""The maps that presets stand for: arithmetic alone, no system calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from .idmap import NO_ID, IdMap, IdRange
 
 OF_SUBIDS = ("subids", "rootless")
-"""Those that take a look at who has which subordinate ids."""
+"""The presets for which the subordinate IDs of the caller are looked up."""
 
 
 def own_id_as(name: str, own_id: int) -> IdMap:
@@ -16,14 +16,14 @@ def own_id_as(name: str, own_id: int) -> IdMap:
 
 
 def unchanged(own_map: IdMap) -> IdMap:
-    """`all`: what the own namespace maps, each id to itself."""
+    """`all`: each ID that the namespace of the caller maps, to itself."""
     return IdMap(IdRange(r.inside, r.inside, r.count) for r in own_map)
 
 
-def laid_out(ranges: Iterable[tuple[int, int]]) -> IdMap:
-    """`subids`: ranges, given as first id and count, one after the other from inside 0.
+def stacked(ranges: Iterable[tuple[int, int]]) -> IdMap:
+    """`subids`: ranges, given as first ID and count, one after the other from inside 0.
 
-    An id that was given before is left out, and so is what is no id.
+    An ID that an earlier range contains is left out, and so is a number above the highest ID.
     """
     seen: list[tuple[int, int]] = []
     for first, count in ranges:
@@ -32,14 +32,14 @@ def laid_out(ranges: Iterable[tuple[int, int]]) -> IdMap:
 
 
 def rootless(own_id: int, subids: IdMap) -> IdMap:
-    """The own id as inside 0, subordinate ids from inside 1."""
+    """The caller's ID as inside 0, subordinate IDs from inside 1."""
     pieces = [piece for r in subids for piece in _new(r.outside, r.outside + r.count, [(own_id, own_id + 1)])]
     return IdMap([IdRange(0, own_id, 1), *_from_inside(1, pieces)])
 
 
 def _from_inside(inside: int, pieces: Iterable[tuple[int, int]]) -> Iterator[IdRange]:
     for first, end in pieces:
-        if inside >= NO_ID:  # inside, more would be no ids
+        if inside >= NO_ID:  # there are no more IDs inside
             return
         yield IdRange(inside, first, min(end - first, NO_ID - inside))
         inside += end - first

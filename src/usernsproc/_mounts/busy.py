@@ -8,8 +8,7 @@ from errno import EINVAL
 
 from .. import _core
 from .._errors import UsernsError, userns_error
-from .._names import name_in
-from .._proc import MountEntry, list_in, open_root
+from .._proc import MountEntry, list_in, name_in, open_root
 from .._uapi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 
 _MAX_SHOWN = 5

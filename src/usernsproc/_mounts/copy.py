@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .. import _core
 from .._errors import at_step, userns_error
 from .._namespaces.namespace import Namespace
-from .._proc import MountEntry, read_sysctl
+from .._proc import MountEntry, overflow_id
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
@@ -144,7 +144,7 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
     files with the overflow ID. Only if the top is shown so are the maps read: that requires a process."""
     with at_step("mount_setattr"):
         shown = os.stat(tree)
-    if shown.st_uid != _overflow_id("uid") and shown.st_gid != _overflow_id("gid"):
+    if shown.st_uid != overflow_id("uid") and shown.st_gid != overflow_id("gid"):
         return
     with duplicate_userns(userns_fd) as userns:
         try:
@@ -153,13 +153,6 @@ def _refuse_missing_maps(tree: int, userns_fd: int) -> None:
             return  # only a process that may enter it can read them
     if not are_written:
         raise userns_error("mount_setattr", EINVAL)
-
-
-def _overflow_id(kind: str) -> int:
-    try:
-        return int(read_sysctl(f"kernel/overflow{kind}"))
-    except FileNotFoundError:  # there is no /proc, which is reported later
-        return 65534
 
 
 # ---- to be put back ----

@@ -74,14 +74,14 @@ def create_userns(
     Linux 5.4. See `user_namespaces(7)`, `clone(2)`.
     """
     caller = Caller.now()
-    maps = Maps.wanted(uid_map, gid_map, setgroups, caller)
+    maps = Maps.resolve(uid_map, gid_map, setgroups, caller)
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: none can be written after the namespace has been created")
     owner = resolve_owner(owner, caller)
-    between = maps.write_by_tool if maps.by_tool else None
+    between = maps.write_via_newidmap if maps.via_newidmap else None
     owner_uid = -1 if owner is None else owner
     try:
-        return Namespace(_core.create_userns(maps.setgroups, maps.uid_text, maps.gid_text, between, owner_uid))
+        return Namespace(_core.create_userns(*maps.for_core, between, owner_uid))
     except _core.Failure as failure:
         raise failed(failure) from None
 

@@ -14,8 +14,9 @@ from functools import lru_cache
 from .._caller import CAP_SETGID, CAP_SYS_PTRACE, Caller
 from .._errors import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
+from .._maps.side import GID
 from .._maps.writer import Maps
-from .._proc import own_setgroups
+from .._proc import overflow_id, own_setgroups
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -181,22 +182,14 @@ def _unasked_groups(maps: Maps, caller: Caller, userns: Userns, *, keeps_ids: bo
 def _group_inside(group: int, gid_map: IdMap, caller: Caller) -> int | None:
     """The kernel shows a group that the caller's own namespace does not map as the overflow ID,
     which may be mapped."""
-    if caller.gid_map is not IDENTITY and group == _overflow_gid():
+    if caller.gid_map is not IDENTITY and group == overflow_id("gid"):
         return None
     return gid_map.to_inside(group)
 
 
-def _overflow_gid() -> int:
-    try:
-        with open("/proc/sys/kernel/overflowgid", "rb") as file:  # a codec might have to be loaded
-            return int(file.read())
-    except FileNotFoundError:  # no /proc
-        return 65534
-
-
 def _remedy_for_kept_groups(maps: Maps, caller: Caller, userns: Userns) -> str:
     may_drop_them = caller.has(CAP_SETGID) and not _denies_setgroups(caller)
-    if userns == "new" and (may_drop_them or "gid_map" in maps.by_tool):
+    if userns == "new" and (may_drop_them or GID in maps.via_newidmap):
         return _LEAVE_DENY_OUT
     return _DROP_THEM_BEFORE if may_drop_them else _START_WITHOUT_THEM
 

@@ -14,8 +14,6 @@ from .._uapi import CLONE_NEWUSER
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._maps.writer import Maps
-
 
 class Plan:
     """Read by `_core.spawn`; -1 stands for "leave as it is" where a number is optional.
@@ -37,6 +35,7 @@ class Plan:
     setgroups: str | None = None
     uid_map: str | None = None
     gid_map: str | None = None
+    """Written by the core while the child waits."""
 
     argv: Sequence[Any] = ()
     candidates: Sequence[Any] = ()
@@ -88,12 +87,6 @@ class Plan:
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
-
-    def write(self, maps: Maps) -> None:
-        """The core writes them while the child waits."""
-        self.setgroups = maps.setgroups
-        self.uid_map = maps.uid_text
-        self.gid_map = maps.gid_text
 
     def start(
         self,

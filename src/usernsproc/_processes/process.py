@@ -13,6 +13,7 @@ from operator import index
 from .._caller import Caller
 from .._errors import at_step, closed_error
 from .._maps.idmap import IdMap, IdMapLike
+from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
 from .._namespaces.join import NO_JOINS, open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from .._maps.side import Side
     from .._namespaces.join import JoinLike, Joins
     from .cgroup import CgroupLike
     from .credentials import Userns
@@ -268,7 +270,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
             if joins.userns is None:
-                plan.write(self._maps)
+                plan.setgroups, plan.uid_map, plan.gid_map = self._maps.for_core
             if ambient_caps is not _NONE:
                 plan.ambient_caps = capability_mask(ambient_caps)
             if not (session_keyring is None and joins is NO_JOINS):
@@ -289,7 +291,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
     ) -> Maps:
         if joins.userns is None:
-            return Maps.wanted(uid_map, gid_map, setgroups, self._caller)
+            return Maps.resolve(uid_map, gid_map, setgroups, self._caller)
         if uid_map is not None or gid_map is not None or setgroups is not None:
             raise ValueError("a user namespace is joined, and has its maps: none can be written for the command")
         return joins.maps(self._caller)
@@ -373,11 +375,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     def _between(self) -> Callable[[int, int], object] | None:
         """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
         show = None if self._on_created is None else self._show_created
-        if not self._maps.by_tool:
+        if not self._maps.via_newidmap:
             return show
 
         def map_and_show(pid: int, pidfd: int) -> None:
-            self._maps.write_by_tool(pid, pidfd, self._patience)
+            self._maps.write_via_newidmap(pid, pidfd, self._patience)
             if show is not None:
                 show(pid, pidfd)
 
@@ -456,10 +458,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 process changed its ids or executed an unreadable program).
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        maps = Maps.given(uid_map, None, None, Caller.now())
-        with self._proc_dir() as proc_dir:
-            self._write_map(proc_dir, "uid_map", maps.uid_text, maps)
-        self._maps = self._maps.but(uid_map=maps.uid_map)
+        self._write_map(UID, uid_map)
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
         """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
@@ -472,19 +471,16 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             UsernsError: as `write_uid_map`, with the steps `gid_map` and `setgroups`.
             ProcessLookupError: the process has been reaped (`ESRCH`).
         """
-        maps = Maps.given(None, gid_map, self._maps.setgroups, Caller.now())
+        self._write_map(GID, gid_map)
+
+    def _write_map(self, side: Side, id_map: IdMapLike) -> None:
+        maps = Maps.resolve_one(side, id_map, self._maps.setgroups, Caller.now())
         with self._proc_dir() as proc_dir:
             if maps.setgroups != self._maps.setgroups:
                 write_map(proc_dir, "setgroups", maps.setgroups or "")
-                self._maps = self._maps.but(setgroups=maps.setgroups)
-            self._write_map(proc_dir, "gid_map", maps.gid_text, maps)
-        self._maps = self._maps.but(gid_map=maps.gid_map)
-
-    def _write_map(self, proc_dir: int, step: str, text: str | None, maps: Maps) -> None:
-        if text is None:
-            maps.write_by_tool(self.pid, self._pidfd)
-        else:
-            write_map(proc_dir, step, text)
+                self._maps = self._maps.replace(setgroups=maps.setgroups)
+            maps.write(proc_dir, self._pidfd)
+        self._maps = self._maps.replace(**{side.file: side.map_of(maps)})
 
     def write_setgroups(self, value: str) -> None:
         """Write `/proc/PID/setgroups`: `"deny"` for good, before the group id map.
@@ -498,7 +494,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             raise ValueError(f'setgroups must be "allow" or "deny", not {value!r}')
         with self._proc_dir() as proc_dir:
             write_map(proc_dir, "setgroups", value)
-        self._maps = self._maps.but(setgroups=value)
+        self._maps = self._maps.replace(setgroups=value)
 
     # ---- how it presents itself ----
 

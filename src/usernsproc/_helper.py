@@ -1,43 +1,80 @@
-"""Runs a small program of the system, and gives what it printed.
+"""Runs a small program of another package as a child, and returns what it printed.
 
-By the machinery for commands: the cost does not depend on the size of this process,
-and the exit status cannot get lost. It gets no environment, no
-descriptor but one that it is meant to have, and nothing to read.
+It is started like a command, so the cost does not depend on the size of this process, and
+the exit status cannot get lost. It gets no environment, nothing to read, and only those
+descriptors that are passed on purpose.
+
+In a mount namespace that belongs to a user namespace below the caller's own, root there
+decides what `/etc` and `/usr/bin` are: nothing there is trusted.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from errno import ECANCELED, ETIMEDOUT
-from posix import read  # eventlet's os.read would wait for what is not there yet
+from errno import ECANCELED, EPERM, ETIMEDOUT
+from posix import read  # eventlet's os.read would wait for data
 from typing import NamedTuple
 
-from .. import _core
-from .._errors import userns_error
-from .._loading import refuse_elsewhere
-from .._processes.patience import FOREVER, GaveUp, Patience
-from .._processes.plan import Plan
-from .._uapi import WALL
-from .foreign_files import refuse_foreign_files
+from . import _core
+from ._errors import at_step, userns_error
+from ._loading import refuse_elsewhere
+from ._proc import own_namespace_identity, proc_error
+from ._processes.patience import FOREVER, GaveUp, Patience
+from ._processes.plan import Plan
+from ._uapi import WALL
 
 _PART = 4096
 _USUAL_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 
 
 class Ended(NamedTuple):
-    """What came of it. `returncode`: as of `Popen`, `None` where it got lost."""
+    """The result. `returncode`: as of `Popen`, `None` if it got lost."""
 
     returncode: int | None
     stdout: str
     stderr: str
 
 
+def refuse_foreign_files(path: str) -> None:
+    """For a file that is trusted, or executed, with the caller's rights.
+
+    Raises:
+        PermissionError: the calling thread has entered such a mount namespace (`EPERM`, step
+            `prepare`, cause `foreign-mount-namespace`).
+    """
+    try:
+        if not _is_mount_namespace_foreign():
+            return
+    except OSError as error:
+        raise proc_error("prepare", error, path) from None
+    note = (
+        "The mount namespace of the calling thread belongs to a user namespace below its own, whose root controls "
+        "this file. Call this before the thread enters the mount namespace, or run a command in it with join=."
+    )
+    raise userns_error("prepare", EPERM, path, cause="foreign-mount-namespace", note=note)
+
+
+def _is_mount_namespace_foreign() -> bool:
+    try:
+        mnt = _core.own_namespace("mnt")
+    except FileNotFoundError:
+        return False  # there is no /proc: writing the map reports that
+    with mnt:
+        try:
+            owner = _core.open_related(mnt, _core.NS_GET_USERNS)
+        except PermissionError:
+            return False  # above the caller's own user namespace
+    with owner as fd:
+        status = os.fstat(fd)
+        return (status.st_dev, status.st_ino) != own_namespace_identity("user")
+
+
 def find_tool(name: str) -> str | None:
     """The absolute path of a program, in `PATH` or where programs usually are.
 
     Raises:
-        UsernsError: such a program could be another user's here (`EPERM`, step `prepare`), see
+        UsernsError: the program could be another user's here (`EPERM`, step `prepare`), see
             `refuse_foreign_files` and `refuse_elsewhere`.
     """
     refuse_foreign_files(name)
@@ -55,11 +92,11 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
     Args:
         path: absolute.
         keep_fds: descriptors that it gets, from 3 on.
-        patience: how long it may take. It may hang, in a directory service.
+        patience: the time limit. The program may hang in a directory service.
 
     Raises:
         UsernsError: it could not be started.
-        GaveUp: the patience has ended; the program was killed.
+        GaveUp: the time limit has passed; the program was killed.
     """
     plan = Plan(
         namespaces=0,
@@ -80,21 +117,16 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
 
 def _open_standard_files(opened: ExitStack) -> list[int]:
     """Standard input, then both ends of two pipes."""
-    try:
-        fds = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
-        opened.callback(os.close, fds[0])
+    with at_step("prepare"):
+        fds = [opened.enter_context(_core.open("/dev/null", os.O_RDONLY))]
         for _ in range(2):
-            for fd in os.pipe():
-                opened.callback(os.close, fd)
-                fds.append(fd)
-    except OSError as error:
-        raise userns_error("prepare", error.errno or 0, error.filename) from None
+            fds.extend(opened.enter_context(_core.own(fd)) for fd in os.pipe())
     return fds
 
 
 def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> dict[int, str]:
-    """Until the end of the process. That of a pipe may never come: a fork in another
-    thread of this program could have copied its other end."""
+    """Until the process ends. A pipe may never end: a fork in another thread of this program
+    could have copied its other end."""
     printed: dict[int, bytes] = dict.fromkeys(pipes, b"")
     awaited = (pidfd, *pipes) if patience.cancelled < 0 else (pidfd, *pipes, patience.cancelled)
     for pipe in pipes:
@@ -108,11 +140,11 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> d
         if not ready and left == 0:
             raise GaveUp("exec", ETIMEDOUT, None)
         for pipe in pipes:
-            printed[pipe] += _read_what_is_there(pipe)
+            printed[pipe] += _read_available(pipe)
     return {pipe: text.decode(errors="replace") for pipe, text in printed.items()}
 
 
-def _read_what_is_there(pipe: int) -> bytes:
+def _read_available(pipe: int) -> bytes:
     parts: list[bytes] = []
     try:
         while part := read(pipe, _PART):
@@ -125,7 +157,7 @@ def _read_what_is_there(pipe: int) -> bytes:
 def _returncode(pidfd: int) -> int | None:
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | WALL)
-    except ChildProcessError:  # somebody else reaped it; Linux 6.15 keeps the status
+    except ChildProcessError:  # another part of the program reaped it; Linux 6.15 keeps the status
         status = _core.exit_status(pidfd)
         return os.waitstatus_to_exitcode(status) if status >= 0 else None
     assert result is not None
