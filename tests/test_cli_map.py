@@ -175,7 +175,7 @@ def test_a_preset_that_this_user_cannot_have_is_an_error_with_its_remedy() -> No
     ("arguments", "words"),
     [
         (["0:5"], "three numbers are needed"),
-        (["everything"], "'everything' is no"),
+        (["everything"], "'everything' is neither a preset"),
         (["0:4294967296:1"], "4294967296"),
         (["--pid", "999999999"], "/proc/999999999"),
         (["--pid", str(10**20)], f"{10**20} is neither a pid nor a pidfd"),
