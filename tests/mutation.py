@@ -88,14 +88,17 @@ def proposals(source: str) -> list[Mutant]:
 
 
 class _WithoutEffect(ast.NodeTransformer):
-    """Removes what does not change what a module does: docstrings, other texts that stand alone, types."""
+    """Removes what does not change what a module does: `pass`, docstrings and other texts that stand alone, types."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+    def visit_Pass(self, _: ast.Pass) -> None:
+        return None
 
-    def visit_If(self, node: ast.If) -> ast.AST:
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return ast.Pass() if is_for_types else self.generic_visit(node)
+        return None if is_for_types else self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
@@ -161,7 +164,7 @@ class Copy:
         for core in self.folder.glob("src/usernsproc/*.so"):
             core.unlink()
         command = [self.python, "setup.py", "-q", "build_ext", "--inplace", "--force"]
-        environment = {**os.environ, "CFLAGS": "-g0 -w", "LDFLAGS": "-Wl,--strip-all"}
+        environment = {**os.environ, "CFLAGS": "-g0 -Werror=implicit-function-declaration", "LDFLAGS": "-Wl,--strip-all"}
         if subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, check=False).returncode:
             return None
         [core] = self.folder.glob("src/usernsproc/*.so")
@@ -213,7 +216,11 @@ class Run:
     def __init__(self, copy: Copy, tests: Sequence[str]) -> None:
         self.copy = copy
         self.tests = tests
+        self.tried = 0
+        self.survivors: list[Mutant] = []
         self.cores = {copy.build()}
+        if None in self.cores:
+            sys.exit("tests/mutate: the core cannot be compiled")
         start = time.monotonic()
         print(f"without a change: {' '.join(tests)}", flush=True)
         if failed := copy.test(tests, 3600):
@@ -235,6 +242,18 @@ class Run:
         finally:
             source.write_text(original)
 
+    def try_all(self, found: Iterator[Mutant], limit: int | None) -> None:
+        for mutant in found:
+            if self.tried == limit:
+                return
+            if (outcome := self.outcome(mutant)) is None:
+                continue
+            self.tried += 1
+            changed = [line for line in mutant.diff().splitlines()[2:] if line[0] in "+-"]
+            print(f"{self.tried}. {outcome or 'SURVIVED'}", *changed, sep="\n    ", flush=True)
+            if not outcome:
+                self.survivors.append(mutant)
+
 
 def main() -> None:
     options = parsed()
@@ -246,19 +265,14 @@ def main() -> None:
     if os.geteuid():
         sys.exit("tests/mutate: run it as root, in a machine that you can do without")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends a test run, too
-    tried, survivors = 0, list[Mutant]()
+    for ignored_in_background in (signal.SIGINT, signal.SIGQUIT):  # by a shell, and then by what tests start
+        signal.signal(ignored_in_background, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="usernsproc-mutants-") as folder:
         os.chmod(folder, 0o755)
         run = Run(Copy(Path(folder)), options.tests or tests_of(options.sources))
-        for mutant in found:
-            if tried == options.limit:
-                break
-            if (outcome := run.outcome(mutant)) is None:
-                continue
-            tried += 1
-            changed = [line for line in mutant.diff().splitlines()[2:] if line[0] in "+-"]
-            print(f"{tried}. {outcome or 'SURVIVED'}", *changed, sep="\n    ", flush=True)
-            if not outcome:
-                survivors.append(mutant)
-    print(f"\n{tried} mutants, {len(survivors)} survived\n", *(mutant.diff() for mutant in survivors), sep="\n")
-    sys.exit(1 if survivors else 0)
+        try:
+            run.try_all(found, options.limit)
+        finally:
+            print(f"\n{run.tried} mutants, {len(run.survivors)} survived\n")
+            print(*(mutant.diff() for mutant in run.survivors), sep="\n")
+    sys.exit(1 if run.survivors else 0)
