@@ -38,9 +38,9 @@ TESTS = {
     "_maps/subids*.py": "subids presets",
     "_maps/writer.py": "groups map_permissions holder process newidmap idmap_kernel",
     "_maps/*.py": "newidmap newidmap_kernel map_permissions rootless newidmap_faults",
-    "_core/birth.[ch]": f"{ALL_OF_CORE} threads waiting",
+    "_core/birth.[ch]": f"{ALL_OF_CORE} exec_is_over threads waiting",
     "_core/cgroup.[ch]": "cgroup cgroup_causes cgroup_files",
-    "_core/child.[ch]": f"{ALL_OF_CORE} inherited signals privileges session_keyring waiting",
+    "_core/child.[ch]": f"{ALL_OF_CORE} isolation inherited signals privileges session_keyring waiting",
     "_core/descriptors.[ch]": f"{ALL_OF_CORE} inherited failures",
     "_core/forks.c": "forks forks_beside_threads",
     "_core/foster.[ch]": "unheard stopped_grandchild owner namespace join failures",
@@ -164,7 +164,8 @@ class Copy:
         for core in self.folder.glob("src/usernsproc/*.so"):
             core.unlink()
         command = [self.python, "setup.py", "-q", "build_ext", "--inplace", "--force"]
-        environment = {**os.environ, "CFLAGS": "-g0 -Werror=implicit-function-declaration", "LDFLAGS": "-Wl,--strip-all"}
+        flags = {"CFLAGS": "-g0 -Werror=implicit-function-declaration", "LDFLAGS": "-Wl,--strip-all"}
+        environment = {**os.environ, **flags}
         if subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, check=False).returncode:
             return None
         [core] = self.folder.glob("src/usernsproc/*.so")
