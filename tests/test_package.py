@@ -103,6 +103,7 @@ def test_only_the_glue_sees_python() -> None:
     core = ROOT / "src" / "usernsproc" / "_core"
     seeing = [file.name for file in core.glob("*.[ch]") if re.search(r'<Python.h>|"module.h"', file.read_text())]
     assert sorted(seeing) == [
+        "child_type.c",
         "fd.c",
         "module.c",
         "module.h",

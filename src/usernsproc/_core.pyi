@@ -3,9 +3,9 @@ from os import PathLike
 from types import TracebackType
 from typing import final
 
-from typing_extensions import TypeAlias
+from typing_extensions import Self, TypeAlias
 
-from ._processes.plan import Plan
+from ._spawn import Attributes, Files, MapTexts, Namespaces, Privileges, Program, Signals
 
 Fd: TypeAlias = int | OwnedFd
 
@@ -40,16 +40,38 @@ class Failure(Exception):
 class GaveUp(Exception):
     args: tuple[str, int, None]
 
-def spawn(plan: Plan, between: Callable[[int, int], object] | None, /) -> bool: ...
+@final
+class Child:
+    @property
+    def pid(self) -> int: ...
+    pidfd: int
+    taken: bool
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+def spawn(
+    namespaces: Namespaces,
+    maps: MapTexts,
+    program: Program | None,
+    files: Files,
+    attributes: Attributes,
+    privileges: Privileges,
+    signals: Signals,
+    patience: tuple[int, int],
+    cgroup: int,
+    hook: Callable[[Child], object] | None,
+    /,
+) -> Child: ...
 def create_userns(
     setgroups: str | None,
     uid_map: str | None,
     gid_map: str | None,
-    between: Callable[[int, int], object] | None = None,
+    hook: Callable[[int, int], object] | None = None,
     owner: int = -1,
     /,
 ) -> OwnedFd: ...
-def end_child(pid: int, pidfd: int, /) -> None: ...
 def read_maps(userns: Fd, /) -> bytes: ...
 def caller() -> tuple[int, int, int, str | None, str | None, tuple[int, ...]]: ...
 def open_proc(path: str, flags: int, /) -> OwnedFd: ...

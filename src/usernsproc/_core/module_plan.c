@@ -1,4 +1,4 @@
-/* A Plan of Python as a struct plan. */
+/* The values that Python gives to spawn() as a struct plan. */
 #include "module.h"
 
 #include <limits.h>
@@ -6,7 +6,7 @@
 
 extern char **environ;
 
-/* ---- from what an attribute holds to what a field holds ---- */
+/* ---- from what a field of Python holds to what one of C holds ---- */
 
 static int take_number(PyObject *value, struct plan *plan, void *field)
 {
@@ -16,7 +16,7 @@ static int take_number(PyObject *value, struct plan *plan, void *field)
 	if (number == -1 && PyErr_Occurred())
 		return -1;
 	if (number < INT_MIN || number > INT_MAX) {
-		PyErr_SetNone(PyExc_OverflowError); /* whose: see get_plan() */
+		PyErr_SetNone(PyExc_OverflowError); /* whose: see name_field() */
 		return -1;
 	}
 	*(int *)field = (int)number;
@@ -163,9 +163,11 @@ static uint32_t *numbers_of(PyObject *tuple, Py_ssize_t *count)
 {
 	uint32_t *numbers;
 
-	*count = PyTuple_Size(tuple);
-	if (*count < 0)
+	if (!PyTuple_Check(tuple)) {
+		PyErr_Format(PyExc_TypeError, "a tuple of numbers is needed, not %R", tuple);
 		return NULL;
+	}
+	*count = PyTuple_Size(tuple);
 	numbers = PyMem_Calloc((size_t)*count + 1, sizeof(*numbers));
 	if (!numbers)
 		PyErr_NoMemory();
@@ -189,11 +191,15 @@ static int take_descriptors_to_keep(PyObject *value, struct plan *plan, void *fi
 	return plan->keep ? 0 : -1;
 }
 
+/* None: leave them alone */
 static int take_groups(PyObject *value, struct plan *plan, void *field)
 {
 	Py_ssize_t count;
 
 	(void)field;
+	if (value == Py_None)
+		return 0;
+	plan->credentials.set_groups = 1;
 	plan->credentials.groups = numbers_of(value, &count);
 	plan->credentials.group_count = (uint32_t)count;
 	return plan->credentials.groups ? 0 : -1;
@@ -229,92 +235,126 @@ static int take_signal_mask(PyObject *value, struct plan *plan, void *field)
 
 /* ---- all of a plan ---- */
 
-static const struct field {
-	const char *name;
+struct field {
+	const char *group, *name;
 	int (*take)(PyObject *value, struct plan *plan, void *field);
 	size_t offset;
-} fields[] = {
-#define FIELD(name, take, field) {name, take, offsetof(struct plan, field)}
-	FIELD("is_holder", take_number, is_alone),
-	FIELD("namespaces", take_flags, founding.namespaces),
-	FIELD("joins", take_joins, founding.joins),
-	FIELD("owner", take_id, founding.owner),
-	FIELD("propagation", take_flags, place.propagation),
-	FIELD("mount_proc", take_number, place.mount_proc),
-	FIELD("init", take_number, is_init),
-	FIELD("setgroups", take_text, maps.setgroups),
-	FIELD("uid_map", take_text, maps.uid_map),
-	FIELD("gid_map", take_text, maps.gid_map),
-	FIELD("argv", take_vector, command.argv),
-	FIELD("candidates", take_vector, command.candidates),
-	FIELD("envp", take_environment, command.envp),
-	FIELD("cwd", take_path, place.cwd),
-	FIELD("stdin", take_number, stdio[0]),
-	FIELD("stdout", take_number, stdio[1]),
-	FIELD("stderr", take_number, stdio[2]),
-	FIELD("keep_fds", take_descriptors_to_keep, keep),
-	FIELD("close_fds", take_number, close_fds),
-	FIELD("restore_signals", take_number, restore_signals),
-	FIELD("start_new_session", take_number, place.start_new_session),
-	FIELD("umask", take_number, place.umask),
-	FIELD("process_group", take_number, place.process_group),
-	FIELD("uid", take_id, credentials.uid),
-	FIELD("gid", take_id, credentials.gid),
-	FIELD("set_groups", take_number, credentials.set_groups),
-	FIELD("groups", take_groups, credentials.groups),
-	FIELD("ambient_caps", take_flags, privileges.ambient),
-	FIELD("no_new_privs", take_number, privileges.no_new_privs),
-	FIELD("cgroup", take_number, cgroup),
-	FIELD("signal_mask", take_signal_mask, signal_mask),
-	FIELD("death_signal", take_number, death_signal),
-	FIELD("session_keyring", take_number, privileges.session_keyring),
-	FIELD("deadline", take_time, patience.deadline),
-	FIELD("cancelled", take_number, patience.cancelled),
-#undef FIELD
+};
+
+#define FIELD(group, name, take, member) {#group, #name, take, offsetof(struct plan, member)}
+
+/* The tuples of _spawn.py, in the order of their fields. */
+static const struct field fields[] = {
+	FIELD(namespaces, flags, take_flags, founding.namespaces),
+	FIELD(namespaces, joins, take_joins, founding.joins),
+	FIELD(namespaces, owner, take_id, founding.owner),
+	FIELD(namespaces, propagation, take_flags, place.propagation),
+	FIELD(namespaces, mount_proc, take_number, place.mount_proc),
+	FIELD(namespaces, init, take_number, is_init),
+	FIELD(maps, setgroups, take_text, maps.setgroups),
+	FIELD(maps, uid_map, take_text, maps.uid_map),
+	FIELD(maps, gid_map, take_text, maps.gid_map),
+	FIELD(program, argv, take_vector, command.argv),
+	FIELD(program, candidates, take_vector, command.candidates),
+	FIELD(program, envp, take_environment, command.envp),
+	FIELD(program, restore_signals, take_number, restore_signals),
+	FIELD(files, stdin, take_number, stdio[0]),
+	FIELD(files, stdout, take_number, stdio[1]),
+	FIELD(files, stderr, take_number, stdio[2]),
+	FIELD(files, keep, take_descriptors_to_keep, keep),
+	FIELD(files, close, take_number, close_fds),
+	FIELD(attributes, uid, take_id, credentials.uid),
+	FIELD(attributes, gid, take_id, credentials.gid),
+	FIELD(attributes, groups, take_groups, credentials),
+	FIELD(attributes, cwd, take_path, place.cwd),
+	FIELD(attributes, umask, take_number, place.umask),
+	FIELD(attributes, start_new_session, take_number, place.start_new_session),
+	FIELD(attributes, process_group, take_number, place.process_group),
+	FIELD(privileges, ambient_caps, take_flags, privileges.ambient),
+	FIELD(privileges, no_new_privs, take_number, privileges.no_new_privs),
+	FIELD(privileges, session_keyring, take_number, privileges.session_keyring),
+	FIELD(signals, mask, take_signal_mask, signal_mask),
+	FIELD(signals, death, take_number, death_signal),
+	FIELD(patience, deadline, take_time, patience.deadline),
+	FIELD(patience, cancelled, take_number, patience.cancelled),
 };
 
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
-PyObject *names_of_fields(void)
+/* The number of those of the group that begins there. */
+static int group_size(int first)
 {
-	PyObject *names = PyTuple_New(FIELDS);
+	int count = 1;
 
-	for (int i = 0; names && i < FIELDS; i++) {
-		PyObject *name = PyUnicode_InternFromString(fields[i].name);
-
-		if (!name || PyTuple_SetItem(names, i, name) < 0)
-			Py_CLEAR(names);
-	}
-	return names;
+	while (first + count < FIELDS && strcmp(fields[first + count].group, fields[first].group) == 0)
+		count++;
+	return count;
 }
 
-int get_plan(PyObject *object, PyObject *names, struct plan *plan)
+/* A wrong type, or a number that is too large, of this one. */
+static int name_field(const struct field *field)
+{
+	PyObject *type, *value, *traceback;
+
+	if (PyErr_ExceptionMatches(PyExc_OverflowError) && field->take == take_number) {
+		PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", field->name);
+	} else if (PyErr_ExceptionMatches(PyExc_TypeError) && field->take != take_vector) {
+		PyErr_Fetch(&type, &value, &traceback);
+		PyErr_Format(PyExc_TypeError, "%s.%s: %S", field->group, field->name, value);
+		Py_XDECREF(type);
+		Py_XDECREF(value);
+		Py_XDECREF(traceback);
+	}
+	return -1;
+}
+
+static int get_group(PyObject *tuple, const struct field *first, int count, struct plan *plan)
+{
+	if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) {
+		PyErr_Format(PyExc_TypeError, "%s: a tuple of %d fields is needed, not %R", first->group, count, tuple);
+		return -1;
+	}
+	for (int i = 0; i < count; i++)
+		if (first[i].take(PyTuple_GetItem(tuple, i), plan, (char *)plan + first[i].offset) < 0)
+			return name_field(&first[i]);
+	return 0;
+}
+
+int get_plan(PyObject *groups, struct plan *plan)
 {
 	static const struct place place = {NAMES_OF_PLACE};
-	int result = 0;
+	static char *const nothing[] = {NULL};
+	int count;
 
 	memset(plan, 0, sizeof(*plan));
 	plan->place = place;
-	for (int i = 0; result == 0 && i < FIELDS; i++) {
-		PyObject *value = PyObject_GetAttr(object, PyTuple_GetItem(names, i));
+	plan->command = (struct command){nothing, nothing, nothing};
+	plan->is_alone = 1;
+	for (int i = 0, group = 0; i < FIELDS; i += count, group++) {
+		PyObject *tuple = PyTuple_GetItem(groups, group);
 
-		if (!value)
+		count = group_size(i);
+		if (fields[i].take == take_vector) {
+			if (tuple == Py_None)
+				continue;
+			plan->is_alone = 0;
+			plan->command = (struct command){NULL, NULL, NULL};
+		}
+		if (get_group(tuple, &fields[i], count, plan) < 0)
 			return -1;
-		result = fields[i].take(value, plan, (char *)plan + fields[i].offset);
-		Py_DECREF(value);
-		if (result < 0 && fields[i].take == take_number && PyErr_ExceptionMatches(PyExc_OverflowError))
-			PyErr_Format(PyExc_OverflowError, "%s does not fit into a C int", fields[i].name);
 	}
-	return result;
+	return 0;
 }
 
 void free_plan(struct plan *plan)
 {
 	PyMem_Free((void *)plan->signal_mask);
 	PyMem_Free((void *)plan->founding.joins);
-	PyMem_Free((void *)plan->command.argv);
-	PyMem_Free((void *)plan->command.candidates);
-	PyMem_Free((void *)plan->command.envp);
+	if (!plan->is_alone) {
+		PyMem_Free((void *)plan->command.argv);
+		PyMem_Free((void *)plan->command.candidates);
+		PyMem_Free((void *)plan->command.envp);
+	}
 	PyMem_Free(plan->keep);
 	PyMem_Free((void *)plan->credentials.groups);
 }

@@ -16,7 +16,7 @@ from .._causes import TOOL_CAUSES
 from .._errors import MapToolError, UsernsError, userns_error
 from .._evidence import child_error, is_proc_read_only
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._processes.patience import FOREVER, GaveUp, Patience
+from .._spawn import FOREVER, GaveUp, Patience
 from .._typing import TYPE_CHECKING
 from .idmap import IdMap
 from .tool import Ended, find_tool, run_tool

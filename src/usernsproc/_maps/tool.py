@@ -16,8 +16,7 @@ from typing import NamedTuple
 from .. import _core
 from .._errors import userns_error
 from .._loading import refuse_elsewhere
-from .._processes.patience import FOREVER, GaveUp, Patience
-from .._processes.plan import Plan
+from .._spawn import FOREVER, Attributes, Files, GaveUp, Namespaces, Patience, Program, start
 from .foreign_files import refuse_foreign_files
 
 _WALL = 0x40000000
@@ -61,21 +60,18 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
         UsernsError: it could not be started.
         GaveUp: the patience has ended; the program was killed.
     """
-    plan = Plan(
-        namespaces=0,
-        argv=(os.path.basename(path), *args),
-        candidates=(path,),
-        cwd=b"/",
-        keep_fds=keep_fds,
-        deadline=patience.deadline,
-        cancelled=patience.cancelled,
-    )
     with ExitStack() as opened:
-        plan.stdin, out, plan.stdout, err, plan.stderr = _open_standard_files(opened)
-        opened.callback(plan.end)
-        plan.start({"exec": path})
-        printed = _read_until_end(plan.pidfd, (out, err), patience)
-        return Ended(_returncode(plan.pidfd), printed[out], printed[err])
+        stdin, out, stdout, err, stderr = _open_standard_files(opened)
+        with start(
+            Program((os.path.basename(path), *args), (path,)),
+            namespaces=Namespaces(0),
+            files=Files(stdin, stdout, stderr, keep_fds),
+            attributes=Attributes(cwd=b"/"),
+            patience=patience,
+            filenames={"exec": path},
+        ) as child:
+            printed = _read_until_end(child.pidfd, (out, err), patience)
+            return Ended(_returncode(child.pidfd), printed[out], printed[err])
 
 
 def _open_standard_files(opened: ExitStack) -> list[int]:

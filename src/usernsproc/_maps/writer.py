@@ -25,7 +25,7 @@ from .presets import OF_SUBIDS, laid_out, own_id_as, rootless, unchanged
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._processes.patience import Patience
+    from .._spawn import Patience
 
 SETGROUPS = ("allow", "deny")
 _CAPABILITIES = {"uid_map": CAP_SETUID, "gid_map": CAP_SETGID}

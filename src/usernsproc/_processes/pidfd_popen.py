@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, AnyStr  # noqa: F401, named in the base class
 
+    from .._core import Child
+
 LOST_STATUS = 255
 NOT_REAPED = -2
 _WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
@@ -52,7 +54,7 @@ class PidfdPopen(Popen["AnyStr"]):
     In a forked copy of the program the child is a sibling, and not the copy's to end or to wait for.
     """
 
-    _pidfd = -1
+    _child: Child | None = None
     _detached = False
     _generation = 0
     _creating_thread = 0
@@ -77,6 +79,10 @@ class PidfdPopen(Popen["AnyStr"]):
     # ---- the pidfd ----
 
     @property
+    def _pidfd(self) -> int:
+        return -1 if self._child is None else self._child.pidfd
+
+    @property
     def pidfd(self) -> int:
         """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
         readable when the process has ended."""
@@ -94,8 +100,9 @@ class PidfdPopen(Popen["AnyStr"]):
         This object can do neither any more; of `Popen`'s members only `pid`, `args`
         and the pipes remain.
         """
-        pidfd, self._pidfd = self.pidfd, -1
-        self._detached = True
+        pidfd, self._detached = self.pidfd, True
+        if self._child is not None:
+            self._child.pidfd = -1
         return pidfd
 
     def _is_copy(self, _safe: type[_DelSafe] = _DelSafe) -> bool:
@@ -108,8 +115,8 @@ class PidfdPopen(Popen["AnyStr"]):
         # Not while another thread, a watchdog perhaps, signals through it: its
         # number could be that of another child the next moment.
         with self._pidfd_lock:
-            if self._pidfd >= 0:
-                pidfd, self._pidfd = self._pidfd, -1
+            if self._child is not None and self._child.pidfd >= 0:
+                pidfd, self._child.pidfd = self._child.pidfd, -1
                 _safe.close(pidfd)
 
     def close(self) -> None:
@@ -147,13 +154,10 @@ class PidfdPopen(Popen["AnyStr"]):
                 self._close_pidfd()
 
     def __del__(self, *ignored: Any) -> None:
-        # A running child stays in subprocess._active, which reaps it later: as in Popen.
-        if self._is_copy():
-            self._close_pidfd()
-        elif self._pidfd >= 0:
+        # A running child stays in subprocess._active, which reaps it later: as in Popen. One whose start was
+        # interrupted ends with this object, and so does the pidfd.
+        if self._pidfd >= 0 and self._child is not None and self._child.taken and not self._is_copy():
             super().__del__()
-            if self.returncode is not None:
-                self._close_pidfd()
 
     # ---- signals ----
 
@@ -238,8 +242,6 @@ class PidfdPopen(Popen["AnyStr"]):
                 self.returncode = _deadstate
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
-            if _deadstate is not None and self.returncode is not None:
-                self._close_pidfd()  # called for a dropped object: the last chance
         return self.returncode
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from operator import index
 
 from .._caller import Caller
 from .._errors import at_step, closed_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.writer import Maps, write_map
-from .._namespaces.join import NO_JOINS
 from .._namespaces.join import opened as opened_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
 from .._namespaces.owner import checked_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
+from .._spawn import FOREVER, Attributes, Files, MapTexts, Patience, Privileges, Program, Signals, start
 from .._typing import TYPE_CHECKING
 from .capabilities import capability_mask
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .encoding import name_default_encoding
-from .patience import FOREVER, Patience
 from .pidfd_popen import PidfdPopen
-from .plan import Plan
 from .popen import Popen
 from .session_keyring import session_keyring_mode
 
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from .._core import Child
     from .._namespaces.join import JoinLike, Joins
     from .cgroup import CgroupLike
     from .credentials import Userns
@@ -142,9 +141,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     """
 
     _maps: Maps
-    _owner: int | None
-    _userns: Userns
+    _credentials: Callable[..., Credentials]
+    _start_with: Callable[..., Child]
     _patience: Patience = FOREVER
+    _signal_mask: int | None = None
+    """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
 
     @classmethod
     def _within(cls, patience: Patience, args: Any, *popen_args: Any, **options: Any) -> UsernsProcess[Any]:
@@ -249,52 +250,49 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             name_default_encoding(popen_args, popen_options)
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
-        self._caller = Caller.now()
-        self._plan = plan = Plan(
-            is_holder=self._is_holder, no_new_privs=bool(no_new_privs), death_signal=_death_signal(pdeathsig)
-        )
-        if self._patience is not FOREVER:
-            plan.deadline, plan.cancelled = self._patience.deadline, self._patience.cancelled
-
-        def start_with(joins: Joins) -> None:
-            """What is left out, as most of it mostly is, is not looked at: each thing costs."""
-            if not (namespaces is _NONE and propagation is None and joins is NO_JOINS) or mount_proc or init:
-                new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
-                plan.namespaces, plan.propagation = new.flags, new.propagation
-                plan.mount_proc, plan.init = new.mount_proc, new.init
+        caller = Caller.now()
+        signals = Signals(self._signal_mask, _death_signal(pdeathsig))
+        with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
+            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
-            self._owner = None if owner is None else checked_owner(owner, self._caller)
-            if self._owner is not None:
-                plan.owner = self._owner
-            self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
-            self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
-            if joins.userns is None:
-                plan.write(self._maps)
-            if ambient_caps is not _NONE:
-                plan.ambient_caps = capability_mask(ambient_caps)
-            if not (session_keyring is None and joins is NO_JOINS):
-                plan.session_keyring = session_keyring_mode(session_keyring, joins=bool(plan.joins))
+            owner_uid = None if owner is None else checked_owner(owner, caller)
+            userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
+            self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
+            privileges = Privileges(
+                capability_mask(ambient_caps),
+                bool(no_new_privs),
+                session_keyring_mode(session_keyring, joins=bool(joins.for_core)),
+            )
             if self._is_holder:
-                _refuse_what_a_command_has(plan)
-            super(UsernsProcess, self).__init__(args, *popen_args, **popen_options)
-
-        if cgroup is None and join is _NONE:
-            start_with(NO_JOINS)
-            return
-        with opened_cgroup(cgroup) as plan.cgroup, opened_joins(join) as joins:
-            plan.cgroup_path = None if isinstance(cgroup, int) else cgroup
-            plan.joins = joins.for_core
-            start_with(joins)
+                _refuse_what_a_command_has(ambient_caps=privileges[0], init=init)
+                self._credentials = partial(Credentials.of_holder, maps, caller, userns)
+            else:
+                self._credentials = partial(
+                    Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns
+                )
+            self._start_with = partial(
+                start,
+                namespaces=new.for_core(joins, owner_uid),
+                maps=MapTexts(maps.setgroups, maps.uid_text, maps.gid_text) if userns == "new" else MapTexts(),
+                privileges=privileges,
+                signals=signals,
+                patience=self._patience,
+                cgroup=cgroup_fd,
+            )
+            self._cgroup = None if isinstance(cgroup, int) else cgroup
+            super().__init__(args, *popen_args, **popen_options)
+        assert self._child is not None
+        self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
     def _wanted_maps(
-        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
+        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins, caller: Caller
     ) -> Maps:
         if joins.userns is None:
-            return Maps.wanted(uid_map, gid_map, setgroups, self._caller)
+            return Maps.wanted(uid_map, gid_map, setgroups, caller)
         if uid_map is not None or gid_map is not None or setgroups is not None:
             raise ValueError("a user namespace is joined, and has its maps: none can be written for the command")
-        return joins.maps(self._caller)
+        return joins.maps(caller)
 
     # ---- starting; called by Popen.__init__ ----
 
@@ -327,72 +325,41 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         process_group: int,
         **_refused_before: Any,
     ) -> None:
-        plan = self._plan
         if args is None:
-            _take(plan, Credentials.of_holder(self._maps, self._caller, self._userns))
-            self._start({})
+            self._start(None, attributes=_attributes(self._credentials()), filenames={"cgroup": self._cgroup})
             return
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
-        plan.argv = command.args
-        plan.candidates = command.candidates(env)
-        plan.envp = environment(env)
-        plan.cwd = None if cwd is None else os.fsencode(cwd)
-        plan.stdin, plan.stdout, plan.stderr = p2cread, c2pwrite, errwrite
-        plan.keep_fds = descriptors_to_keep(pass_fds)
-        plan.close_fds = bool(close_fds)
-        plan.restore_signals = bool(restore_signals)
-        plan.start_new_session = bool(start_new_session)
-        plan.process_group = process_group
-        plan.umask = umask
-        _take(
-            plan,
-            Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns),
+        program = Program(command.args, command.candidates(env), environment(env), bool(restore_signals))
+        directory = None if cwd is None else os.fsencode(cwd)
+        files = Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds))
+        self._start(
+            program,
+            files=files,
+            attributes=_attributes(
+                self._credentials(uid, gid, gids), directory, umask, bool(start_new_session), process_group
+            ),
+            filenames={"exec": command.executable, "chdir": cwd, "cgroup": self._cgroup},
         )
-        self._start({"exec": command.executable, "chdir": cwd})
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
-    def _start(self, filenames: dict[str, Any]) -> None:
-        plan = self._plan
+    def _start(self, program: Program | None, **values: Any) -> None:
+        waits = self._on_created is not None or self._maps.by_tool
         try:
-            plan.start(filenames, self._between())
-            self.pid = plan.pid
-            if self._on_created is None:
-                self._pidfd = plan.pidfd
-            else:
-                os.close(plan.pidfd)  # on_created has seen a copy, and may have registered it
-            self._child_created = True
-            plan.pidfd = -1
+            self._child = child = self._start_with(program, hook=self._while_it_waits if waits else None, **values)
+            self.pid, self._child_created = child.pid, True
         except BaseException:
             self._child_created = False
-            if self._pidfd == plan.pidfd:
-                self._pidfd = -1
-            plan.end()
-            self._close_pidfd()
             raise
 
-    def _between(self) -> Callable[[int, int], object] | None:
-        """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
-        show = None if self._on_created is None else self._show_created
-        if not self._maps.by_tool:
-            return show
-
-        def map_and_show(pid: int, pidfd: int) -> None:
-            self._maps.write_by_tool(pid, pidfd, self._patience)
-            if show is not None:
-                show(pid, pidfd)
-
-        return map_and_show
-
-    def _show_created(self, pid: int, pidfd: int) -> None:
-        """Called by the core while the child waits. What the user does with the pidfd, even
-        closing it, must not disturb the core: it gets one of its own."""
-        assert self._on_created is not None
-        self.pid = pid
-        with at_step("on_created"):
-            self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
-        self._child_created = True
+    def _while_it_waits(self, child: Child) -> None:
+        """The maps that a tool writes, then `on_created`, which may even close the pidfd: it is a copy."""
+        if self._maps.by_tool:
+            self._maps.write_by_tool(child.pid, child.pidfd, self._patience)
+        if self._on_created is None:
+            return
+        self._child, self.pid, self._child_created = child, child.pid, True
         self._creating_thread = threading.get_ident()
         try:
             self._on_created(self)
@@ -512,13 +479,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
 
 
-def _take(plan: Plan, credentials: Credentials) -> None:
-    if credentials.uid is not None:
-        plan.uid = credentials.uid
-    if credentials.gid is not None:
-        plan.gid = credentials.gid
-    if credentials.groups is not None:
-        plan.set_groups, plan.groups = True, credentials.groups
+def _attributes(credentials: Credentials, *others: Any) -> Attributes:
+    uid, gid = (-1 if id is None else id for id in (credentials.uid, credentials.gid))
+    return Attributes(uid, gid, credentials.groups, *others)
 
 
 def _death_signal(pdeathsig: int | None) -> int:
@@ -542,9 +505,9 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         )
 
 
-def _refuse_what_a_command_has(plan: Plan) -> None:
-    for name in ("ambient_caps", "init"):
-        if getattr(plan, name):
+def _refuse_what_a_command_has(**values: object) -> None:
+    for name, value in values.items():
+        if value:
             raise ValueError(f"a holder (no args) runs no program: {name}= has no meaning for it")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from .. import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
-from .patience import GaveUp, Patience
+from .._spawn import GaveUp, Patience
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
