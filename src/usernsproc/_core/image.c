@@ -276,6 +276,8 @@ static struct {
 	int fd; /* -1: there is none, and each launcher gets one of its own */
 	dev_t device;
 	ino_t inode;
+	uid_t uid;
+	gid_t gid;
 } shared = {.fd = -1};
 
 /* Enough for most of what a launcher is sent. */
@@ -297,6 +299,8 @@ static void make_shared_image(void)
 	}
 	shared.device = status.st_dev;
 	shared.inode = status.st_ino;
+	shared.uid = status.st_uid;
+	shared.gid = status.st_gid;
 	shared.fd = fd;
 }
 
@@ -307,13 +311,15 @@ void open_shared_image(void)
 	pthread_once(&once, make_shared_image);
 }
 
-/* Programs close descriptors that they do not know, and change their rights, on which it depends who may read it. */
+/* A program that has entered a user namespace which does not map the owner could not inspect what executes it
+ * (would_dump() in the kernel). Programs also close descriptors that they do not know, and change their rights, on which it depends who may read it. */
 static int fits(size_t data_size)
 {
 	struct stat status;
 
 	return shared.fd >= 0 && data_size <= SHARED_DATA_SIZE && fstat(shared.fd, &status) == 0 &&
-	       status.st_dev == shared.device && status.st_ino == shared.inode &&
+	       status.st_dev == shared.device && status.st_ino == shared.inode && status.st_uid == shared.uid &&
+	       status.st_gid == shared.gid &&
 	       (status.st_mode & 0777) == image_mode() && !exceeds_file_size_limit((size_t)status.st_size);
 }
 
@@ -385,20 +391,18 @@ static char *const *put_vector(struct arena *arena, char *const *vector)
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure)
 {
 	struct launcher_parameters own = *parameters;
-	size_t groups_size = own.credentials.group_count * sizeof(uint32_t);
+	size_t calls_size = own.setup.count * sizeof(struct system_call);
 	size_t joins_size = own.founding.join_count * sizeof(struct join);
-	size_t cwd_size = own.place.cwd ? strlen(own.place.cwd) + 1 : 0;
-	size_t size = sizeof(own) + groups_size + joins_size + cwd_size + 8 + vector_size(own.candidates);
+	size_t size = sizeof(own) + calls_size + own.setup.data_size + joins_size + 8 + vector_size(own.candidates);
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
 
 	if (!arena.memory) {
 		fail(failure, STEP_prepare, ENOMEM);
 		return NULL;
 	}
-	own.credentials.groups = put(&arena, own.credentials.groups, groups_size);
+	own.setup.calls = put(&arena, own.setup.calls, calls_size);
 	own.founding.joins = put(&arena, own.founding.joins, joins_size);
-	if (own.place.cwd)
-		own.place.cwd = put(&arena, own.place.cwd, cwd_size);
+	own.setup.data = put(&arena, own.setup.data, own.setup.data_size);
 	own.candidates = put_vector(&arena, own.candidates);
 	own.size = arena.used;
 	return memcpy(arena.memory, &own, sizeof(own));
