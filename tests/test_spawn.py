@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -11,8 +12,19 @@ import pytest
 from interruptions import interruptions
 from leaks import children, state
 
-from usernsproc import UsernsProcess, _core, lowlevel
-from usernsproc._spawn import Attributes, Files, MapTexts, Namespaces, Privileges, Program, Signals, start
+from usernsproc import UsernsError, UsernsProcess, _core, lowlevel
+from usernsproc._spawn import (
+    OWN_MEMORY,
+    Call,
+    Cgroup,
+    Files,
+    MapTexts,
+    Namespaces,
+    Program,
+    Setup,
+    Signals,
+    start,
+)
 
 Script = Callable[..., str]
 
@@ -21,10 +33,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "maps": MapTexts(),
     "program": Program(("true",), ("/bin/true",)),
     "files": Files(),
-    "attributes": Attributes(),
-    "privileges": Privileges(),
+    "setup": Setup(),
     "signals": Signals(),
     "patience": (0, -1),
+    "cgroup": Cgroup(),
 }
 NAMES = {"patience": ("deadline", "cancelled")}
 
@@ -34,18 +46,18 @@ def names_of(group: str) -> tuple[str, ...]:
     return code.co_varnames[1 : code.co_argcount]
 
 
-OF_THE_USER = ("argv", "candidates", "envp")
-"""Where the message is that of `os.fsencode`."""
+NOT_CHECKED = ("argv", "candidates", "envp", "filename")
+"""Of these, the message is that of `os.fsencode`, or any type will do."""
 FIELDS = [
     (group, place, name)
     for group in VALUES
     for place, name in enumerate(NAMES.get(group) or names_of(group))
-    if name not in OF_THE_USER
+    if name not in NOT_CHECKED
 ]
 
 
 def spawn(**changed: Any) -> _core.Child:
-    return _core.spawn(*{**VALUES, **changed}.values(), -1, None)  # type: ignore[call-arg]
+    return _core.spawn(*{**VALUES, **changed}.values(), None)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(("group", "place", "name"), FIELDS)
@@ -71,6 +83,53 @@ def test_a_misspelt_field_is_an_error(kind: type) -> None:
     (value,) = (value for value in VALUES.values() if type(value) is kind)
     with pytest.raises(AttributeError):
         value.umsak = 5  # type: ignore[attr-defined]
+
+
+CHDIR = Call("chdir", "chdir", b"/")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        5,
+        (),
+        CHDIR[:-1],
+        (*CHDIR, 0),
+        ("chdir", *CHDIR[1:]),
+        (*CHDIR[:2], (0,), *CHDIR[3:]),
+        (*CHDIR[:3], [b"/"], *CHDIR[4:]),
+        (*CHDIR[:3], (b"/",) * 6, *CHDIR[4:]),
+        (*CHDIR[:3], ("/",), *CHDIR[4:]),
+    ],
+)
+def test_what_is_not_a_system_call_is_a_type_error(call: Any) -> None:
+    with pytest.raises(TypeError, match="^setup.calls: "):
+        spawn(setup=Setup((CHDIR, call), 2))
+
+
+def test_there_are_not_more_shared_calls_than_calls() -> None:
+    with pytest.raises(TypeError, match="^setup.shared_count: "):
+        spawn(setup=Setup((CHDIR,), 2))
+
+
+@pytest.mark.parametrize("needs", [0, OWN_MEMORY])
+def test_a_failing_call_is_reported_with_its_step_and_file(needs: int) -> None:
+    """In the child in the caller's memory, and in the launcher; those before it were made."""
+    calls = tuple(Call("chdir", "chdir", path, needs=needs, filename=path) for path in (b"/", b"proc", b"none", b"/"))
+    for shared_count in (0, 2, 4):
+        with pytest.raises(UsernsError) as caught:
+            start(Program(("true",), ("/bin/true",)), setup=Setup(calls, shared_count))
+        error = caught.value
+        assert (error.step, error.errno, error.filename) == ("chdir", errno.ENOENT, b"none")
+
+
+@pytest.mark.parametrize("needs", [0, OWN_MEMORY])
+def test_tolerated_errnos_are_no_errors(needs: int) -> None:
+    program = Program(("true",), ("/bin/true",))
+    for tolerated in ((errno.ENOENT, 0), (0, errno.ENOENT)):
+        call = Call("chdir", "chdir", b"/none", needs=needs, tolerated=tolerated)
+        with start(program, setup=Setup((call,), 1)) as child:
+            assert child.pidfd >= 0
 
 
 def holder() -> _core.Child:

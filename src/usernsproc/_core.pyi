@@ -5,8 +5,6 @@ from typing import final
 
 from typing_extensions import Self, TypeAlias
 
-from ._spawn import Attributes, Files, MapTexts, Namespaces, Privileges, Program, Signals
-
 Fd: TypeAlias = int | OwnedFd
 
 @final
@@ -34,8 +32,10 @@ NS_GET_PARENT: int
 NS_GET_NSTYPE: int
 NS_GET_OWNER_UID: int
 
+NR: dict[str, int]
+
 class Failure(Exception):
-    args: tuple[str, int, int | None]
+    args: tuple[str | int, int, int | None]
 
 class GaveUp(Exception):
     args: tuple[str, int, None]
@@ -52,15 +52,14 @@ class Child:
     ) -> None: ...
 
 def spawn(
-    namespaces: Namespaces,
-    maps: MapTexts,
-    program: Program | None,
-    files: Files,
-    attributes: Attributes,
-    privileges: Privileges,
-    signals: Signals,
+    namespaces: tuple[object, ...],
+    maps: tuple[object, ...],
+    program: tuple[object, ...] | None,
+    files: tuple[object, ...],
+    setup: tuple[object, ...],
+    signals: tuple[object, ...],
     patience: tuple[int, int],
-    cgroup: int,
+    cgroup: tuple[object, ...],
     hook: Callable[[Child], object] | None,
     /,
 ) -> Child: ...

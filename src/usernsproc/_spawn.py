@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from . import _core
 from ._cgroups import frozen_cause
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._errors import UsernsError
+
 CLONE_NEWUSER = 0x10000000
 
 _NANOSECONDS = 1_000_000_000
 _LONGEST_POLL = 86_400_000  # milliseconds
 
 
-class Namespaces(tuple[int, tuple[int, ...], int, int, bool, bool]):
+class Namespaces(tuple[int, tuple[int, ...], int, bool]):
     """Those to enter, then those to create.
 
     Args:
         flags: `CLONE_NEW…`, to create.
         joins: to enter: descriptor, `CLONE_NEW…`, and so on. None of the descriptors is 0, 1 or 2.
         owner: the user ID, outside, that owns a new user namespace.
-        propagation: of a new mount namespace, `MS_…`; 0: leave it as it is.
-        mount_proc: a fresh `/proc`.
         init: the program runs below an init.
     """
 
@@ -45,11 +45,9 @@ class Namespaces(tuple[int, tuple[int, ...], int, int, bool, bool]):
         flags: int = CLONE_NEWUSER,
         joins: tuple[int, ...] = (),
         owner: int = -1,
-        propagation: int = 0,
-        mount_proc: bool = False,
         init: bool = False,
     ) -> Self:
-        return super().__new__(cls, (flags, joins, owner, propagation, mount_proc, init))
+        return super().__new__(cls, (flags, joins, owner, init))
 
 
 class MapTexts(tuple[str | None, str | None, str | None]):
@@ -61,7 +59,7 @@ class MapTexts(tuple[str | None, str | None, str | None]):
         return super().__new__(cls, (setgroups, uid_map, gid_map))
 
 
-class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None", bool]):
+class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None", bool, object]):
     """What is executed: the first of the candidates that exists.
 
     Args:
@@ -69,6 +67,7 @@ class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None"
         candidates: likewise.
         envp: `None`: the environment as it is at the moment of the call.
         restore_signals: that Python ignores.
+        filename: for messages.
     """
 
     __slots__ = ()
@@ -79,8 +78,9 @@ class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None"
         candidates: Sequence[Any],
         envp: tuple[bytes, ...] | None = (),
         restore_signals: bool = True,
+        filename: object = None,
     ) -> Self:
-        return super().__new__(cls, (argv, candidates, envp, restore_signals))
+        return super().__new__(cls, (argv, candidates, envp, restore_signals, filename))
 
 
 class Files(tuple[int, int, int, tuple[int, ...], bool]):
@@ -99,34 +99,63 @@ class Files(tuple[int, int, int, tuple[int, ...], bool]):
         return super().__new__(cls, (stdin, stdout, stderr, keep, close))
 
 
-class Attributes(tuple[int, int, "tuple[int, ...] | None", "bytes | None", int, bool, int]):
-    """Of the process. The IDs are inside; `None`: keep the supplementary groups."""
+ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS = range(3)
+"""What a call needs: in memory that a process shares with the caller it would change the caller, too."""
+
+
+class Call(tuple[int, int, tuple[int, int], "tuple[int | bytes, ...]", str, object]):
+    """A system call that sets up a process.
+
+    Args:
+        step: the step of the error if it fails.
+        name: of the system call.
+        arguments: numbers, and bytes, which stand for their address; a NUL follows them.
+        needs: `ANY_MEMORY` and so on.
+        tolerated: errnos that are not errors.
+        filename: for the error.
+    """
 
     __slots__ = ()
 
     def __new__(
         cls,
-        uid: int = -1,
-        gid: int = -1,
-        groups: tuple[int, ...] | None = None,
-        cwd: bytes | None = None,
-        umask: int = -1,
-        start_new_session: bool = False,
-        process_group: int = -1,
+        step: str,
+        name: str,
+        *arguments: int | bytes,
+        needs: int = ANY_MEMORY,
+        tolerated: tuple[int, int] = (0, 0),
+        filename: object = None,
     ) -> Self:
-        return super().__new__(cls, (uid, gid, groups, cwd, umask, start_new_session, process_group))
+        return super().__new__(cls, (_core.NR[name], needs, tolerated, arguments, step, filename))
 
 
-class Privileges(tuple[int, bool, int]):
-    """Args:
-    ambient_caps: a bit for each capability.
-    session_keyring: 0: inherited; 1: a new one if that is possible; 2: a new one or an error.
+class Setup(tuple["tuple[Call, ...]", int, int]):
+    """What the process does before it executes the program.
+
+    Args:
+        calls: in this order.
+        shared_count: the first so many are also those of an init, the others the program's alone.
+        ambient_caps: a bit for each capability that it keeps over exec.
     """
 
     __slots__ = ()
 
-    def __new__(cls, ambient_caps: int = 0, no_new_privs: bool = False, session_keyring: int = 0) -> Self:
-        return super().__new__(cls, (ambient_caps, no_new_privs, session_keyring))
+    def __new__(cls, calls: tuple[Call, ...] = (), shared_count: int = 0, ambient_caps: int = 0) -> Self:
+        return super().__new__(cls, (calls, shared_count, ambient_caps))
+
+
+ROOT_DIRECTORY = Call("chdir", "chdir", b"/")
+NEW_SESSION = Call("setsid", "setsid")
+SETUP_OF_HOLDER = Setup((ROOT_DIRECTORY, NEW_SESSION))
+
+
+class Cgroup(tuple[int, object]):
+    """A descriptor of the directory to start in, and its path for messages."""
+
+    __slots__ = ()
+
+    def __new__(cls, fd: int = -1, filename: object = None) -> Self:
+        return super().__new__(cls, (fd, filename))
 
 
 class Signals(tuple["int | None", int]):
@@ -183,29 +212,34 @@ def start(
     namespaces: Namespaces = Namespaces(),  # noqa: B008, a tuple
     maps: MapTexts = MapTexts(),  # noqa: B008
     files: Files = Files(),  # noqa: B008
-    attributes: Attributes = Attributes(),  # noqa: B008
-    privileges: Privileges = Privileges(),  # noqa: B008
+    setup: Setup = SETUP_OF_HOLDER,
     signals: Signals = Signals(),  # noqa: B008
     patience: Patience = FOREVER,
-    cgroup: int = -1,
+    cgroup: Cgroup = Cgroup(),  # noqa: B008
     hook: Callable[[_core.Child], object] | None = None,
-    filenames: Mapping[str, object] | None = None,
 ) -> _core.Child:
     """Start a program; `None`: a holder, which runs none.
 
     Args:
-        cgroup: a descriptor of the directory of a cgroup to start in.
         hook: called with the child while it exists, is mapped, and has not gone on. An exception
             in it ends the child.
-        filenames: by step, the file to name in an error.
     """
     limits = patience.deadline, patience.cancelled
     try:
-        return _core.spawn(namespaces, maps, program, files, attributes, privileges, signals, limits, cgroup, hook)
+        return _core.spawn(namespaces, maps, program, files, setup, signals, limits, cgroup, hook)
     except _core.Failure as failure:
-        raise failed(failure, filenames, cgroup) from None
+        raise _explained(failure, program, setup, cgroup) from None
     except _core.GaveUp as gave_up:
-        found = None if cgroup < 0 else frozen_cause(cgroup)
+        found = None if cgroup[0] < 0 else frozen_cause(cgroup[0])
         if found is not None:
             gave_up.add_note(found[1])
         raise
+
+
+def _explained(failure: _core.Failure, program: Program | None, setup: Setup, cgroup: Cgroup) -> UsernsError:
+    fd, path = cgroup
+    filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
+    step, *others = failure.args
+    if isinstance(step, int):
+        *_, step, filenames[step] = setup[0][step]
+    return failed(_core.Failure(step, *others), filenames, fd)

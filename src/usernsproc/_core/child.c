@@ -197,24 +197,18 @@ static void keep_capabilities_to_enter(struct child *child)
 	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));
 }
 
-static void take_place_of(struct child *child)
+static void set_up(struct child *child)
 {
-	const struct place *place = &child->plan.place;
-	enum step step;
-	long result = take_place(place, &step);
+	const struct setup *setup = &child->plan.setup;
+	enum step step = STEP_none;
 
-	if (result >= 0)
-		result = take_session(place, &step);
+	long result = run_calls(setup, 0, setup->shared_count, &step);
+
 	must(child, step, result);
-}
-
-static void take_privileges(struct child *child)
-{
-	const struct privileges *privileges = &child->plan.privileges;
-
-	if (privileges->ambient)
-		must(child, STEP_capabilities, keep_over_exec(privileges->ambient));
-	must(child, STEP_no_new_privs, refuse_new_privileges(privileges));
+	if (setup->ambient)
+		must(child, STEP_capabilities, keep_over_exec(setup->ambient));
+	result = run_calls(setup, setup->shared_count, setup->count, &step);
+	must(child, step, result);
 }
 
 /* By its descriptor alone. Where a security module (TOMOYO) looks for its name /dev/fd/N, and there is no
@@ -245,8 +239,7 @@ void spawned_child(void *argument)
 	} else {
 		wait_until_mapped(child);
 		/* After the maps: only now are there capabilities over mapped files. */
-		take_place_of(child);
-		take_privileges(child);
+		set_up(child);
 		if (child->death.signal != SIGKILL)
 			die_with_parent(&child->death, child->death.signal);
 	}

@@ -52,21 +52,16 @@
 	X(cgroup)               \
 	X(on_created)           \
 	X(stdio)                \
-	X(propagation)          \
-	X(mount_proc)           \
 	X(chdir)                \
 	X(setsid)               \
 	X(setpgid)              \
-	X(setid)                \
 	X(init)                 \
 	X(capabilities)         \
-	X(keyring)              \
-	X(no_new_privs)         \
 	X(exec)                 \
 	X(read_map)
 
 #define STEP_ENUM(name) STEP_##name,
-enum step { STEPS(STEP_ENUM) STEP_COUNT };
+enum step { STEPS(STEP_ENUM) STEP_COUNT }; /* from STEP_COUNT on: the call of the set-up with that index */
 #undef STEP_ENUM
 
 struct failure {
@@ -161,38 +156,31 @@ struct parent_death {
 	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
 };
 
-struct credentials {
-	struct optional_id uid, gid;
-	int32_t set_groups;
-	uint32_t group_count;
-	const uint32_t *groups;
+/* A system call that sets up a process, as data: what such a call may require, and what is reported if it fails. */
+enum call_needs { ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS };
+
+struct system_call {
+	int32_t number, step;
+	int32_t needs, pointers;  /* bit n: argument n is an offset into the data of the set-up */
+	int32_t tolerated[2];	  /* errnos, or 0 */
+	uint64_t arguments[5];
 };
+
+/* They run one after the other, in the child in the caller's memory or in a launcher. */
+struct setup {
+	const struct system_call *calls;
+	const char *data;
+	uint32_t count, data_size;
+	uint32_t shared_count; /* the first so many are also those of an init, the others the command's alone */
+	int32_t needs;	    /* the most of all */
+	uint64_t ambient;   /* capabilities to keep over exec, a bit for each */
+};
+extern const struct setup setup_of_helper; /* of a tiny program: "/" as its directory, a session of its own */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {
 	char *const *argv, *const *envp, *const *candidates;
 };
-
-/* The session keyring of the command (keyrings(7)). */
-enum session_keyring { KEYRING_INHERITED, KEYRING_NEW_IF_POSSIBLE, KEYRING_NEW };
-
-/* What the command may do. */
-struct privileges {
-	uint64_t ambient; /* capabilities to keep over exec, a bit for each */
-	int32_t no_new_privs;
-	int32_t session_keyring; /* enum session_keyring */
-};
-
-/* Where the command runs, and as part of what. */
-struct place {
-	const char *cwd; /* NULL: leave */
-	uint64_t propagation; /* MS_... of all mounts of a new mount namespace; 0: leave */
-	int32_t mount_proc;
-	int32_t umask, process_group; /* -1: leave */
-	int32_t start_new_session;
-	char root[2], proc_type[5], proc[6]; /* a program has no strings but these */
-};
-#define NAMES_OF_PLACE .root = "/", .proc_type = "proc", .proc = "/proc"
 
 /* A namespace to be entered. */
 struct join {
@@ -230,9 +218,7 @@ struct launcher_parameters {
 	int32_t proc;	    /* as in struct child */
 	struct founding founding;
 	char *const *candidates;
-	struct place place;
-	struct credentials credentials;
-	struct privileges privileges;
+	struct setup setup;
 	struct parent_death death;
 	uint64_t signal_mask;
 	struct holder_parameters holder;
@@ -261,15 +247,13 @@ struct plan {
 	struct maps maps;
 	int is_alone; /* a program of ours that inherits nothing but stdio[]: a holder, a map reader */
 	struct command command;
-	struct place place;
+	struct setup setup;
 	struct founding founding;
 	int is_init;
 	int stdio[3];	   /* to become 0, 1, 2; -1: leave */
 	int *keep;	   /* ascending; descriptors from 3 on that are passed on */
 	int keep_count;
 	int close_fds, restore_signals;
-	struct credentials credentials;
-	struct privileges privileges;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
 	const uint64_t *signal_mask; /* NULL: that of the calling thread */
 	int death_signal; /* sent when the creating process ends; 0: none */

@@ -212,40 +212,22 @@ RAW_INLINE long keep_over_exec(uint64_t wanted)
 	return result;
 }
 
-/* Each of the next two returns a negative errno, and where it came from. */
-RAW_INLINE long take_place(const struct place *place, enum step *step)
+/* Make the calls from the first to before the last. A negative errno, and what to report. */
+RAW_INLINE long run_calls(const struct setup *setup, uint32_t first, uint32_t last, enum step *step)
 {
-	long result = 0;
+	for (uint32_t i = first; i < last; i++) {
+		const struct system_call *call = &setup->calls[i];
+		long arguments[5], result;
 
-	*step = STEP_propagation;
-	if (place->propagation)
-		result = RAW5(mount, 0, place->root, 0, MS_REC | place->propagation, 0);
-	if (result == 0 && place->mount_proc) {
-		*step = STEP_mount_proc;
-		result = RAW5(mount, place->proc_type, place->proc, place->proc_type,
-			      MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+		for (int n = 0; n < 5; n++)
+			arguments[n] = (long)(call->arguments[n] + (call->pointers >> n & 1 ? (uintptr_t)setup->data : 0));
+		result = raw_syscall(call->number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+		if (result < 0 && result != -call->tolerated[0] && result != -call->tolerated[1]) {
+			*step = (enum step)call->step;
+			return result;
+		}
 	}
-	if (result == 0 && place->cwd) {
-		*step = STEP_chdir;
-		result = RAW1(chdir, place->cwd);
-	}
-	if (place->umask >= 0)
-		RAW1(umask, place->umask);
-	return result;
-}
-
-RAW_INLINE long take_session(const struct place *place, enum step *step)
-{
-	long result = 0;
-
-	*step = STEP_setsid;
-	if (place->start_new_session)
-		result = RAW0(setsid);
-	if (result >= 0 && place->process_group >= 0) {
-		*step = STEP_setpgid;
-		result = RAW2(setpgid, 0, place->process_group);
-	}
-	return result;
+	return 0;
 }
 
 /* Pid and time namespaces are those of children that are created after it was entered or created. */
@@ -256,11 +238,6 @@ RAW_INLINE int needs_child(const struct founding *founding)
 	for (uint32_t i = 0; i < founding->join_count; i++)
 		kinds |= founding->joins[i].kind & CLONE_NEWPID;
 	return (kinds & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
-}
-
-RAW_INLINE long refuse_new_privileges(const struct privileges *privileges)
-{
-	return privileges->no_new_privs ? RAW5(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) : 0;
 }
 
 /* Execute the first candidate that exists, as execvp(3) does. Returns the

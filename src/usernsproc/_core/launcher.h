@@ -23,7 +23,6 @@
 #ifndef CLONE_INTO_CGROUP
 #define CLONE_INTO_CGROUP 0x200000000ULL
 #endif
-#define KEYCTL_JOIN_SESSION_KEYRING 1
 
 /* ---- hops: another child of the same parent goes on ---- */
 
@@ -148,54 +147,17 @@ RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *o
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-RAW_INLINE void take_place_of(const struct launcher_parameters *own)
+RAW_INLINE void set_up(const struct launcher_parameters *own, uint32_t first, uint32_t last)
 {
-	enum step step;
-	long result = take_place(&own->place, &step);
+	enum step step = STEP_none;
+	long result = run_calls(&own->setup, first, last, &step);
 
 	need(own, step, result);
-}
-
-RAW_INLINE void take_session_of(const struct launcher_parameters *own)
-{
-	enum step step;
-	long result = take_session(&own->place, &step);
-
-	need(own, step, result);
-}
-
-RAW_INLINE long take_ids(const struct credentials *ids)
-{
-	long result = 0;
-
-	if (ids->set_groups)
-		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->gid.is_set)
-		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
-	if (result == 0 && ids->uid.is_set)
-		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
-	return result;
-}
-
-/* So that nothing of the caller's session keyring can be used in there (keyrings(7)). What a filter
- * refuses here it refuses to the command as well, which then cannot use it. */
-RAW_INLINE void join_session_keyring(const struct launcher_parameters *own)
-{
-	int32_t wanted = own->privileges.session_keyring;
-	long result;
-
-	if (wanted == KEYRING_INHERITED)
-		return;
-	result = RAW2(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
-	if (wanted == KEYRING_NEW || (result != -ENOSYS && result != -EPERM))
-		need(own, STEP_keyring, result);
 }
 
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
-	need(own, STEP_setid, take_ids(&own->credentials));
-	join_session_keyring(own);
-	take_session_of(own);
+	set_up(own, 0, own->setup.count);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(own, 1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
@@ -212,15 +174,13 @@ RAW_INLINE int has_kept_capabilities(const struct founding *founding)
 
 RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 {
-	const struct privileges *privileges = &own->privileges;
+	uint64_t ambient = own->setup.ambient;
 
-	if (privileges->ambient) /* only kept by this when inside 0 becomes another */
+	if (ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
-	need(own, STEP_setid, take_ids(&own->credentials));
-	join_session_keyring(own);
-	if (privileges->ambient || has_kept_capabilities(&own->founding))
-		need(own, STEP_capabilities, keep_over_exec(privileges->ambient)); /* and no others */
-	need(own, STEP_no_new_privs, refuse_new_privileges(privileges));
+	set_up(own, 0, own->setup.shared_count);
+	if (ambient || has_kept_capabilities(&own->founding))
+		need(own, STEP_capabilities, keep_over_exec(ambient)); /* and no others */
 }
 
 RAW_INLINE void keep_private(const struct launcher_parameters *own, int fd)
@@ -265,13 +225,12 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	enter_namespaces(own);
 	create_namespaces(own);
 	wait_for_parent(own);
-	take_place_of(own);
 	if (own->is_holder)
 		be_holder(own);
 	become_unprivileged(own);
 	if (own->is_init)
 		put_init_above(own, start);
-	take_session_of(own);
+	set_up(own, own->setup.shared_count, own->setup.count);
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);

@@ -110,7 +110,7 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 	}
 	fcntl(report[0], F_SETFL, O_NONBLOCK);
 	reading.from = report[0];
-	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .place = {.umask = -1, .process_group = -1},
+	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .setup = setup_of_helper,
 				    .close_fds = 1, .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
 	pid = start_map_reader(child, foster, report[1], &pidfd, patience, failure);
 	if (pid > 0) {

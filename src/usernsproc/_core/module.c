@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define STEP_NAME(name) #name,
@@ -17,13 +18,14 @@ static const char *const step_names[] = {STEPS(STEP_NAME)};
 static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 {
 	struct module_state *state = PyModule_GetState(module);
-	const char *step = step_names[failure->step];
+	PyObject *step = failure->step < STEP_COUNT ? PyUnicode_FromString(step_names[failure->step])
+						    : PyLong_FromLong(failure->step - STEP_COUNT);
 	PyObject *arguments;
 
 	if (failure->has_ended && failure->error == ESRCH)
-		arguments = Py_BuildValue("(sii)", step, (int)failure->error, (int)failure->returncode);
+		arguments = Py_BuildValue("(Nii)", step, (int)failure->error, (int)failure->returncode);
 	else
-		arguments = Py_BuildValue("(siO)", step, (int)failure->error, Py_None);
+		arguments = Py_BuildValue("(NiO)", step, (int)failure->error, Py_None);
 	if (arguments) {
 		PyErr_SetObject(failure->gave_up ? state->gave_up : state->failure, arguments);
 		Py_DECREF(arguments);
@@ -131,8 +133,7 @@ static PyObject *spawn_plan(struct call *call, struct plan *plan)
 	return call->child && !(spawned.image_on_disk && warn_of_image_on_disk() < 0) ? Py_NewRef(call->child) : NULL;
 }
 
-PyDoc_STRVAR(spawn_doc, "spawn(namespaces, maps, program, files, attributes, privileges, signals, patience, cgroup,\n"
-			"hook) -> Child\n\n"
+PyDoc_STRVAR(spawn_doc, "spawn(namespaces, maps, program, files, setup, signals, patience, cgroup, hook) -> Child\n\n"
 			"Start a program, None: a holder. hook(child) is called while the child exists and is\n"
 			"mapped, and has not yet run the program. See _spawn.py.");
 
@@ -141,16 +142,13 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	struct call call = {.module = module};
 	PyObject *group, *hook, *result = NULL;
 	struct plan plan;
-	int cgroup;
 
-	if (!PyArg_ParseTuple(arguments, "OOOOOOOOiO:spawn", &group, &group, &group, &group, &group, &group, &group,
-			      &group, &cgroup, &hook))
+	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO:spawn", &group, &group, &group, &group, &group, &group, &group,
+			      &group, &hook))
 		return NULL;
 	call.hook = hook == Py_None ? NULL : hook;
-	if (get_plan(arguments, &plan) == 0) {
-		plan.cgroup = cgroup;
+	if (get_plan(arguments, &plan) == 0)
 		result = spawn_plan(&call, &plan);
-	}
 	Py_XDECREF(call.child);
 	free_plan(&plan);
 	return result;
@@ -257,9 +255,25 @@ static PyMethodDef methods[] = {
 	{NULL, NULL, 0, NULL},
 };
 
-/* The encoding of ioctl numbers differs between architectures. */
+/* Those that set up a process, by name. */
+static PyObject *system_call_numbers(void)
+{
+#define NUMBER(name) #name, __NR_##name
+	return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", NUMBER(mount), NUMBER(chdir), NUMBER(umask),
+			     NUMBER(setgroups), NUMBER(setresgid), NUMBER(setresuid), NUMBER(keyctl), NUMBER(prctl),
+			     NUMBER(setsid), NUMBER(setpgid));
+#undef NUMBER
+}
+
+/* The encoding of ioctl numbers, and those of system calls, differ between architectures. */
 static int add_constants(PyObject *module)
 {
+	PyObject *numbers = system_call_numbers();
+	int result = numbers ? PyModule_AddObjectRef(module, "NR", numbers) : -1;
+
+	Py_XDECREF(numbers);
+	if (result < 0)
+		return -1;
 	if (PyModule_AddIntConstant(module, "NS_GET_USERNS", NS_GET_USERNS) < 0 ||
 	    PyModule_AddIntConstant(module, "NS_GET_PARENT", NS_GET_PARENT) < 0 ||
 	    PyModule_AddIntConstant(module, "NS_GET_NSTYPE", NS_GET_NSTYPE) < 0 ||

@@ -66,18 +66,6 @@ static int take_text(PyObject *value, struct plan *plan, void *field)
 	return text || value == Py_None ? 0 : -1;
 }
 
-/* Bytes of the user's, or None. The plan keeps them alive. */
-static int take_path(PyObject *value, struct plan *plan, void *field)
-{
-	char *path = NULL;
-
-	(void)plan;
-	if (value != Py_None && PyBytes_AsStringAndSize(value, &path, NULL) < 0) /* a NUL inside is a ValueError */
-		return -1;
-	*(const char **)field = path;
-	return 0;
-}
-
 /* Each as bytes: what is a str or a path as os.fsencode() has it. */
 static PyObject *encoded(PyObject *sequence)
 {
@@ -158,15 +146,21 @@ static int take_environment(PyObject *value, struct plan *plan, void *field)
 	return *(char ***)field ? 0 : -1;
 }
 
+static int check_tuple(PyObject *value)
+{
+	if (PyTuple_Check(value))
+		return 0;
+	PyErr_Format(PyExc_TypeError, "a tuple is needed, not %R", value);
+	return -1;
+}
+
 /* Those in a tuple of ints from 0 to 2**32 - 1. */
 static uint32_t *numbers_of(PyObject *tuple, Py_ssize_t *count)
 {
 	uint32_t *numbers;
 
-	if (!PyTuple_Check(tuple)) {
-		PyErr_Format(PyExc_TypeError, "a tuple of numbers is needed, not %R", tuple);
+	if (check_tuple(tuple) < 0)
 		return NULL;
-	}
 	*count = PyTuple_Size(tuple);
 	numbers = PyMem_Calloc((size_t)*count + 1, sizeof(*numbers));
 	if (!numbers)
@@ -191,18 +185,106 @@ static int take_descriptors_to_keep(PyObject *value, struct plan *plan, void *fi
 	return plan->keep ? 0 : -1;
 }
 
-/* None: leave them alone */
-static int take_groups(PyObject *value, struct plan *plan, void *field)
-{
-	Py_ssize_t count;
+/* ---- the calls of the set-up ---- */
 
-	(void)field;
-	if (value == Py_None)
-		return 0;
-	plan->credentials.set_groups = 1;
-	plan->credentials.groups = numbers_of(value, &count);
-	plan->credentials.group_count = (uint32_t)count;
-	return plan->credentials.groups ? 0 : -1;
+struct packing {
+	struct system_call *calls;
+	char *data;
+	size_t calls_size, data_size, used;
+};
+
+/* An int is a number, bytes are the address of a copy of them. */
+static int pack_argument(PyObject *value, struct packing *packing, struct system_call *call, int n)
+{
+	if (!PyBytes_Check(value)) {
+		call->arguments[n] = (uint64_t)PyLong_AsLongLong(value);
+		return PyErr_Occurred() ? -1 : 0;
+	}
+	size_t size = (size_t)PyBytes_Size(value) + 1; /* with a NUL at the end */
+
+	call->pointers |= 1 << n;
+	call->arguments[n] = packing->used;
+	memcpy(packing->data + packing->used, PyBytes_AsString(value), size);
+	packing->used += size;
+	return 0;
+}
+
+/* (number, needs, (errno, errno), arguments, …): the rest is for messages. */
+static int pack_call(PyObject *tuple, struct packing *packing, struct system_call *call)
+{
+	PyObject *arguments, *ignored;
+
+	if (!PyArg_ParseTuple(tuple, "ii(ii)O!OO", &call->number, &call->needs, &call->tolerated[0],
+			      &call->tolerated[1], &PyTuple_Type, &arguments, &ignored, &ignored))
+		return -1;
+	for (int n = 0; n < (int)PyTuple_Size(arguments); n++)
+		if (pack_argument(PyTuple_GetItem(arguments, n), packing, call, n) < 0)
+			return -1;
+	return 0;
+}
+
+/* What the data of a call takes; -1: it is none. */
+static Py_ssize_t size_of_data(PyObject *call)
+{
+	PyObject *arguments = PyTuple_Check(call) && PyTuple_Size(call) > 3 ? PyTuple_GetItem(call, 3) : NULL;
+	Py_ssize_t size = 0;
+
+	if (!arguments || !PyTuple_Check(arguments) || PyTuple_Size(arguments) > 5) {
+		PyErr_Format(PyExc_TypeError, "a system call with at most 5 arguments is needed, not %R", call);
+		return -1;
+	}
+	for (Py_ssize_t n = 0; n < PyTuple_Size(arguments); n++)
+		if (PyBytes_Check(PyTuple_GetItem(arguments, n)))
+			size += PyBytes_Size(PyTuple_GetItem(arguments, n)) + 1;
+	return size;
+}
+
+static int take_calls(PyObject *value, struct plan *plan, void *field)
+{
+	struct setup *setup = field;
+	struct packing packing = {.used = 0};
+	Py_ssize_t count, size;
+
+	(void)plan;
+	if (check_tuple(value) < 0)
+		return -1;
+	count = PyTuple_Size(value);
+	for (Py_ssize_t i = 0; i < count; i++, packing.data_size += (size_t)size)
+		if ((size = size_of_data(PyTuple_GetItem(value, i))) < 0)
+			return -1;
+	packing.calls_size = (size_t)count * sizeof(struct system_call);
+	packing.calls = PyMem_Calloc(1, packing.calls_size + packing.data_size + 1);
+	if (!packing.calls) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	packing.data = (char *)packing.calls + packing.calls_size;
+	*setup = (struct setup){packing.calls, packing.data, (uint32_t)count, (uint32_t)packing.data_size, 0, 0, 0};
+	for (int i = 0; i < (int)count; i++) {
+		packing.calls[i].step = STEP_COUNT + i;
+		if (pack_call(PyTuple_GetItem(value, i), &packing, &packing.calls[i]) < 0)
+			return -1;
+		if (setup->needs < packing.calls[i].needs)
+			setup->needs = packing.calls[i].needs;
+	}
+	return 0;
+}
+
+static int take_shared_count(PyObject *value, struct plan *plan, void *field)
+{
+	if (take_number(value, plan, field) < 0)
+		return -1;
+	if (plan->setup.shared_count > plan->setup.count) {
+		PyErr_SetString(PyExc_TypeError, "there are fewer calls");
+		return -1;
+	}
+	return 0;
+}
+
+static int take_nothing(PyObject *value, struct plan *plan, void *field)
+{
+	(void)value, (void)plan, (void)field; /* for messages */
+	return 0;
 }
 
 /* Pairs: descriptor, kind, descriptor, kind, … */
@@ -248,8 +330,6 @@ static const struct field fields[] = {
 	FIELD(namespaces, flags, take_flags, founding.namespaces),
 	FIELD(namespaces, joins, take_joins, founding.joins),
 	FIELD(namespaces, owner, take_id, founding.owner),
-	FIELD(namespaces, propagation, take_flags, place.propagation),
-	FIELD(namespaces, mount_proc, take_number, place.mount_proc),
 	FIELD(namespaces, init, take_number, is_init),
 	FIELD(maps, setgroups, take_text, maps.setgroups),
 	FIELD(maps, uid_map, take_text, maps.uid_map),
@@ -258,25 +338,21 @@ static const struct field fields[] = {
 	FIELD(program, candidates, take_vector, command.candidates),
 	FIELD(program, envp, take_environment, command.envp),
 	FIELD(program, restore_signals, take_number, restore_signals),
+	FIELD(program, filename, take_nothing, restore_signals),
 	FIELD(files, stdin, take_number, stdio[0]),
 	FIELD(files, stdout, take_number, stdio[1]),
 	FIELD(files, stderr, take_number, stdio[2]),
 	FIELD(files, keep, take_descriptors_to_keep, keep),
 	FIELD(files, close, take_number, close_fds),
-	FIELD(attributes, uid, take_id, credentials.uid),
-	FIELD(attributes, gid, take_id, credentials.gid),
-	FIELD(attributes, groups, take_groups, credentials),
-	FIELD(attributes, cwd, take_path, place.cwd),
-	FIELD(attributes, umask, take_number, place.umask),
-	FIELD(attributes, start_new_session, take_number, place.start_new_session),
-	FIELD(attributes, process_group, take_number, place.process_group),
-	FIELD(privileges, ambient_caps, take_flags, privileges.ambient),
-	FIELD(privileges, no_new_privs, take_number, privileges.no_new_privs),
-	FIELD(privileges, session_keyring, take_number, privileges.session_keyring),
+	FIELD(setup, calls, take_calls, setup),
+	FIELD(setup, shared_count, take_shared_count, setup.shared_count),
+	FIELD(setup, ambient_caps, take_flags, setup.ambient),
 	FIELD(signals, mask, take_signal_mask, signal_mask),
 	FIELD(signals, death, take_number, death_signal),
 	FIELD(patience, deadline, take_time, patience.deadline),
 	FIELD(patience, cancelled, take_number, patience.cancelled),
+	FIELD(cgroup, fd, take_number, cgroup),
+	FIELD(cgroup, filename, take_nothing, cgroup),
 };
 
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
@@ -322,12 +398,10 @@ static int get_group(PyObject *tuple, const struct field *first, int count, stru
 
 int get_plan(PyObject *groups, struct plan *plan)
 {
-	static const struct place place = {NAMES_OF_PLACE};
 	static char *const nothing[] = {NULL};
 	int count;
 
 	memset(plan, 0, sizeof(*plan));
-	plan->place = place;
 	plan->command = (struct command){nothing, nothing, nothing};
 	plan->is_alone = 1;
 	for (int i = 0, group = 0; i < FIELDS; i += count, group++) {
@@ -356,5 +430,5 @@ void free_plan(struct plan *plan)
 		PyMem_Free((void *)plan->command.envp);
 	}
 	PyMem_Free(plan->keep);
-	PyMem_Free((void *)plan->credentials.groups);
+	PyMem_Free((void *)plan->setup.calls);
 }

@@ -12,19 +12,18 @@
 #include "prepare.h"
 #include "stack.h"
 
-int takes_ids(const struct plan *plan)
-{
-	const struct credentials *ids = &plan->credentials;
-
-	return ids->uid.is_set || ids->gid.is_set || ids->set_groups;
-}
+static const struct system_call calls_of_helper[] = {
+	{.number = __NR_chdir, .step = STEP_chdir, .pointers = 1},
+	{.number = __NR_setsid, .step = STEP_setsid},
+};
+const struct setup setup_of_helper = {.calls = calls_of_helper, .count = 2, .shared_count = 2, .data = "/", .data_size = 2};
 
 /* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
  * memory, or would change the caller with itself. */
 int needs_launcher(const struct plan *plan)
 {
 	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
-	    plan->privileges.session_keyring || takes_ids(plan))
+	    plan->setup.needs >= OWN_MEMORY)
 		return 1;
 	return !plan->is_alone && (plan->between || plan->is_init);
 }
@@ -56,8 +55,6 @@ static struct holder_parameters holder_of(const struct plan *plan)
 /* Nothing of the parent's but a descriptor that shows its end. */
 static void leave_holder_alone(struct plan *plan, struct child *child)
 {
-	plan->place.cwd = "/";
-	plan->place.start_new_session = 1;
 	plan->close_fds = 1;
 	plan->keep_count = 0;
 	plan->stdio[0] = child->death.parent_pidfd;
@@ -107,9 +104,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.proc = child->proc,
 		.founding = plan->founding,
 		.candidates = plan->command.candidates,
-		.place = plan->place,
-		.credentials = plan->credentials,
-		.privileges = plan->privileges,
+		.setup = plan->setup,
 		.death = child->death,
 		.signal_mask = plan->signal_mask ? *plan->signal_mask : current_signal_mask(),
 		.holder = holder_of(plan),

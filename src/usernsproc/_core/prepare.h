@@ -4,7 +4,6 @@
 
 #include "child.h"
 
-int takes_ids(const struct plan *plan);
 /* Whether it executes a launcher in place of the command or the holder. */
 int needs_launcher(const struct plan *plan);
 /* The launcher creates others of the same parent, one after the other, and ends. */

@@ -96,7 +96,7 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */
 		return fail(failure, STEP_open_proc, -named);
-	return takes_ids(plan) ? 0 : prepare_child(plan, spawned, failure);
+	return plan->setup.needs == OWN_MEMORY_AND_MAPS ? 0 : prepare_child(plan, spawned, failure);
 }
 
 static void close_end(int *end)
@@ -127,7 +127,7 @@ static int run_launcher(const struct plan *plan, struct child *child, int report
 		return blame_child(child, failure);
 	}
 	if (plan->is_alone) {
-		if (takes_ids(plan) && prepare_child(plan, spawned, failure) < 0)
+		if (plan->setup.needs == OWN_MEMORY_AND_MAPS && prepare_child(plan, spawned, failure) < 0)
 			return blame_child(child, failure);
 		if (let_go_on(report[0], failure) < 0)
 			return -1;
@@ -272,6 +272,8 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, report, spawned, failure) == 0)
 		result = run_child(plan, child, report, spawned, failure);
+	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */
+		fail(failure, STEP_on_created, ESRCH);
 	discard(child, report);
 	return result;
 }

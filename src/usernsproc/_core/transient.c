@@ -77,7 +77,7 @@ static int in_holder(struct foster *foster, struct optional_id owner, const stru
 		.maps = *maps,
 		.is_alone = 1,
 		.command = {nothing, nothing, nothing},
-		.place = {.umask = -1, .process_group = -1, NAMES_OF_PLACE},
+		.setup = setup_of_helper,
 		.founding = {.owner = owner, .namespaces = CLONE_NEWUSER},
 		.cgroup = -1,
 		.death_signal = SIGKILL,

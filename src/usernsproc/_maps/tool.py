@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .. import _core
 from .._errors import userns_error
 from .._loading import refuse_elsewhere
-from .._spawn import FOREVER, Attributes, Files, GaveUp, Namespaces, Patience, Program, start
+from .._spawn import FOREVER, ROOT_DIRECTORY, Files, GaveUp, Namespaces, Patience, Program, Setup, start
 from .foreign_files import refuse_foreign_files
 
 _WALL = 0x40000000
@@ -63,12 +63,11 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
     with ExitStack() as opened:
         stdin, out, stdout, err, stderr = _open_standard_files(opened)
         with start(
-            Program((os.path.basename(path), *args), (path,)),
+            Program((os.path.basename(path), *args), (path,), filename=path),
             namespaces=Namespaces(0),
             files=Files(stdin, stdout, stderr, keep_fds),
-            attributes=Attributes(cwd=b"/"),
+            setup=Setup((ROOT_DIRECTORY,), 1),
             patience=patience,
-            filenames={"exec": path},
         ) as child:
             printed = _read_until_end(child.pidfd, (out, err), patience)
             return Ended(_returncode(child.pidfd), printed[out], printed[err])

@@ -46,7 +46,7 @@ class NewNamespaces:
 
     def for_core(self, joins: Joins, owner: int | None) -> Namespaces:
         owner = -1 if owner is None else owner
-        return Namespaces(self.flags, joins.for_core, owner, self.propagation, self.mount_proc, self.init)
+        return Namespaces(self.flags, joins.for_core, owner, self.init)
 
     def _refuse_what_is_joined(self, joins: Joins) -> None:
         if joins.userns is not None and self.flags & USER:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
 from .._namespaces.owner import checked_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._spawn import FOREVER, Attributes, Files, MapTexts, Patience, Privileges, Program, Signals, start
+from .._spawn import FOREVER, Files, MapTexts, Patience, Program, Setup, Signals, start
 from .._typing import TYPE_CHECKING
 from .capabilities import capability_mask
 from .cgroup import opened_cgroup
@@ -28,7 +27,8 @@ from .credentials import Credentials
 from .encoding import name_default_encoding
 from .pidfd_popen import PidfdPopen
 from .popen import Popen
-from .session_keyring import session_keyring_mode
+from .setup import mounts, no_new_privileges, of_command, of_holder
+from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -141,7 +141,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     """
 
     _maps: Maps
-    _credentials: Callable[..., Credentials]
+    _setup: Callable[..., Setup]
     _start_with: Callable[..., Child]
     _patience: Patience = FOREVER
     _signal_mask: int | None = None
@@ -252,35 +252,31 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
         signals = Signals(self._signal_mask, _death_signal(pdeathsig))
-        with opened_cgroup(cgroup) as cgroup_fd, opened_joins(join) as joins:
+        with opened_cgroup(cgroup) as cgroup_to_enter, opened_joins(join) as joins:
             new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
             owner_uid = None if owner is None else checked_owner(owner, caller)
             userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
-            privileges = Privileges(
-                capability_mask(ambient_caps),
-                bool(no_new_privs),
-                session_keyring_mode(session_keyring, joins=bool(joins.for_core)),
-            )
+            capabilities = capability_mask(ambient_caps)
+            before = mounts(new.propagation, new.mount_proc)
+            keyring = keyring_calls(session_keyring, joins=bool(joins.for_core))
+            after = keyring + no_new_privileges(bool(no_new_privs))
             if self._is_holder:
-                _refuse_what_a_command_has(ambient_caps=privileges[0], init=init)
-                self._credentials = partial(Credentials.of_holder, maps, caller, userns)
+                _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
+                self._setup = partial(of_holder, before, Credentials.of_holder(maps, caller, userns), after)
             else:
-                self._credentials = partial(
-                    Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns
-                )
+                resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
+                self._setup = partial(of_command, before, resolve, after, capabilities)
             self._start_with = partial(
                 start,
                 namespaces=new.for_core(joins, owner_uid),
                 maps=MapTexts(maps.setgroups, maps.uid_text, maps.gid_text) if userns == "new" else MapTexts(),
-                privileges=privileges,
                 signals=signals,
                 patience=self._patience,
-                cgroup=cgroup_fd,
+                cgroup=cgroup_to_enter,
             )
-            self._cgroup = None if isinstance(cgroup, int) else cgroup
             super().__init__(args, *popen_args, **popen_options)
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
@@ -326,20 +322,28 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         **_refused_before: Any,
     ) -> None:
         if args is None:
-            self._start(None, attributes=_attributes(self._credentials()), filenames={"cgroup": self._cgroup})
+            self._start(None, setup=self._setup())
             return
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
-        program = Program(command.args, command.candidates(env), environment(env), bool(restore_signals))
-        directory = None if cwd is None else os.fsencode(cwd)
-        files = Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds))
         self._start(
-            program,
-            files=files,
-            attributes=_attributes(
-                self._credentials(uid, gid, gids), directory, umask, bool(start_new_session), process_group
+            Program(
+                command.args,
+                command.candidates(env),
+                environment(env),
+                bool(restore_signals),
+                filename=command.executable,
             ),
-            filenames={"exec": command.executable, "chdir": cwd, "cgroup": self._cgroup},
+            files=Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
+            setup=self._setup(
+                uid=uid,
+                gid=gid,
+                groups=gids,
+                cwd=cwd,
+                umask=umask,
+                start_new_session=bool(start_new_session),
+                process_group=process_group,
+            ),
         )
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
@@ -477,11 +481,6 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
-
-
-def _attributes(credentials: Credentials, *others: Any) -> Attributes:
-    uid, gid = (-1 if id is None else id for id in (credentials.uid, credentials.gid))
-    return Attributes(uid, gid, credentials.groups, *others)
 
 
 def _death_signal(pdeathsig: int | None) -> int:

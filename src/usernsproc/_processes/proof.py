@@ -12,6 +12,11 @@ import sys
 from collections.abc import Iterator
 
 NOT_TRIED, CRASHED = 1, 3
+TYPE_CHECKING = False  # this file is run by its path
+
+if TYPE_CHECKING:
+    from .._spawn import Call
+
 _STATUS = 7
 _SHELL = "/bin/sh"
 
@@ -30,18 +35,20 @@ def crashed() -> Iterator[str]:
                 yield name
 
 
-def _run_command(uid: int = -1) -> None:
-    from .._spawn import Attributes, Namespaces, Program, start
+def _run_command(*calls: Call) -> None:
+    from .._spawn import Namespaces, Program, Setup, start
 
     program = Program((_SHELL, "-c", f"exit {_STATUS}"), (_SHELL,))
-    with start(program, namespaces=Namespaces(0), attributes=Attributes(uid=uid)) as child:
+    with start(program, namespaces=Namespaces(0), setup=Setup(calls, len(calls))) as child:
         result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
         assert result is not None
         assert result.si_status == _STATUS, result
 
 
 def _run_launcher() -> None:
-    _run_command(uid=os.geteuid())  # a change of IDs requires the launcher
+    from .._spawn import OWN_MEMORY, Call
+
+    _run_command(Call("prepare", "umask", 0o77, needs=OWN_MEMORY))
 
 
 def _run_holder() -> None:
