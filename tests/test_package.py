@@ -109,8 +109,8 @@ def test_only_the_glue_sees_python() -> None:
         "module.h",
         "module_calls.c",
         "module_namespaces.c",
-        "module_plan.c",
         "module_proc.c",
+        "spawn_values.c",
     ]
 
 

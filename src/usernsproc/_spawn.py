@@ -1,4 +1,4 @@
-"""What the core is told to start: everything converted, nothing left to decide.
+"""What the core gets to start a program: everything converted, nothing left to decide.
 
 Each value is a tuple, whose fields `_core.spawn` knows by their place; -1 stands for "leave as it is"
 where a number is optional.
@@ -64,7 +64,7 @@ class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None"
 
     Args:
         argv: as in `Popen`: strings, bytes and paths.
-        candidates: likewise.
+        candidates: paths, in the same types.
         envp: `None`: the environment as it is at the moment of the call.
         restore_signals: that Python ignores.
         filename: for messages.
@@ -221,7 +221,7 @@ def start(
     """Start a program; `None`: a holder, which runs none.
 
     Args:
-        hook: called with the child while it exists, is mapped, and has not gone on. An exception
+        hook: called with the child while it exists, is mapped, and has not continued. An exception
             in it ends the child.
     """
     limits = patience.deadline, patience.cancelled

@@ -108,7 +108,7 @@ static struct setup setup_of(const char *cwd, int64_t id, int no_new_privs)
 static struct plan plan_for(char **argv)
 {
 	struct plan plan = {
-		.founding = {.namespaces = CLONE_NEWUSER},
+		.namespaces = {.flags = CLONE_NEWUSER},
 		.maps = own_ids,
 		.command = {argv, environment, candidates},
 		.setup = setup_of("/tmp", -1, 0),
@@ -139,7 +139,7 @@ static struct plan plan_for_holder(void)
 {
 	struct plan plan = plan_for(NULL);
 
-	plan.is_alone = 1;
+	plan.is_helper = 1;
 	plan.setup = setup_of_helper;
 	plan.maps = subordinate_ids;
 	return plan;
@@ -297,8 +297,8 @@ static void commands(void)
 	struct plan in_pid_namespace = plan_for(report_argv), in_time_namespace = plan_for(report_argv);
 	struct traces before;
 
-	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
-	in_time_namespace.founding.namespaces |= CLONE_NEWTIME; /* by clone3() */
+	in_pid_namespace.namespaces.flags |= CLONE_NEWPID;
+	in_time_namespace.namespaces.flags |= CLONE_NEWTIME; /* by clone3() */
 	look(&before);
 	check_report(plan_for(report_argv), REPORT_OWN, "a command");
 	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root");
@@ -315,10 +315,10 @@ static void commands_behind_a_successor(void)
 	struct plan owned = plan_as(33, report_argv);
 	struct traces before;
 
-	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
-	below_init.founding.namespaces |= CLONE_NEWPID;
+	in_pid_namespace.namespaces.flags |= CLONE_NEWPID;
+	below_init.namespaces.flags |= CLONE_NEWPID;
 	below_init.is_init = 1;
-	owned.founding.owner = (struct optional_id){1, 1234};
+	owned.namespaces.owner = (struct optional_id){1, 1234};
 	look(&before);
 	check_report(in_pid_namespace, REPORT_AS("33"), "a command as 33 in a pid namespace of its own");
 	check_report(below_init, REPORT_AS("33"), "a command below an init");
@@ -348,14 +348,14 @@ static void commands_that_join(void)
 	struct join joins[2];
 
 	look(&before);
-	holder.founding.namespaces |= CLONE_NEWPID;
+	holder.namespaces.flags |= CLONE_NEWPID;
 	forget_old_code();
 	if (!check_outcome(spawn(&holder, &spawned, &failure), &failure, STEP_none, 0, "a holder of two"))
 		return;
 	joins[0] = (struct join){open_namespace(spawned.pid, "user"), CLONE_NEWUSER};
 	joins[1] = (struct join){open_namespace(spawned.pid, "pid"), CLONE_NEWPID};
 	plan.maps = (struct maps){0};
-	plan.founding = (struct founding){.joins = joins, .join_count = 2};
+	plan.namespaces = (struct namespaces){.joins = joins, .join_count = 2};
 	check_report(plan, REPORT_AS("33"), "a command that joins");
 	close(joins[0].fd);
 	close(joins[1].fd);
@@ -409,7 +409,7 @@ static void failing_commands(void)
 		struct plan plan;
 		char **candidates;
 		struct setup setup;
-		int (*between)(void *, pid_t, int);
+		int (*hook)(void *, pid_t, int);
 		enum step step;
 		int error;
 	} cases[] = {
@@ -420,7 +420,7 @@ static void failing_commands(void)
 		 STEP_COUNT, ENOENT},
 		{"an id that is not mapped", plan_as(70000, park_argv), candidates, setup_of("/", 70000, 0), NULL,
 		 STEP_COUNT + 2, EINVAL},
-		{"given up in between", plan_for(park_argv), candidates, setup_of("/", -1, 0), give_up, STEP_on_created, 0},
+		{"given up in the hook", plan_for(park_argv), candidates, setup_of("/", -1, 0), give_up, STEP_on_created, 0},
 	};
 	struct traces before;
 
@@ -433,7 +433,7 @@ static void failing_commands(void)
 
 		plan.command.candidates = cases[i].candidates;
 		plan.setup = cases[i].setup;
-		plan.between = cases[i].between;
+		plan.hook.call = cases[i].hook;
 		forget_old_code();
 		check_outcome(spawn(&plan, &spawned, &failure), &failure, cases[i].step, cases[i].error,
 			      cases[i].subject);
@@ -519,7 +519,7 @@ static void *create(void *argument)
 	struct creator *creator = argument;
 	struct failure failure = {0};
 
-	creator->plan.between_context = creator;
+	creator->plan.hook.context = creator;
 	forget_old_code();
 	check_outcome(spawn(&creator->plan, &creator->spawned, &failure), &failure, STEP_none, 0,
 		      "the creating process");
@@ -576,7 +576,7 @@ static void ends(void)
 
 	detached.death_signal = 0;
 	waiting.death_signal = 0;
-	waiting.between = tell_pid_and_park;
+	waiting.hook.call = tell_pid_and_park;
 	check_end(plan_for_holder(), MAIN_THREAD, 1, "a holder");
 	check_end(plan_for_holder(), THREAD, 1, "a holder of an ended thread");
 	check_end(plan_for_holder(), OUT_OF_SIGHT, 1, "a holder in another pid namespace");

@@ -23,10 +23,6 @@
 
 #define SIGNALS 64
 
-#ifndef AT_EMPTY_PATH
-#define AT_EMPTY_PATH 0x1000
-#endif
-
 static void give_up(struct child *child, enum step step, long result)
 {
 	child->failure.error = (int32_t)-result;
@@ -63,7 +59,7 @@ static void reset_caught_signals(void)
 
 static void set_up_signals(const struct plan *plan, int executes_image)
 {
-	if (plan->is_alone) {
+	if (plan->is_helper) {
 		for (long signal = 1; signal <= SIGNALS; signal++)
 			handle(signal, SIG_DFL);
 		handle(SIGCHLD, SIG_IGN); /* a holder may be pid 1 of its namespace: no zombies */
@@ -115,14 +111,14 @@ static void close_between(struct child *child, unsigned first, unsigned last)
 /* What is not the command's: five, and the namespaces to enter. */
 static int own_count(const struct child *child)
 {
-	return 5 + (int)child->plan.founding.join_count;
+	return 5 + (int)child->plan.namespaces.join_count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
 	const int own[] = {child->image, child->report, child->death.parent_pidfd, child->cgroup, child->proc};
 
-	return i < 5 ? own[i] : child->plan.founding.joins[i - 5].fd;
+	return i < 5 ? own[i] : child->plan.namespaces.joins[i - 5].fd;
 }
 
 /* Close what lies in a gap between two kept descriptors, but not those that are the
@@ -156,7 +152,7 @@ static void set_up_descriptors(struct child *child)
 	unsigned first = 3;
 
 	set_up_stdio(child);
-	if (plan->is_alone)
+	if (plan->is_helper)
 		for (first = 0; first < 3 && plan->stdio[first] >= 0;)
 			first++;
 	for (int i = 0; i < plan->keep_count; i++)
@@ -188,10 +184,10 @@ static void wait_until_mapped(struct child *child)
  * makes itself the launcher has all of them again. */
 static void keep_capabilities_to_enter(struct child *child)
 {
-	const struct founding *founding = &child->plan.founding;
+	const struct namespaces *namespaces = &child->plan.namespaces;
 	struct capabilities own;
 
-	if (!founding->join_count && !founding->owner.is_set)
+	if (!namespaces->join_count && !namespaces->owner.is_set)
 		return;
 	must(child, STEP_capabilities, get_capabilities(&own));
 	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));
@@ -244,7 +240,7 @@ void spawned_child(void *argument)
 			die_with_parent(&child->death, child->death.signal);
 	}
 
-	if (plan->is_alone && !child->is_launcher)
+	if (plan->is_helper && !child->is_launcher)
 		set_signal_mask(0);
 	if (executes_image)
 		execute_image(child);

@@ -11,7 +11,7 @@
 
 struct owned_child {
 	PyObject_HEAD
-	int pid, pidfd; /* -1: it has ended, or somebody else closes it */
+	int pid, pidfd; /* -1: it has ended, or other code closes the pidfd */
 	char taken;
 	uint64_t generation;
 };

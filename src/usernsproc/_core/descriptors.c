@@ -1,10 +1,10 @@
-/* See descriptors.h. */
+/* Descriptors for children, none of them 0, 1 or 2. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "descriptors.h"
+#include "core.h"
 #include "rawsys.h"
 
 void close_if_open(int fd)

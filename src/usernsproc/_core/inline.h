@@ -18,10 +18,6 @@
 
 #define KERNEL_SIGSET_SIZE 8
 
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
-
 RAW_INLINE __attribute__((noreturn)) void leave(int status)
 {
 	for (;;)
@@ -33,7 +29,7 @@ RAW_INLINE __attribute__((noreturn)) void leave(int status)
  *
  * getppid() is exact where the parent can be seen: it changes when the kernel
  * gives the child to another parent. It is 0 when the parent lives in another
- * pid namespace, before and after; there the parent's pidfd tells.
+ * pid namespace, before and after; there the parent's pidfd shows it.
  */
 RAW_INLINE void die_with_parent(const struct parent_death *death, int signal)
 {
@@ -231,12 +227,12 @@ RAW_INLINE long run_calls(const struct setup *setup, uint32_t first, uint32_t la
 }
 
 /* Pid and time namespaces are those of children that are created after it was entered or created. */
-RAW_INLINE int needs_child(const struct founding *founding)
+RAW_INLINE int needs_child(const struct namespaces *namespaces)
 {
-	uint64_t kinds = founding->namespaces;
+	uint64_t kinds = namespaces->flags;
 
-	for (uint32_t i = 0; i < founding->join_count; i++)
-		kinds |= founding->joins[i].kind & CLONE_NEWPID;
+	for (uint32_t i = 0; i < namespaces->join_count; i++)
+		kinds |= namespaces->joins[i].kind & CLONE_NEWPID;
 	return (kinds & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
 }
 

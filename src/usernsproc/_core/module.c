@@ -113,8 +113,7 @@ static PyObject *spawn_plan(struct call *call, struct plan *plan)
 	int result;
 
 	if (call->hook) {
-		plan->between = call_with_child;
-		plan->between_context = call;
+		plan->hook = (struct hook){call_with_child, call};
 	}
 	plan->patience.run_signal_handlers = run_signal_handlers;
 	plan->patience.context = call;
@@ -162,7 +161,7 @@ PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, hook
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
 	struct call call = {.hook = Py_None};
-	struct between between = {call_with_numbers, &call};
+	struct hook hook = {call_with_numbers, &call};
 	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;
@@ -177,7 +176,7 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 		userns = create_userns(&maps, &failure);
 	else
 		userns = create_userns_slowly((struct optional_id){owner >= 0, (uint32_t)owner}, &maps,
-					      call.hook == Py_None ? NULL : &between, &patience, &failure);
+					      call.hook == Py_None ? NULL : &hook, &patience, &failure);
 	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);

@@ -24,7 +24,7 @@ PyObject *own_child(PyObject *module, pid_t pid, int pidfd);
 void forget_child(PyObject *child);
 int add_child(PyObject *module);
 
-/* module_plan.c: from the groups of values that spawn() gets, which have to outlive it.
+/* spawn_values.c: from the groups of values that spawn() gets, which have to outlive it.
  * -1: an exception is set; free_plan() in either case. */
 int get_plan(PyObject *groups, struct plan *plan);
 void free_plan(struct plan *plan);

@@ -6,10 +6,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef __NR_listns
-#define __NR_listns 470
-#endif
-
 /* struct ns_id_req of Linux 6.19, its first size */
 struct ns_id_req_v0 {
 	uint32_t size, spare;

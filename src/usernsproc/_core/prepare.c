@@ -1,4 +1,4 @@
-/* See prepare.h. */
+/* What a child is given before it is created. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -7,9 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "inline.h"
-#include "prepare.h"
+#include "spawn.h"
 #include "stack.h"
 
 static const struct system_call calls_of_helper[] = {
@@ -22,16 +21,16 @@ const struct setup setup_of_helper = {.calls = calls_of_helper, .count = 2, .sha
  * memory, or would change the caller with itself. */
 int needs_launcher(const struct plan *plan)
 {
-	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
+	if (plan->namespaces.join_count || plan->namespaces.owner.is_set || plan->cgroup >= 0 ||
 	    plan->setup.needs >= OWN_MEMORY)
 		return 1;
-	return !plan->is_alone && (plan->between || plan->is_init);
+	return !plan->is_helper && (plan->hook.call || plan->is_init);
 }
 
 /* It starts others of the same parent, one after the other. */
-int has_hops(const struct plan *plan)
+int needs_second_process(const struct plan *plan)
 {
-	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->founding));
+	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->namespaces));
 }
 
 uint64_t current_signal_mask(void)
@@ -53,7 +52,7 @@ static struct holder_parameters holder_of(const struct plan *plan)
 }
 
 /* Nothing of the parent's but a descriptor that shows its end. */
-static void leave_holder_alone(struct plan *plan, struct child *child)
+static void isolate_helper(struct plan *plan, struct child *child)
 {
 	plan->close_fds = 1;
 	plan->keep_count = 0;
@@ -95,14 +94,14 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 			    struct failure *failure)
 {
 	struct launcher_parameters parameters = {
-		.is_holder = plan->is_alone,
+		.is_holder = plan->is_helper,
 		.is_dumpable = !may_inspect_all(),
 		.group = (int32_t)getpgrp(),
 		.is_init = plan->is_init,
 		.report = child->report,
 		.cgroup = child->cgroup,
 		.proc = child->proc,
-		.founding = plan->founding,
+		.namespaces = plan->namespaces,
 		.candidates = plan->command.candidates,
 		.setup = plan->setup,
 		.death = child->death,
@@ -144,11 +143,11 @@ static int prepare_descriptors(const struct plan *plan, struct child *child, int
 int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			 struct failure *failure)
 {
-	if (plan->is_alone)
-		leave_holder_alone(plan, child);
+	if (plan->is_helper)
+		isolate_helper(plan, child);
 	if (prepare_descriptors(plan, child, report, failure) < 0)
 		return -1;
 	if (needs_launcher(plan))
 		return prepare_launcher(plan, child, spawned, failure);
-	return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
+	return plan->is_helper ? prepare_holder(plan, child, spawned, failure) : 0;
 }

@@ -60,7 +60,7 @@ class Credentials:
         owner: int | None = None,
         userns: Userns = "new",
     ) -> Credentials:
-        """What was asked for, or inside 0 where the caller's own id would be unmapped.
+        """What was asked for, or ID 0 inside if the caller's ID would be unmapped.
 
         Without that the command would be the overflow id 65534 inside, with the
         caller's rights to files outside. With no map at all it runs unmapped, as
@@ -72,7 +72,7 @@ class Credentials:
             CredentialsError: an ID is not mapped; supplementary groups are asked
                 for and cannot be set; or a group of the caller is not mapped and
                 cannot be dropped.
-            OverflowError: a number that is no id; ValueError among supplementary
+            OverflowError: a number that is not an ID; ValueError among supplementary
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
@@ -206,12 +206,12 @@ def _setgroups_is_denied(maps: Maps, caller: Caller) -> bool:
 
 
 def _denies_setgroups(caller: Caller) -> bool:
-    """What the own namespace denies, those in it cannot allow. (The outermost one allows it.)"""
+    """A nested namespace cannot allow what the caller's denies. (The initial one allows it.)"""
     if caller.gid_map is IDENTITY:
         return False
     try:
         return own_setgroups() == "deny"
-    except FileNotFoundError:  # no /proc: that is told when the maps are written
+    except FileNotFoundError:  # no /proc: that is reported when the maps are written
         return False
 
 

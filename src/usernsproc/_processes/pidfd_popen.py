@@ -165,8 +165,8 @@ class PidfdPopen(Popen["AnyStr"]):
         """Send *sig* with `pidfd_send_signal(2)`.
 
         As `Popen.send_signal`, it does nothing when the process has ended, or in a
-        forked copy of the program. Unlike it, it cannot reach a stranger that got the
-        process' pid.
+        forked copy of the program. Unlike it, it cannot reach another process that got
+        the same PID.
 
         Raises:
             PermissionError: the process runs a set-user-ID program (`EPERM`).
@@ -179,12 +179,12 @@ class PidfdPopen(Popen["AnyStr"]):
                 try:
                     signal.pidfd_send_signal(self.pidfd, sig)
                 except ProcessLookupError:
-                    pass  # ended, and reaped by somebody else, in this moment
+                    pass  # ended, and reaped by other code, in this moment
 
     # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
 
     def waitid(self, options: int = os.WEXITED) -> os.waitid_result | None:
-        """`waitid(P_PIDFD, …)`: unlike `wait` it tells of stops (`os.WSTOPPED`,
+        """`waitid(P_PIDFD, …)`: unlike `wait` it reports stops (`os.WSTOPPED`,
         `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
         reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
 
@@ -270,7 +270,9 @@ class PidfdPopen(Popen["AnyStr"]):
 
     def _refuse_to_wait_in_copy(self) -> None:
         if self._is_copy() and self.poll() is None:
-            raise ChildProcessError(errno.ECHILD, f"process {self.pid} is no child of this forked copy of the program")
+            raise ChildProcessError(
+                errno.ECHILD, f"process {self.pid} is not a child of this forked copy of the program"
+            )
 
     def _wait(self, timeout: float | None) -> int:
         if timeout is None:
@@ -314,7 +316,7 @@ class PidfdPopen(Popen["AnyStr"]):
                 self._set_returncode(result)
 
     def _reap_lost(self, flags: int) -> None:
-        """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
+        """Other code has reaped it, or this is a forked copy of the creating process."""
         if not flags & os.WNOHANG:
             wait_readable(self.pidfd)
         elif not _core.poll((self.pidfd,), 0):

@@ -20,14 +20,12 @@ from .._namespaces.owner import checked_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._spawn import FOREVER, Files, MapTexts, Patience, Program, Setup, Signals, start
 from .._typing import TYPE_CHECKING
-from .capabilities import capability_mask
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
-from .encoding import name_default_encoding
 from .pidfd_popen import PidfdPopen
-from .popen import Popen
-from .setup import mounts, no_new_privileges, of_command, of_holder
+from .popen import Popen, name_default_encoding
+from .setup import capability_mask, mounts, no_new_privileges, of_command, of_holder
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ __all__ = ["UsernsProcess"]
 
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 _NONE: tuple[()] = ()
-"""What parameters are that were left out. Others are not compared with it: that could be anybody's code."""
+"""The value of omitted parameters. Given values are compared by identity: `==` could run any code."""
 
 
 class UsernsProcess(PidfdPopen["AnyStr"]):
@@ -56,21 +54,20 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     meaning. What is added is keyword-only:
 
     Args:
-        args: as in `Popen`. `None`: a holder. No program of yours runs; a process
-            of ours with a few kilobytes, no environment and `/` as its directory
-            keeps the namespace, until it is killed or closed, or the creating
-            process ends.
-        uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
+        args: as in `Popen`. `None`: a holder. A helper process of a few kilobytes,
+            with no environment and `/` as its directory, keeps the namespace until
+            it is killed or closed, or the creating process ends.
+        uid_map: user IDs, an `IdMapLike`. `None`: left unwritten, to be written
             with `write_uid_map`. When only one of the two maps is given, as the
             name of a preset, the other is the same preset; when it is given in
             numbers, the other is left unwritten. What this process may not write
             itself is written by `newuidmap(1)` and `newgidmap(1)`.
-        gid_map: group ids.
+        gid_map: group IDs.
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
-        user: an id **inside**. Left out while the own id is not mapped, the
-            command becomes inside 0.
-        group: likewise.
-        extra_groups: ids **inside**. If omitted, the command has those supplementary
+        user: a user ID **inside**. If omitted and the caller's user ID is not mapped,
+            the command runs as ID 0 in the namespace.
+        group: a group ID **inside**, with the same default.
+        extra_groups: group IDs **inside**. If omitted, the command has those supplementary
             groups of the caller that the group map contains; without a group map,
             all of them. `setgroups="deny"` forbids to drop a group.
         namespaces: further kinds to make together with the user namespace, and owned
@@ -80,22 +77,23 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             `"private"` (`None`), `"slave"`, `"shared"` or `"unchanged"`.
         mount_proc: a fresh `/proc`, that shows the pid namespace which is new or
             joined; in a new mount namespace, as `"mnt"` among *namespaces*.
-        init: pid 1 of the new pid namespace is a tiny process of ours that reaps
-            orphans, forwards signals to the command, and ends with it. It is what
-            `pid`, `pidfd` and the methods mean, and its exit status for signal *n* is
-            128 + *n*, as that of a shell: nobody is killed by a signal of the pid
-            namespace of which he is pid 1.
+        init: PID 1 of the new PID namespace is a small helper process that reaps
+            orphans, forwards signals to the command, and exits with it. `pid`, `pidfd`
+            and the methods refer to it. If signal *n* kills the command, it exits with
+            status 128 + *n*, as a shell does, because PID 1 cannot be killed by a
+            signal from inside its own PID namespace.
         join: existing namespaces to enter first: `Namespace` objects, paths of
             namespace files, or processes (an object with a pidfd, a pid), which stand
             for each namespace that differs from the caller's; one of these, or
             several. With a user namespace among them, no new one is made, and new
             ones of other kinds belong to it; the caller's own is one to stay in.
-            Entered with `setns(2)`, by a program of ours that shares no memory with
-            this process and that root in there cannot inspect. With a mount
-            namespace, *args* and *cwd* are paths in there.
-        owner: the id **outside** that shall own the new user namespace and is charged
-            for it (`user.max_user_namespaces`). Another than the own one takes
-            `CAP_SETUID`, `CAP_SYS_ADMIN` and, for who is not user 0, `CAP_DAC_OVERRIDE`.
+            Entered with `setns(2)`, by a helper program that shares no memory with
+            this process and that root of the joined namespace cannot inspect. With a
+            mount namespace, *args* and *cwd* are paths in it.
+        owner: the user ID **outside** that owns the new user namespace and is charged
+            for it (`user.max_user_namespaces`). An ID other than the caller's requires
+            `CAP_SETUID`, `CAP_SYS_ADMIN` and, unless the caller is user 0,
+            `CAP_DAC_OVERRIDE`.
         on_created: called with this object while the child exists, is mapped, and
             has not yet run the command: the place to move a network interface in, or
             to register the pidfd. An exception in it kills and reaps the child, and
@@ -113,8 +111,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             unless the system refuses `keyctl(2)` to the command as well, and
             otherwise `"inherit"`.
         pdeathsig: the signal the command gets when the creating **process** ends,
-            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
-            may end: in place of it a native thread keeps the command. The kernel
+            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. The signal is
+            tied to the process, not to the calling thread. The kernel
             drops this signal when the command executes a program with set-user-ID,
             set-group-ID or file capabilities. A holder simply ends, whatever the
             signal.
@@ -436,8 +434,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
         """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
-        write it. Where the map is the own group alone, the caller lacks `CAP_SETGID`, and
-        `setgroups` was left to us, `"deny"` is written first.
+        write it. If the map is the caller's group alone, the caller lacks `CAP_SETGID`, and
+        `setgroups` was omitted, `"deny"` is written first.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
@@ -489,7 +487,7 @@ def _death_signal(pdeathsig: int | None) -> int:
     if not hasattr(pdeathsig, "__index__"):
         raise TypeError(f"pdeathsig is a signal number or None, not {pdeathsig!r}")
     if not 1 <= index(pdeathsig) < signal.NSIG:
-        raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
+        raise ValueError(f"pdeathsig={pdeathsig!r} is not a signal")
     return int(pdeathsig)
 
 

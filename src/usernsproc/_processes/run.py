@@ -90,7 +90,7 @@ def run(
     check: bool = False,
     **options: Any,
 ) -> CompletedProcess[Any]:
-    """Run a command in a new user namespace, wait for it, and tell how it went.
+    """Run a command in a new user namespace, wait for it, and return how it ended.
 
     As `subprocess.run`, with the parameters of `UsernsProcess` in addition. When
     the timeout passes, or anything else interrupts it, the command is killed and

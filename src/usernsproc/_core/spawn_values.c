@@ -56,7 +56,7 @@ static int take_id(PyObject *value, struct plan *plan, void *field)
 	return 0;
 }
 
-/* A str of ours, or None. The plan keeps it alive. */
+/* A str, or None. The tuple keeps it alive. */
 static int take_text(PyObject *value, struct plan *plan, void *field)
 {
 	const char *text = value == Py_None ? NULL : PyUnicode_AsUTF8AndSize(value, NULL);
@@ -293,9 +293,9 @@ static int take_joins(PyObject *value, struct plan *plan, void *field)
 	Py_ssize_t count;
 
 	(void)field;
-	plan->founding.joins = (struct join *)numbers_of(value, &count);
-	plan->founding.join_count = (uint32_t)count / 2;
-	return plan->founding.joins ? 0 : -1;
+	plan->namespaces.joins = (struct join *)numbers_of(value, &count);
+	plan->namespaces.join_count = (uint32_t)count / 2;
+	return plan->namespaces.joins ? 0 : -1;
 }
 
 /* None: that of the calling thread */
@@ -327,9 +327,9 @@ struct field {
 
 /* The tuples of _spawn.py, in the order of their fields. */
 static const struct field fields[] = {
-	FIELD(namespaces, flags, take_flags, founding.namespaces),
-	FIELD(namespaces, joins, take_joins, founding.joins),
-	FIELD(namespaces, owner, take_id, founding.owner),
+	FIELD(namespaces, flags, take_flags, namespaces.flags),
+	FIELD(namespaces, joins, take_joins, namespaces.joins),
+	FIELD(namespaces, owner, take_id, namespaces.owner),
 	FIELD(namespaces, init, take_number, is_init),
 	FIELD(maps, setgroups, take_text, maps.setgroups),
 	FIELD(maps, uid_map, take_text, maps.uid_map),
@@ -403,7 +403,7 @@ int get_plan(PyObject *groups, struct plan *plan)
 
 	memset(plan, 0, sizeof(*plan));
 	plan->command = (struct command){nothing, nothing, nothing};
-	plan->is_alone = 1;
+	plan->is_helper = 1;
 	for (int i = 0, group = 0; i < FIELDS; i += count, group++) {
 		PyObject *tuple = PyTuple_GetItem(groups, group);
 
@@ -411,7 +411,7 @@ int get_plan(PyObject *groups, struct plan *plan)
 		if (fields[i].take == take_vector) {
 			if (tuple == Py_None)
 				continue;
-			plan->is_alone = 0;
+			plan->is_helper = 0;
 			plan->command = (struct command){NULL, NULL, NULL};
 		}
 		if (get_group(tuple, &fields[i], count, plan) < 0)
@@ -423,8 +423,8 @@ int get_plan(PyObject *groups, struct plan *plan)
 void free_plan(struct plan *plan)
 {
 	PyMem_Free((void *)plan->signal_mask);
-	PyMem_Free((void *)plan->founding.joins);
-	if (!plan->is_alone) {
+	PyMem_Free((void *)plan->namespaces.joins);
+	if (!plan->is_helper) {
 		PyMem_Free((void *)plan->command.argv);
 		PyMem_Free((void *)plan->command.candidates);
 		PyMem_Free((void *)plan->command.envp);
