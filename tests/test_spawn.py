@@ -18,7 +18,6 @@ from usernsproc._spawn import (
     Call,
     Cgroup,
     Files,
-    MapTexts,
     Namespaces,
     Program,
     Setup,
@@ -30,7 +29,7 @@ Script = Callable[..., str]
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "namespaces": Namespaces(),
-    "maps": MapTexts(),
+    "maps": (None, None, None),
     "program": Program(("true",), ("/bin/true",)),
     "files": Files(),
     "setup": Setup(),
@@ -38,7 +37,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "patience": (0, -1),
     "cgroup": Cgroup(),
 }
-NAMES = {"patience": ("deadline", "cancelled")}
+NAMES = {"maps": ("setgroups", "uid_map", "gid_map"), "patience": ("deadline", "cancelled")}
 
 
 def names_of(group: str) -> tuple[str, ...]:

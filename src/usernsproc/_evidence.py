@@ -16,6 +16,7 @@ from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
 from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, PROC_READ_ONLY, SECCOMP_REFUSED
 from ._errors import UsernsError, userns_error
 from ._typing import TYPE_CHECKING
+from ._uapi import WALL
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
@@ -25,7 +26,6 @@ Cause: TypeAlias = "tuple[str, str]"
 
 SCHED_DEADLINE = 6
 _RESERVED_PIDS = 300
-_WALL = 0x40000000
 
 
 def failed(failure: _core.Failure, filenames: Mapping[str, object] | None = None, cgroup: int = -1) -> UsernsError:
@@ -53,7 +53,7 @@ def step_error(step: str, errno: int, filename: object = None, cgroup: int = -1)
 def child_error(step: str, errno: int, pidfd: int) -> UsernsError:
     """For a child of this process that ended before it ran the program and is not reaped yet."""
     try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | _WALL)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)
     except OSError:
         result = None
     if result is None:

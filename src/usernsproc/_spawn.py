@@ -50,15 +50,6 @@ class Namespaces(tuple[int, tuple[int, ...], int, bool]):
         return super().__new__(cls, (flags, joins, owner, init))
 
 
-class MapTexts(tuple[str | None, str | None, str | None]):
-    """What the core writes while the child waits; `None`: left unwritten."""
-
-    __slots__ = ()
-
-    def __new__(cls, setgroups: str | None = None, uid_map: str | None = None, gid_map: str | None = None) -> Self:
-        return super().__new__(cls, (setgroups, uid_map, gid_map))
-
-
 class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None", bool, object]):
     """What is executed: the first of the candidates that exists.
 
@@ -210,7 +201,7 @@ def start(
     program: Program | None,
     *,
     namespaces: Namespaces = Namespaces(),  # noqa: B008, a tuple
-    maps: MapTexts = MapTexts(),  # noqa: B008
+    maps: tuple[str | None, str | None, str | None] = (None, None, None),
     files: Files = Files(),  # noqa: B008
     setup: Setup = SETUP_OF_HOLDER,
     signals: Signals = Signals(),  # noqa: B008
@@ -221,6 +212,7 @@ def start(
     """Start a program; `None`: a holder, which runs none.
 
     Args:
+        maps: texts of `setgroups`, `uid_map` and `gid_map`; `None`: left unwritten.
         hook: called with the child while it exists, is mapped, and has not continued. An exception
             in it ends the child.
     """

@@ -1,4 +1,4 @@
-"""Numbers of `linux/mount.h`, `linux/fcntl.h` and `linux/stat.h` that Python lacks."""
+"""Numbers of `linux/mount.h`, `linux/fcntl.h`, `linux/stat.h` and `linux/wait.h` that Python lacks."""
 
 from __future__ import annotations
 
@@ -43,3 +43,6 @@ STATMOUNT_SUPPORTED_MASK = 0x1000
 STATMOUNT_MNT_UIDMAP = 0x2000
 STATMOUNT_MNT_GIDMAP = 0x4000
 STATMOUNT_BY_FD = 1
+
+WALL = 0x40000000
+"""Of `waitid(2)`: also a child that has not yet executed its program, whose exit signal is 0."""

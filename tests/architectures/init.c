@@ -113,8 +113,7 @@ static struct plan plan_for(char **argv)
 		.command = {argv, environment, candidates},
 		.setup = setup_of("/tmp", -1, 0),
 		.stdio = {-1, -1, -1},
-		.keep = kept,
-		.keep_count = 1,
+		.keep = {kept, 1},
 		.close_fds = 1,
 		.restore_signals = 1,
 		.cgroup = -1,
@@ -387,7 +386,7 @@ static void commands_in_cgroup(void)
 	check_report(plan_as_root, REPORT(MAPS_SUBORDINATE, IDS("0"), UNPRIVILEGED, "test"),
 		     "a command as root in a cgroup");
 	close(plan.cgroup);
-	plan.keep_count = 0;
+	plan.keep.count = 0;
 	forget_old_code();
 	plan.cgroup = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* As clone3(2) says, or where that is refused, openat(2). */

@@ -155,16 +155,16 @@ static void set_up_descriptors(struct child *child)
 	if (plan->is_helper)
 		for (first = 0; first < 3 && plan->stdio[first] >= 0;)
 			first++;
-	for (int i = 0; i < plan->keep_count; i++)
-		must(child, STEP_stdio, RAW3(fcntl, plan->keep[i], F_SETFD, 0));
+	for (int i = 0; i < plan->keep.count; i++)
+		must(child, STEP_stdio, RAW3(fcntl, plan->keep.fds[i], F_SETFD, 0));
 	if (child->is_launcher) /* it sets close-on-exec again, or closes them */
 		for (int i = 1; i < own_count(child); i++)
 			if (own_descriptor(child, i) >= 0)
 				must(child, STEP_stdio, RAW3(fcntl, own_descriptor(child, i), F_SETFD, 0));
 	if (!plan->close_fds)
 		return;
-	for (int i = 0; i < plan->keep_count; i++) {
-		unsigned kept = (unsigned)plan->keep[i];
+	for (int i = 0; i < plan->keep.count; i++) {
+		unsigned kept = (unsigned)plan->keep.fds[i];
 		if (kept < first)
 			continue;
 		if (kept > first)

@@ -12,8 +12,6 @@
 #include "clone.h"
 #include "proven_proc.h"
 
-#define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
-
 struct clone_request *allocate_request(struct child *child, unsigned long flags)
 {
 	struct clone_request *request = malloc(sizeof(*request));
@@ -24,32 +22,30 @@ struct clone_request *allocate_request(struct child *child, unsigned long flags)
 	return request;
 }
 
-/* A time namespace is created by clone3(2) alone: its flag is part of the exit signal in clone(2). */
-static long clone_by_clone3(struct clone_request *request)
+/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. A time namespace is created by
+ * clone3(2) alone: its flag is part of the exit signal in clone(2). */
+long clone_in_memory(struct child *child, unsigned long flags, int *pidfd, child_function *function, void *argument)
 {
 	struct raw_clone_args arguments = {
-		.flags = CLONE_FLAGS | request->flags,
-		.pidfd = (uintptr_t)&request->pidfd,
-		.child_tid = (uintptr_t)&request->child->tid,
+		.flags = flags | CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID,
+		.pidfd = (uintptr_t)pidfd,
+		.child_tid = (uintptr_t)&child->tid,
 	};
+	long pid;
 
-	return raw_clone3(&arguments, stack_bottom_of(request->child), stack_of(request->child), spawned_child,
-			  request->child);
+	child->tid = 1;
+	if (flags & CLONE_NEWTIME)
+		pid = raw_clone3(&arguments, stack_bottom_of(child), stack_of(child), function, argument);
+	else
+		pid = raw_clone(arguments.flags, stack_of(child), pidfd, &child->tid, function, argument);
+	if (pid < 0)
+		child->tid = 0;
+	return pid;
 }
 
-static long clone_by_clone(struct clone_request *request)
-{
-	return raw_clone(request->flags | CLONE_FLAGS, stack_of(request->child), &request->pidfd,
-			 &request->child->tid, spawned_child, request->child);
-}
-
-/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. */
 void clone_child(struct clone_request *request)
 {
-	request->child->tid = 1;
-	request->pid = request->flags & CLONE_NEWTIME ? clone_by_clone3(request) : clone_by_clone(request);
-	if (request->pid < 0)
-		request->child->tid = 0;
+	request->pid = clone_in_memory(request->child, request->flags, &request->pidfd, spawned_child, request->child);
 }
 
 /* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child

@@ -25,6 +25,9 @@ struct clone_request {
 /* NULL: no memory. free() it, after release_keeper(). */
 struct clone_request *allocate_request(struct child *child, unsigned long flags);
 
+/* Starts a function on the child's stack. All signals have to be blocked. A pid, or a negative errno. */
+long clone_in_memory(struct child *child, unsigned long flags, int *pidfd, child_function *function, void *argument);
+
 /* The result is in `request`. For the first, all signals have to be blocked; the
  * second blocks what has to be, and both leave the mask to be restored. */
 void clone_child(struct clone_request *request);

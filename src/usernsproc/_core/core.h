@@ -201,6 +201,11 @@ struct command {
 	char *const *argv, *const *envp, *const *candidates;
 };
 
+struct descriptors {
+	int *fds;
+	int count;
+};
+
 /* A namespace to be entered. */
 struct join {
 	int32_t fd;
@@ -278,8 +283,7 @@ struct plan {
 	struct namespaces namespaces;
 	int is_init;
 	int stdio[3];	   /* to become 0, 1, 2; -1: leave */
-	int *keep;	   /* ascending; descriptors from 3 on that are passed on */
-	int keep_count;
+	struct descriptors keep; /* ascending, from 3 on: those that are passed on */
 	int close_fds, restore_signals;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
 	const uint64_t *signal_mask; /* NULL: that of the calling thread */

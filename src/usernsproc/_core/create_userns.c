@@ -29,16 +29,11 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 {
 	uint64_t mask = block_signals();
 	int pidfd = -1, userns;
-	long pid;
+	long pid = clone_in_memory(child, CLONE_NEWUSER | CLONE_FILES, &pidfd, transient_child, child);
 
-	child->tid = 1;
-	pid = raw_clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID, stack_of(child),
-			&pidfd, &child->tid, transient_child, child);
 	restore_signals(mask);
-	if (pid < 0) {
-		child->tid = 0;
+	if (pid < 0)
 		return fail(failure, STEP_clone, (int)-pid);
-	}
 	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
 	if (userns < 0)
 		failure_of_end(pidfd, failure);

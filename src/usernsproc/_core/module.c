@@ -38,7 +38,8 @@ static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 struct call {
 	PyObject *module;
 	PyObject *hook;	 /* a callable or NULL */
-	PyObject *child; /* what the hook of spawn() was given */
+	int gives_child; /* to the hook, in place of pid and pidfd */
+	PyObject *child; /* that one */
 	PyThreadState *thread;
 };
 
@@ -58,39 +59,28 @@ static struct patience patience_of(struct call *call)
 	return (struct patience){.run_signal_handlers = run_signal_handlers, .context = call, .cancelled = -1};
 }
 
-static int call_with_numbers(void *context, pid_t pid, int pidfd)
-{
-	struct call *call = context;
-	PyObject *result;
-
-	PyEval_RestoreThread(call->thread);
-	result = PyObject_CallFunction(call->hook, "ii", (int)pid, pidfd);
-	Py_XDECREF(result);
-	call->thread = PyEval_SaveThread();
-	return result ? 0 : -1;
-}
-
 /* With a pidfd of its own: what is done with that, even closing it, must not disturb the core. */
-static PyObject *call_with_child_of(struct call *call, pid_t pid, int pidfd)
+static PyObject *child_for_hook(struct call *call, pid_t pid, int pidfd)
 {
 	int copy = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
 	struct failure failure;
 
-	if (copy < 0) {
-		fail(&failure, STEP_on_created, errno);
-		return raise_failure(call->module, &failure);
-	}
-	call->child = own_child(call->module, pid, copy);
-	return call->child ? PyObject_CallFunctionObjArgs(call->hook, call->child, NULL) : NULL;
+	if (copy >= 0)
+		return call->child = own_child(call->module, pid, copy);
+	fail(&failure, STEP_on_created, errno);
+	return raise_failure(call->module, &failure);
 }
 
-static int call_with_child(void *context, pid_t pid, int pidfd)
+static int call_hook(void *context, pid_t pid, int pidfd)
 {
 	struct call *call = context;
-	PyObject *result;
+	PyObject *result = NULL;
 
 	PyEval_RestoreThread(call->thread);
-	result = call_with_child_of(call, pid, pidfd);
+	if (!call->gives_child)
+		result = PyObject_CallFunction(call->hook, "ii", (int)pid, pidfd);
+	else if (child_for_hook(call, pid, pidfd))
+		result = PyObject_CallFunctionObjArgs(call->hook, call->child, NULL);
 	Py_XDECREF(result);
 	call->thread = PyEval_SaveThread();
 	return result ? 0 : -1;
@@ -112,9 +102,8 @@ static PyObject *spawn_plan(struct call *call, struct plan *plan)
 	struct failure failure;
 	int result;
 
-	if (call->hook) {
-		plan->hook = (struct hook){call_with_child, call};
-	}
+	if (call->hook)
+		plan->hook = (struct hook){call_hook, call};
 	plan->patience.run_signal_handlers = run_signal_handlers;
 	plan->patience.context = call;
 	call->thread = PyEval_SaveThread();
@@ -138,13 +127,15 @@ PyDoc_STRVAR(spawn_doc, "spawn(namespaces, maps, program, files, setup, signals,
 
 static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 {
-	struct call call = {.module = module};
-	PyObject *group, *hook, *result = NULL;
+	struct call call = {.module = module, .gives_child = 1};
+	PyObject *hook, *result = NULL;
 	struct plan plan;
 
-	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO:spawn", &group, &group, &group, &group, &group, &group, &group,
-			      &group, &hook))
+	if (PyTuple_Size(arguments) != GROUPS_OF_VALUES + 1) {
+		PyErr_SetString(PyExc_TypeError, "spawn() takes 9 arguments");
 		return NULL;
+	}
+	hook = PyTuple_GetItem(arguments, GROUPS_OF_VALUES);
 	call.hook = hook == Py_None ? NULL : hook;
 	if (get_plan(arguments, &plan) == 0)
 		result = spawn_plan(&call, &plan);
@@ -161,7 +152,7 @@ PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, hook
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
 	struct call call = {.hook = Py_None};
-	struct hook hook = {call_with_numbers, &call};
+	struct hook hook = {call_hook, &call};
 	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;

@@ -26,6 +26,7 @@ int add_child(PyObject *module);
 
 /* spawn_values.c: from the groups of values that spawn() gets, which have to outlive it.
  * -1: an exception is set; free_plan() in either case. */
+enum { GROUPS_OF_VALUES = 8 };
 int get_plan(PyObject *groups, struct plan *plan);
 void free_plan(struct plan *plan);
 
@@ -34,6 +35,7 @@ int add_system_calls(PyObject *module);
 
 /* module_namespaces.c: namespaces by their number */
 int add_namespace_calls(PyObject *module);
+PyObject *list_of_numbers(const uint64_t *numbers, long count);
 
 /* module_proc.c: files of a proven /proc, namespaces by it or without, the caller */
 int add_proc_calls(PyObject *module);

@@ -263,7 +263,6 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	unsigned long long mount_id, last_id, namespace_id;
 	struct mount_request request;
 	uint64_t ids[LISTMOUNT_IDS];
-	PyObject *answer;
 	long count;
 
 	(void)module;
@@ -273,16 +272,7 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	Py_BEGIN_ALLOW_THREADS
 	count = syscall(__NR_listmount, &request, ids, (size_t)LISTMOUNT_IDS, 0);
 	Py_END_ALLOW_THREADS
-	if (count < 0)
-		return result_of(count);
-	answer = PyList_New(count);
-	for (long i = 0; answer && i < count; i++) {
-		PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
-
-		if (!id || PyList_SetItem(answer, i, id) < 0)
-			Py_CLEAR(answer);
-	}
-	return answer;
+	return count < 0 ? result_of(count) : list_of_numbers(ids, count);
 }
 
 enum { MOST_POLLED = 8 };

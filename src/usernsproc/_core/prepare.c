@@ -55,7 +55,7 @@ static struct holder_parameters holder_of(const struct plan *plan)
 static void isolate_helper(struct plan *plan, struct child *child)
 {
 	plan->close_fds = 1;
-	plan->keep_count = 0;
+	plan->keep.count = 0;
 	plan->stdio[0] = child->death.parent_pidfd;
 	plan->stdio[1] = plan->stdio[2] = -1;
 	child->death.signal = 0; /* it looks after itself */

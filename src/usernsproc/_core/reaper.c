@@ -93,30 +93,20 @@ static enum wait_result wait_for_word(const struct reaper *reaper, int32_t *word
 
 static long clone_reaper(struct reaper *reaper)
 {
-	unsigned long flags = CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID | flag_against_debugger();
 	uint64_t mask = block_signals();
-	long pid;
+	long pid = clone_in_memory(reaper->child, CLONE_FILES | flag_against_debugger(), &reaper->pidfd, reaper_child, reaper);
 
-	reaper->child->tid = 1;
-	pid = raw_clone(flags, stack_of(reaper->child), &reaper->pidfd, &reaper->child->tid, reaper_child, reaper);
-	if (pid < 0)
-		reaper->child->tid = 0;
 	restore_signals(mask);
 	return pid;
 }
 
 static int is_there(struct reaper *reaper, const struct patience *patience, struct failure *failure)
 {
-	switch (wait_for_word(reaper, &reaper->own_pid, patience, failure)) {
-	case WAIT_HAPPENED:
-		return 1;
-	case WAIT_ENDED:
+	enum wait_result result = wait_for_word(reaper, &reaper->own_pid, patience, failure);
+
+	if (result == WAIT_ENDED)
 		fail(failure, STEP_clone, ESRCH);
-		return 0;
-	case WAIT_GAVE_UP:
-		break;
-	}
-	return 0;
+	return result == WAIT_HAPPENED;
 }
 
 static struct reaper *allocate_reaper(void)

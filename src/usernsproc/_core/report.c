@@ -32,14 +32,12 @@ static ssize_t receive(int socket, struct report *report, int *pidfd)
 	return length;
 }
 
-/* The launcher may be watched by a root that is not to be trusted; see also spawn(). */
-static int is_step(int32_t step)
+/* Whether it is a message that says what failed, or no message at all: the launcher may be watched by a root that is not
+ * to be trusted. A step that does not exist is found by spawn(). */
+static int has_failed(ssize_t length, const struct report *report, struct failure *failure)
 {
-	return step >= 0;
-}
-
-static int has_failed(const struct report *report, struct failure *failure)
-{
+	if (length != (ssize_t)sizeof(*report) || report->step < 0)
+		return fail(failure, STEP_on_created, ESRCH) < 0;
 	return report->step != STEP_none && fail(failure, (enum step)report->step, report->error) < 0;
 }
 
@@ -126,11 +124,8 @@ static int wait_for_message(struct receiving *receiving, const struct spawned *s
 	case WAIT_HAPPENED:
 		break;
 	}
-	if (receiving->length == (ssize_t)sizeof(receiving->report) && is_step(receiving->report.step) &&
-	    !has_failed(&receiving->report, failure))
+	if (!has_failed(receiving->length, &receiving->report, failure))
 		return 0;
-	if (receiving->length != (ssize_t)sizeof(receiving->report) || !is_step(receiving->report.step))
-		fail(failure, STEP_on_created, ESRCH);
 	close_if_open(receiving->pidfd);
 	return -1;
 }
@@ -215,12 +210,13 @@ int read_report(int socket, const struct spawned *spawned, const struct patience
 			      .pidfd = spawned->pidfd, .spins = SPINS, .step = STEP_exec};
 	struct report report;
 	int executing = 0, pidfd;
+	ssize_t length;
 
 	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
 		return -1;
-	while (receive(socket, &report, &pidfd) == (ssize_t)sizeof(report) && is_step(report.step)) {
+	while ((length = receive(socket, &report, &pidfd)) > 0) {
 		close_if_open(pidfd);
-		if (has_failed(&report, failure))
+		if (has_failed(length, &report, failure))
 			return -1;
 		executing = 1;
 	}
@@ -231,11 +227,10 @@ int failure_of_launcher(int socket, struct failure *failure)
 {
 	struct report report;
 	int pidfd = -1;
+	ssize_t length = failure->gave_up ? 0 : receive(socket, &report, &pidfd);
 
-	if (failure->gave_up)
-		return -1;
-	if (receive(socket, &report, &pidfd) == (ssize_t)sizeof(report) && is_step(report.step))
-		has_failed(&report, failure);
+	if (length > 0)
+		has_failed(length, &report, failure);
 	close_if_open(pidfd);
 	return -1;
 }

@@ -8,11 +8,10 @@ extern char **environ;
 
 /* ---- from what a field of Python holds to what one of C holds ---- */
 
-static int take_number(PyObject *value, struct plan *plan, void *field)
+static int take_number(PyObject *value, void *field)
 {
 	long number = PyLong_AsLong(value);
 
-	(void)plan;
 	if (number == -1 && PyErr_Occurred())
 		return -1;
 	if (number < INT_MIN || number > INT_MAX) {
@@ -23,47 +22,58 @@ static int take_number(PyObject *value, struct plan *plan, void *field)
 	return 0;
 }
 
-static int take_flags(PyObject *value, struct plan *plan, void *field)
+static int take_flags(PyObject *value, void *field)
 {
-	unsigned long flags = PyLong_AsUnsignedLong(value);
-
-	(void)plan;
-	*(uint64_t *)field = flags;
+	*(uint64_t *)field = PyLong_AsUnsignedLong(value);
 	return PyErr_Occurred() ? -1 : 0;
 }
 
 /* Nanoseconds of CLOCK_MONOTONIC; 0: none */
-static int take_time(PyObject *value, struct plan *plan, void *field)
+static int take_time(PyObject *value, void *field)
 {
-	long long time = PyLong_AsLongLong(value);
-
-	(void)plan;
-	*(int64_t *)field = time;
-	return time == -1 && PyErr_Occurred() ? -1 : 0;
+	*(int64_t *)field = PyLong_AsLongLong(value);
+	return PyErr_Occurred() ? -1 : 0;
 }
 
 /* -1: leave the id alone */
-static int take_id(PyObject *value, struct plan *plan, void *field)
+static int take_id(PyObject *value, void *field)
 {
-	struct optional_id *id = field;
 	long number = PyLong_AsLong(value);
 
-	(void)plan;
-	if (number == -1 && PyErr_Occurred())
-		return -1;
-	id->is_set = number >= 0;
-	id->id = (uint32_t)number;
-	return 0;
+	*(struct optional_id *)field = (struct optional_id){number >= 0, (uint32_t)number};
+	return PyErr_Occurred() ? -1 : 0;
 }
 
 /* A str, or None. The tuple keeps it alive. */
-static int take_text(PyObject *value, struct plan *plan, void *field)
+static int take_text(PyObject *value, void *field)
 {
-	const char *text = value == Py_None ? NULL : PyUnicode_AsUTF8AndSize(value, NULL);
+	*(const char **)field = value == Py_None ? NULL : PyUnicode_AsUTF8AndSize(value, NULL);
+	return PyErr_Occurred() ? -1 : 0;
+}
 
-	(void)plan;
-	*(const char **)field = text;
-	return text || value == Py_None ? 0 : -1;
+/* A block to be given to PyMem_Free(); zeros. */
+static void *block_of(size_t size)
+{
+	void *block = PyMem_Calloc(1, size + 1);
+
+	if (!block)
+		PyErr_NoMemory();
+	return block;
+}
+
+/* A copy of a vector that ends with NULL, and of what it points to, in one block. */
+static char **copy_of_vector(char *const *texts)
+{
+	size_t count = 0, size = 0;
+	char **copy, *text;
+
+	for (; texts && texts[count]; count++)
+		size += strlen(texts[count]) + 1;
+	copy = block_of((count + 1) * sizeof(char *) + size);
+	text = (char *)(copy + count + 1);
+	for (size_t i = 0; copy && i < count; i++, text += strlen(text) + 1)
+		copy[i] = strcpy(text, texts[i]);
+	return copy;
 }
 
 /* Each as bytes: what is a str or a path as os.fsencode() has it. */
@@ -80,70 +90,29 @@ static PyObject *encoded(PyObject *sequence)
 	return result;
 }
 
-/* A NULL-terminated vector and what it points to, in one block; PyMem_Free() it. */
-static char **vector_of(PyObject *tuple)
-{
-	size_t count = (size_t)PyTuple_Size(tuple), size = 0, length;
-	char **vector, *text;
-
-	for (size_t i = 0; i < count; i++)
-		size += (size_t)PyBytes_Size(PyTuple_GetItem(tuple, (Py_ssize_t)i)) + 1;
-	vector = PyMem_Malloc((count + 1) * sizeof(char *) + size);
-	if (!vector) {
-		PyErr_NoMemory();
-		return NULL;
-	}
-	text = (char *)(vector + count + 1);
-	for (size_t i = 0; i < count; i++, text += length) {
-		PyObject *bytes = PyTuple_GetItem(tuple, (Py_ssize_t)i);
-
-		length = (size_t)PyBytes_Size(bytes) + 1;
-		vector[i] = memcpy(text, PyBytes_AsString(bytes), length);
-	}
-	vector[count] = NULL;
-	return vector;
-}
-
-static int take_vector(PyObject *value, struct plan *plan, void *field)
+static int take_vector(PyObject *value, void *field)
 {
 	PyObject *words = encoded(value);
-	char **vector = words ? vector_of(words) : NULL;
+	Py_ssize_t count = words ? PyTuple_Size(words) : 0;
+	char **texts = words ? block_of(((size_t)count + 1) * sizeof(char *)) : NULL;
 
-	(void)plan;
-	*(char ***)field = vector;
+	for (Py_ssize_t i = 0; texts && i < count; i++)
+		texts[i] = PyBytes_AsString(PyTuple_GetItem(words, i));
+	if (texts)
+		*(char ***)field = copy_of_vector(texts);
+	PyMem_Free(texts);
 	Py_XDECREF(words);
-	return vector ? 0 : -1;
+	return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Another thread may change the environment as soon as we let go of the GIL,
- * and the child reads it in our memory: take a copy, in one block. */
-static char **copy_of_environ(void)
-{
-	size_t count = 0, size = 0, length;
-	char **copy, *text;
-
-	for (char **entry = environ; entry && *entry; entry++, count++)
-		size += strlen(*entry) + 1;
-	copy = PyMem_Malloc((count + 1) * sizeof(char *) + size);
-	if (!copy) {
-		PyErr_NoMemory();
-		return NULL;
-	}
-	text = (char *)(copy + count + 1);
-	for (size_t i = 0; i < count; i++, text += length) {
-		length = strlen(environ[i]) + 1;
-		copy[i] = memcpy(text, environ[i], length);
-	}
-	copy[count] = NULL;
-	return copy;
-}
-
-static int take_environment(PyObject *value, struct plan *plan, void *field)
+/* Another thread may change the environment as soon as the GIL is released, and the child reads it in the memory of the
+ * caller: a copy is taken. */
+static int take_environment(PyObject *value, void *field)
 {
 	if (value != Py_None)
-		return take_vector(value, plan, field);
-	*(char ***)field = copy_of_environ();
-	return *(char ***)field ? 0 : -1;
+		return take_vector(value, field);
+	*(char ***)field = copy_of_vector(environ);
+	return PyErr_Occurred() ? -1 : 0;
 }
 
 static int check_tuple(PyObject *value)
@@ -162,164 +131,122 @@ static uint32_t *numbers_of(PyObject *tuple, Py_ssize_t *count)
 	if (check_tuple(tuple) < 0)
 		return NULL;
 	*count = PyTuple_Size(tuple);
-	numbers = PyMem_Calloc((size_t)*count + 1, sizeof(*numbers));
-	if (!numbers)
-		PyErr_NoMemory();
-	for (Py_ssize_t i = 0; numbers && i < *count; i++) {
+	numbers = block_of((size_t)*count * sizeof(*numbers));
+	for (Py_ssize_t i = 0; numbers && i < *count; i++)
 		numbers[i] = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(tuple, i));
-		if (PyErr_Occurred()) {
-			PyMem_Free(numbers);
-			numbers = NULL;
-		}
-	}
-	return numbers;
+	if (!PyErr_Occurred())
+		return numbers;
+	PyMem_Free(numbers);
+	return NULL;
 }
 
-static int take_descriptors_to_keep(PyObject *value, struct plan *plan, void *field)
+static int take_descriptors(PyObject *value, void *field)
 {
-	Py_ssize_t count;
+	struct descriptors *descriptors = field;
+	Py_ssize_t count = 0;
 
-	(void)field;
-	plan->keep = (int *)numbers_of(value, &count);
-	plan->keep_count = (int)count;
-	return plan->keep ? 0 : -1;
+	descriptors->fds = (int *)numbers_of(value, &count);
+	descriptors->count = (int)count;
+	return descriptors->fds ? 0 : -1;
+}
+
+/* Pairs: descriptor, kind, descriptor, kind, … */
+static int take_joins(PyObject *value, void *field)
+{
+	struct namespaces *namespaces = field;
+	Py_ssize_t count = 0;
+
+	namespaces->joins = (struct join *)numbers_of(value, &count);
+	namespaces->join_count = (uint32_t)count / 2;
+	return namespaces->joins ? 0 : -1;
+}
+
+/* None: that of the calling thread */
+static int take_signal_mask(PyObject *value, void *field)
+{
+	uint64_t *mask = value == Py_None ? NULL : block_of(sizeof(*mask));
+
+	*(uint64_t **)field = mask;
+	if (mask)
+		*mask = PyLong_AsUnsignedLongLong(value);
+	return PyErr_Occurred() ? -1 : 0;
 }
 
 /* ---- the calls of the set-up ---- */
 
-struct packing {
-	struct system_call *calls;
-	char *data;
-	size_t calls_size, data_size, used;
-};
-
-/* An int is a number, bytes are the address of a copy of them. */
-static int pack_argument(PyObject *value, struct packing *packing, struct system_call *call, int n)
+/* Appends an argument. An int is a number, bytes are the offset of a copy of them, with a NUL at the end. `data` may be
+ * NULL: then it only finds out how much there is of it. */
+static int pack_argument(PyObject *value, struct system_call *call, int n, char *data, uint32_t *size)
 {
 	if (!PyBytes_Check(value)) {
 		call->arguments[n] = (uint64_t)PyLong_AsLongLong(value);
 		return PyErr_Occurred() ? -1 : 0;
 	}
-	size_t size = (size_t)PyBytes_Size(value) + 1; /* with a NUL at the end */
-
 	call->pointers |= 1 << n;
-	call->arguments[n] = packing->used;
-	memcpy(packing->data + packing->used, PyBytes_AsString(value), size);
-	packing->used += size;
+	call->arguments[n] = *size;
+	if (data)
+		memcpy(data + *size, PyBytes_AsString(value), (size_t)PyBytes_Size(value) + 1);
+	*size += (uint32_t)PyBytes_Size(value) + 1;
 	return 0;
 }
 
 /* (number, needs, (errno, errno), arguments, …): the rest is for messages. */
-static int pack_call(PyObject *tuple, struct packing *packing, struct system_call *call)
+static int pack_call(PyObject *tuple, struct system_call *call, char *data, uint32_t *size)
 {
 	PyObject *arguments, *ignored;
 
-	if (!PyArg_ParseTuple(tuple, "ii(ii)O!OO", &call->number, &call->needs, &call->tolerated[0],
-			      &call->tolerated[1], &PyTuple_Type, &arguments, &ignored, &ignored))
+	if (check_tuple(tuple) < 0 || !PyArg_ParseTuple(tuple, "ii(ii)O!OO", &call->number, &call->needs, &call->tolerated[0],
+							&call->tolerated[1], &PyTuple_Type, &arguments, &ignored, &ignored))
 		return -1;
+	if (PyTuple_Size(arguments) > 5) {
+		PyErr_SetString(PyExc_TypeError, "a system call has at most 5 arguments here");
+		return -1;
+	}
 	for (int n = 0; n < (int)PyTuple_Size(arguments); n++)
-		if (pack_argument(PyTuple_GetItem(arguments, n), packing, call, n) < 0)
+		if (pack_argument(PyTuple_GetItem(arguments, n), call, n, data, size) < 0)
 			return -1;
 	return 0;
 }
 
-/* What the data of a call takes; -1: it is none. */
-static Py_ssize_t size_of_data(PyObject *call)
-{
-	PyObject *arguments = PyTuple_Check(call) && PyTuple_Size(call) > 3 ? PyTuple_GetItem(call, 3) : NULL;
-	Py_ssize_t size = 0;
-
-	if (!arguments || !PyTuple_Check(arguments) || PyTuple_Size(arguments) > 5) {
-		PyErr_Format(PyExc_TypeError, "a system call with at most 5 arguments is needed, not %R", call);
-		return -1;
-	}
-	for (Py_ssize_t n = 0; n < PyTuple_Size(arguments); n++)
-		if (PyBytes_Check(PyTuple_GetItem(arguments, n)))
-			size += PyBytes_Size(PyTuple_GetItem(arguments, n)) + 1;
-	return size;
-}
-
-static int take_calls(PyObject *value, struct plan *plan, void *field)
+/* The calls and behind them their data, in one block. */
+static int take_calls(PyObject *value, void *field)
 {
 	struct setup *setup = field;
-	struct packing packing = {.used = 0};
-	Py_ssize_t count, size;
+	struct system_call *calls, call = {0};
+	char *data;
 
-	(void)plan;
 	if (check_tuple(value) < 0)
 		return -1;
-	count = PyTuple_Size(value);
-	for (Py_ssize_t i = 0; i < count; i++, packing.data_size += (size_t)size)
-		if ((size = size_of_data(PyTuple_GetItem(value, i))) < 0)
+	setup->count = (uint32_t)PyTuple_Size(value);
+	for (uint32_t i = 0; i < setup->count; i++)
+		if (pack_call(PyTuple_GetItem(value, (Py_ssize_t)i), &call, NULL, &setup->data_size) < 0)
 			return -1;
-	packing.calls_size = (size_t)count * sizeof(struct system_call);
-	packing.calls = PyMem_Calloc(1, packing.calls_size + packing.data_size + 1);
-	if (!packing.calls) {
-		PyErr_NoMemory();
+	setup->calls = calls = block_of(setup->count * sizeof(call) + setup->data_size);
+	if (!calls)
 		return -1;
-	}
-	packing.data = (char *)packing.calls + packing.calls_size;
-	*setup = (struct setup){packing.calls, packing.data, (uint32_t)count, (uint32_t)packing.data_size, 0, 0, 0};
-	for (int i = 0; i < (int)count; i++) {
-		packing.calls[i].step = STEP_COUNT + i;
-		if (pack_call(PyTuple_GetItem(value, i), &packing, &packing.calls[i]) < 0)
+	setup->data = data = (char *)(calls + setup->count);
+	setup->data_size = 0;
+	for (uint32_t i = 0; i < setup->count; i++) {
+		calls[i].step = (int32_t)(STEP_COUNT + i);
+		if (pack_call(PyTuple_GetItem(value, (Py_ssize_t)i), &calls[i], data, &setup->data_size) < 0)
 			return -1;
-		if (setup->needs < packing.calls[i].needs)
-			setup->needs = packing.calls[i].needs;
+		if (setup->needs < calls[i].needs)
+			setup->needs = calls[i].needs;
 	}
 	return 0;
 }
 
-static int take_shared_count(PyObject *value, struct plan *plan, void *field)
+static int take_nothing(PyObject *value, void *field)
 {
-	if (take_number(value, plan, field) < 0)
-		return -1;
-	if (plan->setup.shared_count > plan->setup.count) {
-		PyErr_SetString(PyExc_TypeError, "there are fewer calls");
-		return -1;
-	}
+	(void)value, (void)field; /* for messages */
 	return 0;
-}
-
-static int take_nothing(PyObject *value, struct plan *plan, void *field)
-{
-	(void)value, (void)plan, (void)field; /* for messages */
-	return 0;
-}
-
-/* Pairs: descriptor, kind, descriptor, kind, … */
-static int take_joins(PyObject *value, struct plan *plan, void *field)
-{
-	Py_ssize_t count;
-
-	(void)field;
-	plan->namespaces.joins = (struct join *)numbers_of(value, &count);
-	plan->namespaces.join_count = (uint32_t)count / 2;
-	return plan->namespaces.joins ? 0 : -1;
-}
-
-/* None: that of the calling thread */
-static int take_signal_mask(PyObject *value, struct plan *plan, void *field)
-{
-	uint64_t *mask;
-
-	(void)field;
-	if (value == Py_None)
-		return 0;
-	plan->signal_mask = mask = PyMem_Malloc(sizeof(*mask));
-	if (!mask) {
-		PyErr_NoMemory();
-		return -1;
-	}
-	*mask = PyLong_AsUnsignedLongLong(value);
-	return PyErr_Occurred() ? -1 : 0;
 }
 
 /* ---- all of a plan ---- */
 
 struct field {
 	const char *group, *name;
-	int (*take)(PyObject *value, struct plan *plan, void *field);
+	int (*take)(PyObject *value, void *field);
 	size_t offset;
 };
 
@@ -328,7 +255,7 @@ struct field {
 /* The tuples of _spawn.py, in the order of their fields. */
 static const struct field fields[] = {
 	FIELD(namespaces, flags, take_flags, namespaces.flags),
-	FIELD(namespaces, joins, take_joins, namespaces.joins),
+	FIELD(namespaces, joins, take_joins, namespaces),
 	FIELD(namespaces, owner, take_id, namespaces.owner),
 	FIELD(namespaces, init, take_number, is_init),
 	FIELD(maps, setgroups, take_text, maps.setgroups),
@@ -342,10 +269,10 @@ static const struct field fields[] = {
 	FIELD(files, stdin, take_number, stdio[0]),
 	FIELD(files, stdout, take_number, stdio[1]),
 	FIELD(files, stderr, take_number, stdio[2]),
-	FIELD(files, keep, take_descriptors_to_keep, keep),
+	FIELD(files, keep, take_descriptors, keep),
 	FIELD(files, close, take_number, close_fds),
 	FIELD(setup, calls, take_calls, setup),
-	FIELD(setup, shared_count, take_shared_count, setup.shared_count),
+	FIELD(setup, shared_count, take_number, setup.shared_count),
 	FIELD(setup, ambient_caps, take_flags, setup.ambient),
 	FIELD(signals, mask, take_signal_mask, signal_mask),
 	FIELD(signals, death, take_number, death_signal),
@@ -367,7 +294,6 @@ static int group_size(int first)
 	return count;
 }
 
-/* A wrong type, or a number that is too large, of this one. */
 static int name_field(const struct field *field)
 {
 	PyObject *type, *value, *traceback;
@@ -391,7 +317,7 @@ static int get_group(PyObject *tuple, const struct field *first, int count, stru
 		return -1;
 	}
 	for (int i = 0; i < count; i++)
-		if (first[i].take(PyTuple_GetItem(tuple, i), plan, (char *)plan + first[i].offset) < 0)
+		if (first[i].take(PyTuple_GetItem(tuple, i), (char *)plan + first[i].offset) < 0)
 			return name_field(&first[i]);
 	return 0;
 }
@@ -417,7 +343,10 @@ int get_plan(PyObject *groups, struct plan *plan)
 		if (get_group(tuple, &fields[i], count, plan) < 0)
 			return -1;
 	}
-	return 0;
+	if (plan->setup.shared_count <= plan->setup.count)
+		return 0;
+	PyErr_SetString(PyExc_TypeError, "setup.shared_count: there are fewer calls");
+	return -1;
 }
 
 void free_plan(struct plan *plan)
@@ -429,6 +358,6 @@ void free_plan(struct plan *plan)
 		PyMem_Free((void *)plan->command.candidates);
 		PyMem_Free((void *)plan->command.envp);
 	}
-	PyMem_Free(plan->keep);
+	PyMem_Free(plan->keep.fds);
 	PyMem_Free((void *)plan->setup.calls);
 }

@@ -17,9 +17,9 @@ from .. import _core
 from .._errors import userns_error
 from .._loading import refuse_elsewhere
 from .._spawn import FOREVER, ROOT_DIRECTORY, Files, GaveUp, Namespaces, Patience, Program, Setup, start
+from .._uapi import WALL
 from .foreign_files import refuse_foreign_files
 
-_WALL = 0x40000000
 _PART = 4096
 _USUAL_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 
@@ -119,7 +119,7 @@ def _read_what_is_there(pipe: int) -> bytes:
 
 def _returncode(pidfd: int) -> int | None:
     try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | _WALL)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | WALL)
     except ChildProcessError:  # somebody else reaped it; Linux 6.15 keeps the status
         status = _core.exit_status(pidfd)
         return os.waitstatus_to_exitcode(status) if status >= 0 else None

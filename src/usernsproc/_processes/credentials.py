@@ -77,7 +77,7 @@ class Credentials:
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
         if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
-            return _without_asked_groups(uid, gid, maps, caller, owner, userns)
+            return _remembered(uid, gid, None, maps, caller, owner, userns)
         return _wanted(uid, gid, groups, maps, caller, owner, userns)
 
     @classmethod
@@ -101,14 +101,6 @@ def _holders_id(own_id: int, real_id: int, id_map: IdMap) -> int | None:
     if inside is None:
         return 0 if 0 in id_map else id_map[0].inside
     return None if real_id == own_id else inside
-
-
-@lru_cache(maxsize=64)
-def _without_asked_groups(
-    uid: int | None, gid: int | None, maps: Maps, caller: Caller, owner: int | None, userns: Userns
-) -> Credentials:
-    """Depends on its arguments alone, and programs ask again and again for the same."""
-    return _wanted(uid, gid, None, maps, caller, owner, userns)
 
 
 def _wanted(
@@ -140,6 +132,10 @@ def _wanted(
             "setid", 'extra_groups cannot be set: setgroups is "deny" in this user namespace', "setgroups-denied"
         )
     return Credentials(uid, gid, tuple(groups))
+
+
+_remembered = lru_cache(maxsize=64)(_wanted)
+"""Without groups, the result depends on the arguments alone, and programs ask for the same again and again."""
 
 
 def _unasked_id(own_id: int, real_id: int, id_map: IdMap | None, name: str, userns: Userns) -> int | None:

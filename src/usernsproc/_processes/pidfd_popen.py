@@ -17,6 +17,7 @@ from subprocess import TimeoutExpired
 from .. import _core
 from .._errors import closed_error
 from .._typing import TYPE_CHECKING
+from .._uapi import WALL
 from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 LOST_STATUS = 255
 NOT_REAPED = -2
-_WALL = 0x40000000  # also a child that has not yet executed its program, whose exit signal is 0
 _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _STATES = os.WEXITED | os.WSTOPPED | os.WCONTINUED
 _LONGEST_POLL = 86_400.0  # seconds
@@ -41,7 +41,7 @@ class _DelSafe:
     RLock = staticmethod(threading.RLock)
     close = staticmethod(os.close)
     P_PIDFD = os.P_PIDFD
-    WEXITED = os.WEXITED | _WALL
+    WEXITED = os.WEXITED | WALL
     WNOHANG = os.WNOHANG
     CLD_EXITED = os.CLD_EXITED
     generation = staticmethod(_core.generation)
@@ -201,9 +201,9 @@ class PidfdPopen(Popen["AnyStr"]):
                 wait_readable(self.pidfd)  # only the end of a process makes its pidfd readable
         try:
             # Look first: reaping is done under the lock, as in wait().
-            result = os.waitid(os.P_PIDFD, self.pidfd, options | _WALL | os.WNOWAIT)
+            result = os.waitid(os.P_PIDFD, self.pidfd, options | WALL | os.WNOWAIT)
             if result is not None and result.si_code not in _ENDED and not options & os.WNOWAIT:
-                return os.waitid(os.P_PIDFD, self.pidfd, options | _WALL)
+                return os.waitid(os.P_PIDFD, self.pidfd, options | WALL)
         except ChildProcessError:
             if self.returncode is not None or not options & os.WEXITED:
                 raise

@@ -18,14 +18,14 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces
 from .._namespaces.owner import checked_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._spawn import FOREVER, Files, MapTexts, Patience, Program, Setup, Signals, start
+from .._spawn import FOREVER, Files, Patience, Program, Setup, Signals, start
 from .._typing import TYPE_CHECKING
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
 from .popen import Popen, name_default_encoding
-from .setup import capability_mask, mounts, no_new_privileges, of_command, of_holder
+from .setup import capability_mask, command_setup, holder_setup, mounts, no_new_privileges
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["UsernsProcess"]
 
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
-_NONE: tuple[()] = ()
-"""The value of omitted parameters. Given values are compared by identity: `==` could run any code."""
 
 
 class UsernsProcess(PidfdPopen["AnyStr"]):
@@ -225,16 +223,16 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         uid_map: IdMapLike | None = None,
         gid_map: IdMapLike | None = None,
         setgroups: str | None = None,
-        namespaces: Iterable[str] = _NONE,
+        namespaces: Iterable[str] = (),
         propagation: str | None = None,
         mount_proc: bool = False,
         init: bool = False,
-        join: JoinLike | Iterable[JoinLike] = _NONE,
+        join: JoinLike | Iterable[JoinLike] = (),
         owner: int | None = None,
         on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
         pdeathsig: int | None = signal.SIGKILL,
         no_new_privs: bool = False,
-        ambient_caps: Iterable[str | int] = _NONE,
+        ambient_caps: Iterable[str | int] = (),
         cgroup: CgroupLike | None = None,
         session_keyring: str | None = None,
         **popen_options: Any,
@@ -263,14 +261,14 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             after = keyring + no_new_privileges(bool(no_new_privs))
             if self._is_holder:
                 _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
-                self._setup = partial(of_holder, before, Credentials.of_holder(maps, caller, userns), after)
+                self._setup = partial(holder_setup, before, Credentials.of_holder(maps, caller, userns), after)
             else:
                 resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
-                self._setup = partial(of_command, before, resolve, after, capabilities)
+                self._setup = partial(command_setup, before, resolve, after, capabilities)
             self._start_with = partial(
                 start,
                 namespaces=new.for_core(joins, owner_uid),
-                maps=MapTexts(maps.setgroups, maps.uid_text, maps.gid_text) if userns == "new" else MapTexts(),
+                maps=(maps.setgroups, maps.uid_text, maps.gid_text) if userns == "new" else (None, None, None),
                 signals=signals,
                 patience=self._patience,
                 cgroup=cgroup_to_enter,

@@ -68,12 +68,12 @@ def _ids(credentials: Credentials) -> list[Call]:
     return calls
 
 
-def of_holder(first: tuple[Call, ...], credentials: Credentials, last: tuple[Call, ...]) -> Setup:
+def holder_setup(first: tuple[Call, ...], credentials: Credentials, last: tuple[Call, ...]) -> Setup:
     calls = (*first, ROOT_DIRECTORY, *_ids(credentials), *last, NEW_SESSION)
     return Setup(calls, len(calls))
 
 
-def of_command(
+def command_setup(
     first: tuple[Call, ...],
     resolve: Callable[[int | None, int | None, Sequence[int] | None], Credentials],
     last: tuple[Call, ...],
