@@ -22,7 +22,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
-BARE = {"birth.c", "child.c", "foster.c", "programs.c"}
+BARE = {"child.c", "clone.c", "programs.c", "reaper.c"}
 
 KEPT = (
     *("-D", "-U", "-I", "-isystem", "-iquote", "-idirafter", "-include", "-imacros", "-isysroot", "--sysroot", "-B"),

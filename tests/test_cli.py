@@ -196,7 +196,7 @@ def test_capabilities_that_are_kept() -> None:
     kept = run("--map", "current", "--ambient-caps", "chown,CAP_NET_RAW", "--", *ambient)
     assert int(kept.stdout.split()[1], 16) == 1 << 0 | 1 << 13
     refused = run("--map", "current", "--ambient-caps", "chown,flying", "--", *ambient)
-    assert (refused.returncode, refused.stderr) == (125, "usernsproc: 'flying' is no capability\n")
+    assert (refused.returncode, refused.stderr) == (125, "usernsproc: 'flying' is not a capability\n")
 
 
 @pytest.mark.root

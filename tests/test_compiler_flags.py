@@ -265,7 +265,7 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
 def test_a_crash_is_told_from_an_end_by_others(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the core have been built in another way."""
 
-    def crash(_plan: object, _between: object) -> bool:
+    def crash(*_values: object) -> _core.Child:
         raise _core.Failure("prepare", errno.ESRCH, -number)
 
     monkeypatch.setattr(_core, "spawn", crash)

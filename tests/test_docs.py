@@ -22,7 +22,7 @@ def in_sources(pattern: str) -> set[str]:
 
 def steps() -> set[str]:
     of_the_core = set(re.findall(r"X\((\w+)\)", (SOURCE / "_core" / "core.h").read_text())) - {"none"}
-    return of_the_core | in_sources(r'userns_error\(\s*"(\w+)"')
+    return of_the_core | in_sources(r'(?:userns_error|Call)\(\s*"(\w+)"')
 
 
 def test_the_error_itself_lists_each_step() -> None:

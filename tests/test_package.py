@@ -105,13 +105,14 @@ def test_only_the_glue_sees_python() -> None:
     core = ROOT / "src" / "usernsproc" / "_core"
     seeing = [file.name for file in core.glob("*.[ch]") if re.search(r'<Python.h>|"module.h"', file.read_text())]
     assert sorted(seeing) == [
+        "child_type.c",
         "fd.c",
         "module.c",
         "module.h",
         "module_calls.c",
         "module_namespaces.c",
-        "module_plan.c",
         "module_proc.c",
+        "spawn_values.c",
     ]
 
 

@@ -325,8 +325,8 @@ def test_a_signal_is_a_number() -> None:
         ({"env": {"A=B": ""}}, "illegal environment variable name"),
         ({"env": {"A": "\0"}}, "null byte"),
         ({"cwd": "\0"}, "null byte"),
-        ({"pdeathsig": 0}, "no signal"),
-        ({"pdeathsig": 65}, "no signal"),
+        ({"pdeathsig": 0}, "not a signal"),
+        ({"pdeathsig": 65}, "not a signal"),
         ({"setgroups": "perhaps"}, "setgroups"),
     ],
 )

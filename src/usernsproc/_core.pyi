@@ -3,9 +3,7 @@ from os import PathLike
 from types import TracebackType
 from typing import final
 
-from typing_extensions import TypeAlias
-
-from ._processes.plan import Plan
+from typing_extensions import Self, TypeAlias
 
 Fd: TypeAlias = int | OwnedFd
 
@@ -34,22 +32,45 @@ NS_GET_PARENT: int
 NS_GET_NSTYPE: int
 NS_GET_OWNER_UID: int
 
+NR: dict[str, int]
+
 class Failure(Exception):
-    args: tuple[str, int, int | None]
+    args: tuple[str | int, int, int | None]
 
 class GaveUp(Exception):
     args: tuple[str, int, None]
 
-def spawn(plan: Plan, between: Callable[[int, int], object] | None, /) -> bool: ...
+@final
+class Child:
+    @property
+    def pid(self) -> int: ...
+    pidfd: int
+    taken: bool
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+def spawn(
+    namespaces: tuple[object, ...],
+    maps: tuple[object, ...],
+    program: tuple[object, ...] | None,
+    files: tuple[object, ...],
+    setup: tuple[object, ...],
+    signals: tuple[object, ...],
+    patience: tuple[int, int],
+    cgroup: tuple[object, ...],
+    hook: Callable[[Child], object] | None,
+    /,
+) -> Child: ...
 def create_userns(
     setgroups: str | None,
     uid_map: str | None,
     gid_map: str | None,
-    between: Callable[[int, int], object] | None = None,
+    hook: Callable[[int, int], object] | None = None,
     owner: int = -1,
     /,
 ) -> OwnedFd: ...
-def end_child(pid: int, pidfd: int, /) -> None: ...
 def read_maps(userns: Fd, /) -> bytes: ...
 def caller() -> tuple[int, int, int, str | None, str | None, tuple[int, ...]]: ...
 def open_proc(path: str, flags: int, /) -> OwnedFd: ...

@@ -37,6 +37,7 @@ def failed(failure: _core.Failure, filenames: Mapping[str, object] | None = None
         cgroup: a descriptor of the directory that the child was to start in.
     """
     step, errno, ended, *_ = (*failure.args, None)
+    assert isinstance(step, str)  # numbers are the caller's
     filename = (filenames or {}).get(step)
     if ended is None:
         return step_error(step, errno, filename, cgroup)

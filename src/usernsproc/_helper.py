@@ -20,8 +20,7 @@ from . import _core
 from ._errors import at_step, userns_error
 from ._loading import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
-from ._processes.patience import FOREVER, GaveUp, Patience
-from ._processes.plan import Plan
+from ._spawn import FOREVER, ROOT_DIRECTORY, Files, GaveUp, Namespaces, Patience, Program, Setup, start
 from ._uapi import WALL
 
 _PART = 4096
@@ -98,21 +97,17 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
         UsernsError: it could not be started.
         GaveUp: the time limit has passed; the program was killed.
     """
-    plan = Plan(
-        namespaces=0,
-        argv=(os.path.basename(path), *args),
-        candidates=(path,),
-        cwd=b"/",
-        keep_fds=keep_fds,
-        deadline=patience.deadline,
-        cancelled=patience.cancelled,
-    )
     with ExitStack() as opened:
-        plan.stdin, out, plan.stdout, err, plan.stderr = _open_standard_files(opened)
-        opened.callback(plan.end)
-        plan.start({"exec": path})
-        printed = _read_until_end(plan.pidfd, (out, err), patience)
-        return Ended(_returncode(plan.pidfd), printed[out], printed[err])
+        stdin, out, stdout, err, stderr = _open_standard_files(opened)
+        with start(
+            Program((os.path.basename(path), *args), (path,), filename=path),
+            namespaces=Namespaces(0),
+            files=Files(stdin, stdout, stderr, keep_fds),
+            setup=Setup((ROOT_DIRECTORY,), 1),
+            patience=patience,
+        ) as child:
+            printed = _read_until_end(child.pidfd, (out, err), patience)
+            return Ended(_returncode(child.pidfd), printed[out], printed[err])
 
 
 def _open_standard_files(opened: ExitStack) -> list[int]:

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 
-from ._processes.patience import Patience
 from ._processes.process import UsernsProcess
+from ._spawn import Patience
 from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

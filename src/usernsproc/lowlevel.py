@@ -10,7 +10,7 @@ import signal
 
 from . import _core
 from ._loading import before_entering
-from ._processes.plan import Plan
+from ._spawn import Signals, start
 from ._uapi import CLONE_NEWNS, STATX_MNT_ID_UNIQUE
 
 __all__ = [
@@ -45,13 +45,10 @@ def fork_userns() -> tuple[int, int]:
 
     Linux 5.4. See `clone(2)`.
     """
-    plan = Plan(is_holder=True, death_signal=signal.SIGKILL)
-    try:
-        plan.start()
-        return plan.pid, plan.pidfd
-    except BaseException:
-        plan.end()
-        raise
+    child = start(None, signals=Signals(death=signal.SIGKILL))
+    pid, pidfd = child.pid, child.pidfd
+    child.taken, child.pidfd = True, -1  # since start() there was no call, after which a signal handler could raise
+    return pid, pidfd
 
 
 def setns(fd: int, nstype: int = 0) -> None:

@@ -78,16 +78,42 @@ static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
 /* Nothing ends a wait but the child. */
 static const struct patience patient = {.cancelled = -1};
 
+/* As Python has it: the step of a call is its index. A negative id: none. */
+static struct setup setup_of(const char *cwd, int64_t id, int no_new_privs)
+{
+	static const uint32_t groups[] = {5, 60};
+	const uint64_t number = (uint64_t)id;
+	struct system_call *calls = calloc(5, sizeof(*calls));
+	char *data = calloc(1, 64);
+	uint32_t count = 0;
+
+	if (!calls || !data)
+		exit(1);
+	memcpy(data, groups, sizeof(groups));
+	strcpy(data + sizeof(groups), cwd);
+	calls[count++] = (struct system_call){.number = __NR_chdir, .pointers = 1, .arguments = {sizeof(groups)}};
+	if (id >= 0) {
+		calls[count++] = (struct system_call){.number = __NR_setgroups, .pointers = 2, .arguments = {2}};
+		calls[count++] = (struct system_call){.number = __NR_setresgid, .arguments = {number, number, number}};
+		calls[count++] = (struct system_call){.number = __NR_setresuid, .arguments = {number, number, number}};
+	}
+	if (no_new_privs)
+		calls[count++] = (struct system_call){.number = __NR_prctl, .arguments = {PR_SET_NO_NEW_PRIVS, 1}};
+	for (uint32_t i = 0; i < count; i++)
+		calls[i].step = (int32_t)(STEP_COUNT + i);
+	return (struct setup){.calls = calls, .count = count, .shared_count = count, .data = data, .data_size = 64,
+			      .needs = id >= 0 ? OWN_MEMORY_AND_MAPS : ANY_MEMORY};
+}
+
 static struct plan plan_for(char **argv)
 {
 	struct plan plan = {
-		.founding = {.namespaces = CLONE_NEWUSER},
+		.namespaces = {.flags = CLONE_NEWUSER},
 		.maps = own_ids,
 		.command = {argv, environment, candidates},
-		.place = {NAMES_OF_PLACE, .cwd = "/tmp", .umask = -1, .process_group = -1},
+		.setup = setup_of("/tmp", -1, 0),
 		.stdio = {-1, -1, -1},
-		.keep = kept,
-		.keep_count = 1,
+		.keep = {kept, 1},
 		.close_fds = 1,
 		.restore_signals = 1,
 		.cgroup = -1,
@@ -101,12 +127,10 @@ static struct plan plan_for(char **argv)
 /* By way of the launcher: ids that the caller does not have. */
 static struct plan plan_as(uint32_t id, char **argv)
 {
-	static const uint32_t groups[] = {5, 60};
 	struct plan plan = plan_for(argv);
 
 	plan.maps = subordinate_ids;
-	plan.credentials = (struct credentials){
-		.uid = {1, id}, .gid = {1, id}, .set_groups = 1, .group_count = 2, .groups = groups};
+	plan.setup = setup_of("/tmp", id, 0);
 	return plan;
 }
 
@@ -114,7 +138,8 @@ static struct plan plan_for_holder(void)
 {
 	struct plan plan = plan_for(NULL);
 
-	plan.is_alone = 1;
+	plan.is_helper = 1;
+	plan.setup = setup_of_helper;
 	plan.maps = subordinate_ids;
 	return plan;
 }
@@ -271,8 +296,8 @@ static void commands(void)
 	struct plan in_pid_namespace = plan_for(report_argv), in_time_namespace = plan_for(report_argv);
 	struct traces before;
 
-	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
-	in_time_namespace.founding.namespaces |= CLONE_NEWTIME; /* by clone3() */
+	in_pid_namespace.namespaces.flags |= CLONE_NEWPID;
+	in_time_namespace.namespaces.flags |= CLONE_NEWTIME; /* by clone3() */
 	look(&before);
 	check_report(plan_for(report_argv), REPORT_OWN, "a command");
 	check_report(plan_as(0, report_argv), REPORT_AS("0"), "a command as root");
@@ -289,10 +314,10 @@ static void commands_behind_a_successor(void)
 	struct plan owned = plan_as(33, report_argv);
 	struct traces before;
 
-	in_pid_namespace.founding.namespaces |= CLONE_NEWPID;
-	below_init.founding.namespaces |= CLONE_NEWPID;
+	in_pid_namespace.namespaces.flags |= CLONE_NEWPID;
+	below_init.namespaces.flags |= CLONE_NEWPID;
 	below_init.is_init = 1;
-	owned.founding.owner = (struct optional_id){1, 1234};
+	owned.namespaces.owner = (struct optional_id){1, 1234};
 	look(&before);
 	check_report(in_pid_namespace, REPORT_AS("33"), "a command as 33 in a pid namespace of its own");
 	check_report(below_init, REPORT_AS("33"), "a command below an init");
@@ -322,14 +347,14 @@ static void commands_that_join(void)
 	struct join joins[2];
 
 	look(&before);
-	holder.founding.namespaces |= CLONE_NEWPID;
+	holder.namespaces.flags |= CLONE_NEWPID;
 	forget_old_code();
 	if (!check_outcome(spawn(&holder, &spawned, &failure), &failure, STEP_none, 0, "a holder of two"))
 		return;
 	joins[0] = (struct join){open_namespace(spawned.pid, "user"), CLONE_NEWUSER};
 	joins[1] = (struct join){open_namespace(spawned.pid, "pid"), CLONE_NEWPID};
 	plan.maps = (struct maps){0};
-	plan.founding = (struct founding){.joins = joins, .join_count = 2};
+	plan.namespaces = (struct namespaces){.joins = joins, .join_count = 2};
 	check_report(plan, REPORT_AS("33"), "a command that joins");
 	close(joins[0].fd);
 	close(joins[1].fd);
@@ -341,8 +366,9 @@ static void privileged_commands(void)
 {
 	struct plan plan = plan_for(report_argv), plan_as_other = plan_as(33, report_argv);
 
-	plan.privileges.ambient = plan_as_other.privileges.ambient = AMBIENT;
-	plan.privileges.no_new_privs = plan_as_other.privileges.no_new_privs = 1;
+	plan.setup = setup_of("/tmp", -1, 1);
+	plan_as_other.setup = setup_of("/tmp", 33, 1);
+	plan.setup.ambient = plan_as_other.setup.ambient = AMBIENT;
 	check_report(plan, REPORT(MAPS_OWN, IDS_OWN, PRIVILEGED, ""), "a command with capabilities");
 	check_report(plan_as_other, REPORT(MAPS_SUBORDINATE, IDS("33"), PRIVILEGED, ""),
 		     "a command as 33 with capabilities");
@@ -360,7 +386,7 @@ static void commands_in_cgroup(void)
 	check_report(plan_as_root, REPORT(MAPS_SUBORDINATE, IDS("0"), UNPRIVILEGED, "test"),
 		     "a command as root in a cgroup");
 	close(plan.cgroup);
-	plan.keep_count = 0;
+	plan.keep.count = 0;
 	forget_old_code();
 	plan.cgroup = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* As clone3(2) says, or where that is refused, openat(2). */
@@ -381,19 +407,19 @@ static void failing_commands(void)
 		const char *subject;
 		struct plan plan;
 		char **candidates;
-		const char *cwd;
-		int (*between)(void *, pid_t, int);
+		struct setup setup;
+		int (*hook)(void *, pid_t, int);
 		enum step step;
 		int error;
 	} cases[] = {
-		{"a missing command", plan_for(park_argv), missing, "/", NULL, STEP_exec, ENOENT},
-		{"a missing command as root", plan_as(0, park_argv), missing, "/", NULL, STEP_exec, ENOENT},
-		{"no such folder", plan_for(park_argv), candidates, "/nowhere", NULL, STEP_chdir, ENOENT},
-		{"no such folder as root", plan_as(0, park_argv), candidates, "/nowhere", NULL, STEP_chdir,
-		 ENOENT},
-		{"an id that is not mapped", plan_as(70000, park_argv), candidates, "/", NULL, STEP_setid,
-		 EINVAL},
-		{"given up in between", plan_for(park_argv), candidates, "/", give_up, STEP_on_created, 0},
+		{"a missing command", plan_for(park_argv), missing, setup_of("/", -1, 0), NULL, STEP_exec, ENOENT},
+		{"a missing command as root", plan_as(0, park_argv), missing, setup_of("/", 0, 0), NULL, STEP_exec, ENOENT},
+		{"no such folder", plan_for(park_argv), candidates, setup_of("/nowhere", -1, 0), NULL, STEP_COUNT, ENOENT},
+		{"no such folder as root", plan_as(0, park_argv), candidates, setup_of("/nowhere", 0, 0), NULL,
+		 STEP_COUNT, ENOENT},
+		{"an id that is not mapped", plan_as(70000, park_argv), candidates, setup_of("/", 70000, 0), NULL,
+		 STEP_COUNT + 2, EINVAL},
+		{"given up in the hook", plan_for(park_argv), candidates, setup_of("/", -1, 0), give_up, STEP_on_created, 0},
 	};
 	struct traces before;
 
@@ -405,8 +431,8 @@ static void failing_commands(void)
 		struct spawned spawned;
 
 		plan.command.candidates = cases[i].candidates;
-		plan.place.cwd = cases[i].cwd;
-		plan.between = cases[i].between;
+		plan.setup = cases[i].setup;
+		plan.hook.call = cases[i].hook;
 		forget_old_code();
 		check_outcome(spawn(&plan, &spawned, &failure), &failure, cases[i].step, cases[i].error,
 			      cases[i].subject);
@@ -492,7 +518,7 @@ static void *create(void *argument)
 	struct creator *creator = argument;
 	struct failure failure = {0};
 
-	creator->plan.between_context = creator;
+	creator->plan.hook.context = creator;
 	forget_old_code();
 	check_outcome(spawn(&creator->plan, &creator->spawned, &failure), &failure, STEP_none, 0,
 		      "the creating process");
@@ -549,7 +575,7 @@ static void ends(void)
 
 	detached.death_signal = 0;
 	waiting.death_signal = 0;
-	waiting.between = tell_pid_and_park;
+	waiting.hook.call = tell_pid_and_park;
 	check_end(plan_for_holder(), MAIN_THREAD, 1, "a holder");
 	check_end(plan_for_holder(), THREAD, 1, "a holder of an ended thread");
 	check_end(plan_for_holder(), OUT_OF_SIGHT, 1, "a holder in another pid namespace");

@@ -40,10 +40,6 @@ class _Command(UsernsProcess[bytes]):
         self._signal_mask = signal_mask
         super().__init__(*args, **options)
 
-    def _start(self, filenames: dict[str, Any]) -> None:
-        self._plan.signal_mask = self._signal_mask
-        super()._start(filenames)
-
 
 SI_KERNEL = 0x80
 

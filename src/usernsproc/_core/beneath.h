@@ -19,21 +19,9 @@
 
 #include "rawsys.h"
 
-#ifndef __NR_openat2
-#define __NR_openat2 437
-#endif
-#ifndef AT_EMPTY_PATH
-#define AT_EMPTY_PATH 0x1000
-#endif
-
 #define BENEATH_NO_XDEV 0x01
 #define BENEATH_NO_MAGICLINKS 0x02
 #define BENEATH_BENEATH 0x08
-
-/* struct open_how of openat2(2), its first size */
-struct open_how_v0 {
-	uint64_t flags, mode, resolve;
-};
 
 /* struct statx, what is used of it */
 struct whereabouts {

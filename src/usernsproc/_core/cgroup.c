@@ -1,4 +1,4 @@
-/* See cgroup.h.
+/* Placing a child in a cgroup of version 2 where clone3(2) cannot.
  *
  * The kernel applies pids.max when a process is created, never when one is moved. So here it is
  * looked at afterwards, in the cgroup and all above it; what would be too many is refused as it is
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cgroup.h"
+#include "spawn.h"
 #include "proven_proc.h"
 
 static int write_pid(int cgroup, pid_t pid)

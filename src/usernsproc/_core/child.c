@@ -23,10 +23,6 @@
 
 #define SIGNALS 64
 
-#ifndef AT_EMPTY_PATH
-#define AT_EMPTY_PATH 0x1000
-#endif
-
 static void give_up(struct child *child, enum step step, long result)
 {
 	child->failure.error = (int32_t)-result;
@@ -63,7 +59,7 @@ static void reset_caught_signals(void)
 
 static void set_up_signals(const struct plan *plan, int executes_image)
 {
-	if (plan->is_alone) {
+	if (plan->is_helper) {
 		for (long signal = 1; signal <= SIGNALS; signal++)
 			handle(signal, SIG_DFL);
 		handle(SIGCHLD, SIG_IGN); /* a holder may be pid 1 of its namespace: no zombies */
@@ -115,14 +111,14 @@ static void close_between(struct child *child, unsigned first, unsigned last)
 /* What is not the command's: five, and the namespaces to enter. */
 static int own_count(const struct child *child)
 {
-	return 5 + (int)child->plan.founding.join_count;
+	return 5 + (int)child->plan.namespaces.join_count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
 	const int own[] = {child->image, child->report, child->death.parent_pidfd, child->cgroup, child->proc};
 
-	return i < 5 ? own[i] : child->plan.founding.joins[i - 5].fd;
+	return i < 5 ? own[i] : child->plan.namespaces.joins[i - 5].fd;
 }
 
 /* Close what lies in a gap between two kept descriptors, but not those that are the
@@ -156,19 +152,19 @@ static void set_up_descriptors(struct child *child)
 	unsigned first = 3;
 
 	set_up_stdio(child);
-	if (plan->is_alone)
+	if (plan->is_helper)
 		for (first = 0; first < 3 && plan->stdio[first] >= 0;)
 			first++;
-	for (int i = 0; i < plan->keep_count; i++)
-		must(child, STEP_stdio, RAW3(fcntl, plan->keep[i], F_SETFD, 0));
+	for (int i = 0; i < plan->keep.count; i++)
+		must(child, STEP_stdio, RAW3(fcntl, plan->keep.fds[i], F_SETFD, 0));
 	if (child->is_launcher) /* it sets close-on-exec again, or closes them */
 		for (int i = 1; i < own_count(child); i++)
 			if (own_descriptor(child, i) >= 0)
 				must(child, STEP_stdio, RAW3(fcntl, own_descriptor(child, i), F_SETFD, 0));
 	if (!plan->close_fds)
 		return;
-	for (int i = 0; i < plan->keep_count; i++) {
-		unsigned kept = (unsigned)plan->keep[i];
+	for (int i = 0; i < plan->keep.count; i++) {
+		unsigned kept = (unsigned)plan->keep.fds[i];
 		if (kept < first)
 			continue;
 		if (kept > first)
@@ -188,33 +184,27 @@ static void wait_until_mapped(struct child *child)
  * makes itself the launcher has all of them again. */
 static void keep_capabilities_to_enter(struct child *child)
 {
-	const struct founding *founding = &child->plan.founding;
+	const struct namespaces *namespaces = &child->plan.namespaces;
 	struct capabilities own;
 
-	if (!founding->join_count && !founding->owner.is_set)
+	if (!namespaces->join_count && !namespaces->owner.is_set)
 		return;
 	must(child, STEP_capabilities, get_capabilities(&own));
 	must(child, STEP_capabilities, keep_over_exec(permitted(&own)));
 }
 
-static void take_place_of(struct child *child)
+static void set_up(struct child *child)
 {
-	const struct place *place = &child->plan.place;
-	enum step step;
-	long result = take_place(place, &step);
+	const struct setup *setup = &child->plan.setup;
+	enum step step = STEP_none;
 
-	if (result >= 0)
-		result = take_session(place, &step);
+	long result = run_calls(setup, 0, setup->shared_count, &step);
+
 	must(child, step, result);
-}
-
-static void take_privileges(struct child *child)
-{
-	const struct privileges *privileges = &child->plan.privileges;
-
-	if (privileges->ambient)
-		must(child, STEP_capabilities, keep_over_exec(privileges->ambient));
-	must(child, STEP_no_new_privs, refuse_new_privileges(privileges));
+	if (setup->ambient)
+		must(child, STEP_capabilities, keep_over_exec(setup->ambient));
+	result = run_calls(setup, setup->shared_count, setup->count, &step);
+	must(child, step, result);
 }
 
 /* By its descriptor alone. Where a security module (TOMOYO) looks for its name /dev/fd/N, and there is no
@@ -245,13 +235,12 @@ void spawned_child(void *argument)
 	} else {
 		wait_until_mapped(child);
 		/* After the maps: only now are there capabilities over mapped files. */
-		take_place_of(child);
-		take_privileges(child);
+		set_up(child);
 		if (child->death.signal != SIGKILL)
 			die_with_parent(&child->death, child->death.signal);
 	}
 
-	if (plan->is_alone && !child->is_launcher)
+	if (plan->is_helper && !child->is_launcher)
 		set_signal_mask(0);
 	if (executes_image)
 		execute_image(child);

@@ -30,7 +30,7 @@ struct child {
 	int proc;	 /* the root of a procfs, where close_range(2) is missing; or -1 */
 
 	/* Words that parent and child wait on with futex(2). */
-	int32_t go;  /* set by the parent: maps are written, go on */
+	int32_t go;  /* set by the parent: maps are written, continue */
 	int32_t tid; /* cleared by the kernel when the child leaves this memory */
 
 	/* Written by the child. */

@@ -1,29 +1,35 @@
 /* What the files of the core have in common.
  *
- *   module*.c     the only files that see Python.h: convert, call, translate failures
- *   transient.c   a child that exists while one call runs: creates a namespace
- *   spawn.c       the parent's side of a command or a holder
- *   prepare.c     what these are given before the clone
- *   report.c      the parent's side of the socket to a launcher
- *   birth.c       clone for these, and the thread that keeps a child
- *   foster.c      an intermediate parent, so that the caller gets no SIGCHLD
- *   map_reader.c  asks a namespace for its maps
- *   child.c       the child's side; runs in the parent's memory
- *   programs.c    code that is copied into tiny programs, and runs alone
- *   launcher.h    the largest of these: enters namespaces, takes ids, executes;
- *                 launcher_socket.h, init.h: parts of it
- *   image.c       builds such a program, as a sealed memfd
- *   stack.c       memory for a child that shares the caller's; signal masks
- *   procfs.c      /proc/PID as a directory, maps
- *   proven_proc.c /proc itself: files of a genuine procfs, namespaces
- *   beneath.h     a file beneath a directory, on the same mount
- *   cgroup.c      where clone3(2) cannot place a child in one
- *   descriptors.c for children, out of the way of 0, 1 and 2
- *   wait.c        the one way to wait for a child
- *   reap.c        the end of a child
- *   forks.c       whether this is a forked copy of the program
- *   tracer.c      whether a debugger follows
- *   rawsys.h      system calls without libc
+ *   module*.c       the functions that Python calls: convert, call, translate failures
+ *   fd.c             OwnedFd, a descriptor that is closed with its object
+ *   child_type.c     Child, a process that ends with its object
+ *   spawn_values.c   the values of _spawn.py as a struct plan
+ *                    (only these see Python.h)
+ *   create_userns.c  a user namespace by a child that exists while one call runs
+ *   spawn.c          the parent's side of a command or a holder; its parts, in spawn.h:
+ *   prepare.c          what the child is given before the clone
+ *   report.c           the parent's side of the socket to a launcher
+ *   cgroup.c           where clone3(2) cannot place a child in a cgroup
+ *   clone.c          clone for these, and the keeper, a thread that is the parent of a child
+ *   reaper.c         an intermediate parent, so that the caller gets no SIGCHLD
+ *   map_reader.c     reads the maps of a namespace by a helper program in it
+ *   child.c          the child's side; runs in the parent's memory
+ *   programs.c       code that is copied into helper programs, and runs alone
+ *   launcher.h       the largest of these: enters namespaces, changes IDs, executes;
+ *                    launcher_socket.h, init.h: parts of it
+ *   image.c          builds such a program, as a sealed memfd
+ *   inline.h         what both child.c and programs.c need, such as the calls of a set-up
+ *   stack.c          memory for a child that shares the caller's; signal masks
+ *   procfs.c         /proc/PID as a directory, maps
+ *   proven_proc.c    /proc itself: files of a genuine procfs, namespaces
+ *   beneath.h        a file beneath a directory, on the same mount
+ *   descriptors.c    for children, none of them 0, 1 or 2
+ *   wait.c           the one way to wait for a child
+ *   end.c            the end of a child
+ *   generation.c     whether this is a forked copy of the program
+ *   debugger.c       whether a debugger follows
+ *   rawsys.h         system calls without libc
+ *   compat.h         what old headers lack
  *
  * Functions return -1 (or NULL) and fill a `struct failure`: the step that
  * failed and its errno. Wording is left to Python.
@@ -32,8 +38,9 @@
 #define USERNSPROC_CORE_H
 
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
+
+#include "compat.h"
 
 #define STEPS(X)                \
 	X(none)                 \
@@ -52,21 +59,16 @@
 	X(cgroup)               \
 	X(on_created)           \
 	X(stdio)                \
-	X(propagation)          \
-	X(mount_proc)           \
 	X(chdir)                \
 	X(setsid)               \
 	X(setpgid)              \
-	X(setid)                \
 	X(init)                 \
 	X(capabilities)         \
-	X(keyring)              \
-	X(no_new_privs)         \
 	X(exec)                 \
 	X(read_map)
 
 #define STEP_ENUM(name) STEP_##name,
-enum step { STEPS(STEP_ENUM) STEP_COUNT };
+enum step { STEPS(STEP_ENUM) STEP_COUNT }; /* from STEP_COUNT on: the call of the set-up with that index */
 #undef STEP_ENUM
 
 struct failure {
@@ -91,6 +93,18 @@ struct maps {
 	const char *setgroups, *uid_map, *gid_map;
 };
 
+/* ---- descriptors.c: for children, none of them 0, 1 or 2 ---- */
+
+/* Takes over a descriptor, and gives one above 2; of -1 it gives -1. */
+int above_stdio(int fd);
+/* A pidfd of this process, by which a child knows whether it lives. */
+int open_self(struct failure *failure);
+int open_pipe(int ends[2], struct failure *failure);
+/* A socket, and not a pipe: it carries descriptors, and answers. */
+int open_report(int report[2], struct failure *failure);
+void close_if_open(int fd);
+void close_keeping_errno(int fd);
+
 /* procfs.c */
 int fail(struct failure *failure, enum step step, int error);
 pid_t pid_of(int pidfd, pid_t otherwise);
@@ -101,9 +115,9 @@ int open_ns(int pidfd, int proc_dir, struct failure *failure); /* the user names
 int write_maps(int proc_dir, const struct maps *maps, struct failure *failure);
 int proc_to_close_by(struct failure *failure);
 /* What the child has failed at may be nothing but its end. */
-void blame_its_end(int pidfd, struct failure *failure);
+void failure_of_end(int pidfd, struct failure *failure);
 
-/* reap.c: SIGKILL, reap, and close the pidfd. A failure is completed by how a child ended that ended by itself;
+/* end.c: SIGKILL, reap, and close the pidfd. A failure is completed by how a child ended that ended by itself;
  * may be NULL. Returns whether nothing of it is left. */
 int end_child(pid_t pid, int pidfd, struct failure *failure);
 /* It, and other children that it has made in its process group. */
@@ -111,8 +125,8 @@ int end_group(pid_t pid, int pidfd, struct failure *failure);
 long pidfd_exit_status(int pidfd);
 
 /* Called while a child exists, has the maps that were to be written, and has not
- * gone on. Non-zero: give up. */
-struct between {
+ * continued. Non-zero: give up. */
+struct hook {
 	int (*call)(void *context, pid_t pid, int pidfd);
 	void *context;
 };
@@ -122,10 +136,10 @@ struct optional_id {
 	uint32_t id;
 };
 
-/* transient.c: a namespace whose maps are written at once. */
+/* create_userns.c: a namespace whose maps are written at once. */
 int create_userns(const struct maps *maps, struct failure *failure);
-/* One whose child waits for others, or that another user owns. `between` may be NULL. */
-int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct between *between,
+/* One whose child waits for others, or that another user owns. `hook` may be NULL. */
+int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct hook *hook,
 			 const struct patience *patience, struct failure *failure);
 
 /* The tiny programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
@@ -161,38 +175,36 @@ struct parent_death {
 	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
 };
 
-struct credentials {
-	struct optional_id uid, gid;
-	int32_t set_groups;
-	uint32_t group_count;
-	const uint32_t *groups;
+/* A system call that sets up a process, as data: what such a call may require, and what is reported if it fails. */
+enum call_needs { ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS };
+
+struct system_call {
+	int32_t number, step;
+	int32_t needs, pointers;  /* bit n: argument n is an offset into the data of the set-up */
+	int32_t tolerated[2];	  /* errnos, or 0 */
+	uint64_t arguments[5];
 };
+
+/* They run one after the other, in the child in the caller's memory or in a launcher. */
+struct setup {
+	const struct system_call *calls;
+	const char *data;
+	uint32_t count, data_size;
+	uint32_t shared_count; /* the first so many are also those of an init, the others the command's alone */
+	int32_t needs;	    /* the most of all */
+	uint64_t ambient;   /* capabilities to keep over exec, a bit for each */
+};
+extern const struct setup setup_of_helper; /* of a tiny program: "/" as its directory, a session of its own */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {
 	char *const *argv, *const *envp, *const *candidates;
 };
 
-/* The session keyring of the command (keyrings(7)). */
-enum session_keyring { KEYRING_INHERITED, KEYRING_NEW_IF_POSSIBLE, KEYRING_NEW };
-
-/* What the command may do. */
-struct privileges {
-	uint64_t ambient; /* capabilities to keep over exec, a bit for each */
-	int32_t no_new_privs;
-	int32_t session_keyring; /* enum session_keyring */
+struct descriptors {
+	int *fds;
+	int count;
 };
-
-/* Where the command runs, and as part of what. */
-struct place {
-	const char *cwd; /* NULL: leave */
-	uint64_t propagation; /* MS_... of all mounts of a new mount namespace; 0: leave */
-	int32_t mount_proc;
-	int32_t umask, process_group; /* -1: leave */
-	int32_t start_new_session;
-	char root[2], proc_type[5], proc[6]; /* a program has no strings but these */
-};
-#define NAMES_OF_PLACE .root = "/", .proc_type = "proc", .proc = "/proc"
 
 /* A namespace to be entered. */
 struct join {
@@ -202,14 +214,14 @@ struct join {
 
 /* Entering namespaces, becoming the id that is to own the new ones, and making
  * these: by clone where that is all, else in a process that shares no memory. */
-struct founding {
+struct namespaces {
 	const struct join *joins;
 	uint32_t join_count;
 	struct optional_id owner; /* outside */
-	uint64_t namespaces; /* CLONE_NEW... */
+	uint64_t flags; /* CLONE_NEW... */
 };
 
-/* A message of a launcher: where it failed, or that it goes on; or that another child does
+/* A message of a launcher: where it failed, or that it continues; or that another child does
  * in its place, whose pidfd comes along. */
 struct report {
 	int32_t step, error;
@@ -228,11 +240,9 @@ struct launcher_parameters {
 	int32_t report;	    /* a socket; closed by exec */
 	int32_t cgroup;	    /* a directory of cgroup v2 to enter, or -1 */
 	int32_t proc;	    /* as in struct child */
-	struct founding founding;
+	struct namespaces namespaces;
 	char *const *candidates;
-	struct place place;
-	struct credentials credentials;
-	struct privileges privileges;
+	struct setup setup;
 	struct parent_death death;
 	uint64_t signal_mask;
 	struct holder_parameters holder;
@@ -243,6 +253,14 @@ struct launcher_parameters {
 struct map_reader_parameters {
 	char files[3][16];
 };
+
+/* programs.c: the code of one, as bytes to be copied */
+struct code {
+	const char *start;
+	size_t size, entry; /* entry: offset of the first instruction */
+};
+
+struct code program_code(enum program program);
 
 /* image.c: whether the caller can do without its children being dumpable. */
 int may_inspect_all(void);
@@ -259,25 +277,19 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 /* spawn.c */
 struct plan {
 	struct maps maps;
-	int is_alone; /* a program of ours that inherits nothing but stdio[]: a holder, a map reader */
+	int is_helper; /* a helper program that inherits nothing but stdio[]: a holder, a map reader */
 	struct command command;
-	struct place place;
-	struct founding founding;
+	struct setup setup;
+	struct namespaces namespaces;
 	int is_init;
 	int stdio[3];	   /* to become 0, 1, 2; -1: leave */
-	int *keep;	   /* ascending; descriptors from 3 on that are passed on */
-	int keep_count;
+	struct descriptors keep; /* ascending, from 3 on: those that are passed on */
 	int close_fds, restore_signals;
-	struct credentials credentials;
-	struct privileges privileges;
 	int cgroup;	  /* a directory of cgroup v2 to start in, or -1 */
 	const uint64_t *signal_mask; /* NULL: that of the calling thread */
 	int death_signal; /* sent when the creating process ends; 0: none */
-	/* Called while the child exists, is mapped and has not gone on; may be
-	 * NULL. Non-zero: give up. */
-	int (*between)(void *context, pid_t pid, int pidfd);
-	void *between_context;
-	struct foster *foster; /* its parent in place of the caller; may be NULL */
+	struct hook hook; /* its `call` may be NULL */
+	struct reaper *reaper; /* its parent in place of the caller; may be NULL */
 	struct patience patience;
 };
 
@@ -293,12 +305,12 @@ int spawn(const struct plan *plan, struct spawned *spawned, struct failure *fail
 /* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
 ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure);
 
-/* forks.c: 1 in the first process of the program, another number in each copy of it. */
+/* generation.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);
 uint64_t generation(void);
 uint64_t *own_proc(void); /* see proven_proc.c */
 
-/* tracer.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
+/* debugger.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
 unsigned long flag_against_debugger(void);
 
 #endif

@@ -1,10 +1,10 @@
-/* See descriptors.h. */
+/* Descriptors for children, none of them 0, 1 or 2. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "descriptors.h"
+#include "core.h"
 #include "rawsys.h"
 
 void close_if_open(int fd)
@@ -49,6 +49,7 @@ static int move_above_stdio(int ends[2], struct failure *failure)
 		if (ends[i] < 0) {
 			fail(failure, STEP_prepare, errno);
 			close_if_open(ends[1 - i]);
+			ends[0] = ends[1] = -1;
 			return -1;
 		}
 	}
@@ -62,13 +63,7 @@ int open_pipe(int ends[2], struct failure *failure)
 
 int open_report(int report[2], struct failure *failure)
 {
-	int ends[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, report) < 0)
 		return fail(failure, STEP_prepare, errno);
-	if (move_above_stdio(ends, failure) < 0)
-		return -1;
-	report[0] = ends[0];
-	report[1] = ends[1];
-	return 0;
+	return move_above_stdio(report, failure);
 }

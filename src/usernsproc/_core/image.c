@@ -1,4 +1,4 @@
-/* An executable of ours, put together at run time in a sealed memfd.
+/* A helper program, put together at run time in a sealed memfd.
  *
  *   0      ELF header, program headers
  *   0x100  the parameters
@@ -22,17 +22,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "inline.h"
-#include "programs.h"
 #include "proven_proc.h"
-
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x10u
-#endif
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x10
-#endif
 
 /* Nothing was ever mapped writable, so there is nothing but the future that F_SEAL_WRITE
  * would look for: it empties the processor's lists of pages for that, which takes longer
@@ -150,7 +141,7 @@ int may_inspect_all(void)
 	return geteuid() == 0 && get_capabilities(&own) == 0 && own.low.effective & 1u << CAP_SYS_PTRACE;
 }
 
-/* Not readable for anybody where the caller can live with a process it may
+/* Not readable for any user where the caller can live with a process it may
  * inspect by its CAP_SYS_PTRACE only: such a program's memory belongs to the
  * outer namespace (would_dump() in the kernel), so that inside root cannot
  * ptrace it. Others could no longer open their own child's files in /proc. */
@@ -336,7 +327,7 @@ int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failur
 }
 
 /* The launcher's parameters, and behind them all that they point to. Pointers
- * are those of the program, not ours. */
+ * are those of the program, not of the caller. */
 struct arena {
 	char *memory;
 	size_t used;
@@ -397,20 +388,18 @@ static char *const *put_vector(struct arena *arena, char *const *vector)
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure)
 {
 	struct launcher_parameters own = *parameters;
-	size_t groups_size = own.credentials.group_count * sizeof(uint32_t);
-	size_t joins_size = own.founding.join_count * sizeof(struct join);
-	size_t cwd_size = own.place.cwd ? strlen(own.place.cwd) + 1 : 0;
-	size_t size = sizeof(own) + groups_size + joins_size + cwd_size + 8 + vector_size(own.candidates);
+	size_t calls_size = own.setup.count * sizeof(struct system_call);
+	size_t joins_size = own.namespaces.join_count * sizeof(struct join);
+	size_t size = sizeof(own) + calls_size + own.setup.data_size + joins_size + 8 + vector_size(own.candidates);
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
 
 	if (!arena.memory) {
 		fail(failure, STEP_prepare, ENOMEM);
 		return NULL;
 	}
-	own.credentials.groups = put(&arena, own.credentials.groups, groups_size);
-	own.founding.joins = put(&arena, own.founding.joins, joins_size);
-	if (own.place.cwd)
-		own.place.cwd = put(&arena, own.place.cwd, cwd_size);
+	own.setup.calls = put(&arena, own.setup.calls, calls_size);
+	own.namespaces.joins = put(&arena, own.namespaces.joins, joins_size);
+	own.setup.data = put(&arena, own.setup.data, own.setup.data_size);
 	own.candidates = put_vector(&arena, own.candidates);
 	own.size = arena.used;
 	return memcpy(arena.memory, &own, sizeof(own));

@@ -12,7 +12,7 @@ RAW_INLINE void leave_as(int status)
 	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-/* Until the command has ended; its status becomes ours. */
+/* Until the command has ended; its status becomes that of init. */
 RAW_INLINE void reap(long command)
 {
 	int status;
@@ -47,9 +47,9 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 
 	forget_strings(start);
 	/* The command may have become another user meanwhile. No exec takes the rest from us. */
-	need(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
+	must(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	if (ready != 0)
-		need(own, STEP_init, RAW3(dup3, ready, 0, 0));
+		must(own, STEP_init, RAW3(dup3, ready, 0, 0));
 	close_all_from(own, 1);
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
@@ -75,12 +75,12 @@ RAW_INLINE void put_init_above(const struct launcher_parameters *own, const stru
 	long pid;
 
 	die_with_parent(&own->death, own->death.signal);
-	need(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
+	must(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
 	/* Where it is ignored, children leave no status behind. */
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
 	handle(SIGCHLD, SIG_DFL);
 	pid = raw_fork(SIGCHLD, 0);
-	need(own, STEP_init, pid);
+	must(own, STEP_init, pid);
 	if (pid)
 		be_init(own, start, pid, ready[1]);
 	RAW1(close, ready[1]);

@@ -18,10 +18,6 @@
 
 #define KERNEL_SIGSET_SIZE 8
 
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
-
 RAW_INLINE __attribute__((noreturn)) void leave(int status)
 {
 	for (;;)
@@ -33,7 +29,7 @@ RAW_INLINE __attribute__((noreturn)) void leave(int status)
  *
  * getppid() is exact where the parent can be seen: it changes when the kernel
  * gives the child to another parent. It is 0 when the parent lives in another
- * pid namespace, before and after; there the parent's pidfd tells.
+ * pid namespace, before and after; there the parent's pidfd shows it.
  */
 RAW_INLINE void die_with_parent(const struct parent_death *death, int signal)
 {
@@ -212,55 +208,32 @@ RAW_INLINE long keep_over_exec(uint64_t wanted)
 	return result;
 }
 
-/* Each of the next two returns a negative errno, and where it came from. */
-RAW_INLINE long take_place(const struct place *place, enum step *step)
+/* Make the calls from the first to before the last. A negative errno, and what to report. */
+RAW_INLINE long run_calls(const struct setup *setup, uint32_t first, uint32_t last, enum step *step)
 {
-	long result = 0;
+	for (uint32_t i = first; i < last; i++) {
+		const struct system_call *call = &setup->calls[i];
+		long arguments[5], result;
 
-	*step = STEP_propagation;
-	if (place->propagation)
-		result = RAW5(mount, 0, place->root, 0, MS_REC | place->propagation, 0);
-	if (result == 0 && place->mount_proc) {
-		*step = STEP_mount_proc;
-		result = RAW5(mount, place->proc_type, place->proc, place->proc_type,
-			      MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+		for (int n = 0; n < 5; n++)
+			arguments[n] = (long)(call->arguments[n] + (call->pointers >> n & 1 ? (uintptr_t)setup->data : 0));
+		result = raw_syscall(call->number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+		if (result < 0 && result != -call->tolerated[0] && result != -call->tolerated[1]) {
+			*step = (enum step)call->step;
+			return result;
+		}
 	}
-	if (result == 0 && place->cwd) {
-		*step = STEP_chdir;
-		result = RAW1(chdir, place->cwd);
-	}
-	if (place->umask >= 0)
-		RAW1(umask, place->umask);
-	return result;
-}
-
-RAW_INLINE long take_session(const struct place *place, enum step *step)
-{
-	long result = 0;
-
-	*step = STEP_setsid;
-	if (place->start_new_session)
-		result = RAW0(setsid);
-	if (result >= 0 && place->process_group >= 0) {
-		*step = STEP_setpgid;
-		result = RAW2(setpgid, 0, place->process_group);
-	}
-	return result;
+	return 0;
 }
 
 /* Pid and time namespaces are those of children that are created after it was entered or created. */
-RAW_INLINE int needs_child(const struct founding *founding)
+RAW_INLINE int needs_child(const struct namespaces *namespaces)
 {
-	uint64_t kinds = founding->namespaces;
+	uint64_t kinds = namespaces->flags;
 
-	for (uint32_t i = 0; i < founding->join_count; i++)
-		kinds |= founding->joins[i].kind & CLONE_NEWPID;
+	for (uint32_t i = 0; i < namespaces->join_count; i++)
+		kinds |= namespaces->joins[i].kind & CLONE_NEWPID;
 	return (kinds & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
-}
-
-RAW_INLINE long refuse_new_privileges(const struct privileges *privileges)
-{
-	return privileges->no_new_privs ? RAW5(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) : 0;
 }
 
 /* Execute the first candidate that exists, as execvp(3) does. Returns the

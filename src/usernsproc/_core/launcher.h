@@ -14,48 +14,37 @@
 #include "init.h"
 #include "launcher_socket.h"
 
-#ifndef CLONE_NEWUSER
-#define CLONE_NEWUSER 0x10000000
-#endif
-#ifndef CLONE_PIDFD
-#define CLONE_PIDFD 0x1000
-#endif
-#ifndef CLONE_INTO_CGROUP
-#define CLONE_INTO_CGROUP 0x200000000ULL
-#endif
-#define KEYCTL_JOIN_SESSION_KEYRING 1
+/* ---- a second process: another child of the same parent continues ---- */
 
-/* ---- hops: another child of the same parent goes on ---- */
-
-/* Root in a joined namespace may kill this process before it has told of the other: that is in its
+/* Root in a joined namespace may kill this process before it has reported the other: that is in its
  * process group, by which the parent finds it, until it puts it into the right one. */
-RAW_INLINE void prepare_hop(const struct launcher_parameters *own)
+RAW_INLINE void prepare_second_process(const struct launcher_parameters *own)
 {
-	need(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, 0) : 0);
+	must(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, 0) : 0);
 }
 
-/* Returns in the new process alone, a copy of this memory: a few pages. It tells nothing before the parent
- * has let it go on: it may be faster than this process. */
-RAW_INLINE void finish_hop(const struct launcher_parameters *own, long pid, int pidfd)
+/* Returns in the new process alone, a copy of this memory: a few pages. It reports nothing before the parent
+ * has released it: it may be faster than this process. */
+RAW_INLINE void continue_in_second_process(const struct launcher_parameters *own, long pid, int pidfd)
 {
 	if (pid == 0) {
 		die_with_parent(&own->death, SIGKILL); /* no child inherits it */
 		return;
 	}
-	tell_of_hop(own, pid, pidfd);
+	report_second_process(own, pid, pidfd);
 	leave(0);
 }
 
 /* With CLONE_PARENT the parent is that of this process. */
-RAW_INLINE void hop(const struct launcher_parameters *own)
+RAW_INLINE void start_second_process(const struct launcher_parameters *own)
 {
 	int pidfd = -1;
 	long pid;
 
-	prepare_hop(own);
+	prepare_second_process(own);
 	pid = raw_fork(CLONE_PARENT | CLONE_PIDFD, &pidfd);
-	need(own, STEP_clone, pid);
-	finish_hop(own, pid, pidfd);
+	must(own, STEP_clone, pid);
+	continue_in_second_process(own, pid, pidfd);
 }
 
 RAW_INLINE long fork_into_cgroup(int cgroup, int *pidfd)
@@ -79,17 +68,17 @@ RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
 
 	if (own->cgroup < 0)
 		return;
-	prepare_hop(own);
+	prepare_second_process(own);
 	pid = fork_into_cgroup(own->cgroup, &pidfd);
 	if (pid >= 0) {
-		finish_hop(own, pid, pidfd);
+		continue_in_second_process(own, pid, pidfd);
 		wait_for_parent(own);
 		return;
 	}
 	if (pid != -ENOSYS && pid != -EPERM && pid != -E2BIG)
-		need(own, pid == -EAGAIN || pid == -ENOMEM ? STEP_clone : STEP_cgroup, pid);
-	need(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, own->group) : 0);
-	tell(own, STEP_none, 0);
+		must(own, pid == -EAGAIN || pid == -ENOMEM ? STEP_clone : STEP_cgroup, pid);
+	must(own, STEP_setpgid, own->group ? RAW2(setpgid, 0, own->group) : 0);
+	report(own, STEP_none, 0);
 	wait_for_parent(own);
 }
 
@@ -97,35 +86,35 @@ RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
 
 RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 {
-	const struct founding *founding = &own->founding;
+	const struct namespaces *namespaces = &own->namespaces;
 
-	/* Root in there must not be able to look at this process: its memory is the outer
+	/* Root of a joined namespace must not be able to look at this process: its memory is the outer
 	 * namespace's, and from here on readable to root of that one alone. The kernel keeps
 	 * it so until an exec has closed what is not the command's. */
-	if (founding->join_count)
-		need(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
-	for (uint32_t i = 0; i < founding->join_count; i++)
-		need(own, STEP_setns, RAW2(setns, founding->joins[i].fd, founding->joins[i].kind));
-	for (uint32_t i = 0; i < founding->join_count; i++)
-		RAW1(close, founding->joins[i].fd);
+	if (namespaces->join_count)
+		must(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
+	for (uint32_t i = 0; i < namespaces->join_count; i++)
+		must(own, STEP_setns, RAW2(setns, namespaces->joins[i].fd, namespaces->joins[i].kind));
+	for (uint32_t i = 0; i < namespaces->join_count; i++)
+		RAW1(close, namespaces->joins[i].fd);
 }
 
 /* A user namespace belongs to the effective user id of the process that creates it. After this, this process or
  * another one is where the command is to run, and the parent knows. */
 RAW_INLINE void create_namespaces(const struct launcher_parameters *own)
 {
-	const struct founding *founding = &own->founding;
+	const struct namespaces *namespaces = &own->namespaces;
 
-	if (founding->owner.is_set)
-		need(own, STEP_owner, RAW3(setresuid, -1, founding->owner.id, -1));
-	if (founding->namespaces)
-		need(own, STEP_clone, RAW1(unshare, founding->namespaces));
-	if (needs_child(founding)) {
-		hop(own);
+	if (namespaces->owner.is_set)
+		must(own, STEP_owner, RAW3(setresuid, -1, namespaces->owner.id, -1));
+	if (namespaces->flags)
+		must(own, STEP_clone, RAW1(unshare, namespaces->flags));
+	if (needs_child(namespaces)) {
+		start_second_process(own);
 		return;
 	}
 	die_with_parent(&own->death, SIGKILL); /* a change of ids clears it */
-	tell(own, STEP_none, 0);
+	report(own, STEP_none, 0);
 }
 
 /* ---- what it becomes ---- */
@@ -148,54 +137,17 @@ RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *o
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-RAW_INLINE void take_place_of(const struct launcher_parameters *own)
+RAW_INLINE void set_up(const struct launcher_parameters *own, uint32_t first, uint32_t last)
 {
-	enum step step;
-	long result = take_place(&own->place, &step);
+	enum step step = STEP_none;
+	long result = run_calls(&own->setup, first, last, &step);
 
-	need(own, step, result);
-}
-
-RAW_INLINE void take_session_of(const struct launcher_parameters *own)
-{
-	enum step step;
-	long result = take_session(&own->place, &step);
-
-	need(own, step, result);
-}
-
-RAW_INLINE long take_ids(const struct credentials *ids)
-{
-	long result = 0;
-
-	if (ids->set_groups)
-		result = RAW2(setgroups, ids->group_count, ids->groups);
-	if (result == 0 && ids->gid.is_set)
-		result = RAW3(setresgid, ids->gid.id, ids->gid.id, ids->gid.id);
-	if (result == 0 && ids->uid.is_set)
-		result = RAW3(setresuid, ids->uid.id, ids->uid.id, ids->uid.id);
-	return result;
-}
-
-/* So that nothing of the caller's session keyring can be used in there (keyrings(7)). What a filter
- * refuses here it refuses to the command as well, which then cannot use it. */
-RAW_INLINE void join_session_keyring(const struct launcher_parameters *own)
-{
-	int32_t wanted = own->privileges.session_keyring;
-	long result;
-
-	if (wanted == KEYRING_INHERITED)
-		return;
-	result = RAW2(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
-	if (wanted == KEYRING_NEW || (result != -ENOSYS && result != -EPERM))
-		need(own, STEP_keyring, result);
+	must(own, step, result);
 }
 
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
-	need(own, STEP_setid, take_ids(&own->credentials));
-	join_session_keyring(own);
-	take_session_of(own);
+	set_up(own, 0, own->setup.count);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(own, 1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
@@ -205,28 +157,26 @@ RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parame
 }
 
 /* A user namespace that it has made took all that would outlive an exec. */
-RAW_INLINE int has_kept_capabilities(const struct founding *founding)
+RAW_INLINE int has_kept_capabilities(const struct namespaces *namespaces)
 {
-	return !(founding->namespaces & CLONE_NEWUSER);
+	return !(namespaces->flags & CLONE_NEWUSER);
 }
 
 RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 {
-	const struct privileges *privileges = &own->privileges;
+	uint64_t ambient = own->setup.ambient;
 
-	if (privileges->ambient) /* only kept by this when inside 0 becomes another */
+	if (ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
-	need(own, STEP_setid, take_ids(&own->credentials));
-	join_session_keyring(own);
-	if (privileges->ambient || has_kept_capabilities(&own->founding))
-		need(own, STEP_capabilities, keep_over_exec(privileges->ambient)); /* and no others */
-	need(own, STEP_no_new_privs, refuse_new_privileges(privileges));
+	set_up(own, 0, own->setup.shared_count);
+	if (ambient || has_kept_capabilities(&own->namespaces))
+		must(own, STEP_capabilities, keep_over_exec(ambient)); /* and no others */
 }
 
-RAW_INLINE void keep_private(const struct launcher_parameters *own, int fd)
+RAW_INLINE void set_close_on_exec(const struct launcher_parameters *own, int fd)
 {
 	if (fd >= 0)
-		need(own, STEP_stdio, RAW3(fcntl, fd, F_SETFD, FD_CLOEXEC));
+		must(own, STEP_stdio, RAW3(fcntl, fd, F_SETFD, FD_CLOEXEC));
 }
 
 /* An exec by a process whose real ID is not its effective one takes this away, and with
@@ -234,7 +184,7 @@ RAW_INLINE void keep_private(const struct launcher_parameters *own, int fd)
  * yet, so no process inside can trace this one. */
 RAW_INLINE void let_the_parent_look(const struct launcher_parameters *own)
 {
-	if (own->is_dumpable && !own->founding.join_count)
+	if (own->is_dumpable && !own->namespaces.join_count)
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 }
 
@@ -246,32 +196,31 @@ RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_
 	command.argv = start->argv + 1;
 	command.envp = start->argv + start->argc + 1;
 	command.candidates = own->candidates;
-	tell(own, STEP_none, 0);
+	report(own, STEP_none, 0);
 	set_signal_mask(own->signal_mask);
-	tell(own, STEP_exec, -execute(&command));
+	report(own, STEP_exec, -execute(&command));
 	leave(255);
 }
 
 RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 {
-	const struct launcher_parameters *own = hear_parameters(socket_of(start));
+	const struct launcher_parameters *own = receive_parameters(socket_of(start));
 
 	let_the_parent_look(own);
-	keep_private(own, own->report);
-	keep_private(own, own->death.parent_pidfd);
-	keep_private(own, own->cgroup);
-	keep_private(own, own->proc);
+	set_close_on_exec(own, own->report);
+	set_close_on_exec(own, own->death.parent_pidfd);
+	set_close_on_exec(own, own->cgroup);
+	set_close_on_exec(own, own->proc);
 	enter_cgroup(own);
 	enter_namespaces(own);
 	create_namespaces(own);
 	wait_for_parent(own);
-	take_place_of(own);
 	if (own->is_holder)
 		be_holder(own);
 	become_unprivileged(own);
 	if (own->is_init)
 		put_init_above(own, start);
-	take_session_of(own);
+	set_up(own, own->setup.shared_count, own->setup.count);
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);

@@ -1,5 +1,5 @@
 /* A launcher's side of the socket to its parent, which is in report.c: what it is sent, and
- * what it tells. It follows the rules of programs.c.
+ * what it reports. It follows the rules of programs.c.
  */
 #ifndef USERNSPROC_LAUNCHER_SOCKET_H
 #define USERNSPROC_LAUNCHER_SOCKET_H
@@ -23,7 +23,7 @@ RAW_INLINE long wait_until_readable(int fd)
 	return RAW5(ppoll, &input, 1, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-RAW_INLINE long tell_by(int socket, enum step step, long result)
+RAW_INLINE long report_to(int socket, enum step step, long result)
 {
 	struct report report;
 
@@ -34,16 +34,16 @@ RAW_INLINE long tell_by(int socket, enum step step, long result)
 	return step == STEP_none && result == (long)sizeof(report) ? 0 : -1;
 }
 
-/* 0: the parent gave up, and hears nothing. */
+/* 0: the parent gave up, and receives nothing. */
 RAW_INLINE void leave_with_error(int socket, long result)
 {
 	if (result < 0)
-		tell_by(socket, STEP_prepare, result);
+		report_to(socket, STEP_prepare, result);
 	leave(255);
 }
 
 /* The next message of the parent, which closes its end when it gives up. */
-RAW_INLINE long hear(int report, void *buffer, long size)
+RAW_INLINE long receive(int report, void *buffer, long size)
 {
 	for (int look = 0;; look++) {
 		long length = RAW3(read, report, buffer, size);
@@ -63,17 +63,17 @@ RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
 	char byte;
 
-	hear(own->report, &byte, 1);
+	receive(own->report, &byte, 1);
 }
 
-RAW_INLINE const struct launcher_parameters *hear_parameters(int report)
+RAW_INLINE const struct launcher_parameters *receive_parameters(int report)
 {
 	uintptr_t address = PROGRAM_DATA;
 	uint64_t length = 0;
 
 	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
 	do
-		length += (uint64_t)hear(report, (char *)address + length, LAUNCHER_CHUNK);
+		length += (uint64_t)receive(report, (char *)address + length, LAUNCHER_CHUNK);
 	while (length < ((volatile struct launcher_parameters *)address)->size);
 	return (const struct launcher_parameters *)address;
 }
@@ -99,22 +99,22 @@ RAW_INLINE int socket_of(const struct start *start)
 	return fd;
 }
 
-/* ---- what it tells ---- */
+/* ---- what it reports ---- */
 
-RAW_INLINE void tell(const struct launcher_parameters *own, enum step step, long result)
+RAW_INLINE void report(const struct launcher_parameters *own, enum step step, long result)
 {
-	if (tell_by(own->report, step, result) < 0) /* the end of the socket tells it, too */
+	if (report_to(own->report, step, result) < 0) /* the end of the socket shows it, too */
 		leave(255);
 }
 
-RAW_INLINE void need(const struct launcher_parameters *own, enum step step, long result)
+RAW_INLINE void must(const struct launcher_parameters *own, enum step step, long result)
 {
 	if (result < 0)
-		tell(own, step, result);
+		report(own, step, result);
 }
 
-/* That another child of the same parent goes on, with its pidfd. */
-RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int pidfd)
+/* That another child of the same parent continues, with its pidfd. */
+RAW_INLINE void report_second_process(const struct launcher_parameters *own, long pid, int pidfd)
 {
 	struct report report;
 	struct iovec part;
@@ -142,14 +142,14 @@ RAW_INLINE void tell_of_hop(const struct launcher_parameters *own, long pid, int
 	header->cmsg_type = SCM_RIGHTS;
 	header->cmsg_len = CMSG_LEN(sizeof(int));
 	*(volatile int *)CMSG_DATA(&control.header) = pidfd;
-	need(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
+	must(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
 }
 
 /* ---- its other descriptors ---- */
 
 RAW_INLINE void close_all_from(const struct launcher_parameters *own, unsigned first)
 {
-	need(own, STEP_stdio, close_descriptors(first, ~0u, own->proc));
+	must(own, STEP_stdio, close_descriptors(first, ~0u, own->proc));
 	if (own->proc >= 0)
 		RAW1(close, own->proc);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "foster.h"
+#include "reaper.h"
 #include "proven_proc.h"
 
 static char *const map_reader_argv[] = {"usernsproc-map-reader", NULL};
@@ -39,41 +39,41 @@ static int is_read(void *context)
 }
 
 /* What was asked for, and then whether that is all. */
-static ssize_t read_told_maps(struct reading *reading, int pidfd, const struct patience *patience,
+static ssize_t read_reported_maps(struct reading *reading, int pidfd, const struct patience *patience,
 			      struct failure *failure)
 {
 	struct event event = {.has_happened = is_read, .context = reading, .socket = reading->from, .wakes = POLLIN,
 			      .pidfd = pidfd, .step = STEP_read_map};
-	struct report told;
+	struct report report;
 	size_t length;
 
 	/* Its end ends this, too: a fork in another thread may have copied the other end of the pipe. */
 	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
 		return -1;
-	if (reading->error || reading->length < sizeof(told))
+	if (reading->error || reading->length < sizeof(report))
 		return fail(failure, STEP_read_map, reading->error ? reading->error : ESRCH);
-	length = reading->length - sizeof(told);
-	memcpy(&told, reading->buffer + length, sizeof(told));
-	if (told.step == STEP_none)
+	length = reading->length - sizeof(report);
+	memcpy(&report, reading->buffer + length, sizeof(report));
+	if (report.step == STEP_none)
 		return (ssize_t)length;
 	/* Or it was cut off. */
-	return told.step < 0 || told.step >= STEP_COUNT ? fail(failure, STEP_read_map, ESRCH)
-							 : fail(failure, (enum step)told.step, told.error);
+	return report.step < 0 || report.step >= STEP_COUNT ? fail(failure, STEP_read_map, ESRCH)
+							 : fail(failure, (enum step)report.step, report.error);
 }
 
-/* A tiny program enters the namespace and tells. Not a child in the caller's memory:
- * root in there could look into it. */
-static pid_t start_map_reader(struct child *child, struct foster *foster, int to, int *pidfd,
+/* A helper program enters the namespace and reports. Not a child in the caller's memory:
+ * root of the namespace could look into it. */
+static pid_t start_map_reader(struct child *child, struct reaper *reaper, int to, int *pidfd,
 			      const struct patience *patience, struct failure *failure)
 {
 	static const struct map_reader_parameters parameters = {
 		.files = {"self/uid_map", "self/gid_map", "self/setgroups"},
 	};
-	struct birth *birth = allocate_birth(child, 0);
+	struct clone_request *request = allocate_request(child, 0);
 	int on_disk = 0;
 	pid_t pid = -1;
 
-	if (birth)
+	if (request)
 		set_image(child,
 			  make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), 0, &on_disk, failure),
 			  map_reader_argv, no_environment);
@@ -81,19 +81,19 @@ static pid_t start_map_reader(struct child *child, struct foster *foster, int to
 		fail(failure, STEP_prepare, ENOMEM);
 	child->go = 1;
 	if (child->image >= 0) {
-		clone_in_foster(foster, birth, patience);
-		if (birth->pid < 0)
-			fail(failure, STEP_clone, (int)-birth->pid);
-		pid = (pid_t)birth->pid;
-		*pidfd = birth->pidfd;
+		clone_in_reaper(reaper, request, patience);
+		if (request->pid < 0)
+			fail(failure, STEP_clone, (int)-request->pid);
+		pid = (pid_t)request->pid;
+		*pidfd = request->pidfd;
 	}
 	close(to);
 	close_if_open(child->image);
-	free(birth);
+	free(request);
 	return pid;
 }
 
-static ssize_t read_maps_by(struct child *child, struct foster *foster, int userns, char *buffer, size_t size,
+static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int userns, char *buffer, size_t size,
 			    const struct patience *patience, struct failure *failure)
 {
 	struct reading reading = {.buffer = buffer, .size = size};
@@ -110,15 +110,15 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 	}
 	fcntl(report[0], F_SETFL, O_NONBLOCK);
 	reading.from = report[0];
-	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .place = {.umask = -1, .process_group = -1},
-				    .close_fds = 1, .cgroup = -1, .is_alone = 1, .death_signal = SIGKILL};
-	pid = start_map_reader(child, foster, report[1], &pidfd, patience, failure);
+	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .setup = setup_of_helper,
+				    .close_fds = 1, .cgroup = -1, .is_helper = 1, .death_signal = SIGKILL};
+	pid = start_map_reader(child, reaper, report[1], &pidfd, patience, failure);
 	if (pid > 0) {
 		if (wait_until_memory_is_left(child, pidfd, STEP_execveat, patience, failure) != WAIT_GAVE_UP) {
 			if (child->failure.step != STEP_none)
 				*failure = child->failure;
 			else
-				length = read_told_maps(&reading, pidfd, patience, failure);
+				length = read_reported_maps(&reading, pidfd, patience, failure);
 		}
 		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
@@ -130,7 +130,7 @@ static ssize_t read_maps_by(struct child *child, struct foster *foster, int user
 ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure)
 {
 	struct child *child = allocate_child();
-	struct foster *foster = NULL;
+	struct reaper *reaper = NULL;
 	ssize_t length = -1;
 
 	if (!child)
@@ -138,11 +138,11 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 	child->death.signal = SIGKILL;
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0)
-		foster = start_foster(patience, failure);
-	if (foster) {
-		child->death.parent = foster->own_pid;
-		length = read_maps_by(child, foster, userns, buffer, size, patience, failure);
-		end_foster(foster);
+		reaper = start_reaper(patience, failure);
+	if (reaper) {
+		child->death.parent = reaper->own_pid;
+		length = read_maps_by(child, reaper, userns, buffer, size, patience, failure);
+		end_reaper(reaper);
 	}
 	close_if_open(child->proc);
 	close_if_open(child->death.parent_pidfd);

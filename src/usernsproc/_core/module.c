@@ -6,8 +6,9 @@
 #include "module.h"
 
 #include <errno.h>
-
+#include <fcntl.h>
 #include <linux/nsfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define STEP_NAME(name) #name,
@@ -17,13 +18,14 @@ static const char *const step_names[] = {STEPS(STEP_NAME)};
 static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 {
 	struct module_state *state = PyModule_GetState(module);
-	const char *step = step_names[failure->step];
+	PyObject *step = failure->step < STEP_COUNT ? PyUnicode_FromString(step_names[failure->step])
+						    : PyLong_FromLong(failure->step - STEP_COUNT);
 	PyObject *arguments;
 
 	if (failure->has_ended && failure->error == ESRCH)
-		arguments = Py_BuildValue("(sii)", step, (int)failure->error, (int)failure->returncode);
+		arguments = Py_BuildValue("(Nii)", step, (int)failure->error, (int)failure->returncode);
 	else
-		arguments = Py_BuildValue("(siO)", step, (int)failure->error, Py_None);
+		arguments = Py_BuildValue("(NiO)", step, (int)failure->error, Py_None);
 	if (arguments) {
 		PyErr_SetObject(failure->gave_up ? state->gave_up : state->failure, arguments);
 		Py_DECREF(arguments);
@@ -34,7 +36,10 @@ static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 /* ---- functions ---- */
 
 struct call {
-	PyObject *between; /* callable(pid, pidfd) or NULL */
+	PyObject *module;
+	PyObject *hook;	 /* a callable or NULL */
+	int gives_child; /* to the hook, in place of pid and pidfd */
+	PyObject *child; /* that one */
 	PyThreadState *thread;
 };
 
@@ -54,82 +59,100 @@ static struct patience patience_of(struct call *call)
 	return (struct patience){.run_signal_handlers = run_signal_handlers, .context = call, .cancelled = -1};
 }
 
-static int call_between(void *context, pid_t pid, int pidfd)
+/* With a pidfd of its own: what is done with that, even closing it, must not disturb the core. */
+static PyObject *child_for_hook(struct call *call, pid_t pid, int pidfd)
+{
+	int copy = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
+	struct failure failure;
+
+	if (copy >= 0)
+		return call->child = own_child(call->module, pid, copy);
+	fail(&failure, STEP_on_created, errno);
+	return raise_failure(call->module, &failure);
+}
+
+static int call_hook(void *context, pid_t pid, int pidfd)
 {
 	struct call *call = context;
-	PyObject *result;
+	PyObject *result = NULL;
 
 	PyEval_RestoreThread(call->thread);
-	result = PyObject_CallFunction(call->between, "ii", (int)pid, pidfd);
+	if (!call->gives_child)
+		result = PyObject_CallFunction(call->hook, "ii", (int)pid, pidfd);
+	else if (child_for_hook(call, pid, pidfd))
+		result = PyObject_CallFunctionObjArgs(call->hook, call->child, NULL);
 	Py_XDECREF(result);
 	call->thread = PyEval_SaveThread();
 	return result ? 0 : -1;
 }
 
-/* A signal handler may raise as soon as we return, before any bytecode could store
- * a result: so what must not get lost is kept in an object here, by no Python code. */
-static int keep(PyObject *object, const char *name, long value)
+static int warn_of_image_on_disk(void)
 {
-	PyObject *key = PyUnicode_InternFromString(name), *number = PyLong_FromLong(value);
-	int result = key && number ? PyObject_GenericSetAttr(object, key, number) : -1;
-
-	Py_XDECREF(key);
-	Py_XDECREF(number);
-	return result;
+	return PyErr_WarnEx(PyExc_RuntimeWarning,
+			    "programs may not be executed from memory here (vm.memfd_noexec=2); "
+			    "an unlinked file in a temporary directory was used",
+			    2);
 }
 
-static PyObject *spawn_plan(PyObject *module, PyObject *object, struct plan *plan, PyObject *between)
+/* A signal handler may raise as soon as we return, before any bytecode could store a number:
+ * an object ends the child then. */
+static PyObject *spawn_plan(struct call *call, struct plan *plan)
 {
-	struct call call = {.between = between == Py_None ? NULL : between};
 	struct spawned spawned;
 	struct failure failure;
 	int result;
 
-	if (call.between) {
-		plan->between = call_between;
-		plan->between_context = &call;
-	}
+	if (call->hook)
+		plan->hook = (struct hook){call_hook, call};
 	plan->patience.run_signal_handlers = run_signal_handlers;
-	plan->patience.context = &call;
-	call.thread = PyEval_SaveThread();
+	plan->patience.context = call;
+	call->thread = PyEval_SaveThread();
 	result = spawn(plan, &spawned, &failure);
-	PyEval_RestoreThread(call.thread);
-	if (result < 0)
-		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	if (keep(object, "pid", spawned.pid) < 0 || keep(object, "pidfd", spawned.pidfd) < 0) {
-		end_child(spawned.pid, spawned.pidfd, NULL);
-		return NULL;
+	PyEval_RestoreThread(call->thread);
+	if (result < 0) {
+		if (call->child)
+			forget_child(call->child);
+		return PyErr_Occurred() ? NULL : raise_failure(call->module, &failure);
 	}
-	return PyBool_FromLong(spawned.image_on_disk);
+	if (call->child)
+		close(spawned.pidfd);
+	else
+		call->child = own_child(call->module, spawned.pid, spawned.pidfd);
+	return call->child && !(spawned.image_on_disk && warn_of_image_on_disk() < 0) ? Py_NewRef(call->child) : NULL;
 }
 
-PyDoc_STRVAR(spawn_doc, "spawn(plan, between) -> image_on_disk\n\n"
-			"Start what the plan says; sets its pid and pidfd. between(pid, pidfd) is called while the child\n"
-			"exists and is mapped, and has not yet run the command.");
+PyDoc_STRVAR(spawn_doc, "spawn(namespaces, maps, program, files, setup, signals, patience, cgroup, hook) -> Child\n\n"
+			"Start a program, None: a holder. hook(child) is called while the child exists and is\n"
+			"mapped, and has not yet run the program. See _spawn.py.");
 
 static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 {
-	struct module_state *state = PyModule_GetState(module);
-	PyObject *object, *between, *result = NULL;
+	struct call call = {.module = module, .gives_child = 1};
+	PyObject *hook, *result = NULL;
 	struct plan plan;
 
-	if (!PyArg_ParseTuple(arguments, "OO:spawn", &object, &between))
+	if (PyTuple_Size(arguments) != GROUPS_OF_VALUES + 1) {
+		PyErr_SetString(PyExc_TypeError, "spawn() takes 9 arguments");
 		return NULL;
-	if (get_plan(object, state->names_of_fields, &plan) == 0)
-		result = spawn_plan(module, object, &plan, between);
+	}
+	hook = PyTuple_GetItem(arguments, GROUPS_OF_VALUES);
+	call.hook = hook == Py_None ? NULL : hook;
+	if (get_plan(arguments, &plan) == 0)
+		result = spawn_plan(&call, &plan);
+	Py_XDECREF(call.child);
 	free_plan(&plan);
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, between=None, owner=-1) -> OwnedFd\n\n"
-				"A user namespace with these maps (None: unwritten). between(pid, pidfd) is\n"
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, hook=None, owner=-1) -> OwnedFd\n\n"
+				"A user namespace with these maps (None: unwritten). hook(pid, pidfd) is\n"
 				"called while a child in it waits, and may write the maps that are left.\n"
 				"owner: another id than that of the caller.");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
-	struct call call = {.between = Py_None};
-	struct between between = {call_between, &call};
+	struct call call = {.hook = Py_None};
+	struct hook hook = {call_hook, &call};
 	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;
@@ -137,14 +160,14 @@ static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 	int userns;
 
 	if (!PyArg_ParseTuple(arguments, "zzz|OL:create_userns", &maps.setgroups, &maps.uid_map, &maps.gid_map,
-			      &call.between, &owner))
+			      &call.hook, &owner))
 		return NULL;
 	call.thread = PyEval_SaveThread();
-	if (owner < 0 && call.between == Py_None)
+	if (owner < 0 && call.hook == Py_None)
 		userns = create_userns(&maps, &failure);
 	else
 		userns = create_userns_slowly((struct optional_id){owner >= 0, (uint32_t)owner}, &maps,
-					      call.between == Py_None ? NULL : &between, &patience, &failure);
+					      call.hook == Py_None ? NULL : &hook, &patience, &failure);
 	PyEval_RestoreThread(call.thread);
 	if (userns < 0)
 		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
@@ -157,7 +180,7 @@ PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"
 
 static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
 {
-	struct call call = {.between = NULL};
+	struct call call = {.hook = NULL};
 	struct patience patience = patience_of(&call);
 	const size_t size = 0x8000; /* two maps of 340 lines of 33 bytes */
 	struct failure failure;
@@ -200,23 +223,6 @@ static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
 	return PyLong_FromLong(status);
 }
 
-PyDoc_STRVAR(end_child_doc, "end_child(pid, pidfd)\n\n"
-			    "Kill and reap a child, and close its pidfd. One that does not end within a\n"
-			    "second is reaped later, by a thread.");
-
-static PyObject *core_end_child(PyObject *module, PyObject *arguments)
-{
-	int pid, pidfd;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "ii:end_child", &pid, &pidfd))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	end_child(pid, pidfd, NULL);
-	Py_END_ALLOW_THREADS
-	Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(generation_doc, "generation() -> int\n\n"
 			     "A number that differs between a program and a forked copy of it,\n"
 			     "also when Python did not see the fork.");
@@ -234,15 +240,30 @@ static PyMethodDef methods[] = {
 	{"spawn", core_spawn, METH_VARARGS, spawn_doc},
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
-	{"end_child", core_end_child, METH_VARARGS, end_child_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{"generation", core_generation, METH_NOARGS, generation_doc},
 	{NULL, NULL, 0, NULL},
 };
 
-/* The encoding of ioctl numbers differs between architectures. */
+/* Those that set up a process, by name. */
+static PyObject *system_call_numbers(void)
+{
+#define NUMBER(name) #name, __NR_##name
+	return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", NUMBER(mount), NUMBER(chdir), NUMBER(umask),
+			     NUMBER(setgroups), NUMBER(setresgid), NUMBER(setresuid), NUMBER(keyctl), NUMBER(prctl),
+			     NUMBER(setsid), NUMBER(setpgid));
+#undef NUMBER
+}
+
+/* The encoding of ioctl numbers, and those of system calls, differ between architectures. */
 static int add_constants(PyObject *module)
 {
+	PyObject *numbers = system_call_numbers();
+	int result = numbers ? PyModule_AddObjectRef(module, "NR", numbers) : -1;
+
+	Py_XDECREF(numbers);
+	if (result < 0)
+		return -1;
 	if (PyModule_AddIntConstant(module, "NS_GET_USERNS", NS_GET_USERNS) < 0 ||
 	    PyModule_AddIntConstant(module, "NS_GET_PARENT", NS_GET_PARENT) < 0 ||
 	    PyModule_AddIntConstant(module, "NS_GET_NSTYPE", NS_GET_NSTYPE) < 0 ||
@@ -266,10 +287,7 @@ static int module_exec(PyObject *module)
 	state->gave_up = PyErr_NewExceptionWithDoc("usernsproc._core.GaveUp", "(step, errno, None)", NULL, NULL);
 	if (!state->gave_up || PyModule_AddObjectRef(module, "GaveUp", state->gave_up) < 0)
 		return -1;
-	state->names_of_fields = names_of_fields();
-	if (!state->names_of_fields)
-		return -1;
-	if (add_owned_fd(module) < 0 || add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
+	if (add_owned_fd(module) < 0 || add_child(module) < 0 || add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
 }
@@ -281,7 +299,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->failure);
 	Py_VISIT(state->gave_up);
 	Py_VISIT(state->owned_fd);
-	Py_VISIT(state->names_of_fields);
+	Py_VISIT(state->child);
 	return 0;
 }
 
@@ -292,7 +310,7 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->failure);
 	Py_CLEAR(state->gave_up);
 	Py_CLEAR(state->owned_fd);
-	Py_CLEAR(state->names_of_fields);
+	Py_CLEAR(state->child);
 	return 0;
 }
 

@@ -9,8 +9,7 @@
 
 struct module_state {
 	PyObject *failure, *gave_up; /* exceptions */
-	PyObject *owned_fd;	     /* a type */
-	PyObject *names_of_fields;   /* of a Plan */
+	PyObject *owned_fd, *child;  /* types */
 };
 
 /* fd.c: an object that closes the descriptor; NULL: it was closed, and an exception is set. */
@@ -18,10 +17,17 @@ PyObject *own_fd(PyObject *module, int fd);
 PyObject *fd_or_error(PyObject *module, long fd); /* or a negative errno, which is raised */
 int add_owned_fd(PyObject *module);
 
-/* module_plan.c: from a Plan, which has to outlive it, with the names of its attributes.
+/* child_type.c: an object that kills and reaps the child, and closes its pidfd; NULL: that was done, and an
+ * exception is set. */
+PyObject *own_child(PyObject *module, pid_t pid, int pidfd);
+/* It has ended, and is reaped. */
+void forget_child(PyObject *child);
+int add_child(PyObject *module);
+
+/* spawn_values.c: from the groups of values that spawn() gets, which have to outlive it.
  * -1: an exception is set; free_plan() in either case. */
-PyObject *names_of_fields(void);
-int get_plan(PyObject *object, PyObject *names, struct plan *plan);
+enum { GROUPS_OF_VALUES = 8 };
+int get_plan(PyObject *groups, struct plan *plan);
 void free_plan(struct plan *plan);
 
 /* module_calls.c: thin system calls */
@@ -29,6 +35,7 @@ int add_system_calls(PyObject *module);
 
 /* module_namespaces.c: namespaces by their number */
 int add_namespace_calls(PyObject *module);
+PyObject *list_of_numbers(const uint64_t *numbers, long count);
 
 /* module_proc.c: files of a proven /proc, namespaces by it or without, the caller */
 int add_proc_calls(PyObject *module);

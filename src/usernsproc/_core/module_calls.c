@@ -8,9 +8,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "beneath.h"
 #include "wait.h"
-
-#include "rawsys.h"
 
 static PyObject *result_of(long result)
 {
@@ -49,11 +48,6 @@ static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
 	Py_END_ALLOW_THREADS
 	return fd_or_error(module, result < 0 ? -errno : result);
 }
-
-/* struct open_how of Linux 5.6, its first size */
-struct open_how_v0 {
-	uint64_t flags, mode, resolve;
-};
 
 PyDoc_STRVAR(openat2_doc, "openat2(dirfd, path, flags, resolve) -> OwnedFd\n\nopenat2(2), Linux 5.6.");
 
@@ -181,20 +175,12 @@ static PyObject *core_umount2(PyObject *module, PyObject *arguments)
 	return result_of(result);
 }
 
-/* struct statx, what is used of it */
-struct mount_id_of_statx {
-	uint32_t mask;
-	char before[140];
-	uint64_t mount_id;
-	char after[104];
-};
-
 PyDoc_STRVAR(mount_id_doc, "mount_id(dirfd, path, flags, mask) -> int\n\n"
-			   "stx_mnt_id of statx(2); 0: this kernel does not tell it for that mask.");
+			   "stx_mnt_id of statx(2); 0: this kernel does not report it for that mask.");
 
 static PyObject *core_mount_id(PyObject *module, PyObject *arguments)
 {
-	struct mount_id_of_statx answer;
+	struct whereabouts answer;
 	unsigned flags, mask;
 	const char *path;
 	long result;
@@ -208,7 +194,7 @@ static PyObject *core_mount_id(PyObject *module, PyObject *arguments)
 	Py_END_ALLOW_THREADS
 	if (result < 0)
 		return result_of(result);
-	return PyLong_FromUnsignedLongLong(answer.mask & mask ? answer.mount_id : 0);
+	return PyLong_FromUnsignedLongLong(answer.mask & mask ? answer.mount : 0);
 }
 
 /* struct mnt_id_req of Linux 6.11 */
@@ -225,12 +211,12 @@ PyDoc_STRVAR(statmount_doc, "statmount(mount_id, mask, namespace_id, fd, flags) 
 /* The kernel says in the first word how much of the buffer it has written. */
 static PyObject *cut_to_size(PyObject *answer)
 {
-	const char *told = PyBytes_AsString(answer);
+	const char *bytes = PyBytes_AsString(answer);
 	PyObject *cut;
 	uint32_t size;
 
-	memcpy(&size, told, sizeof(size));
-	cut = PyBytes_FromStringAndSize(told, size < PyBytes_Size(answer) ? (Py_ssize_t)size : PyBytes_Size(answer));
+	memcpy(&size, bytes, sizeof(size));
+	cut = PyBytes_FromStringAndSize(bytes, size < PyBytes_Size(answer) ? (Py_ssize_t)size : PyBytes_Size(answer));
 	Py_DECREF(answer);
 	return cut;
 }
@@ -277,7 +263,6 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	unsigned long long mount_id, last_id, namespace_id;
 	struct mount_request request;
 	uint64_t ids[LISTMOUNT_IDS];
-	PyObject *answer;
 	long count;
 
 	(void)module;
@@ -287,16 +272,7 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	Py_BEGIN_ALLOW_THREADS
 	count = syscall(__NR_listmount, &request, ids, (size_t)LISTMOUNT_IDS, 0);
 	Py_END_ALLOW_THREADS
-	if (count < 0)
-		return result_of(count);
-	answer = PyList_New(count);
-	for (long i = 0; answer && i < count; i++) {
-		PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
-
-		if (!id || PyList_SetItem(answer, i, id) < 0)
-			Py_CLEAR(answer);
-	}
-	return answer;
+	return count < 0 ? result_of(count) : list_of_numbers(ids, count);
 }
 
 enum { MOST_POLLED = 8 };

@@ -6,10 +6,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef __NR_listns
-#define __NR_listns 470
-#endif
-
 /* struct ns_id_req of Linux 6.19, its first size */
 struct ns_id_req_v0 {
 	uint32_t size, spare;
@@ -20,7 +16,7 @@ struct ns_id_req_v0 {
 
 #define MANY 512
 
-static PyObject *list_of(const uint64_t *numbers, long count)
+PyObject *list_of_numbers(const uint64_t *numbers, long count)
 {
 	PyObject *list = PyList_New(0);
 
@@ -52,7 +48,7 @@ static PyObject *core_listns(PyObject *module, PyObject *arguments)
 	Py_BEGIN_ALLOW_THREADS
 	count = syscall(__NR_listns, &request, numbers, (size_t)MANY, 0);
 	Py_END_ALLOW_THREADS
-	return count < 0 ? PyErr_SetFromErrno(PyExc_OSError) : list_of(numbers, count);
+	return count < 0 ? PyErr_SetFromErrno(PyExc_OSError) : list_of_numbers(numbers, count);
 }
 
 /* struct file_handle with a struct nsfs_file_handle in it, Linux 6.18 */

@@ -94,7 +94,7 @@ static PyObject *core_read_link(PyObject *module, PyObject *arguments)
 	return length < 0 ? fd_or_error(module, length) : PyBytes_FromStringAndSize(text, length);
 }
 
-/* All that is in the file: NULL with errno; a file of /proc does not tell its size. */
+/* All that is in the file: NULL with errno; a file of /proc does not show its size. */
 static char *read_whole(int fd, size_t *length)
 {
 	size_t size = FIRST_SIZE;

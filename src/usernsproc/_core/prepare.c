@@ -1,4 +1,4 @@
-/* See prepare.h. */
+/* What a child is given before it is created. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -7,32 +7,30 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "inline.h"
-#include "prepare.h"
+#include "spawn.h"
 #include "stack.h"
 
-int takes_ids(const struct plan *plan)
-{
-	const struct credentials *ids = &plan->credentials;
-
-	return ids->uid.is_set || ids->gid.is_set || ids->set_groups;
-}
+static const struct system_call calls_of_helper[] = {
+	{.number = __NR_chdir, .step = STEP_chdir, .pointers = 1},
+	{.number = __NR_setsid, .step = STEP_setsid},
+};
+const struct setup setup_of_helper = {.calls = calls_of_helper, .count = 2, .shared_count = 2, .data = "/", .data_size = 2};
 
 /* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
  * memory, or would change the caller with itself. */
 int needs_launcher(const struct plan *plan)
 {
-	if (plan->founding.join_count || plan->founding.owner.is_set || plan->cgroup >= 0 ||
-	    plan->privileges.session_keyring || takes_ids(plan))
+	if (plan->namespaces.join_count || plan->namespaces.owner.is_set || plan->cgroup >= 0 ||
+	    plan->setup.needs >= OWN_MEMORY)
 		return 1;
-	return !plan->is_alone && (plan->between || plan->is_init);
+	return !plan->is_helper && (plan->hook.call || plan->is_init);
 }
 
 /* It starts others of the same parent, one after the other. */
-int has_hops(const struct plan *plan)
+int needs_second_process(const struct plan *plan)
 {
-	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->founding));
+	return needs_launcher(plan) && (plan->cgroup >= 0 || needs_child(&plan->namespaces));
 }
 
 uint64_t current_signal_mask(void)
@@ -54,12 +52,10 @@ static struct holder_parameters holder_of(const struct plan *plan)
 }
 
 /* Nothing of the parent's but a descriptor that shows its end. */
-static void leave_holder_alone(struct plan *plan, struct child *child)
+static void isolate_helper(struct plan *plan, struct child *child)
 {
-	plan->place.cwd = "/";
-	plan->place.start_new_session = 1;
 	plan->close_fds = 1;
-	plan->keep_count = 0;
+	plan->keep.count = 0;
 	plan->stdio[0] = child->death.parent_pidfd;
 	plan->stdio[1] = plan->stdio[2] = -1;
 	child->death.signal = 0; /* it looks after itself */
@@ -98,18 +94,16 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 			    struct failure *failure)
 {
 	struct launcher_parameters parameters = {
-		.is_holder = plan->is_alone,
+		.is_holder = plan->is_helper,
 		.is_dumpable = !may_inspect_all(),
 		.group = (int32_t)getpgrp(),
 		.is_init = plan->is_init,
 		.report = child->report,
 		.cgroup = child->cgroup,
 		.proc = child->proc,
-		.founding = plan->founding,
+		.namespaces = plan->namespaces,
 		.candidates = plan->command.candidates,
-		.place = plan->place,
-		.credentials = plan->credentials,
-		.privileges = plan->privileges,
+		.setup = plan->setup,
 		.death = child->death,
 		.signal_mask = plan->signal_mask ? *plan->signal_mask : current_signal_mask(),
 		.holder = holder_of(plan),
@@ -149,11 +143,11 @@ static int prepare_descriptors(const struct plan *plan, struct child *child, int
 int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			 struct failure *failure)
 {
-	if (plan->is_alone)
-		leave_holder_alone(plan, child);
+	if (plan->is_helper)
+		isolate_helper(plan, child);
 	if (prepare_descriptors(plan, child, report, failure) < 0)
 		return -1;
 	if (needs_launcher(plan))
 		return prepare_launcher(plan, child, spawned, failure);
-	return plan->is_alone ? prepare_holder(plan, child, spawned, failure) : 0;
+	return plan->is_helper ? prepare_holder(plan, child, spawned, failure) : 0;
 }

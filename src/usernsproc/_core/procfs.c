@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "proven_proc.h"
 #include "rawsys.h"
 #include "wait.h"
@@ -20,7 +19,7 @@ int fail(struct failure *failure, enum step step, int error)
 /* A child that was killed may take a moment to end, in which its files in /proc
  * are root's, or gone. What the kernel refuses to a living one it refuses with
  * other errors. */
-void blame_its_end(int pidfd, struct failure *failure)
+void failure_of_end(int pidfd, struct failure *failure)
 {
 	int may_be_that = !failure->gave_up && (failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH);
 

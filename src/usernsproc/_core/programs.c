@@ -11,7 +11,6 @@
 
 #include "beneath.h"
 #include "launcher.h"
-#include "programs.h"
 
 #define PROGRAM(name)                                                                          \
 	__asm__(".pushsection usernsproc_" #name ", \"ax\", @progbits\n"                       \
@@ -43,7 +42,7 @@ PROGRAM(launcher)
 
 /* ---- the map reader ---- */
 
-RAW_INLINE __attribute__((noreturn)) void tell_step(int to, enum step step, long result)
+RAW_INLINE __attribute__((noreturn)) void report_step(int to, enum step step, long result)
 {
 	struct report report;
 
@@ -59,7 +58,7 @@ RAW_INLINE void put(int to, const void *data, long size)
 	long result = RAW3(write, to, data, size);
 
 	if (result != size)
-		tell_step(to, STEP_read_map, result < 0 ? result : -EIO);
+		report_step(to, STEP_read_map, result < 0 ? result : -EIO);
 }
 
 RAW_INLINE void copy_file(int proc, const char *path, int to)
@@ -68,11 +67,11 @@ RAW_INLINE void copy_file(int proc, const char *path, int to)
 	long from = open_beneath(proc, path, O_RDONLY), length;
 
 	if (from < 0)
-		tell_step(to, from == -EXDEV ? STEP_open_proc : STEP_read_map, from);
+		report_step(to, from == -EXDEV ? STEP_open_proc : STEP_read_map, from);
 	while ((length = RAW3(read, from, buffer, sizeof(buffer))) > 0)
 		put(to, buffer, length);
 	if (length < 0)
-		tell_step(to, STEP_read_map, length);
+		report_step(to, STEP_read_map, length);
 	RAW1(close, from);
 }
 
@@ -89,13 +88,13 @@ PROGRAM(map_reader)
 	RAW2(prctl, PR_SET_DUMPABLE, 0);
 	result = RAW2(setns, 0, CLONE_NEWUSER);
 	if (result < 0)
-		tell_step(1, STEP_setns, result);
+		report_step(1, STEP_setns, result);
 	for (int i = 0; i < 3; i++) {
 		if (i)
 			put(1, &separator, 1);
 		copy_file(2, own->files[i], 1);
 	}
-	tell_step(1, STEP_none, 0);
+	report_step(1, STEP_none, 0);
 }
 
 #define CODE(name)                                                                          \

@@ -39,7 +39,7 @@ static int exists_in(int directory, const char *name)
 }
 
 /* A mount has one file system for as long as it exists, and a procfs one pid namespace. So what was found
- * about /proc holds for as long as the same mount is there. That can be told from Linux 6.8 on, where the number of a
+ * about /proc holds for as long as the same mount is there. From Linux 6.8 on this can be determined, since the number of a
  * mount is never used again. The word is twice that number, plus one where the pid namespace is the caller's own. */
 static uint64_t lasting_number(int root)
 {
@@ -264,7 +264,7 @@ int reopen(int fd, int flags)
 
 /* ---- numbers of processes ---- */
 
-/* What the kernel tells of a pidfd. */
+/* What the kernel reports of a pidfd. */
 static int read_fdinfo(int root, int pidfd, char *text, size_t size)
 {
 	char path[PATH_SIZE];

@@ -1,4 +1,4 @@
-/* See report.h. */
+/* The parent's side of the socket to a launcher. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -6,9 +6,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "birth.h"
-#include "cgroup.h"
-#include "report.h"
+#include "clone.h"
+#include "spawn.h"
 
 /* A message of the launcher, and the descriptor that came with it, or -1. Returns the
  * length: 0 at the end, -1 when there is none yet. */
@@ -33,15 +32,13 @@ static ssize_t receive(int socket, struct report *report, int *pidfd)
 	return length;
 }
 
-/* The launcher may be watched by a root that is not to be trusted. */
-static int is_step(int32_t step)
+/* Whether it is a message that says what failed, or no message at all: the launcher may be watched by a root that is not
+ * to be trusted. A step that does not exist is found by spawn(). */
+static int has_failed(ssize_t length, const struct report *report, struct failure *failure)
 {
-	return step >= 0 && step < STEP_COUNT;
-}
-
-static int has_failed(const struct report *told, struct failure *failure)
-{
-	return told->step != STEP_none && fail(failure, (enum step)told->step, told->error) < 0;
+	if (length != (ssize_t)sizeof(*report) || report->step < 0)
+		return fail(failure, STEP_on_created, ESRCH) < 0;
+	return report->step != STEP_none && fail(failure, (enum step)report->step, report->error) < 0;
 }
 
 /* ---- what it is sent ---- */
@@ -85,7 +82,7 @@ int send_parameters(int socket, const struct launcher_parameters *block, const s
 		       : 0;
 }
 
-int let_go_on(int socket, struct failure *failure)
+int release_launcher(int socket, struct failure *failure)
 {
 	const char go = 1;
 
@@ -94,31 +91,31 @@ int let_go_on(int socket, struct failure *failure)
 	return fail(failure, STEP_prepare, errno);
 }
 
-/* ---- what it tells ---- */
+/* ---- what it reports ---- */
 
-struct hearing {
+struct receiving {
 	int socket;
-	struct report told;
+	struct report report;
 	int pidfd;
 	ssize_t length;
 };
 
-static int is_heard(void *context)
+static int is_received(void *context)
 {
-	struct hearing *hearing = context;
+	struct receiving *receiving = context;
 
-	hearing->length = receive(hearing->socket, &hearing->told, &hearing->pidfd);
-	return hearing->length >= 0;
+	receiving->length = receive(receiving->socket, &receiving->report, &receiving->pidfd);
+	return receiving->length >= 0;
 }
 
 /* The next message. */
-static int hear(struct hearing *hearing, const struct spawned *spawned, enum step step,
+static int wait_for_message(struct receiving *receiving, const struct spawned *spawned, enum step step,
 		const struct patience *patience, struct failure *failure)
 {
-	struct event event = {.has_happened = is_heard, .context = hearing, .socket = hearing->socket,
+	struct event event = {.has_happened = is_received, .context = receiving, .socket = receiving->socket,
 			      .wakes = POLLIN, .pidfd = spawned->pidfd, .spins = SPINS, .step = step};
 
-	hearing->pidfd = -1;
+	receiving->pidfd = -1;
 	switch (wait_for(&event, patience, failure)) {
 	case WAIT_GAVE_UP:
 		return -1;
@@ -127,28 +124,25 @@ static int hear(struct hearing *hearing, const struct spawned *spawned, enum ste
 	case WAIT_HAPPENED:
 		break;
 	}
-	if (hearing->length == (ssize_t)sizeof(hearing->told) && is_step(hearing->told.step) &&
-	    !has_failed(&hearing->told, failure))
+	if (!has_failed(receiving->length, &receiving->report, failure))
 		return 0;
-	if (hearing->length != (ssize_t)sizeof(hearing->told) || !is_step(hearing->told.step))
-		fail(failure, STEP_on_created, ESRCH);
-	close_if_open(hearing->pidfd);
+	close_if_open(receiving->pidfd);
 	return -1;
 }
 
-/* Another child goes on, which becomes part of the caller's process group. The first would end by itself,
+/* Another child continues, which becomes part of the caller's process group. The first would end by itself,
  * but may have been stopped. */
-static int take_over(struct spawned *spawned, pid_t told, int pidfd, struct failure *failure)
+static int take_over(struct spawned *spawned, pid_t report, int pidfd, struct failure *failure)
 {
 	pid_t group = getpgrp();
 
 	end_child(spawned->pid, spawned->pidfd, NULL);
-	spawned->pid = pid_of(pidfd, told);
+	spawned->pid = pid_of(pidfd, report);
 	spawned->pidfd = pidfd;
 	if (!group || setpgid(spawned->pid, group) == 0)
 		return 0;
 	fail(failure, STEP_setpgid, errno);
-	blame_its_end(pidfd, failure);
+	failure_of_end(pidfd, failure);
 	return -1;
 }
 
@@ -157,29 +151,29 @@ static enum step step_of(const struct plan *plan)
 {
 	if (plan->cgroup >= 0)
 		return STEP_cgroup;
-	return plan->founding.join_count ? STEP_setns : STEP_execveat;
+	return plan->namespaces.join_count ? STEP_setns : STEP_execveat;
 }
 
 /* The first child entered the cgroup, or asks to be moved there. */
-static int enter_cgroup(int socket, const struct hearing *hearing, const struct plan *plan, struct spawned *spawned,
+static int enter_cgroup(int socket, const struct receiving *receiving, const struct plan *plan, struct spawned *spawned,
 			struct failure *failure)
 {
-	int result = hearing->pidfd >= 0 ? take_over(spawned, hearing->told.pid, hearing->pidfd, failure)
+	int result = receiving->pidfd >= 0 ? take_over(spawned, receiving->report.pid, receiving->pidfd, failure)
 					 : move_to_cgroup(plan->cgroup, spawned->pid, failure);
 
-	return result < 0 ? -1 : let_go_on(socket, failure);
+	return result < 0 ? -1 : release_launcher(socket, failure);
 }
 
-int wait_until_founded(int socket, const struct plan *plan, struct spawned *spawned, struct failure *failure)
+int wait_for_namespaces(int socket, const struct plan *plan, struct spawned *spawned, struct failure *failure)
 {
-	struct hearing hearing = {.socket = socket};
+	struct receiving receiving = {.socket = socket};
 
-	if (plan->cgroup >= 0 && (hear(&hearing, spawned, step_of(plan), &plan->patience, failure) < 0 ||
-				  enter_cgroup(socket, &hearing, plan, spawned, failure) < 0))
+	if (plan->cgroup >= 0 && (wait_for_message(&receiving, spawned, step_of(plan), &plan->patience, failure) < 0 ||
+				  enter_cgroup(socket, &receiving, plan, spawned, failure) < 0))
 		return -1;
-	if (hear(&hearing, spawned, step_of(plan), &plan->patience, failure) < 0)
+	if (wait_for_message(&receiving, spawned, step_of(plan), &plan->patience, failure) < 0)
 		return -1;
-	return hearing.pidfd < 0 ? 0 : take_over(spawned, hearing.told.pid, hearing.pidfd, failure);
+	return receiving.pidfd < 0 ? 0 : take_over(spawned, receiving.report.pid, receiving.pidfd, failure);
 }
 
 struct listening {
@@ -188,16 +182,16 @@ struct listening {
 	int looks;
 };
 
-static int has_told(int socket)
+static int has_reported(int socket)
 {
 	char byte;
 
 	return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* The launcher tells that it executes the command, and then closes the socket by exec, or tells what failed.
+/* The launcher reports that it executes the command, and then closes the socket by exec, or reports what failed.
  * Only the end wakes the parent: the first message needs no answer. Should a fork in another thread have copied the
- * other end, so that it stays open, the name of the process tells. */
+ * other end, so that it stays open, the name of the process shows it. */
 static int is_over(void *context)
 {
 	struct listening *listening = context;
@@ -205,7 +199,7 @@ static int is_over(void *context)
 
 	if (poll(&end, 1, 0) > 0)
 		return 1;
-	return ++listening->looks > SPINS && has_told(listening->socket) &&
+	return ++listening->looks > SPINS && has_reported(listening->socket) &&
 	       is_named(listening->spawned, NAME_BEFORE_EXEC) == 0;
 }
 
@@ -214,29 +208,29 @@ int read_report(int socket, const struct spawned *spawned, const struct patience
 	struct listening listening = {.socket = socket, .spawned = spawned};
 	struct event event = {.has_happened = is_over, .context = &listening, .socket = socket,
 			      .pidfd = spawned->pidfd, .spins = SPINS, .step = STEP_exec};
-	struct report told;
+	struct report report;
 	int executing = 0, pidfd;
+	ssize_t length;
 
 	if (wait_for(&event, patience, failure) == WAIT_GAVE_UP)
 		return -1;
-	while (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.step)) {
+	while ((length = receive(socket, &report, &pidfd)) > 0) {
 		close_if_open(pidfd);
-		if (has_failed(&told, failure))
+		if (has_failed(length, &report, failure))
 			return -1;
 		executing = 1;
 	}
 	return executing ? 0 : fail(failure, STEP_on_created, ESRCH);
 }
 
-int blame_launcher(int socket, struct failure *failure)
+int failure_of_launcher(int socket, struct failure *failure)
 {
-	struct report told;
+	struct report report;
 	int pidfd = -1;
+	ssize_t length = failure->gave_up ? 0 : receive(socket, &report, &pidfd);
 
-	if (failure->gave_up)
-		return -1;
-	if (receive(socket, &told, &pidfd) == (ssize_t)sizeof(told) && is_step(told.step))
-		has_failed(&told, failure);
+	if (length > 0)
+		has_failed(length, &report, failure);
 	close_if_open(pidfd);
 	return -1;
 }

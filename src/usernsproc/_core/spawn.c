@@ -5,14 +5,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "foster.h"
+#include "reaper.h"
 #include "inline.h"
-#include "prepare.h"
-#include "report.h"
+#include "spawn.h"
 
 static int needs_keeper(const struct plan *plan)
 {
-	return !plan->is_alone && plan->death_signal && !is_main_thread();
+	return !plan->is_helper && plan->death_signal && !is_main_thread();
 }
 
 /* ---- from clone to exec ---- */
@@ -45,7 +44,7 @@ static int map(const struct plan *plan, struct spawned *spawned, struct failure 
 	if (result >= 0)
 		result = write_maps(spawned->proc_dir, &plan->maps, failure);
 	if (result < 0)
-		blame_its_end(spawned->pidfd, failure);
+		failure_of_end(spawned->pidfd, failure);
 	return result;
 }
 
@@ -54,16 +53,16 @@ static int prepare_child(const struct plan *plan, struct spawned *spawned, struc
 {
 	if (map(plan, spawned, failure) < 0)
 		return -1;
-	if (!plan->between)
+	if (!plan->hook.call)
 		return 0;
-	close_proc_dir(spawned); /* of no use to others, who may fork */
-	if (plan->between(plan->between_context, spawned->pid, spawned->pidfd))
+	close_proc_dir(spawned); /* of no use to the hook, which may fork */
+	if (plan->hook.call(plan->hook.context, spawned->pid, spawned->pidfd))
 		return fail(failure, STEP_on_created, 0);
 	return has_ended(spawned->pidfd) ? fail(failure, STEP_on_created, ESRCH) : 0;
 }
 
 /* Until the child no longer shares the caller's memory. */
-static int release(const struct plan *plan, struct child *child, const struct spawned *spawned,
+static int release_child(const struct plan *plan, struct child *child, const struct spawned *spawned,
 		   struct failure *failure)
 {
 	enum step step = child->image < 0 ? STEP_exec : STEP_execveat;
@@ -96,7 +95,7 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */
 		return fail(failure, STEP_open_proc, -named);
-	return takes_ids(plan) ? 0 : prepare_child(plan, spawned, failure);
+	return plan->setup.needs == OWN_MEMORY_AND_MAPS ? 0 : prepare_child(plan, spawned, failure);
 }
 
 static void close_end(int *end)
@@ -107,7 +106,7 @@ static void close_end(int *end)
 
 /* It may have given up before its maps were written: that is why, then. Its files
  * in /proc are root's before the pidfd becomes readable. */
-static int blame_child(const struct child *child, struct failure *failure)
+static int failure_of_child(const struct child *child, struct failure *failure)
 {
 	if (!failure->gave_up && __atomic_load_n(&child->failure.step, __ATOMIC_ACQUIRE) != STEP_none)
 		*failure = child->failure;
@@ -115,46 +114,46 @@ static int blame_child(const struct child *child, struct failure *failure)
 }
 
 /* It creates the namespaces, and waits for the maps itself. */
-static int run_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+static int start_by_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
 			struct failure *failure)
 {
 	close_end(&report[1]); /* so that its end is the end of the child's copy */
-	if (writes_maps(plan) && !has_hops(plan)) /* while it starts; else, or if in vain, later */
+	if (writes_maps(plan) && !needs_second_process(plan)) /* while it starts; else, or if in vain, later */
 		spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
 	if (send_parameters(report[0], child->block, spawned, &plan->patience, failure) < 0 ||
-	    wait_until_founded(report[0], plan, spawned, failure) < 0) {
-		close_end(&report[0]); /* at which a child ends that the launcher has not told of */
-		return blame_child(child, failure);
+	    wait_for_namespaces(report[0], plan, spawned, failure) < 0) {
+		close_end(&report[0]); /* at which a child ends that the launcher has not reported */
+		return failure_of_child(child, failure);
 	}
-	if (plan->is_alone) {
-		if (takes_ids(plan) && prepare_child(plan, spawned, failure) < 0)
-			return blame_child(child, failure);
-		if (let_go_on(report[0], failure) < 0)
+	if (plan->is_helper) {
+		if (plan->setup.needs == OWN_MEMORY_AND_MAPS && prepare_child(plan, spawned, failure) < 0)
+			return failure_of_child(child, failure);
+		if (release_launcher(report[0], failure) < 0)
 			return -1;
-		return settle_holder(plan, spawned, failure) < 0 ? blame_launcher(report[0], failure) : 0;
+		return settle_holder(plan, spawned, failure) < 0 ? failure_of_launcher(report[0], failure) : 0;
 	}
 	if (prepare_child(plan, spawned, failure) < 0)
-		return blame_child(child, failure);
-	if (let_go_on(report[0], failure) < 0)
+		return failure_of_child(child, failure);
+	if (release_launcher(report[0], failure) < 0)
 		return -1;
-	return read_report(report[0], spawned, &plan->patience, failure) < 0 ? blame_child(child, failure) : 0;
+	return read_report(report[0], spawned, &plan->patience, failure) < 0 ? failure_of_child(child, failure) : 0;
 }
 
-static int run_command(const struct plan *plan, struct child *child, struct spawned *spawned,
+static int start_command(const struct plan *plan, struct child *child, struct spawned *spawned,
 		       struct failure *failure)
 {
 	if (map(plan, spawned, failure) < 0)
-		return blame_child(child, failure);
-	if (release(plan, child, spawned, failure) < 0)
+		return failure_of_child(child, failure);
+	if (release_child(plan, child, spawned, failure) < 0)
 		return -1;
 	wait_while(1, spawned, NAME_BEFORE_EXEC);
 	return 0;
 }
 
-static int run_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
+static int start_holder(const struct plan *plan, struct child *child, struct spawned *spawned,
 		      struct failure *failure)
 {
-	return release(plan, child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
+	return release_child(plan, child, spawned, failure) < 0 ? -1 : settle_holder(plan, spawned, failure);
 }
 
 /* It is kept: 0, 1 and 2 are left to a program that has closed them, and will open others there. */
@@ -182,59 +181,59 @@ static int end_spawned(struct child *child, struct spawned *spawned, struct fail
 	return is_over;
 }
 
-static int run_born(const struct plan *plan, struct child *child, int report[2],
+static int start_cloned(const struct plan *plan, struct child *child, int report[2],
 		    struct spawned *spawned, struct failure *failure)
 {
 	int result;
 
 	if (child->is_launcher)
-		result = run_launcher(plan, child, report, spawned, failure);
-	else if (plan->is_alone)
-		result = run_holder(plan, child, spawned, failure);
+		result = start_by_launcher(plan, child, report, spawned, failure);
+	else if (plan->is_helper)
+		result = start_holder(plan, child, spawned, failure);
 	else
-		result = run_command(plan, child, spawned, failure);
+		result = start_command(plan, child, spawned, failure);
 	if (result == 0)
 		result = move_pidfd_above_stdio(spawned, failure);
 	close_proc_dir(spawned);
 	return result;
 }
 
-static void clone_by(const struct plan *plan, struct birth *birth)
+static void clone_by(const struct plan *plan, struct clone_request *request)
 {
-	if (plan->foster) {
-		clone_in_foster(plan->foster, birth, &plan->patience);
+	if (plan->reaper) {
+		clone_in_reaper(plan->reaper, request, &plan->patience);
 	} else if (needs_keeper(plan)) {
-		clone_in_keeper(birth);
+		clone_in_keeper(request);
 	} else {
 		block_signals();
-		clone_child(birth);
+		clone_child(request);
 	}
 }
 
-static int run_child(const struct plan *plan, struct child *child, int report[2],
+static int clone_and_start(const struct plan *plan, struct child *child, int report[2],
 		     struct spawned *spawned, struct failure *failure)
 {
-	struct birth *birth = allocate_birth(child, child->is_launcher ? 0 : plan->founding.namespaces);
+	struct clone_request *request = allocate_request(child, child->is_launcher ? 0 : plan->namespaces.flags);
 	uint64_t mask = current_signal_mask();
 	int result, is_over = 1;
 
-	if (!birth)
+	if (!request)
 		return fail(failure, STEP_prepare, ENOMEM);
-	birth->has_hops = has_hops(plan);
+	request->has_second_process = needs_second_process(plan);
 	child->signal_mask = plan->signal_mask ? *plan->signal_mask : mask;
-	clone_by(plan, birth);
+	clone_by(plan, request);
 	restore_signals(mask);
-	if (birth->pid < 0) {
-		result = fail(failure, STEP_clone, (int)-birth->pid);
+	if (request->pid < 0) {
+		result = fail(failure, STEP_clone, (int)-request->pid);
 	} else {
-		spawned->pid = (pid_t)birth->pid;
-		spawned->pidfd = birth->pidfd;
-		result = run_born(plan, child, report, spawned, failure);
+		spawned->pid = (pid_t)request->pid;
+		spawned->pidfd = request->pidfd;
+		result = start_cloned(plan, child, report, spawned, failure);
 		if (result < 0)
 			is_over = end_spawned(child, spawned, failure);
 	}
-	release_keeper(birth, result == 0 || !is_over);
-	free(birth);
+	release_keeper(request, result == 0 || !is_over);
+	free(request);
 	return result;
 }
 
@@ -268,10 +267,12 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	plan = &child->plan;
 	*plan = *given;
 	child->death.signal = plan->death_signal;
-	child->death.parent = plan->foster ? plan->foster->own_pid : (int32_t)getpid();
+	child->death.parent = plan->reaper ? plan->reaper->own_pid : (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
 	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, report, spawned, failure) == 0)
-		result = run_child(plan, child, report, spawned, failure);
+		result = clone_and_start(plan, child, report, spawned, failure);
+	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */
+		fail(failure, STEP_on_created, ESRCH);
 	discard(child, report);
 	return result;
 }

@@ -25,7 +25,7 @@ static int is_in_use(const struct child *child)
 	return __atomic_load_n(&child->tid, __ATOMIC_ACQUIRE) != 0;
 }
 
-static int keep_spare(struct child *child)
+static int put_spare(struct child *child)
 {
 	for (int i = 0; i < SPARES; i++) {
 		struct child *empty = NULL;
@@ -48,7 +48,7 @@ static struct child *take_spare(void)
 		if (child && !is_in_use(child))
 			return child;
 		if (child)
-			keep_spare(child);
+			put_spare(child);
 	}
 	return NULL;
 }
@@ -93,7 +93,7 @@ struct child *allocate_child(void)
 void free_child(struct child *child)
 {
 	/* What is in use is kept, or in the worst case never given back. */
-	if (!keep_spare(child) && !is_in_use(child))
+	if (!put_spare(child) && !is_in_use(child))
 		unmap_child(child);
 }
 

@@ -1,4 +1,4 @@
-/* Memory for a child that shares ours: its stack, and its struct child on top. */
+/* Memory for a child that shares the caller's: its stack, and its struct child on top. */
 #ifndef USERNSPROC_STACK_H
 #define USERNSPROC_STACK_H
 

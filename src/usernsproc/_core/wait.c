@@ -11,13 +11,6 @@
 #include "rawsys.h"
 #include "wait.h"
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-#ifndef __WALL
-#define __WALL 0x40000000
-#endif
-
 #define NANOSECONDS 1000000000
 #define MILLISECOND 1000000
 

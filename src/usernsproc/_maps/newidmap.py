@@ -17,7 +17,7 @@ from .._errors import MapToolError, UsernsError, at_step, userns_error
 from .._evidence import child_error, is_proc_read_only
 from .._helper import Ended, find_tool, run_tool
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._processes.patience import FOREVER, GaveUp, Patience
+from .._spawn import FOREVER, GaveUp, Patience
 from .._typing import TYPE_CHECKING
 from .idmap import IdMap
 from .side import Side

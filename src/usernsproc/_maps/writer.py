@@ -34,7 +34,7 @@ from .side import GID, SIDES, UID, Side
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._processes.patience import Patience
+    from .._spawn import Patience
 
 SETGROUPS = ("allow", "deny")
 

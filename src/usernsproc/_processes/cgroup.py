@@ -11,6 +11,7 @@ from operator import index
 
 from .. import _core
 from .._errors import at_step, userns_error
+from .._spawn import Cgroup
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
-def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
-    """A descriptor, valid in the block; -1 for `None`.
+def opened_cgroup(cgroup: CgroupLike | None) -> Generator[Cgroup]:
+    """With a descriptor that is valid in the block.
 
     Opened with `O_PATH`, so that nothing is opened but a directory, and looked at
     before anything in it is: only in a cgroup2 file system is `cgroup.procs` the kernel's.
@@ -36,11 +37,11 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
     if cgroup is None:
-        yield -1
+        yield Cgroup()
     elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd, None)
-        yield fd
+        yield Cgroup(fd)
     else:
         path = os.fspath(cgroup)
         try:
@@ -51,7 +52,7 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[int]:
             raise userns_error("cgroup", error.errno or 0, path) from None
         with owned as fd:
             _refuse_other_directory(fd, path)
-            yield fd
+            yield Cgroup(fd, cgroup)
 
 
 def _refuse_other_directory(fd: int, path: str | bytes | None) -> None:

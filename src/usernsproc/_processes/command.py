@@ -55,7 +55,7 @@ def environment(env: Mapping[Any, Any] | None) -> tuple[bytes, ...] | None:
 
 
 def descriptors_to_keep(pass_fds: Iterable[int] | None) -> tuple[int, ...]:
-    """Ascending, each once. (`None` is none of them, as Popen has it on Python 3.13.)
+    """Ascending, each once. (`None`: none, as in `Popen` of Python 3.13.)
 
     Raises:
         ValueError: a number that cannot be a descriptor.

@@ -61,7 +61,7 @@ class Credentials:
         owner: int | None = None,
         userns: Userns = "new",
     ) -> Credentials:
-        """What was asked for, or inside 0 where the caller's own id would be unmapped.
+        """What was asked for, or ID 0 inside if the caller's ID would be unmapped.
 
         Without that the command would be the overflow id 65534 inside, with the
         caller's rights to files outside. With no map at all it runs unmapped, as
@@ -73,12 +73,12 @@ class Credentials:
             CredentialsError: an ID is not mapped; supplementary groups are asked
                 for and cannot be set; or a group of the caller is not mapped and
                 cannot be dropped.
-            OverflowError: a number that is no id; ValueError among supplementary
+            OverflowError: a number that is not an ID; ValueError among supplementary
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
         if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
-            return _without_asked_groups(uid, gid, maps, caller, owner, userns)
+            return _remembered(uid, gid, None, maps, caller, owner, userns)
         return _wanted(uid, gid, groups, maps, caller, owner, userns)
 
     @classmethod
@@ -102,14 +102,6 @@ def _holders_id(own_id: int, real_id: int, id_map: IdMap) -> int | None:
     if inside is None:
         return 0 if 0 in id_map else id_map[0].inside
     return None if real_id == own_id else inside
-
-
-@lru_cache(maxsize=64)
-def _without_asked_groups(
-    uid: int | None, gid: int | None, maps: Maps, caller: Caller, owner: int | None, userns: Userns
-) -> Credentials:
-    """Depends on its arguments alone, and programs ask again and again for the same."""
-    return _wanted(uid, gid, None, maps, caller, owner, userns)
 
 
 def _wanted(
@@ -141,6 +133,10 @@ def _wanted(
             "setid", 'extra_groups cannot be set: setgroups is "deny" in this user namespace', "setgroups-denied"
         )
     return Credentials(uid, gid, tuple(groups))
+
+
+_remembered = lru_cache(maxsize=64)(_wanted)
+"""Without groups, the result depends on the arguments alone, and programs ask for the same again and again."""
 
 
 def _unasked_id(own_id: int, real_id: int, id_map: IdMap | None, name: str, userns: Userns) -> int | None:
@@ -199,12 +195,12 @@ def _setgroups_is_denied(maps: Maps, caller: Caller) -> bool:
 
 
 def _denies_setgroups(caller: Caller) -> bool:
-    """What the own namespace denies, those in it cannot allow. (The outermost one allows it.)"""
+    """A nested namespace cannot allow what the caller's denies. (The initial one allows it.)"""
     if caller.gid_map is IDENTITY:
         return False
     try:
         return own_setgroups() == "deny"
-    except FileNotFoundError:  # no /proc: that is told when the maps are written
+    except FileNotFoundError:  # no /proc: that is reported when the maps are written
         return False
 
 

@@ -15,7 +15,7 @@ File: TypeAlias = int | IO[Any] | None
 
 
 class CommandOptions(TypedDict, total=False):
-    """Popen's own, less those that `usernsproc.aio` decides, and ours."""
+    """Those of `Popen` except what `usernsproc.aio` decides, and those of this package."""
 
     executable: Any
     close_fds: bool

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, AnyStr  # noqa: F401, named in the base class
 
+    from .._core import Child
+
 LOST_STATUS = 255
 NOT_REAPED = -2
 _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
@@ -52,7 +54,7 @@ class PidfdPopen(Popen["AnyStr"]):
     In a forked copy of the program the child is a sibling, and not the copy's to end or to wait for.
     """
 
-    _pidfd = -1
+    _child: Child | None = None
     _detached = False
     _generation = 0
     _creating_thread = 0
@@ -77,6 +79,10 @@ class PidfdPopen(Popen["AnyStr"]):
     # ---- the pidfd ----
 
     @property
+    def _pidfd(self) -> int:
+        return -1 if self._child is None else self._child.pidfd
+
+    @property
     def pidfd(self) -> int:
         """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
         readable when the process has ended."""
@@ -94,8 +100,9 @@ class PidfdPopen(Popen["AnyStr"]):
         This object can do neither any more; of `Popen`'s members only `pid`, `args`
         and the pipes remain.
         """
-        pidfd, self._pidfd = self.pidfd, -1
-        self._detached = True
+        pidfd, self._detached = self.pidfd, True
+        if self._child is not None:
+            self._child.pidfd = -1
         return pidfd
 
     def _is_copy(self, _safe: type[_DelSafe] = _DelSafe) -> bool:
@@ -108,8 +115,8 @@ class PidfdPopen(Popen["AnyStr"]):
         # Not while another thread, a watchdog perhaps, signals through it: its
         # number could be that of another child the next moment.
         with self._pidfd_lock:
-            if self._pidfd >= 0:
-                pidfd, self._pidfd = self._pidfd, -1
+            if self._child is not None and self._child.pidfd >= 0:
+                pidfd, self._child.pidfd = self._child.pidfd, -1
                 _safe.close(pidfd)
 
     def close(self) -> None:
@@ -147,13 +154,10 @@ class PidfdPopen(Popen["AnyStr"]):
                 self._close_pidfd()
 
     def __del__(self, *ignored: Any) -> None:
-        # A running child stays in subprocess._active, which reaps it later: as in Popen.
-        if self._is_copy():
-            self._close_pidfd()
-        elif self._pidfd >= 0:
+        # A running child stays in subprocess._active, which reaps it later: as in Popen. One whose start was
+        # interrupted ends with this object, and so does the pidfd.
+        if self._pidfd >= 0 and self._child is not None and self._child.taken and not self._is_copy():
             super().__del__()
-            if self.returncode is not None:
-                self._close_pidfd()
 
     # ---- signals ----
 
@@ -161,8 +165,8 @@ class PidfdPopen(Popen["AnyStr"]):
         """Send *sig* with `pidfd_send_signal(2)`.
 
         As `Popen.send_signal`, it does nothing when the process has ended, or in a
-        forked copy of the program. Unlike it, it cannot reach a stranger that got the
-        process' pid.
+        forked copy of the program. Unlike it, it cannot reach another process that got
+        the same PID.
 
         Raises:
             PermissionError: the process runs a set-user-ID program (`EPERM`).
@@ -175,12 +179,12 @@ class PidfdPopen(Popen["AnyStr"]):
                 try:
                     signal.pidfd_send_signal(self.pidfd, sig)
                 except ProcessLookupError:
-                    pass  # ended, and reaped by somebody else, in this moment
+                    pass  # ended, and reaped by other code, in this moment
 
     # ---- waiting; `poll`, `wait` and `communicate` of Popen call these ----
 
     def waitid(self, options: int = os.WEXITED) -> os.waitid_result | None:
-        """`waitid(P_PIDFD, …)`: unlike `wait` it tells of stops (`os.WSTOPPED`,
+        """`waitid(P_PIDFD, …)`: unlike `wait` it reports stops (`os.WSTOPPED`,
         `os.WCONTINUED`) and core dumps (`os.CLD_DUMPED`), and can look without
         reaping (`os.WNOWAIT`) or blocking (`os.WNOHANG`: `None` when there is nothing).
 
@@ -238,8 +242,6 @@ class PidfdPopen(Popen["AnyStr"]):
                 self.returncode = _deadstate
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
-            if _deadstate is not None and self.returncode is not None:
-                self._close_pidfd()  # called for a dropped object: the last chance
         return self.returncode
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
@@ -268,7 +270,9 @@ class PidfdPopen(Popen["AnyStr"]):
 
     def _refuse_to_wait_in_copy(self) -> None:
         if self._is_copy() and self.poll() is None:
-            raise ChildProcessError(errno.ECHILD, f"process {self.pid} is no child of this forked copy of the program")
+            raise ChildProcessError(
+                errno.ECHILD, f"process {self.pid} is not a child of this forked copy of the program"
+            )
 
     def _wait(self, timeout: float | None) -> int:
         if timeout is None:
@@ -312,7 +316,7 @@ class PidfdPopen(Popen["AnyStr"]):
                 self._set_returncode(result)
 
     def _reap_lost(self, flags: int) -> None:
-        """Not ours to reap: somebody else did, or we are a forked copy of the creating process."""
+        """Other code has reaped it, or this is a forked copy of the creating process."""
         if not flags & os.WNOHANG:
             wait_readable(self.pidfd)
         elif not _core.poll((self.pidfd,), 0):

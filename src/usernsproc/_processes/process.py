@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from operator import index
 
 from .._caller import Caller
@@ -15,21 +14,19 @@ from .._errors import at_step, closed_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
-from .._namespaces.join import NO_JOINS, open_joins
+from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
+from .._spawn import FOREVER, Files, Patience, Program, Setup, Signals, start
 from .._typing import TYPE_CHECKING
-from .capabilities import capability_mask
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
-from .encoding import name_default_encoding
-from .patience import FOREVER, Patience
 from .pidfd_popen import PidfdPopen
-from .plan import Plan
-from .popen import Popen
-from .session_keyring import session_keyring_mode
+from .popen import Popen, name_default_encoding
+from .setup import capability_mask, command_setup, holder_setup, mounts, no_new_privileges
+from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from .._core import Child
     from .._maps.side import Side
     from .._namespaces.join import JoinLike, Joins
     from .cgroup import CgroupLike
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["UsernsProcess"]
 
 _PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
-_NONE: tuple[()] = ()
-"""What parameters are that were left out. Others are not compared with it: that could be anybody's code."""
 
 
 class UsernsProcess(PidfdPopen["AnyStr"]):
@@ -57,21 +53,20 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     meaning. What is added is keyword-only:
 
     Args:
-        args: as in `Popen`. `None`: a holder. No program of yours runs; a process
-            of ours with a few kilobytes, no environment and `/` as its directory
-            keeps the namespace, until it is killed or closed, or the creating
-            process ends.
-        uid_map: user ids, an `IdMapLike`. `None`: left unwritten, to be written
+        args: as in `Popen`. `None`: a holder. A helper process of a few kilobytes,
+            with no environment and `/` as its directory, keeps the namespace until
+            it is killed or closed, or the creating process ends.
+        uid_map: user IDs, an `IdMapLike`. `None`: left unwritten, to be written
             with `write_uid_map`. When only one of the two maps is given, as the
             name of a preset, the other is the same preset; when it is given in
             numbers, the other is left unwritten. What this process may not write
             itself is written by `newuidmap(1)` and `newgidmap(1)`.
-        gid_map: group ids.
+        gid_map: group IDs.
         setgroups: `"allow"`, `"deny"`, or `None` for what the map needs.
-        user: an id **inside**. Left out while the own id is not mapped, the
-            command becomes inside 0.
-        group: likewise.
-        extra_groups: ids **inside**. If omitted, the command has those supplementary
+        user: a user ID **inside**. If omitted and the caller's user ID is not mapped,
+            the command runs as ID 0 in the namespace.
+        group: a group ID **inside**, with the same default.
+        extra_groups: group IDs **inside**. If omitted, the command has those supplementary
             groups of the caller that the group map contains; without a group map,
             all of them. `setgroups="deny"` forbids to drop a group.
         namespaces: further kinds to make together with the user namespace, and owned
@@ -81,22 +76,23 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             `"private"` (`None`), `"slave"`, `"shared"` or `"unchanged"`.
         mount_proc: a fresh `/proc`, that shows the pid namespace which is new or
             joined; in a new mount namespace, as `"mnt"` among *namespaces*.
-        init: pid 1 of the new pid namespace is a tiny process of ours that reaps
-            orphans, forwards signals to the command, and ends with it. It is what
-            `pid`, `pidfd` and the methods mean, and its exit status for signal *n* is
-            128 + *n*, as that of a shell: nobody is killed by a signal of the pid
-            namespace of which he is pid 1.
+        init: PID 1 of the new PID namespace is a small helper process that reaps
+            orphans, forwards signals to the command, and exits with it. `pid`, `pidfd`
+            and the methods refer to it. If signal *n* kills the command, it exits with
+            status 128 + *n*, as a shell does, because PID 1 cannot be killed by a
+            signal from inside its own PID namespace.
         join: existing namespaces to enter first: `Namespace` objects, paths of
             namespace files, or processes (an object with a pidfd, a pid), which stand
             for each namespace that differs from the caller's; one of these, or
             several. With a user namespace among them, no new one is made, and new
             ones of other kinds belong to it; the caller's own is one to stay in.
-            Entered with `setns(2)`, by a program of ours that shares no memory with
-            this process and that root in there cannot inspect. With a mount
-            namespace, *args* and *cwd* are paths in there.
-        owner: the id **outside** that shall own the new user namespace and is charged
-            for it (`user.max_user_namespaces`). Another than the own one takes
-            `CAP_SETUID`, `CAP_SYS_ADMIN` and, for who is not user 0, `CAP_DAC_OVERRIDE`.
+            Entered with `setns(2)`, by a helper program that shares no memory with
+            this process and that root of the joined namespace cannot inspect. With a
+            mount namespace, *args* and *cwd* are paths in it.
+        owner: the user ID **outside** that owns the new user namespace and is charged
+            for it (`user.max_user_namespaces`). An ID other than the caller's requires
+            `CAP_SETUID`, `CAP_SYS_ADMIN` and, unless the caller is user 0,
+            `CAP_DAC_OVERRIDE`.
         on_created: called with this object while the child exists, is mapped, and
             has not yet run the command: the place to move a network interface in, or
             to register the pidfd. An exception in it kills and reaps the child, and
@@ -114,8 +110,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             unless the system refuses `keyctl(2)` to the command as well, and
             otherwise `"inherit"`.
         pdeathsig: the signal the command gets when the creating **process** ends,
-            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. A thread
-            may end: in place of it a native thread keeps the command. The kernel
+            also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. The signal is
+            tied to the process, not to the calling thread. The kernel
             drops this signal when the command executes a program with set-user-ID,
             set-group-ID or file capabilities. A holder simply ends, whatever the
             signal.
@@ -142,9 +138,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     """
 
     _maps: Maps
-    _owner: int | None
-    _userns: Userns
+    _setup: Callable[..., Setup]
+    _start_with: Callable[..., Child]
     _patience: Patience = FOREVER
+    _signal_mask: int | None = None
+    """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
 
     @classmethod
     def _within(cls, patience: Patience, args: Any, *popen_args: Any, **options: Any) -> UsernsProcess[Any]:
@@ -226,16 +224,16 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         uid_map: IdMapLike | None = None,
         gid_map: IdMapLike | None = None,
         setgroups: str | None = None,
-        namespaces: Iterable[str] = _NONE,
+        namespaces: Iterable[str] = (),
         propagation: str | None = None,
         mount_proc: bool = False,
         init: bool = False,
-        join: JoinLike | Iterable[JoinLike] = _NONE,
+        join: JoinLike | Iterable[JoinLike] = (),
         owner: int | None = None,
         on_created: Callable[[UsernsProcess[AnyStr]], object] | None = None,
         pdeathsig: int | None = signal.SIGKILL,
         no_new_privs: bool = False,
-        ambient_caps: Iterable[str | int] = _NONE,
+        ambient_caps: Iterable[str | int] = (),
         cgroup: CgroupLike | None = None,
         session_keyring: str | None = None,
         **popen_options: Any,
@@ -249,52 +247,45 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             name_default_encoding(popen_args, popen_options)
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
-        self._caller = Caller.now()
-        self._plan = plan = Plan(
-            is_holder=self._is_holder, no_new_privs=bool(no_new_privs), death_signal=_death_signal(pdeathsig)
-        )
-        if self._patience is not FOREVER:
-            plan.deadline, plan.cancelled = self._patience.deadline, self._patience.cancelled
-
-        def start_with(joins: Joins) -> None:
-            """What is left out, as most of it mostly is, is not looked at: each thing costs."""
-            if not (namespaces is _NONE and propagation is None and joins is NO_JOINS) or mount_proc or init:
-                new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
-                plan.namespaces, plan.propagation = new.flags, new.propagation
-                plan.mount_proc, plan.init = new.mount_proc, new.init
+        caller = Caller.now()
+        signals = Signals(self._signal_mask, _death_signal(pdeathsig))
+        with opened_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins:
+            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
-            self._owner = None if owner is None else resolve_owner(owner, self._caller)
-            if self._owner is not None:
-                plan.owner = self._owner
-            self._userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
-            self._maps = self._wanted_maps(uid_map, gid_map, setgroups, joins)
-            if joins.userns is None:
-                plan.setgroups, plan.uid_map, plan.gid_map = self._maps.for_core
-            if ambient_caps is not _NONE:
-                plan.ambient_caps = capability_mask(ambient_caps)
-            if not (session_keyring is None and joins is NO_JOINS):
-                plan.session_keyring = session_keyring_mode(session_keyring, joins=bool(plan.joins))
+            owner_uid = None if owner is None else resolve_owner(owner, caller)
+            userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
+            self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
+            capabilities = capability_mask(ambient_caps)
+            before = mounts(new.propagation, new.mount_proc)
+            keyring = keyring_calls(session_keyring, joins=bool(joins.for_core))
+            after = keyring + no_new_privileges(bool(no_new_privs))
             if self._is_holder:
-                _refuse_what_a_command_has(plan)
-            super(UsernsProcess, self).__init__(args, *popen_args, **popen_options)
-
-        if cgroup is None and join is _NONE:
-            start_with(NO_JOINS)
-            return
-        with opened_cgroup(cgroup) as plan.cgroup, open_joins(join) as joins:
-            plan.cgroup_path = None if isinstance(cgroup, int) else cgroup
-            plan.joins = joins.for_core
-            start_with(joins)
+                _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
+                self._setup = partial(holder_setup, before, Credentials.of_holder(maps, caller, userns), after)
+            else:
+                resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
+                self._setup = partial(command_setup, before, resolve, after, capabilities)
+            self._start_with = partial(
+                start,
+                namespaces=new.for_core(joins, owner_uid),
+                maps=maps.for_core if userns == "new" else (None, None, None),
+                signals=signals,
+                patience=self._patience,
+                cgroup=cgroup_to_enter,
+            )
+            super().__init__(args, *popen_args, **popen_options)
+        assert self._child is not None
+        self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
     def _wanted_maps(
-        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins
+        self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins, caller: Caller
     ) -> Maps:
         if joins.userns is None:
-            return Maps.resolve(uid_map, gid_map, setgroups, self._caller)
+            return Maps.resolve(uid_map, gid_map, setgroups, caller)
         if uid_map is not None or gid_map is not None or setgroups is not None:
             raise ValueError("a user namespace is joined, and has its maps: none can be written for the command")
-        return joins.maps(self._caller)
+        return joins.maps(caller)
 
     # ---- starting; called by Popen.__init__ ----
 
@@ -327,72 +318,49 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         process_group: int,
         **_refused_before: Any,
     ) -> None:
-        plan = self._plan
         if args is None:
-            _take(plan, Credentials.of_holder(self._maps, self._caller, self._userns))
-            self._start({})
+            self._start(None, setup=self._setup())
             return
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
-        plan.argv = command.args
-        plan.candidates = command.candidates(env)
-        plan.envp = environment(env)
-        plan.cwd = None if cwd is None else os.fsencode(cwd)
-        plan.stdin, plan.stdout, plan.stderr = p2cread, c2pwrite, errwrite
-        plan.keep_fds = descriptors_to_keep(pass_fds)
-        plan.close_fds = bool(close_fds)
-        plan.restore_signals = bool(restore_signals)
-        plan.start_new_session = bool(start_new_session)
-        plan.process_group = process_group
-        plan.umask = umask
-        _take(
-            plan,
-            Credentials.wanted(uid, gid, gids, self._maps, self._caller, owner=self._owner, userns=self._userns),
+        self._start(
+            Program(
+                command.args,
+                command.candidates(env),
+                environment(env),
+                bool(restore_signals),
+                filename=command.executable,
+            ),
+            files=Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
+            setup=self._setup(
+                uid=uid,
+                gid=gid,
+                groups=gids,
+                cwd=cwd,
+                umask=umask,
+                start_new_session=bool(start_new_session),
+                process_group=process_group,
+            ),
         )
-        self._start({"exec": command.executable, "chdir": cwd})
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
-    def _start(self, filenames: dict[str, Any]) -> None:
-        plan = self._plan
+    def _start(self, program: Program | None, **values: Any) -> None:
+        waits = self._on_created is not None or self._maps.via_newidmap
         try:
-            plan.start(filenames, self._between())
-            self.pid = plan.pid
-            if self._on_created is None:
-                self._pidfd = plan.pidfd
-            else:
-                os.close(plan.pidfd)  # on_created has seen a copy, and may have registered it
-            self._child_created = True
-            plan.pidfd = -1
+            self._child = child = self._start_with(program, hook=self._while_it_waits if waits else None, **values)
+            self.pid, self._child_created = child.pid, True
         except BaseException:
             self._child_created = False
-            if self._pidfd == plan.pidfd:
-                self._pidfd = -1
-            plan.end()
-            self._close_pidfd()
             raise
 
-    def _between(self) -> Callable[[int, int], object] | None:
-        """What is to be done while the child waits: the maps that a tool writes, then `on_created`."""
-        show = None if self._on_created is None else self._show_created
-        if not self._maps.via_newidmap:
-            return show
-
-        def map_and_show(pid: int, pidfd: int) -> None:
-            self._maps.write_via_newidmap(pid, pidfd, self._patience)
-            if show is not None:
-                show(pid, pidfd)
-
-        return map_and_show
-
-    def _show_created(self, pid: int, pidfd: int) -> None:
-        """Called by the core while the child waits. What the user does with the pidfd, even
-        closing it, must not disturb the core: it gets one of its own."""
-        assert self._on_created is not None
-        self.pid = pid
-        with at_step("on_created"):
-            self._pidfd = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
-        self._child_created = True
+    def _while_it_waits(self, child: Child) -> None:
+        """The maps that a tool writes, then `on_created`, which may even close the pidfd: it is a copy."""
+        if self._maps.via_newidmap:
+            self._maps.write_via_newidmap(child.pid, child.pidfd, self._patience)
+        if self._on_created is None:
+            return
+        self._child, self.pid, self._child_created = child, child.pid, True
         self._creating_thread = threading.get_ident()
         try:
             self._on_created(self)
@@ -462,8 +430,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def write_gid_map(self, gid_map: IdMapLike) -> None:
         """Write the group id map that was left out at creation, once, or have `newgidmap(1)`
-        write it. Where the map is the own group alone, the caller lacks `CAP_SETGID`, and
-        `setgroups` was left to us, `"deny"` is written first.
+        write it. If the map is the caller's group alone, the caller lacks `CAP_SETGID`, and
+        `setgroups` was omitted, `"deny"` is written first.
 
         Raises:
             IdMapError, IdMapPermissionError: before the kernel is asked.
@@ -506,22 +474,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
 
 
-def _take(plan: Plan, credentials: Credentials) -> None:
-    if credentials.uid is not None:
-        plan.uid = credentials.uid
-    if credentials.gid is not None:
-        plan.gid = credentials.gid
-    if credentials.groups is not None:
-        plan.set_groups, plan.groups = True, credentials.groups
-
-
 def _death_signal(pdeathsig: int | None) -> int:
     if pdeathsig is None:
         return 0
     if not hasattr(pdeathsig, "__index__"):
         raise TypeError(f"pdeathsig is a signal number or None, not {pdeathsig!r}")
     if not 1 <= index(pdeathsig) < signal.NSIG:
-        raise ValueError(f"pdeathsig={pdeathsig!r} is no signal")
+        raise ValueError(f"pdeathsig={pdeathsig!r} is not a signal")
     return int(pdeathsig)
 
 
@@ -536,9 +495,9 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
         )
 
 
-def _refuse_what_a_command_has(plan: Plan) -> None:
-    for name in ("ambient_caps", "init"):
-        if getattr(plan, name):
+def _refuse_what_a_command_has(**values: object) -> None:
+    for name, value in values.items():
+        if value:
             raise ValueError(f"a holder (no args) runs no program: {name}= has no meaning for it")
 
 

@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Iterator
 
+NOT_TRIED, CRASHED = 1, 3
 TYPE_CHECKING = False  # this file is run by its path
 
 if TYPE_CHECKING:
-    from typing import Any
+    from .._spawn import Call
 
-NOT_TRIED, CRASHED = 1, 3
 _STATUS = 7
 _SHELL = "/bin/sh"
 
@@ -25,43 +25,37 @@ def crashed() -> Iterator[str]:
     """Names of those that ended before they could say why."""
     tried = {"child": _run_command, "launcher": _run_launcher, "holder": _run_holder, "map reader": _run_map_reader}
     from .. import _core
+    from .._errors import UsernsError
 
     for name, run in tried.items():
         try:
             run()
-        except _core.Failure as failure:
-            if failure.args[1] == errno.ESRCH:
+        except (UsernsError, _core.Failure) as failure:
+            if errno.ESRCH in failure.args:
                 yield name
 
 
-def _start(**fields: Any) -> int:
-    """The return code."""
-    from .. import _core
-    from .plan import Plan
+def _run_command(*calls: Call) -> None:
+    from .._spawn import Namespaces, Program, Setup, start
 
-    plan = Plan(namespaces=0, **fields)
-    _core.spawn(plan, None)
-    try:
-        if plan.is_holder:
-            return 0
-        result = os.waitid(os.P_PIDFD, plan.pidfd, os.WEXITED | os.WNOWAIT)
+    program = Program((_SHELL, "-c", f"exit {_STATUS}"), (_SHELL,))
+    with start(program, namespaces=Namespaces(0), setup=Setup(calls, len(calls))) as child:
+        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
         assert result is not None
-        return result.si_status
-    finally:
-        plan.end()
-
-
-def _run_command(**fields: Any) -> None:
-    status = _start(argv=(_SHELL, "-c", f"exit {_STATUS}"), candidates=(_SHELL,), **fields)
-    assert status == _STATUS, status
+        assert result.si_status == _STATUS, result
 
 
 def _run_launcher() -> None:
-    _run_command(uid=os.geteuid())  # a change of ids is the launcher's
+    from .._spawn import OWN_MEMORY, Call
+
+    _run_command(Call("prepare", "umask", 0o77, needs=OWN_MEMORY))
 
 
 def _run_holder() -> None:
-    _start(is_holder=True, death_signal=9)
+    from .._spawn import Namespaces, Signals, start
+
+    with start(None, namespaces=Namespaces(0), signals=Signals(death=9)):
+        pass
 
 
 def _run_map_reader() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from .. import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
-from .patience import GaveUp, Patience
+from .._spawn import GaveUp, Patience
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(
     check: bool = False,
     **options: Any,
 ) -> CompletedProcess[Any]:
-    """Run a command in a new user namespace, wait for it, and tell how it went.
+    """Run a command in a new user namespace, wait for it, and return how it ended.
 
     As `subprocess.run`, with the parameters of `UsernsProcess` in addition. When
     the timeout passes, or anything else interrupts it, the command is killed and

@@ -1,4 +1,4 @@
-/* See birth.h. */
+/* See clone.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -9,60 +9,43 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "birth.h"
+#include "clone.h"
 #include "proven_proc.h"
 
-#ifndef CLONE_PIDFD
-#define CLONE_PIDFD 0x1000
-#endif
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
-#ifndef __WALL
-#define __WALL 0x40000000
-#endif
-#ifndef __WNOTHREAD
-#define __WNOTHREAD 0x20000000
-#endif
-
-#define CLONE_FLAGS (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID)
-
-struct birth *allocate_birth(struct child *child, unsigned long namespaces)
+struct clone_request *allocate_request(struct child *child, unsigned long flags)
 {
-	struct birth *birth = malloc(sizeof(*birth));
+	struct clone_request *request = malloc(sizeof(*request));
 
-	if (birth)
-		*birth = (struct birth){
-			.child = child, .namespaces = namespaces | flag_against_debugger(), .pid = -1, .pidfd = -1};
-	return birth;
+	if (request)
+		*request = (struct clone_request){
+			.child = child, .flags = flags | flag_against_debugger(), .pid = -1, .pidfd = -1};
+	return request;
 }
 
-/* A time namespace is created by clone3(2) alone: its flag is part of the exit signal in clone(2). */
-static long clone_by_clone3(struct birth *birth)
+/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. A time namespace is created by
+ * clone3(2) alone: its flag is part of the exit signal in clone(2). */
+long clone_in_memory(struct child *child, unsigned long flags, int *pidfd, child_function *function, void *argument)
 {
 	struct raw_clone_args arguments = {
-		.flags = CLONE_FLAGS | birth->namespaces,
-		.pidfd = (uintptr_t)&birth->pidfd,
-		.child_tid = (uintptr_t)&birth->child->tid,
+		.flags = flags | CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID,
+		.pidfd = (uintptr_t)pidfd,
+		.child_tid = (uintptr_t)&child->tid,
 	};
+	long pid;
 
-	return raw_clone3(&arguments, stack_bottom_of(birth->child), stack_of(birth->child), spawned_child,
-			  birth->child);
+	child->tid = 1;
+	if (flags & CLONE_NEWTIME)
+		pid = raw_clone3(&arguments, stack_bottom_of(child), stack_of(child), function, argument);
+	else
+		pid = raw_clone(arguments.flags, stack_of(child), pidfd, &child->tid, function, argument);
+	if (pid < 0)
+		child->tid = 0;
+	return pid;
 }
 
-static long clone_by_clone(struct birth *birth)
+void clone_child(struct clone_request *request)
 {
-	return raw_clone(birth->namespaces | CLONE_FLAGS, stack_of(birth->child), &birth->pidfd,
-			 &birth->child->tid, spawned_child, birth->child);
-}
-
-/* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. */
-void clone_child(struct birth *birth)
-{
-	birth->child->tid = 1;
-	birth->pid = birth->namespaces & CLONE_NEWTIME ? clone_by_clone3(birth) : clone_by_clone(birth);
-	if (birth->pid < 0)
-		birth->child->tid = 0;
+	request->pid = clone_in_memory(request->child, request->flags, &request->pidfd, spawned_child, request->child);
 }
 
 /* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child
@@ -82,31 +65,31 @@ static void wait_for_post(sem_t *semaphore)
 
 static void *keep(void *argument)
 {
-	struct birth *birth = argument;
+	struct clone_request *request = argument;
 	sigset_t all;
 	siginfo_t info;
-	int has_hops = birth->has_hops;
+	int has_second_process = request->has_second_process;
 	long pid;
 
 	block_signals();
-	clone_child(birth);
-	pid = birth->pid;
+	clone_child(request);
+	pid = request->pid;
 	/* All but the signals that libc itself needs to reach every thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	sem_post(&birth->done); /* `birth` may be gone from here on, unless there are hops */
+	sem_post(&request->done); /* `request` may be freed from here on, unless there is a second process */
 	if (pid < 0)
 		return NULL;
-	if (has_hops) {
-		wait_for_post(&birth->settled);
-		sem_post(&birth->done);
+	if (has_second_process) {
+		wait_for_post(&request->settled);
+		sem_post(&request->done);
 	}
 	while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD) < 0 && errno == EINTR)
 		;
 	return NULL;
 }
 
-static int start_keeper(struct birth *birth)
+static int start_keeper(struct clone_request *request)
 {
 	pthread_attr_t attributes;
 	int error = pthread_attr_init(&attributes);
@@ -115,14 +98,14 @@ static int start_keeper(struct birth *birth)
 		return error;
 	/* Ample; where libc wants more (much static TLS), its own default. */
 	pthread_attr_setstacksize(&attributes, 0x20000);
-	error = pthread_create(&birth->keeper, &attributes, keep, birth);
+	error = pthread_create(&request->keeper, &attributes, keep, request);
 	if (error == EINVAL)
-		error = pthread_create(&birth->keeper, NULL, keep, birth);
+		error = pthread_create(&request->keeper, NULL, keep, request);
 	pthread_attr_destroy(&attributes);
 	return error;
 }
 
-void clone_in_keeper(struct birth *birth)
+void clone_in_keeper(struct clone_request *request)
 {
 	sigset_t all;
 	int error;
@@ -132,33 +115,33 @@ void clone_in_keeper(struct birth *birth)
 	 * has answered. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	sem_init(&birth->done, 0, 0);
-	sem_init(&birth->settled, 0, 0);
-	error = start_keeper(birth);
+	sem_init(&request->done, 0, 0);
+	sem_init(&request->settled, 0, 0);
+	error = start_keeper(request);
 	if (error) {
-		birth->pid = -error;
+		request->pid = -error;
 	} else {
-		birth->has_keeper = 1;
-		wait_for_post(&birth->done);
+		request->has_keeper = 1;
+		wait_for_post(&request->done);
 	}
 }
 
 /* With a child it ends by itself. Without one it ends at once: wait, so that a failed
  * call leaves no thread; unless the child was killed and does not end. */
-void release_keeper(struct birth *birth, int has_child)
+void release_keeper(struct clone_request *request, int has_child)
 {
-	if (!birth->has_keeper)
+	if (!request->has_keeper)
 		return;
-	if (birth->has_hops && birth->pid > 0) {
-		sem_post(&birth->settled);
-		wait_for_post(&birth->done);
+	if (request->has_second_process && request->pid > 0) {
+		sem_post(&request->settled);
+		wait_for_post(&request->done);
 	}
-	sem_destroy(&birth->done);
-	sem_destroy(&birth->settled);
+	sem_destroy(&request->done);
+	sem_destroy(&request->settled);
 	if (has_child)
-		pthread_detach(birth->keeper);
+		pthread_detach(request->keeper);
 	else
-		pthread_join(birth->keeper, NULL);
+		pthread_join(request->keeper, NULL);
 }
 
 int is_main_thread(void)

@@ -1,9 +1,9 @@
 /* Whether a debugger follows this program.
  *
- * A child that shares our memory and has no exit signal is a thread to gdb and lldb: the
+ * A child that shares the caller's memory and has no exit signal is a thread to gdb and lldb: the
  * kernel reports it as one (PTRACE_EVENT_CLONE). When it executes a program they take that
  * for the whole process, and lose this one. As if it had been forked (exit signal SIGCHLD)
- * they would remove their breakpoints from its memory, which is ours. So it is kept from
+ * they would remove their breakpoints from its memory, which is the caller's. So it is kept from
  * them. strace -f and the like follow it as before.
  */
 #include <fcntl.h>

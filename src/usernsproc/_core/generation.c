@@ -13,10 +13,6 @@
 
 #include "core.h"
 
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
-
 /* What a copy does not have. */
 struct wiped {
 	uint64_t generation;

@@ -5,38 +5,41 @@
 #include <pthread.h>
 #include <semaphore.h>
 
-#include "descriptors.h"
+#include "core.h"
 #include "stack.h"
 #include "wait.h"
 
-/* What it takes to start the child, and what came of it. On the heap: a keeper or a foster
+/* What it takes to start the child, and what came of it. On the heap: a keeper or a reaper
  * uses it while Python code runs, and a library of greenlets may then move the caller's stack. */
-struct birth {
+struct clone_request {
 	struct child *child;
-	unsigned long namespaces;
+	unsigned long flags;
 	long pid; /* or -errno */
 	int pidfd;
-	int has_hops; /* it starts other children of the same parent, and ends */
+	int has_second_process; /* it starts other children of the same parent, and ends */
 	int has_keeper;
 	pthread_t keeper;
 	sem_t done, settled;
 };
 
 /* NULL: no memory. free() it, after release_keeper(). */
-struct birth *allocate_birth(struct child *child, unsigned long namespaces);
+struct clone_request *allocate_request(struct child *child, unsigned long flags);
 
-/* The result is in `birth`. For the first, all signals have to be blocked; the
+/* Starts a function on the child's stack. All signals have to be blocked. A pid, or a negative errno. */
+long clone_in_memory(struct child *child, unsigned long flags, int *pidfd, child_function *function, void *argument);
+
+/* The result is in `request`. For the first, all signals have to be blocked; the
  * second blocks what has to be, and both leave the mask to be restored. */
-void clone_child(struct birth *birth);
-void clone_in_keeper(struct birth *birth);
-void release_keeper(struct birth *birth, int has_child);
+void clone_child(struct clone_request *request);
+void clone_in_keeper(struct clone_request *request);
+void release_keeper(struct clone_request *request, int has_child);
 int is_main_thread(void);
 
 /* Wait until the child runs no longer in the caller's memory: it executes, or has ended. */
 enum wait_result wait_until_memory_is_left(struct child *child, int pidfd, enum step step,
 					   const struct patience *patience, struct failure *failure);
 
-/* Whether the child has this name now: 1 or 0, -errno where /proc does not tell. */
+/* Whether the child has this name now: 1 or 0, -errno if /proc does not show it. */
 int is_named(const struct spawned *spawned, const char *name);
 
 /* Wait until that is no longer the answer, or the process has ended, but not for

@@ -12,16 +12,6 @@
 #include "rawsys.h"
 #include "wait.h"
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-#ifndef PIDFD_SIGNAL_PROCESS_GROUP
-#define PIDFD_SIGNAL_PROCESS_GROUP (1 << 2)
-#endif
-#ifndef __WALL
-#define __WALL 0x40000000
-#endif
-
 /* A child that was killed ends at once, unless it is in an uninterruptible system call (a file system
  * whose server does not answer), frozen by a cgroup of version 1, or held by a tracer. The caller does not wait for
  * that longer than this. */
@@ -93,7 +83,7 @@ static int lost_returncode(int pidfd, int *returncode)
 	return 1;
 }
 
-/* ESRCH: nothing was told, so its end is all that is known. That comes a moment after the end of its descriptors,
+/* ESRCH: nothing was reported, so its end is all that is known. That comes a moment after the end of its descriptors,
  * and after the end of the command that it is the init of. */
 static int has_ended_alone(int pidfd, const struct failure *failure)
 {

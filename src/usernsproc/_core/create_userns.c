@@ -6,12 +6,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "descriptors.h"
-#include "foster.h"
-
-#ifndef CLONE_PIDFD
-#define CLONE_PIDFD 0x1000
-#endif
+#include "reaper.h"
 
 static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct failure *failure)
 {
@@ -34,19 +29,14 @@ static int in_transient_child(struct child *child, const struct maps *maps, stru
 {
 	uint64_t mask = block_signals();
 	int pidfd = -1, userns;
-	long pid;
+	long pid = clone_in_memory(child, CLONE_NEWUSER | CLONE_FILES, &pidfd, transient_child, child);
 
-	child->tid = 1;
-	pid = raw_clone(CLONE_NEWUSER | CLONE_VM | CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_CLEARTID, stack_of(child),
-			&pidfd, &child->tid, transient_child, child);
 	restore_signals(mask);
-	if (pid < 0) {
-		child->tid = 0;
+	if (pid < 0)
 		return fail(failure, STEP_clone, (int)-pid);
-	}
 	userns = map_and_open((pid_t)pid, pidfd, maps, failure);
 	if (userns < 0)
-		blame_its_end(pidfd, failure);
+		failure_of_end(pidfd, failure);
 	end_child((pid_t)pid, pidfd, userns < 0 ? failure : NULL);
 	return userns;
 }
@@ -69,21 +59,20 @@ int create_userns(const struct maps *maps, struct failure *failure)
 
 /* A change of ids in the caller's memory would make that non-dumpable, and a child there must not wait
  * for others: a tiny program creates the namespace, and is held until that is mapped and open. */
-static int in_holder(struct foster *foster, struct optional_id owner, const struct maps *maps,
-		     const struct between *between, const struct patience *patience, struct failure *failure)
+static int in_holder(struct reaper *reaper, struct optional_id owner, const struct maps *maps,
+		     const struct hook *hook, const struct patience *patience, struct failure *failure)
 {
 	static char *const nothing[] = {NULL};
 	struct plan plan = {
 		.maps = *maps,
-		.is_alone = 1,
+		.is_helper = 1,
 		.command = {nothing, nothing, nothing},
-		.place = {.umask = -1, .process_group = -1, NAMES_OF_PLACE},
-		.founding = {.owner = owner, .namespaces = CLONE_NEWUSER},
+		.setup = setup_of_helper,
+		.namespaces = {.owner = owner, .flags = CLONE_NEWUSER},
 		.cgroup = -1,
 		.death_signal = SIGKILL,
-		.between = between ? between->call : NULL,
-		.between_context = between ? between->context : NULL,
-		.foster = foster,
+		.hook = hook ? *hook : (struct hook){0},
+		.reaper = reaper,
 		.patience = *patience,
 	};
 	struct spawned spawned;
@@ -97,20 +86,20 @@ static int in_holder(struct foster *foster, struct optional_id owner, const stru
 		close(proc_dir);
 	}
 	if (userns < 0)
-		blame_its_end(spawned.pidfd, failure);
+		failure_of_end(spawned.pidfd, failure);
 	end_child(spawned.pid, spawned.pidfd, userns < 0 ? failure : NULL);
 	return userns;
 }
 
-int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct between *between,
+int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct hook *hook,
 			 const struct patience *patience, struct failure *failure)
 {
-	struct foster *foster = start_foster(patience, failure);
+	struct reaper *reaper = start_reaper(patience, failure);
 	int userns;
 
-	if (!foster)
+	if (!reaper)
 		return -1;
-	userns = in_holder(foster, owner, maps, between, patience, failure);
-	end_foster(foster);
+	userns = in_holder(reaper, owner, maps, hook, patience, failure);
+	end_reaper(reaper);
 	return userns;
 }

@@ -1,0 +1,236 @@
+"""What the core gets to start a program: everything converted, nothing left to decide.
+
+Each value is a tuple, whose fields `_core.spawn` knows by their place; -1 stands for "leave as it is"
+where a number is optional.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from . import _core
+from ._cgroups import frozen_cause
+from ._evidence import failed
+from ._typing import TYPE_CHECKING
+from ._uapi import CLONE_NEWUSER
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from ._errors import UsernsError
+
+_NANOSECONDS = 1_000_000_000
+_LONGEST_POLL = 86_400_000  # milliseconds
+
+
+class Namespaces(tuple[int, tuple[int, ...], int, bool]):
+    """Those to enter, then those to create.
+
+    Args:
+        flags: `CLONE_NEW…`, to create.
+        joins: to enter: descriptor, `CLONE_NEW…`, and so on. None of the descriptors is 0, 1 or 2.
+        owner: the user ID, outside, that owns a new user namespace.
+        init: the program runs below an init.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        flags: int = CLONE_NEWUSER,
+        joins: tuple[int, ...] = (),
+        owner: int = -1,
+        init: bool = False,
+    ) -> Self:
+        return super().__new__(cls, (flags, joins, owner, init))
+
+
+class Program(tuple["Sequence[Any]", "Sequence[Any]", "tuple[bytes, ...] | None", bool, object]):
+    """What is executed: the first of the candidates that exists.
+
+    Args:
+        argv: as in `Popen`: strings, bytes and paths.
+        candidates: paths, in the same types.
+        envp: `None`: the environment as it is at the moment of the call.
+        restore_signals: that Python ignores.
+        filename: for messages.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        argv: Sequence[Any],
+        candidates: Sequence[Any],
+        envp: tuple[bytes, ...] | None = (),
+        restore_signals: bool = True,
+        filename: object = None,
+    ) -> Self:
+        return super().__new__(cls, (argv, candidates, envp, restore_signals, filename))
+
+
+class Files(tuple[int, int, int, tuple[int, ...], bool]):
+    """The descriptors of the program.
+
+    Args:
+        keep: those from 3 on that it inherits, ascending.
+        close: the others are closed, also those that are inheritable.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, stdin: int = -1, stdout: int = -1, stderr: int = -1, keep: tuple[int, ...] = (), close: bool = True
+    ) -> Self:
+        return super().__new__(cls, (stdin, stdout, stderr, keep, close))
+
+
+ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS = range(3)
+"""What a call needs: in memory that a process shares with the caller it would change the caller, too."""
+
+
+class Call(tuple[int, int, tuple[int, int], "tuple[int | bytes, ...]", str, object]):
+    """A system call that sets up a process.
+
+    Args:
+        step: the step of the error if it fails.
+        name: of the system call.
+        arguments: numbers, and bytes, which stand for their address; a NUL follows them.
+        needs: `ANY_MEMORY` and so on.
+        tolerated: errnos that are not errors.
+        filename: for the error.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        step: str,
+        name: str,
+        *arguments: int | bytes,
+        needs: int = ANY_MEMORY,
+        tolerated: tuple[int, int] = (0, 0),
+        filename: object = None,
+    ) -> Self:
+        return super().__new__(cls, (_core.NR[name], needs, tolerated, arguments, step, filename))
+
+
+class Setup(tuple["tuple[Call, ...]", int, int]):
+    """What the process does before it executes the program.
+
+    Args:
+        calls: in this order.
+        shared_count: the first so many are also those of an init, the others the program's alone.
+        ambient_caps: a bit for each capability that it keeps over exec.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, calls: tuple[Call, ...] = (), shared_count: int = 0, ambient_caps: int = 0) -> Self:
+        return super().__new__(cls, (calls, shared_count, ambient_caps))
+
+
+ROOT_DIRECTORY = Call("chdir", "chdir", b"/")
+NEW_SESSION = Call("setsid", "setsid")
+SETUP_OF_HOLDER = Setup((ROOT_DIRECTORY, NEW_SESSION))
+
+
+class Cgroup(tuple[int, object]):
+    """A descriptor of the directory to start in, and its path for messages."""
+
+    __slots__ = ()
+
+    def __new__(cls, fd: int = -1, filename: object = None) -> Self:
+        return super().__new__(cls, (fd, filename))
+
+
+class Signals(tuple["int | None", int]):
+    """Args:
+    mask: a bit for each signal that is blocked; `None`: as in the calling thread.
+    death: the parent-death signal; 0: none.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, mask: int | None = None, death: int = 0) -> Self:
+        return super().__new__(cls, (mask, death))
+
+
+class Patience:
+    """The core gives up when the deadline has passed, or when `cancelled`, a descriptor, is
+    readable; it then kills and reaps the child and raises `_core.GaveUp`.
+
+    Python's signal handlers run meanwhile whatever the patience is: an exception in one
+    of them has the same effect, and propagates.
+    """
+
+    __slots__ = ("cancelled", "deadline")
+
+    def __init__(self, deadline: int = 0, cancelled: int = -1) -> None:
+        self.deadline = deadline
+        """Of `time.monotonic_ns()`; 0: none."""
+        self.cancelled = cancelled
+
+    @classmethod
+    def of(cls, timeout: float | None) -> Patience:
+        """Of so many seconds from now."""
+        return FOREVER if timeout is None else cls(max(1, time.monotonic_ns() + int(timeout * _NANOSECONDS)))
+
+    def left(self) -> float | None:
+        """Seconds, not below 0; `None`: no deadline."""
+        return max(0, self.deadline - time.monotonic_ns()) / _NANOSECONDS if self.deadline else None
+
+    def milliseconds(self) -> int:
+        """For `_core.poll`: -1 without a deadline; 0 when it has passed, and not before."""
+        left = self.left()
+        return -1 if left is None else min(math.ceil(left * 1000), _LONGEST_POLL)
+
+
+FOREVER = Patience()
+
+GaveUp = _core.GaveUp
+"""`(step, errno, None)`: `ETIMEDOUT` or `ECANCELED`, and what was waited for."""
+
+
+def start(
+    program: Program | None,
+    *,
+    namespaces: Namespaces = Namespaces(),  # noqa: B008, a tuple
+    maps: tuple[str | None, str | None, str | None] = (None, None, None),
+    files: Files = Files(),  # noqa: B008
+    setup: Setup = SETUP_OF_HOLDER,
+    signals: Signals = Signals(),  # noqa: B008
+    patience: Patience = FOREVER,
+    cgroup: Cgroup = Cgroup(),  # noqa: B008
+    hook: Callable[[_core.Child], object] | None = None,
+) -> _core.Child:
+    """Start a program; `None`: a holder, which runs none.
+
+    Args:
+        maps: texts of `setgroups`, `uid_map` and `gid_map`; `None`: left unwritten.
+        hook: called with the child while it exists, is mapped, and has not continued. An exception
+            in it ends the child.
+    """
+    limits = patience.deadline, patience.cancelled
+    try:
+        return _core.spawn(namespaces, maps, program, files, setup, signals, limits, cgroup, hook)
+    except _core.Failure as failure:
+        raise _explained(failure, program, setup, cgroup) from None
+    except _core.GaveUp as gave_up:
+        found = None if cgroup[0] < 0 else frozen_cause(cgroup[0])
+        if found is not None:
+            gave_up.add_note(found[1])
+        raise
+
+
+def _explained(failure: _core.Failure, program: Program | None, setup: Setup, cgroup: Cgroup) -> UsernsError:
+    fd, path = cgroup
+    filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
+    step, *others = failure.args
+    if isinstance(step, int):
+        *_, step, filenames[step] = setup[0][step]
+    return failed(_core.Failure(step, *others), filenames, fd)
