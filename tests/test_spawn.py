@@ -15,13 +15,12 @@ from leaks import children, state
 from usernsproc import UsernsError, UsernsProcess, _core, lowlevel
 from usernsproc._spawn import (
     OWN_MEMORY,
+    SETUP_OF_HOLDER,
     Call,
-    Cgroup,
     Files,
     Namespaces,
     Program,
     Setup,
-    Signals,
     start,
 )
 
@@ -33,11 +32,16 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "program": Program(("true",), ("/bin/true",)),
     "files": Files(),
     "setup": Setup(),
-    "signals": Signals(),
+    "signals": (None, 0),
     "patience": (0, -1),
-    "cgroup": Cgroup(),
+    "cgroup": (-1, None),
 }
-NAMES = {"maps": ("setgroups", "uid_map", "gid_map"), "patience": ("deadline", "cancelled")}
+NAMES = {
+    "maps": ("setgroups", "uid_map", "gid_map"),
+    "signals": ("mask", "death"),
+    "patience": ("deadline", "cancelled"),
+    "cgroup": ("fd", "filename"),
+}
 
 
 def names_of(group: str) -> tuple[str, ...]:
@@ -132,7 +136,7 @@ def test_tolerated_errnos_are_no_errors(needs: int) -> None:
 
 
 def holder() -> _core.Child:
-    return start(None, signals=Signals(death=signal.SIGKILL))
+    return start(None, setup=SETUP_OF_HOLDER, signals=(None, signal.SIGKILL))
 
 
 def runs(pid: int) -> bool:
@@ -169,8 +173,8 @@ def test_a_child_that_was_taken_lives_on() -> None:
 def test_in_a_forked_copy_the_child_is_left_alone(script: Script) -> None:
     script("""
         import os
-        from usernsproc._spawn import Signals, start
-        child = start(None, signals=Signals(death=9))
+        from usernsproc._spawn import SETUP_OF_HOLDER, start
+        child = start(None, setup=SETUP_OF_HOLDER, signals=(None, 9))
         if os.fork() == 0:
             pidfd = child.pidfd
             del child

@@ -137,27 +137,7 @@ class Setup(tuple["tuple[Call, ...]", int, int]):
 ROOT_DIRECTORY = Call("chdir", "chdir", b"/")
 NEW_SESSION = Call("setsid", "setsid")
 SETUP_OF_HOLDER = Setup((ROOT_DIRECTORY, NEW_SESSION))
-
-
-class Cgroup(tuple[int, object]):
-    """A descriptor of the directory to start in, and its path for messages."""
-
-    __slots__ = ()
-
-    def __new__(cls, fd: int = -1, filename: object = None) -> Self:
-        return super().__new__(cls, (fd, filename))
-
-
-class Signals(tuple["int | None", int]):
-    """Args:
-    mask: a bit for each signal that is blocked; `None`: as in the calling thread.
-    death: the parent-death signal; 0: none.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, mask: int | None = None, death: int = 0) -> Self:
-        return super().__new__(cls, (mask, death))
+NO_CGROUP = -1, None
 
 
 class Patience:
@@ -202,16 +182,19 @@ def start(
     namespaces: Namespaces = Namespaces(),  # noqa: B008, a tuple
     maps: tuple[str | None, str | None, str | None] = (None, None, None),
     files: Files = Files(),  # noqa: B008
-    setup: Setup = SETUP_OF_HOLDER,
-    signals: Signals = Signals(),  # noqa: B008
+    setup: Setup = Setup(),  # noqa: B008
+    signals: tuple[int | None, int] = (None, 0),
     patience: Patience = FOREVER,
-    cgroup: Cgroup = Cgroup(),  # noqa: B008
+    cgroup: tuple[int, object] = NO_CGROUP,
     hook: Callable[[_core.Child], object] | None = None,
 ) -> _core.Child:
     """Start a program; `None`: a holder, which runs none.
 
     Args:
         maps: texts of `setgroups`, `uid_map` and `gid_map`; `None`: left unwritten.
+        signals: the mask, a bit for each signal that is blocked, `None`: as in the calling thread; and the
+            parent-death signal, 0: none.
+        cgroup: a descriptor of the directory to start in, and its path for messages.
         hook: called with the child while it exists, is mapped, and has not continued. An exception
             in it ends the child.
     """
@@ -227,10 +210,13 @@ def start(
         raise
 
 
-def _explained(failure: _core.Failure, program: Program | None, setup: Setup, cgroup: Cgroup) -> UsernsError:
+def _explained(
+    failure: _core.Failure, program: Program | None, setup: Setup, cgroup: tuple[int, object]
+) -> UsernsError:
     fd, path = cgroup
     filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
     step, *others = failure.args
     if isinstance(step, int):
-        *_, step, filenames[step] = setup[0][step]
+        step, filename = setup[0][step][-2:]
+        filenames[step] = filename
     return failed(_core.Failure(step, *others), filenames, fd)

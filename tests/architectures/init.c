@@ -762,7 +762,7 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && strcmp(argv[1], "report") == 0)
 		return report(argc, argv);
-	if (argc == 1 && getpid() == 1)
+	if (set_up_generation() == 0 && argc == 1 && getpid() == 1) /* as when the module is loaded */
 		be_init();
 	for (;;)
 		pause();

@@ -1,6 +1,6 @@
 /* Starting a child by clone, in the calling thread or in a keeper. */
-#ifndef USERNSPROC_BIRTH_H
-#define USERNSPROC_BIRTH_H
+#ifndef USERNSPROC_CLONE_H
+#define USERNSPROC_CLONE_H
 
 #include <pthread.h>
 #include <semaphore.h>

@@ -233,7 +233,7 @@ struct report {
 
 struct launcher_parameters {
 	uint64_t size;	    /* of all that is sent: this, and what it points to */
-	int32_t is_holder;  /* parks in the end */
+	int32_t is_helper;  /* parks in the end */
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
 	int32_t group;	     /* its creator's process group; 0: it cannot be named in its pid namespace */
 	int32_t is_init;    /* the command runs as its child */

@@ -215,7 +215,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	enter_namespaces(own);
 	create_namespaces(own);
 	wait_for_parent(own);
-	if (own->is_holder)
+	if (own->is_helper)
 		be_holder(own);
 	become_unprivileged(own);
 	if (own->is_init)

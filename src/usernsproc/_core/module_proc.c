@@ -13,68 +13,42 @@
 /* Grows for longer files; a page is enough for most, and for a map of many ranges twice that. */
 #define FIRST_SIZE 0x1000
 
+/* A function that opens something, and releases the GIL for that. */
+#define OPENS(name, format, call, ...)                                             \
+	static PyObject *core_##name(PyObject *module, PyObject *arguments)        \
+	{                                                                          \
+		__attribute__((unused)) const char *path;                          \
+		__attribute__((unused)) int from, flags;                           \
+		int fd;                                                            \
+                                                                                   \
+		if (!PyArg_ParseTuple(arguments, format ":" #name, __VA_ARGS__))   \
+			return NULL;                                               \
+		Py_BEGIN_ALLOW_THREADS                                             \
+		fd = call;                                                         \
+		Py_END_ALLOW_THREADS                                               \
+		return fd_or_error(module, fd);                                    \
+	}
+
 PyDoc_STRVAR(open_proc_doc, "open_proc(path, flags) -> OwnedFd\n\n"
 			    "A file of /proc, by its path there. ENOENT: also where there is no /proc;\n"
 			    "EXDEV: it is not a procfs, or something is mounted over the file.");
 
-static PyObject *core_open_proc(PyObject *module, PyObject *arguments)
-{
-	const char *path;
-	int flags, fd;
-
-	if (!PyArg_ParseTuple(arguments, "si:open_proc", &path, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_proc(path, flags);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(open_proc, "si", open_proc(path, flags), &path, &flags)
 
 PyDoc_STRVAR(open_proc_dir_doc, "open_proc_dir(pidfd) -> OwnedFd\n\n"
 				"/proc/PID of a process. It is that of another one if the process has been\n"
 				"reaped meanwhile.");
 
-static PyObject *core_open_proc_dir(PyObject *module, PyObject *arguments)
-{
-	int pidfd, fd;
-
-	if (!PyArg_ParseTuple(arguments, "i:open_proc_dir", &pidfd))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_proc_dir_of(pidfd);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(open_proc_dir, "i", open_proc_dir_of(from), &from)
 
 PyDoc_STRVAR(open_in_doc, "open_in(directory, path, flags) -> OwnedFd\n\n"
 			  "A file beneath a directory, on the same mount (EXDEV).");
 
-static PyObject *core_open_in(PyObject *module, PyObject *arguments)
-{
-	const char *path;
-	int directory, flags, fd;
-
-	if (!PyArg_ParseTuple(arguments, "isi:open_in", &directory, &path, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_in(directory, path, flags);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(open_in, "isi", open_in(from, path, flags), &from, &path, &flags)
 
 PyDoc_STRVAR(reopen_doc, "reopen(fd, flags) -> OwnedFd\n\nAn O_PATH descriptor once more, for reading.");
 
-static PyObject *core_reopen(PyObject *module, PyObject *arguments)
-{
-	int from, flags, fd;
-
-	if (!PyArg_ParseTuple(arguments, "ii:reopen", &from, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = reopen(from, flags);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(reopen, "ii", reopen(from, flags), &from, &flags)
 
 PyDoc_STRVAR(read_link_doc, "read_link(directory, path) -> bytes\n\n"
 			    "The text of a link in a directory of /proc; -1: in /proc.");
@@ -147,50 +121,17 @@ static PyObject *core_read_file(PyObject *module, PyObject *arguments)
 PyDoc_STRVAR(open_namespace_link_doc, "open_namespace_link(directory, path) -> OwnedFd\n\n"
 				      "The namespace at a link in a directory of /proc; -1: in /proc.");
 
-static PyObject *core_open_namespace_link(PyObject *module, PyObject *arguments)
-{
-	const char *path;
-	int directory, fd;
-
-	if (!PyArg_ParseTuple(arguments, "is:open_namespace_link", &directory, &path))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_namespace_link(directory, path);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(open_namespace_link, "is", open_namespace_link(from, path), &from, &path)
 
 PyDoc_STRVAR(namespace_of_doc, "namespace_of(pidfd, name) -> OwnedFd\n\n"
 			       "PIDFD_GET_..._NAMESPACE, Linux 6.11: without /proc.");
 
-static PyObject *core_namespace_of(PyObject *module, PyObject *arguments)
-{
-	const char *name;
-	int pidfd, fd;
-
-	if (!PyArg_ParseTuple(arguments, "is:namespace_of", &pidfd, &name))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_namespace_by_pidfd(pidfd, name);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(namespace_of, "is", open_namespace_by_pidfd(from, path), &from, &path)
 
 PyDoc_STRVAR(own_namespace_doc, "own_namespace(name) -> OwnedFd\n\n"
 				"A namespace of the calling thread; without /proc from Linux 6.11 on.");
 
-static PyObject *core_own_namespace(PyObject *module, PyObject *arguments)
-{
-	const char *name;
-	int fd;
-
-	if (!PyArg_ParseTuple(arguments, "s:own_namespace", &name))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	fd = open_own_namespace(name);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, fd);
-}
+OPENS(own_namespace, "s", open_own_namespace(path), &path)
 
 /* An errno, or 0. */
 static int find_own_namespace(const char *name, struct stat *status)

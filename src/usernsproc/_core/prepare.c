@@ -94,7 +94,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 			    struct failure *failure)
 {
 	struct launcher_parameters parameters = {
-		.is_holder = plan->is_helper,
+		.is_helper = plan->is_helper,
 		.is_dumpable = !may_inspect_all(),
 		.group = (int32_t)getpgrp(),
 		.is_init = plan->is_init,

@@ -1,6 +1,6 @@
 /* An intermediate parent, so that the caller gets no SIGCHLD for a child. */
-#ifndef USERNSPROC_FOSTER_H
-#define USERNSPROC_FOSTER_H
+#ifndef USERNSPROC_REAPER_H
+#define USERNSPROC_REAPER_H
 
 #include "clone.h"
 

@@ -11,7 +11,7 @@ from operator import index
 
 from .. import _core
 from .._errors import at_step, userns_error
-from .._spawn import Cgroup
+from .._spawn import NO_CGROUP
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
-def opened_cgroup(cgroup: CgroupLike | None) -> Generator[Cgroup]:
-    """With a descriptor that is valid in the block.
+def opened_cgroup(cgroup: CgroupLike | None) -> Generator[tuple[int, object]]:
+    """A descriptor that is valid in the block, and the path if there is one.
 
     Opened with `O_PATH`, so that nothing is opened but a directory, and looked at
     before anything in it is: only in a cgroup2 file system is `cgroup.procs` the kernel's.
@@ -37,11 +37,11 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[Cgroup]:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
     if cgroup is None:
-        yield Cgroup()
+        yield NO_CGROUP
     elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd, None)
-        yield Cgroup(fd)
+        yield fd, None
     else:
         path = os.fspath(cgroup)
         try:
@@ -52,7 +52,7 @@ def opened_cgroup(cgroup: CgroupLike | None) -> Generator[Cgroup]:
             raise userns_error("cgroup", error.errno or 0, path) from None
         with owned as fd:
             _refuse_other_directory(fd, path)
-            yield Cgroup(fd, cgroup)
+            yield fd, cgroup
 
 
 def _refuse_other_directory(fd: int, path: str | bytes | None) -> None:

@@ -18,7 +18,7 @@ from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._spawn import FOREVER, Files, Patience, Program, Setup, Signals, start
+from .._spawn import FOREVER, Files, Patience, Program, Setup, start
 from .._typing import TYPE_CHECKING
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
@@ -248,7 +248,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
-        signals = Signals(self._signal_mask, _death_signal(pdeathsig))
+        signals = self._signal_mask, _death_signal(pdeathsig)
         with opened_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins:
             new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
             if owner is not None and joins.userns is not None:

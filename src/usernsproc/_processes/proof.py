@@ -52,9 +52,9 @@ def _run_launcher() -> None:
 
 
 def _run_holder() -> None:
-    from .._spawn import Namespaces, Signals, start
+    from .._spawn import SETUP_OF_HOLDER, Namespaces, start
 
-    with start(None, namespaces=Namespaces(0), signals=Signals(death=9)):
+    with start(None, namespaces=Namespaces(0), setup=SETUP_OF_HOLDER, signals=(None, 9)):
         pass
 
 
