@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from alone import A_HANG
 from cgroups import controllers
 from leaks import assert_unchanged, state
 from native import KERNEL, kernel_version
@@ -48,30 +43,6 @@ def nothing_is_left_behind() -> Iterator[None]:
     before = state()
     yield
     assert_unchanged(before)
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Callable[..., str]:
-    """Run a Python program in a process of its own; gives what it printed.
-
-    For what changes the runner's own namespaces, limits or signals. The program
-    has failed when it ends with anything but 0.
-    """
-
-    def run(source: str, *args: str, timeout: float = A_HANG) -> str:
-        path = tmp_path / "script.py"
-        path.write_text("from __future__ import annotations\n" + textwrap.dedent(source))
-        result = subprocess.run(
-            [sys.executable, "-X", "faulthandler", str(path), *args],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        )
-        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
-        return result.stdout
-
-    return run
 
 
 @pytest.hookimpl(trylast=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def in_private_mounts(*command: str) -> list[str]:
 
 
 def as_ordinary_user(
-    function: Callable[..., object] | str,
+    function: Callable[..., object],
     *arguments: object,
     subuid: str | None = None,
     subgid: str | None = None,
@@ -61,16 +60,12 @@ def as_ordinary_user(
     """Call *function* in a new interpreter, as that user; gives what it printed.
 
     Args:
-        function: as of `alone.run_alone`, or the source text of a program.
+        function: as of `alone.run_alone`.
         subuid: the text of /etc/subuid. This, as all that follows, is for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
-    if isinstance(function, str):
-        source = textwrap.dedent(function)
-        python = [sys.executable, "-X", "faulthandler", "-c", source, *map(str, arguments)]
-    else:
-        python = alone.command(function, *arguments)
+    python = alone.command(function, *arguments)
     environment = {**alone.environment(), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     command = python
     if os.geteuid() == 0:

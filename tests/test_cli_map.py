@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 from ordinary import COUNT, FIRST, UID, as_ordinary_user
+from programs.cli_map import execute
 
 from usernsproc import Namespace, UsernsProcess, create_userns
 
 PROGRAM = str(Path(sys.executable).parent / "usernsproc")
 OWN = f"0:{os.geteuid()}:1"
-
-AS_ORDINARY = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def usernsproc(*arguments: str, status: int = 0) -> str:
@@ -28,7 +27,7 @@ def usernsproc(*arguments: str, status: int = 0) -> str:
 
 
 def as_user(*arguments: str, status: int = 0) -> str:
-    return as_ordinary_user(AS_ORDINARY, PROGRAM, *arguments, status=status)
+    return as_ordinary_user(execute, PROGRAM, *arguments, status=status)
 
 
 def test_a_map_is_shown_as_a_table_and_as_bars() -> None:

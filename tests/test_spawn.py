@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from alone import run_alone
 from interruptions import interruptions
 from leaks import children, state
+from programs.spawn import drop_in_a_forked_copy
 
 from usernsproc import UsernsError, UsernsProcess, _core, lowlevel
 from usernsproc._spawn import (
@@ -23,8 +25,6 @@ from usernsproc._spawn import (
     Setup,
     start,
 )
-
-Script = Callable[..., str]
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "namespaces": Namespaces(),
@@ -170,23 +170,8 @@ def test_a_child_that_was_taken_lives_on() -> None:
     os.close(pidfd)
 
 
-def test_in_a_forked_copy_the_child_is_left_alone(script: Script) -> None:
-    script("""
-        import os
-        from usernsproc._spawn import SETUP_OF_HOLDER, start
-        child = start(None, setup=SETUP_OF_HOLDER, signals=(None, 9))
-        if os.fork() == 0:
-            pidfd = child.pidfd
-            del child
-            try:
-                os.fstat(pidfd)
-            except OSError:
-                os._exit(0)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
-        with child:
-            assert os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    """)
+def test_in_a_forked_copy_the_child_is_left_alone() -> None:
+    run_alone(drop_in_a_forked_copy)
 
 
 SLEEP = ["sleep", "1000"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-
 from programs.walks import walk_of_a_map
 
 PACKAGE = Path(__file__).parent.parent / "src" / "usernsproc"
