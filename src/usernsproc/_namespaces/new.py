@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._spawn import Namespaces
 from .._typing import TYPE_CHECKING
 from .namespace import NamespaceKind
 
@@ -43,10 +42,6 @@ class NewNamespaces:
         self.propagation = self._propagation(propagation)
         if joins.userns is None:
             self.flags |= USER
-
-    def for_core(self, joins: Joins, owner: int | None) -> Namespaces:
-        owner = -1 if owner is None else owner
-        return Namespaces(self.flags, joins.for_core, owner, self.init)
 
     def _refuse_what_is_joined(self, joins: Joins) -> None:
         if joins.userns is not None and self.flags & USER:
