@@ -303,7 +303,8 @@ void open_shared_image(void)
 }
 
 /* A program that has entered a user namespace which does not map the owner could not inspect what executes it
- * (would_dump() in the kernel). Programs also close descriptors that they do not know, and change their rights, which determine the users that may read it. */
+ * (would_dump() in the kernel). Programs also close descriptors that they do not know, and change their rights, which
+ * determine the users that may read it. */
 static int fits(size_t data_size)
 {
 	struct stat status;
