@@ -1,4 +1,4 @@
-"""The ancestor's own call, and thin wrappers of system calls that `os` lacks.
+"""A parked child in a new user namespace, and thin wrappers of system calls that `os` lacks.
 
 The wrappers do what the system call does and raise `OSError` with its errno.
 """
@@ -31,13 +31,13 @@ def fork_userns() -> tuple[int, int]:
     """A parked child in a new user namespace: `(pid, pidfd)`, the pidfd the caller's to close.
 
     The call that containerd had as `ForkUserns`. The child is a holder (see
-    `UsernsProcess`): it runs a tiny program of ours, ends when the calling
-    process ends, however that happens, and can be killed and reaped through the
+    `UsernsProcess`): it runs an internal helper program, exits when the calling
+    process exits for any reason, and can be killed and reaped through the
     pidfd: `signal.pidfd_send_signal(pidfd, SIGKILL)`, `os.waitid(os.P_PIDFD, …)`.
     Its maps are unwritten: they are the caller's to write, to
     `/proc/PID/setgroups`, `uid_map` and `gid_map`, with one `write(2)` each.
 
-    Unlike the ancestor it does not copy the caller's memory, and holds none of
+    Unlike `ForkUserns` it does not copy the caller's memory, and holds none of
     its descriptors.
 
     Raises:

@@ -116,7 +116,7 @@ static int own_count(const struct child *child)
 
 static int own_descriptor(const struct child *child, int i)
 {
-	const int own[] = {child->image, child->report, child->death.parent_pidfd, child->cgroup, child->proc};
+	const int own[] = {child->image, child->socket, child->death.parent_pidfd, child->cgroup, child->proc};
 
 	return i < 5 ? own[i] : child->plan.namespaces.joins[i - 5].fd;
 }

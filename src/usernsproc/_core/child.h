@@ -18,14 +18,14 @@ struct child {
 	struct parent_death death; /* as it is to be once the child is on its own */
 	uint64_t signal_mask;	   /* of the calling thread, to be restored */
 
-	/* One of the tiny programs, to execute in place of the command, or -1. */
+	/* One of the helper programs, to execute in place of the command, or -1. */
 	int image;
 	int image_is_shared; /* it stays open */
 	char *const *image_argv, *const *image_envp;
 	char **launcher_argv;
 	struct launcher_parameters *block; /* what a launcher is sent */
 	int is_launcher; /* that is a launcher: it inherits these two, and all capabilities */
-	int report;	 /* its end of a socket */
+	int socket;	 /* its end of one */
 	int cgroup;	 /* a directory of cgroup v2 that it is to enter, or -1 */
 	int proc;	 /* the root of a procfs, where close_range(2) is missing; or -1 */
 

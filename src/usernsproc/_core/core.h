@@ -101,7 +101,7 @@ int above_stdio(int fd);
 int open_self(struct failure *failure);
 int open_pipe(int ends[2], struct failure *failure);
 /* A socket, and not a pipe: it carries descriptors, and answers. */
-int open_report(int report[2], struct failure *failure);
+int open_sockets(int sockets[2], struct failure *failure);
 void close_if_open(int fd);
 void close_keeping_errno(int fd);
 
@@ -142,7 +142,7 @@ int create_userns(const struct maps *maps, struct failure *failure);
 int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct hook *hook,
 			 const struct patience *patience, struct failure *failure);
 
-/* The tiny programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
+/* The helper programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
  * in the memory of the program. What differs from command to command, and may be secret,
  * is not: a launcher gets its arguments and environment by execve(2), the rest by its
  * socket, and stores that at PROGRAM_DATA. */
@@ -194,7 +194,7 @@ struct setup {
 	int32_t needs;	    /* the most of all */
 	uint64_t ambient;   /* capabilities to keep over exec, a bit for each */
 };
-extern const struct setup setup_of_helper; /* of a tiny program: "/" as its directory, a session of its own */
+extern const struct setup setup_of_helper; /* of a helper program: "/" as its directory, a session of its own */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {
@@ -237,7 +237,7 @@ struct launcher_parameters {
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
 	int32_t group;	     /* its creator's process group; 0: it cannot be named in its pid namespace */
 	int32_t is_init;    /* the command runs as its child */
-	int32_t report;	    /* a socket; closed by exec */
+	int32_t socket;	    /* to its parent; closed by exec */
 	int32_t cgroup;	    /* a directory of cgroup v2 to enter, or -1 */
 	int32_t proc;	    /* as in struct child */
 	struct namespaces namespaces;

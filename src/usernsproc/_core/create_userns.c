@@ -58,7 +58,7 @@ int create_userns(const struct maps *maps, struct failure *failure)
 }
 
 /* A change of ids in the caller's memory would make that non-dumpable, and a child there must not wait
- * for others: a tiny program creates the namespace, and is held until that is mapped and open. */
+ * for others: a helper program creates the namespace, and is held until that is mapped and open. */
 static int in_holder(struct reaper *reaper, struct optional_id owner, const struct maps *maps,
 		     const struct hook *hook, const struct patience *patience, struct failure *failure)
 {

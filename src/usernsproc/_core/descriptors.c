@@ -61,9 +61,9 @@ int open_pipe(int ends[2], struct failure *failure)
 	return pipe2(ends, O_CLOEXEC) < 0 ? fail(failure, STEP_prepare, errno) : move_above_stdio(ends, failure);
 }
 
-int open_report(int report[2], struct failure *failure)
+int open_sockets(int sockets[2], struct failure *failure)
 {
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, report) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) < 0)
 		return fail(failure, STEP_prepare, errno);
-	return move_above_stdio(report, failure);
+	return move_above_stdio(sockets, failure);
 }

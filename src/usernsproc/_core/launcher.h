@@ -207,7 +207,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	const struct launcher_parameters *own = receive_parameters(socket_of(start));
 
 	let_the_parent_look(own);
-	set_close_on_exec(own, own->report);
+	set_close_on_exec(own, own->socket);
 	set_close_on_exec(own, own->death.parent_pidfd);
 	set_close_on_exec(own, own->cgroup);
 	set_close_on_exec(own, own->proc);

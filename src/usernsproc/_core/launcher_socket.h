@@ -43,19 +43,19 @@ RAW_INLINE void leave_with_error(int socket, long result)
 }
 
 /* The next message of the parent, which closes its end when it gives up. */
-RAW_INLINE long receive(int report, void *buffer, long size)
+RAW_INLINE long receive(int socket, void *buffer, long size)
 {
 	for (int look = 0;; look++) {
-		long length = RAW3(read, report, buffer, size);
+		long length = RAW3(read, socket, buffer, size);
 
 		if (length > 0)
 			return length;
 		if (length != -EAGAIN && length != -EINTR)
-			leave_with_error(report, length);
+			leave_with_error(socket, length);
 		if (look < SPINS)
 			RAW0(sched_yield);
 		else
-			wait_until_readable(report);
+			wait_until_readable(socket);
 	}
 }
 
@@ -63,17 +63,17 @@ RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
 	char byte;
 
-	receive(own->report, &byte, 1);
+	receive(own->socket, &byte, 1);
 }
 
-RAW_INLINE const struct launcher_parameters *receive_parameters(int report)
+RAW_INLINE const struct launcher_parameters *receive_parameters(int socket)
 {
 	uintptr_t address = PROGRAM_DATA;
 	uint64_t length = 0;
 
 	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
 	do
-		length += (uint64_t)receive(report, (char *)address + length, LAUNCHER_CHUNK);
+		length += (uint64_t)receive(socket, (char *)address + length, LAUNCHER_CHUNK);
 	while (length < ((volatile struct launcher_parameters *)address)->size);
 	return (const struct launcher_parameters *)address;
 }
@@ -103,7 +103,7 @@ RAW_INLINE int socket_of(const struct start *start)
 
 RAW_INLINE void report(const struct launcher_parameters *own, enum step step, long result)
 {
-	if (report_to(own->report, step, result) < 0) /* the end of the socket shows it, too */
+	if (report_to(own->socket, step, result) < 0) /* the end of the socket shows it, too */
 		leave(255);
 }
 
@@ -142,7 +142,7 @@ RAW_INLINE void report_second_process(const struct launcher_parameters *own, lon
 	header->cmsg_type = SCM_RIGHTS;
 	header->cmsg_len = CMSG_LEN(sizeof(int));
 	*(volatile int *)CMSG_DATA(&control.header) = pidfd;
-	must(own, STEP_clone, RAW3(sendmsg, own->report, &message, 0));
+	must(own, STEP_clone, RAW3(sendmsg, own->socket, &message, 0));
 }
 
 /* ---- its other descriptors ---- */

@@ -97,22 +97,22 @@ static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int user
 			    const struct patience *patience, struct failure *failure)
 {
 	struct reading reading = {.buffer = buffer, .size = size};
-	int report[2], pidfd = -1, proc = open_proc_root();
+	int ends[2], pidfd = -1, proc = open_proc_root();
 	ssize_t length = -1;
 	pid_t pid;
 
 	if (proc < 0)
 		return fail(failure, STEP_open_proc, -proc);
 	child->proc = proc_to_close_by(failure);
-	if (child->proc == -2 || open_pipe(report, failure) < 0) {
+	if (child->proc == -2 || open_pipe(ends, failure) < 0) {
 		close(proc);
 		return -1;
 	}
-	fcntl(report[0], F_SETFL, O_NONBLOCK);
-	reading.from = report[0];
-	child->plan = (struct plan){.stdio = {userns, report[1], proc}, .setup = setup_of_helper,
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	reading.from = ends[0];
+	child->plan = (struct plan){.stdio = {userns, ends[1], proc}, .setup = setup_of_helper,
 				    .close_fds = 1, .cgroup = -1, .is_helper = 1, .death_signal = SIGKILL};
-	pid = start_map_reader(child, reaper, report[1], &pidfd, patience, failure);
+	pid = start_map_reader(child, reaper, ends[1], &pidfd, patience, failure);
 	if (pid > 0) {
 		if (wait_until_memory_is_left(child, pidfd, STEP_execveat, patience, failure) != WAIT_GAVE_UP) {
 			if (child->failure.step != STEP_none)
@@ -123,7 +123,7 @@ static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int user
 		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
 	close(proc);
-	close(report[0]);
+	close(ends[0]);
 	return length;
 }
 

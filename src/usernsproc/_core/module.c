@@ -287,7 +287,8 @@ static int module_exec(PyObject *module)
 	state->gave_up = PyErr_NewExceptionWithDoc("usernsproc._core.GaveUp", "(step, errno, None)", NULL, NULL);
 	if (!state->gave_up || PyModule_AddObjectRef(module, "GaveUp", state->gave_up) < 0)
 		return -1;
-	if (add_owned_fd(module) < 0 || add_child(module) < 0 || add_constants(module) < 0 || add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
+	if (add_owned_fd(module) < 0 || add_child(module) < 0 || add_constants(module) < 0 ||
+	    add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
 }

@@ -84,7 +84,7 @@ static char **launcher_argv(const struct child *child, char *const *argv)
 	if (!vector)
 		return NULL;
 	name = (char *)(vector + count + 2);
-	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", child->report);
+	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", child->socket);
 	vector[0] = name;
 	memcpy(vector + 1, argv, (count + 1) * sizeof(char *));
 	return vector;
@@ -98,7 +98,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.is_dumpable = !may_inspect_all(),
 		.group = (int32_t)getpgrp(),
 		.is_init = plan->is_init,
-		.report = child->report,
+		.socket = child->socket,
 		.cgroup = child->cgroup,
 		.proc = child->proc,
 		.namespaces = plan->namespaces,
@@ -125,27 +125,27 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 }
 
 /* Descriptors that only it may have, none of them 0, 1 or 2. */
-static int prepare_descriptors(const struct plan *plan, struct child *child, int report[2], struct failure *failure)
+static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct failure *failure)
 {
 	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
 	if (child->proc == -2 || !needs_launcher(plan))
 		return child->proc == -2 ? -1 : 0;
-	if (open_report(report, failure) < 0)
+	if (open_sockets(sockets, failure) < 0)
 		return -1;
-	child->report = report[1];
+	child->socket = sockets[1];
 	if (plan->cgroup < 0)
 		return 0;
 	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
 	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : 0;
 }
 
-/* The tiny program that it executes, if any. */
-int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+/* The helper program that it executes, if any. */
+int prepare_image(struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
 			 struct failure *failure)
 {
 	if (plan->is_helper)
 		isolate_helper(plan, child);
-	if (prepare_descriptors(plan, child, report, failure) < 0)
+	if (prepare_descriptors(plan, child, sockets, failure) < 0)
 		return -1;
 	if (needs_launcher(plan))
 		return prepare_launcher(plan, child, spawned, failure);

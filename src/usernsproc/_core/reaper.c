@@ -1,7 +1,7 @@
 /* See reaper.h.
  *
  * exec(2) makes SIGCHLD the exit signal of any child. So the caller would get a SIGCHLD
- * for a tiny program, in the middle of a call that has nothing to do with processes, and
+ * for a helper program, in the middle of a call that has nothing to do with processes, and
  * a waitpid(-1) in another thread would find a child that it knows nothing of. Here a
  * child in the caller's memory, which executes nothing and so has exit signal 0, makes
  * that program its own child, and reaps it.

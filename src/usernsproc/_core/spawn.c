@@ -114,29 +114,29 @@ static int failure_of_child(const struct child *child, struct failure *failure)
 }
 
 /* It creates the namespaces, and waits for the maps itself. */
-static int start_by_launcher(const struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+static int start_by_launcher(const struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
 			struct failure *failure)
 {
-	close_end(&report[1]); /* so that its end is the end of the child's copy */
+	close_end(&sockets[1]); /* so that its end is the end of the child's copy */
 	if (writes_maps(plan) && !needs_second_process(plan)) /* while it starts; else, or if in vain, later */
 		spawned->proc_dir = open_proc_dir(spawned->pid, spawned->pidfd, failure);
-	if (send_parameters(report[0], child->block, spawned, &plan->patience, failure) < 0 ||
-	    wait_for_namespaces(report[0], plan, spawned, failure) < 0) {
-		close_end(&report[0]); /* at which a child ends that the launcher has not reported */
+	if (send_parameters(sockets[0], child->block, spawned, &plan->patience, failure) < 0 ||
+	    wait_for_namespaces(sockets[0], plan, spawned, failure) < 0) {
+		close_end(&sockets[0]); /* at which a child ends that the launcher has not reported */
 		return failure_of_child(child, failure);
 	}
 	if (plan->is_helper) {
 		if (plan->setup.needs == OWN_MEMORY_AND_MAPS && prepare_child(plan, spawned, failure) < 0)
 			return failure_of_child(child, failure);
-		if (release_launcher(report[0], failure) < 0)
+		if (release_launcher(sockets[0], failure) < 0)
 			return -1;
-		return settle_holder(plan, spawned, failure) < 0 ? failure_of_launcher(report[0], failure) : 0;
+		return settle_holder(plan, spawned, failure) < 0 ? failure_of_launcher(sockets[0], failure) : 0;
 	}
 	if (prepare_child(plan, spawned, failure) < 0)
 		return failure_of_child(child, failure);
-	if (release_launcher(report[0], failure) < 0)
+	if (release_launcher(sockets[0], failure) < 0)
 		return -1;
-	return read_report(report[0], spawned, &plan->patience, failure) < 0 ? failure_of_child(child, failure) : 0;
+	return read_report(sockets[0], spawned, &plan->patience, failure) < 0 ? failure_of_child(child, failure) : 0;
 }
 
 static int start_command(const struct plan *plan, struct child *child, struct spawned *spawned,
@@ -181,13 +181,13 @@ static int end_spawned(struct child *child, struct spawned *spawned, struct fail
 	return is_over;
 }
 
-static int start_cloned(const struct plan *plan, struct child *child, int report[2],
+static int start_cloned(const struct plan *plan, struct child *child, int sockets[2],
 		    struct spawned *spawned, struct failure *failure)
 {
 	int result;
 
 	if (child->is_launcher)
-		result = start_by_launcher(plan, child, report, spawned, failure);
+		result = start_by_launcher(plan, child, sockets, spawned, failure);
 	else if (plan->is_helper)
 		result = start_holder(plan, child, spawned, failure);
 	else
@@ -210,7 +210,7 @@ static void clone_by(const struct plan *plan, struct clone_request *request)
 	}
 }
 
-static int clone_and_start(const struct plan *plan, struct child *child, int report[2],
+static int clone_and_start(const struct plan *plan, struct child *child, int sockets[2],
 		     struct spawned *spawned, struct failure *failure)
 {
 	struct clone_request *request = allocate_request(child, child->is_launcher ? 0 : plan->namespaces.flags);
@@ -228,7 +228,7 @@ static int clone_and_start(const struct plan *plan, struct child *child, int rep
 	} else {
 		spawned->pid = (pid_t)request->pid;
 		spawned->pidfd = request->pidfd;
-		result = start_cloned(plan, child, report, spawned, failure);
+		result = start_cloned(plan, child, sockets, spawned, failure);
 		if (result < 0)
 			is_over = end_spawned(child, spawned, failure);
 	}
@@ -239,10 +239,10 @@ static int clone_and_start(const struct plan *plan, struct child *child, int rep
 
 /* ---- what is undone after ---- */
 
-static void discard(struct child *child, int report[2])
+static void discard(struct child *child, int sockets[2])
 {
-	close_if_open(report[0]);
-	close_if_open(report[1]);
+	close_if_open(sockets[0]);
+	close_if_open(sockets[1]);
 	if (!child->image_is_shared)
 		close_if_open(child->image);
 	close_if_open(child->proc);
@@ -257,7 +257,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 {
 	struct child *child = allocate_child();
 	struct plan *plan;
-	int report[2] = {-1, -1}, result = -1;
+	int sockets[2] = {-1, -1}, result = -1;
 
 	spawned->pidfd = -1;
 	spawned->proc_dir = -1;
@@ -269,10 +269,10 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.signal = plan->death_signal;
 	child->death.parent = plan->reaper ? plan->reaper->own_pid : (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, report, spawned, failure) == 0)
-		result = clone_and_start(plan, child, report, spawned, failure);
+	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, sockets, spawned, failure) == 0)
+		result = clone_and_start(plan, child, sockets, spawned, failure);
 	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */
 		fail(failure, STEP_on_created, ESRCH);
-	discard(child, report);
+	discard(child, sockets);
 	return result;
 }

@@ -12,8 +12,8 @@ int needs_launcher(const struct plan *plan);
 int needs_second_process(const struct plan *plan);
 uint64_t current_signal_mask(void);
 
-/* Descriptors, and the tiny program that it executes, if any. */
-int prepare_image(struct plan *plan, struct child *child, int report[2], struct spawned *spawned,
+/* Descriptors, and the helper program that it executes, if any. */
+int prepare_image(struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
 		  struct failure *failure);
 
 /* ---- report.c: the socket to a launcher ---- */

@@ -24,7 +24,7 @@ static inline char *stack_bottom_of(struct child *child)
 	return stack_of(child) - STACK_USED;
 }
 
-/* What the child is to execute: one of the tiny programs. */
+/* What the child is to execute: one of the helper programs. */
 extern char *const no_environment[];
 void set_image(struct child *child, int image, char *const *argv, char *const *envp);
 

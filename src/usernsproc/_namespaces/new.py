@@ -11,7 +11,6 @@ from .._errors import credentials_error
 from .._evidence import failed
 from .._maps.idmap import IdMapLike
 from .._maps.writer import Maps
-from .._spawn import Namespaces
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PROPAGATIONS
 from .kind import NamespaceKind
@@ -141,10 +140,6 @@ class NewNamespaces:
         self.propagation = self._propagation(propagation)
         if joins.userns is None:
             self.flags |= CLONE_NEWUSER
-
-    def for_core(self, joins: Joins, owner: int | None) -> Namespaces:
-        owner = -1 if owner is None else owner
-        return Namespaces(self.flags, joins.for_core, owner, self.init)
 
     def _refuse_what_is_joined(self, joins: Joins) -> None:
         if joins.userns is not None and self.flags & CLONE_NEWUSER:

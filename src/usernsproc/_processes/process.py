@@ -18,7 +18,7 @@ from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._spawn import FOREVER, Files, Patience, Program, Setup, start
+from .._spawn import FOREVER, Files, Namespaces, Patience, Program, Setup, start
 from .._typing import TYPE_CHECKING
 from .cgroup import opened_cgroup
 from .command import Command, descriptors_to_keep, environment
@@ -254,11 +254,12 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
             owner_uid = None if owner is None else resolve_owner(owner, caller)
+            entered = joins.for_core
             userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
             capabilities = capability_mask(ambient_caps)
             before = mounts(new.propagation, new.mount_proc)
-            keyring = keyring_calls(session_keyring, joins=bool(joins.for_core))
+            keyring = keyring_calls(session_keyring, joins=bool(entered))
             after = keyring + no_new_privileges(bool(no_new_privs))
             if self._is_holder:
                 _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
@@ -268,7 +269,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 self._setup = partial(command_setup, before, resolve, after, capabilities)
             self._start_with = partial(
                 start,
-                namespaces=new.for_core(joins, owner_uid),
+                namespaces=Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init),
                 maps=maps.for_core if userns == "new" else (None, None, None),
                 signals=signals,
                 patience=self._patience,
@@ -319,7 +320,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         **_refused_before: Any,
     ) -> None:
         if args is None:
-            self._start(None, setup=self._setup())
+            self._start(None, Files(), self._setup())
             return
         command = Command.of(args, executable, shell)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
@@ -331,8 +332,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 bool(restore_signals),
                 filename=command.executable,
             ),
-            files=Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
-            setup=self._setup(
+            Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
+            self._setup(
                 uid=uid,
                 gid=gid,
                 groups=gids,
@@ -345,10 +346,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
-    def _start(self, program: Program | None, **values: Any) -> None:
-        waits = self._on_created is not None or self._maps.via_newidmap
+    def _start(self, program: Program | None, files: Files, setup: Setup) -> None:
+        hook = None if self._on_created is None and not self._maps.via_newidmap else self._while_it_waits
         try:
-            self._child = child = self._start_with(program, hook=self._while_it_waits if waits else None, **values)
+            self._child = child = self._start_with(program, files=files, setup=setup, hook=hook)
             self.pid, self._child_created = child.pid, True
         except BaseException:
             self._child_created = False
