@@ -228,7 +228,7 @@ class _Protocol(subprocess.SubprocessStreamProtocol):
 
     async def _get_close_waiter(self, _stream: asyncio.StreamWriter) -> None:
         """What `stdin.wait_closed()` waits for. asyncio gives the future away: cancelling
-        one who waits cancels it for all, and an error arrives when stdin is closed."""
+        a task that waits cancels it for all, and an error arrives when stdin is closed."""
         await asyncio.wait([self._stdin_closed])
         self._stdin_closed.result()
 

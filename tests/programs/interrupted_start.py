@@ -73,6 +73,7 @@ def interrupted(call: Callable[[], Any]) -> Iterator[tuple[str, BaseException, O
 STARTS: dict[str, Callable[[], UsernsProcess[bytes]]] = {
     "command": lambda: UsernsProcess(SLEEP, uid_map="root"),
     "holder": lambda: UsernsProcess(uid_map="root"),
+    "on_created": lambda: UsernsProcess(SLEEP, uid_map="root", on_created=lambda _: None),
 }
 
 
