@@ -21,7 +21,7 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cwd", metavar="DIR", help="the directory to start in")
     parser.add_argument("--no-new-privs", action="store_true", help="never gain rights by executing a program")
     parser.add_argument(
-        "--ambient-caps", metavar="CAP[,...]", default="", help="capabilities to keep over exec, for users other than root"
+        "--ambient-caps", metavar="CAP[,...]", default="", help="capabilities to keep over exec, if not root"
     )
     parser.add_argument("--cgroup", metavar="DIR", help="the cgroup (version 2) to start in")
     parser.add_argument(
