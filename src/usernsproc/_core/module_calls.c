@@ -16,57 +16,67 @@ static PyObject *result_of(long result)
 	return result < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(result);
 }
 
-PyDoc_STRVAR(setns_doc, "setns(fd, nstype)\n\nsetns(2) for the calling thread.");
-
-static PyObject *core_setns(PyObject *module, PyObject *arguments)
+static PyObject *fd_of(PyObject *module, long result)
 {
-	int fd, nstype;
-	long result;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "ii:setns", &fd, &nstype))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_setns, fd, nstype);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
+	return fd_or_error(module, result < 0 ? -errno : result);
 }
+
+/* struct mount_attr of Linux 5.12, its first size */
+struct mount_attr_v0 {
+	uint64_t attr_set, attr_clr, propagation, userns_fd;
+};
+
+/* A function that makes one system call, and releases the GIL for that. */
+#define CALLS(name, format, call, answer, ...)                                      \
+	static PyObject *core_##name(PyObject *module, PyObject *arguments)         \
+	{                                                                           \
+		__attribute__((unused)) struct mount_attr_v0 attributes;            \
+		__attribute__((unused)) struct open_how_v0 how = {0, 0, 0};         \
+		__attribute__((unused)) const char *path, *to_path;                 \
+		__attribute__((unused)) int fd, to_fd;                              \
+		__attribute__((unused)) unsigned flags;                             \
+		long result;                                                        \
+                                                                                    \
+		(void)module;                                                       \
+		if (!PyArg_ParseTuple(arguments, format ":" #name, __VA_ARGS__))    \
+			return NULL;                                                \
+		Py_BEGIN_ALLOW_THREADS                                              \
+		result = call;                                                      \
+		Py_END_ALLOW_THREADS                                                \
+		return answer;                                                      \
+	}
+
+PyDoc_STRVAR(setns_doc, "setns(fd, nstype)\n\nsetns(2) for the calling thread.");
+CALLS(setns, "iI", syscall(__NR_setns, fd, flags), result_of(result), &fd, &flags)
 
 PyDoc_STRVAR(open_tree_doc, "open_tree(dirfd, path, flags) -> OwnedFd\n\nopen_tree(2), Linux 5.2.");
-
-static PyObject *core_open_tree(PyObject *module, PyObject *arguments)
-{
-	const char *path;
-	unsigned flags;
-	long result;
-	int dirfd;
-
-	if (!PyArg_ParseTuple(arguments, "iyI:open_tree", &dirfd, &path, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_open_tree, dirfd, path, flags);
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, result < 0 ? -errno : result);
-}
+CALLS(open_tree, "iyI", syscall(__NR_open_tree, fd, path, flags), fd_of(module, result), &fd, &path, &flags)
 
 PyDoc_STRVAR(openat2_doc, "openat2(dirfd, path, flags, resolve) -> OwnedFd\n\nopenat2(2), Linux 5.6.");
+CALLS(openat2, "iyKK", syscall(__NR_openat2, fd, path, &how, sizeof(how)), fd_of(module, result), &fd, &path, &how.flags,
+      &how.resolve)
 
-static PyObject *core_openat2(PyObject *module, PyObject *arguments)
-{
-	unsigned long long flags, resolve;
-	struct open_how_v0 how;
-	const char *path;
-	long result;
-	int dirfd;
+PyDoc_STRVAR(mount_setattr_doc,
+	     "mount_setattr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd)\n\n"
+	     "mount_setattr(2), Linux 5.12.");
+CALLS(mount_setattr, "iyIKKKK", syscall(__NR_mount_setattr, fd, path, flags, &attributes, sizeof(attributes)),
+      result_of(result), &fd, &path, &flags, &attributes.attr_set, &attributes.attr_clr, &attributes.propagation,
+      &attributes.userns_fd)
 
-	if (!PyArg_ParseTuple(arguments, "iyKK:openat2", &dirfd, &path, &flags, &resolve))
-		return NULL;
-	how = (struct open_how_v0){flags, 0, resolve};
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_openat2, dirfd, path, &how, sizeof(how));
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, result < 0 ? -errno : result);
-}
+PyDoc_STRVAR(open_tree_attr_doc,
+	     "open_tree_attr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd) -> OwnedFd\n\n"
+	     "open_tree_attr(2), Linux 6.15.");
+CALLS(open_tree_attr, "iyIKKKK", syscall(__NR_open_tree_attr, fd, path, flags, &attributes, sizeof(attributes)),
+      fd_of(module, result), &fd, &path, &flags, &attributes.attr_set, &attributes.attr_clr, &attributes.propagation,
+      &attributes.userns_fd)
+
+PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_path, flags)\n\n"
+			     "move_mount(2), Linux 5.2.");
+CALLS(move_mount, "iyiyI", syscall(__NR_move_mount, fd, path, to_fd, to_path, flags), result_of(result), &fd, &path,
+      &to_fd, &to_path, &flags)
+
+PyDoc_STRVAR(umount2_doc, "umount2(target, flags)\n\numount2(2).");
+CALLS(umount2, "yI", syscall(__NR_umount2, path, flags), result_of(result), &path, &flags)
 
 PyDoc_STRVAR(file_system_type_doc, "file_system_type(fd) -> int\n\nf_type of fstatfs(2).");
 
@@ -84,95 +94,6 @@ static PyObject *core_file_system_type(PyObject *module, PyObject *arguments)
 	if (result < 0)
 		return result_of(result);
 	return PyLong_FromUnsignedLongLong((unsigned long long)answer.f_type);
-}
-
-/* struct mount_attr of Linux 5.12, its first size */
-struct mount_attr_v0 {
-	uint64_t attr_set, attr_clr, propagation, userns_fd;
-};
-
-PyDoc_STRVAR(mount_setattr_doc,
-	     "mount_setattr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd)\n\n"
-	     "mount_setattr(2), Linux 5.12.");
-
-static PyObject *core_mount_setattr(PyObject *module, PyObject *arguments)
-{
-	unsigned long long set, clear, propagation, userns;
-	struct mount_attr_v0 attributes;
-	const char *path;
-	unsigned flags;
-	long result;
-	int dirfd;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "iyIKKKK:mount_setattr", &dirfd, &path, &flags, &set, &clear,
-			      &propagation, &userns))
-		return NULL;
-	attributes = (struct mount_attr_v0){set, clear, propagation, userns};
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_mount_setattr, dirfd, path, flags, &attributes, sizeof(attributes));
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-PyDoc_STRVAR(open_tree_attr_doc,
-	     "open_tree_attr(dirfd, path, flags, attr_set, attr_clr, propagation, userns_fd) -> OwnedFd\n\n"
-	     "open_tree_attr(2), Linux 6.15.");
-
-static PyObject *core_open_tree_attr(PyObject *module, PyObject *arguments)
-{
-	unsigned long long set, clear, propagation, userns;
-	struct mount_attr_v0 attributes;
-	const char *path;
-	unsigned flags;
-	long result;
-	int dirfd;
-
-	if (!PyArg_ParseTuple(arguments, "iyIKKKK:open_tree_attr", &dirfd, &path, &flags, &set, &clear,
-			      &propagation, &userns))
-		return NULL;
-	attributes = (struct mount_attr_v0){set, clear, propagation, userns};
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_open_tree_attr, dirfd, path, flags, &attributes, sizeof(attributes));
-	Py_END_ALLOW_THREADS
-	return fd_or_error(module, result < 0 ? -errno : result);
-}
-
-PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_path, flags)\n\n"
-			     "move_mount(2), Linux 5.2.");
-
-static PyObject *core_move_mount(PyObject *module, PyObject *arguments)
-{
-	const char *from_path, *to_path;
-	int from_dirfd, to_dirfd;
-	unsigned flags;
-	long result;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "iyiyI:move_mount", &from_dirfd, &from_path, &to_dirfd, &to_path,
-			      &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_move_mount, from_dirfd, from_path, to_dirfd, to_path, flags);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
-}
-
-PyDoc_STRVAR(umount2_doc, "umount2(target, flags)\n\numount2(2).");
-
-static PyObject *core_umount2(PyObject *module, PyObject *arguments)
-{
-	const char *target;
-	long result;
-	int flags;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "yi:umount2", &target, &flags))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	result = syscall(__NR_umount2, target, flags);
-	Py_END_ALLOW_THREADS
-	return result_of(result);
 }
 
 PyDoc_STRVAR(mount_id_doc, "mount_id(dirfd, path, flags, mask) -> int\n\n"
