@@ -1,4 +1,4 @@
-"""Side by side: things that are compared are run in turns, and ratios are given."""
+"""Compare functions: run them in turns, and print medians and ratios."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MICROSECONDS = 1e6
 
 
 def median(function: Callable[[], object], count: int) -> float:
-    """Microseconds of one call, the median of *count*."""
+    """Return the median duration of *count* calls, in microseconds."""
     times = []
     for _ in range(count):
         start = time.perf_counter()
@@ -28,8 +28,10 @@ def median(function: Callable[[], object], count: int) -> float:
 
 
 def in_turns(rounds: int, **contestants: Callable[[], float]) -> dict[str, float]:
-    """Each contestant gives microseconds; run one after the other, several rounds, the medians.
-    With `--once`, one round: to see that it runs."""
+    """Run the contestants one after the other, in several rounds, and return the median of each.
+
+    Each contestant returns microseconds. With `--once` there is one round, to check that the program runs.
+    """
     results: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(1 if "--once" in sys.argv else rounds):
         for name, measure in contestants.items():
@@ -38,20 +40,20 @@ def in_turns(rounds: int, **contestants: Callable[[], float]) -> dict[str, float
 
 
 def compiled(source: str) -> str:
-    """The path of a C program of this folder, freshly compiled."""
+    """Compile a C program of this directory, and return its path."""
     target = Path(tempfile.mkdtemp()) / Path(source).stem
     subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, HERE / source], check=True)
     return str(target)
 
 
 def of_program(path: str, count: int) -> float:
-    """Microseconds that a C program of ours prints."""
+    """Run a C program of this directory, and return the microseconds that it prints."""
     return float(subprocess.check_output([path, str(count)]))
 
 
 @contextmanager
 def touched(gib: float) -> Iterator[None]:
-    """So much memory in 4-KiB pages that were all written to."""
+    """Hold *gib* GiB of memory, in 4-KiB pages that have all been written to."""
     size = int(gib * (1 << 30))
     if not size:
         yield
@@ -70,7 +72,7 @@ _exceeded: list[str] = []
 
 
 def row(name: str, value: float, unit: float | None = None, *, most: float | None = None) -> None:
-    """With the ratio to *unit*. *most*: what is promised of the ratio, or of the value where there is none."""
+    """Print *value* and its ratio to *unit*. *most* is the limit of the ratio, or of the value without *unit*."""
     ratio = "" if unit is None else f"{value / unit:10.2f}"
     limit = ""
     if most is not None:
@@ -82,9 +84,9 @@ def row(name: str, value: float, unit: float | None = None, *, most: float | Non
 
 
 def finish() -> None:
-    """With `--check`, a promise that was not kept is a failure. Without: noise may have been the reason."""
+    """Fail if a limit was exceeded, but only with `--check`, because noise can be the reason."""
     if _exceeded and "--check" in sys.argv:
-        sys.exit(f"more than is promised: {', '.join(_exceeded)}")
+        sys.exit(f"limit exceeded: {', '.join(_exceeded)}")
 
 
 def heading(title: str) -> None:

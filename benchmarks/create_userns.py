@@ -1,4 +1,4 @@
-"""What a namespace costs: against the same system calls in C, and in a big process.
+"""Measure `create_userns`: against the same system calls in C, and in a large process.
 
 python benchmarks/create_userns.py
 """
@@ -22,7 +22,7 @@ def create() -> None:
 
 
 def fork_and_unshare() -> None:
-    """The way without a library: a copy of this process that unshares and waits."""
+    """Create a namespace without a library: in a copy of this process that unshares and waits."""
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,8 +1,8 @@
-"""What an idmapped mount costs, however many files there are; beside it a recursive chown.
+"""Measure an idmapped mount with few and with many files, compared with a recursive chown.
 
 python benchmarks/idmapped_mount.py
 
-On a tmpfs in a mount namespace of its own, as root.
+It requires root, and uses a tmpfs in a new mount namespace.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def own_mount_namespace() -> None:
 
 
 def tree(parent: Path, files: int) -> Path:
-    """A directory with so many empty files, a thousand in each directory below."""
+    """Create a directory with *files* empty files, a thousand in each subdirectory."""
     top = parent / str(files)
     for number in range(files):
         directory = top / str(number // FILES_A_DIRECTORY)
@@ -43,7 +43,7 @@ def tree(parent: Path, files: int) -> Path:
 
 
 def chown_all(top: Path) -> float:
-    """Microseconds to give all of it to the next id, as is done where there are no idmapped mounts."""
+    """Change the owner of all files, as is necessary without idmapped mounts, and return the microseconds."""
     owner = os.stat(top).st_uid + 1
     start = time.perf_counter()
     subprocess.run(["chown", "-R", f"{owner}:{owner}", str(top)], check=True)
@@ -73,7 +73,7 @@ def main() -> None:
     chowns = in_turns(CHOWN_ROUNDS, few=lambda: chown_all(few), many=lambda: chown_all(many))
     subprocess.run(["umount", work], check=True)
     work.rmdir()
-    heading("an idmapped mount, made and unmounted")
+    heading("an idmapped mount, created and unmounted")
     row(f"of a tree with {FEW} files", mounts["few"])
     row(f"of a tree with {MANY} files", mounts["many"], mounts["few"], most=1.3)
     row("the same, and a user namespace for it", mounts["maps"], mounts["few"])

@@ -1,4 +1,4 @@
-"""What the import costs, over that of subprocess.
+"""Measure the import, compared with that of subprocess.
 
 python benchmarks/import.py
 """
@@ -12,12 +12,12 @@ import sys
 from _measure import finish, heading, in_turns, row
 
 ROUNDS = 40
-# As an installer leaves it: with the bytecode of each module beside it.
+# As after an installation, the bytecode of each module is cached.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def start(statement: str) -> float:
-    """Microseconds of the import in a fresh interpreter."""
+    """Run the import in a new interpreter, and return the microseconds."""
     source = f"import time; start = time.perf_counter(); {statement}; print((time.perf_counter() - start) * 1e6)"
     return float(subprocess.check_output([sys.executable, "-c", source], env=ENVIRONMENT))
 

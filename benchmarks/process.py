@@ -1,4 +1,4 @@
-"""What a command costs: against subprocess.Popen, in a big process, and in threads.
+"""Measure a command: against subprocess.Popen, in a large process, and in threads.
 
 python benchmarks/process.py
 """
@@ -63,7 +63,7 @@ def commands() -> dict[str, Callable[[], None]]:
 
 
 def throughput(function: Callable[[], None]) -> float:
-    """Microseconds a command, with eight threads."""
+    """Return the microseconds per command, with eight threads."""
     start = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
         for future in [pool.submit(function) for _ in range(COUNT * 2)]:
@@ -82,7 +82,7 @@ def in_threads() -> None:
 if __name__ == "__main__":
     for gib in (0, 2):
         against_popen(gib, commands())
-    # On their own: what the kernel clears away after unshare(1) takes time from who comes next.
-    against_popen(0, {"a holder, made and closed": holder, "subprocess.Popen of unshare(1)": unshare})
+    # Separately: the cleanup of the kernel after unshare(1) would slow down the next contestant.
+    against_popen(0, {"a holder, created and closed": holder, "subprocess.Popen of unshare(1)": unshare})
     in_threads()
     finish()
