@@ -18,8 +18,8 @@ from leaks import assert_unchanged, children, state
 from usernsproc import TimeoutExpired, UsernsProcess, _core, aio, run
 
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
-TRIES = 200
-"""The number of attempts to stop newuidmap, which runs for a millisecond: on a busy machine many come too late."""
+TRIES_FOR = 120
+"""Seconds in which to stop newuidmap, which runs for a millisecond: on a busy machine most attempts come too late."""
 
 
 class HandlerError(BaseException):
@@ -94,8 +94,8 @@ def stop_newuidmap(done: threading.Event) -> None:
 
 def timeouts_of_run() -> int:
     """Return how often a timeout ended `run` while newuidmap ran: twice is enough."""
-    found = 0
-    for _ in range(TRIES):
+    found, end = 0, time.monotonic() + TRIES_FOR
+    while time.monotonic() < end:
         try:
             run(["true"], uid_map="rootless", timeout=1)
         except TimeoutExpired as error:
@@ -108,7 +108,8 @@ def timeouts_of_run() -> int:
 
 async def is_creation_cancelled() -> bool | None:
     """Cancel the first creation that lasts, and return whether that worked; None if all ended in time."""
-    for _ in range(TRIES):
+    end = time.monotonic() + TRIES_FOR
+    while time.monotonic() < end:
         creation = asyncio.ensure_future(aio.create_subprocess_exec("true", uid_map="rootless"))
         await asyncio.wait([creation], timeout=1)
         if not creation.done():
@@ -121,6 +122,7 @@ async def is_creation_cancelled() -> bool | None:
 
 def end_a_stopped_newuidmap() -> None:
     run(["true"], uid_map="rootless")
+    sys.setswitchinterval(1e-4)  # so that the thread looks often
     before, done = state(), threading.Event()
     thread = threading.Thread(target=stop_newuidmap, args=(done,))
     thread.start()
