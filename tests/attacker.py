@@ -77,7 +77,7 @@ def _must(result: int) -> int:
 
 
 def become_root_in(userns: int) -> None:
-    """All capabilities in there; and the id 0, where there is one."""
+    """All capabilities in there; and the ID 0, where there is one."""
     _must(_libc.setns(userns, CLONE_NEWUSER))
     steps: tuple[Callable[[], None], ...] = (
         lambda: os.setgroups([]),

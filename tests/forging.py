@@ -67,7 +67,7 @@ def cover_link(source: str | Path, target: str | Path) -> None:
         os.close(point)
 
 
-# ---- forgeries: what each gets is the pid of a process that the forger wants to be taken for another ----
+# ---- forgeries: what each gets is the PID of a process that the forger wants to be taken for another ----
 
 
 def tmpfs_over_proc(victim: int) -> None:
@@ -112,11 +112,11 @@ BY_ITS_MOUNT = frozenset({"create", "command", "command of another id"} if nativ
 WITHOUT_OWN_FILES = BY_ITS_MOUNT if os.geteuid() == 0 else frozenset[str]()
 """In a user namespace of its own the caller's map is read before, in /proc/self."""
 
-OF_ONE_FILE = frozenset({"maps", "list", "mounts", "tool rules"}) | BY_ITS_MOUNT
+OF_ONE_FILE = frozenset({"maps", "list", "mounts", "newidmap rules"}) | BY_ITS_MOUNT
 FORGERIES: dict[str, tuple[Callable[[int], None], frozenset[str]]] = {
     "tmpfs over /proc": (tmpfs_over_proc, frozenset()),
     "directory of procfs over /proc": (directory_of_procfs_over_proc, frozenset()),
-    "process over the own one": (
+    "another process over the caller's": (
         process_over_own,
         WITHOUT_OWN_FILES | frozenset({"maps"} if native.KERNEL >= (6, 11) else ()),
     ),
@@ -185,7 +185,7 @@ class Scene:
             "maps": lambda: self.userns.uid_map,
             "list": Namespace.list,
             "mounts": read_mounts,
-            "tool rules": lambda: list(
+            "newidmap rules": lambda: list(
                 newidmap_violations(UID, IdMap.parse("0:5:1"), Caller(1, 1, 0, IDENTITY, IDENTITY))
             ),
         }

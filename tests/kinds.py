@@ -118,7 +118,7 @@ class ThreadedKind(Kind):
 
 
 class JoiningKind(Kind):
-    """Into a user, a network and a pid namespace that are there."""
+    """Into a user, a network and a PID namespace that are there."""
 
     def learn(self) -> None:
         kinds = ("user", "net", "pid")

@@ -22,7 +22,7 @@ def descriptors() -> dict[str, str]:
 
 
 def children() -> set[str]:
-    """Pids of children of any thread, zombies included."""
+    """PIDs of children of any thread, zombies included."""
     found: set[str] = set()
     for task in os.listdir("/proc/self/task"):
         try:

@@ -84,7 +84,7 @@ def owners(path: Path | str) -> tuple[int, int]:
 
 
 def errno_as(uid: int, action: Callable[[], object]) -> int:
-    """What an ordinary user gets for it, in a child process: 0 or an errno."""
+    """What an unprivileged user gets for it, in a child process: 0 or an errno."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -1,4 +1,4 @@
-"""Runs a function as an ordinary user who has subordinate ids.
+"""Runs a function as an unprivileged user who has subordinate IDs.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
 the real ones, and more where a test asks for it, and becomes that user there. When
@@ -47,7 +47,7 @@ def in_private_mounts(*command: str) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", str(TESTS / "expose"), *folders, "--", *command]
 
 
-def as_ordinary_user(
+def as_unprivileged_user(
     function: Callable[..., object],
     *arguments: object,
     subuid: str | None = None,

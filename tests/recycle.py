@@ -1,4 +1,4 @@
-"""A stranger that gets the pid of a process that is gone: for certain, with `clone3(set_tid=…)`."""
+"""A stranger that gets the PID of a process that is gone: for certain, with `clone3(set_tid=…)`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL over the fork
 
 
 class Stranger:
-    """A child of the test's with a given pid, which notices what is done to it.
+    """A child of the test's with a given PID, which notices what is done to it.
 
     It has all signals blocked, so each that is sent to it stays pending, and a user
     namespace of its own, in which a map that is written can be seen.

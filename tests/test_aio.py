@@ -200,7 +200,7 @@ async def test_a_line_above_the_limit_is_an_error() -> None:
 
 
 @in_each_loop
-async def test_a_command_that_nobody_reads_has_to_wait() -> None:
+async def test_a_command_whose_output_is_not_read_has_to_wait() -> None:
     """Twice the limit, and what a pipe takes: no more is read from it."""
     process = await create_subprocess_exec("yes", stdout=PIPE, limit=1000)
     assert process.stdout
@@ -861,7 +861,7 @@ def test_the_popen_in_anyio(backend: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"use_uvloop": True}])
-def test_ours_in_anyio(options: dict[str, Any]) -> None:
+def test_the_asyncio_process_in_anyio(options: dict[str, Any]) -> None:
     """Its cancellation is level-triggered: one await after the other is cancelled."""
 
     async def main() -> None:

@@ -97,7 +97,7 @@ def test_a_frozen_cgroup_is_a_cause_and_a_note(name: str, recorded: Recorded, tm
         assert f"The cgroup {tmp_path}/{where} is frozen" in note
 
 
-def test_files_that_cannot_be_read_are_no_cause(recorded: Recorded) -> None:
+def test_files_that_cannot_be_read_are_not_a_cause(recorded: Recorded) -> None:
     assert frozen_cause(recorded({"inner/cgroup.events": "unlike\n"})) is None
     assert frozen_cause(-1) is None
 

@@ -139,7 +139,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert ignored & 1 << signal.SIGHUP - 1
 
 
-def test_the_command_ends_with_us() -> None:
+def test_the_command_ends_with_the_launching_process() -> None:
     process = subprocess.Popen(
         [*RUN, "--map", "root", "sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE, text=True
     )
@@ -211,7 +211,7 @@ def test_the_cgroup() -> None:
     assert f"0::/{cgroup.name}\n" in result.stdout
 
 
-def test_what_is_no_cgroup(tmp_path: Path) -> None:
+def test_what_is_not_a_cgroup(tmp_path: Path) -> None:
     result = run("--map", "root", "--cgroup", str(tmp_path), "--", "true")
     assert result.returncode == 125
     assert result.stderr.startswith(f"usernsproc: cgroup: Invalid argument: '{tmp_path}' [EINVAL, not-cgroup2]\n")
@@ -259,7 +259,7 @@ def test_enter_namespace_files(container: UsernsProcess[bytes]) -> None:
         assert result.stdout == f"0\n{net.inode}\n{own_uts.inode}\n"
 
 
-def test_enter_and_make_others_in_there(container: UsernsProcess[bytes]) -> None:
+def test_enter_and_create_others_in_the_namespace(container: UsernsProcess[bytes]) -> None:
     userns = container.namespace_path()
     result = enter(userns, "--namespaces", "pid", "--init", "--mount-proc", "sh", "-c", "cat /proc/1/comm; echo $$")
     assert result.stdout == "usernsproc-init\n2\n"
@@ -273,7 +273,7 @@ def test_enter_as_another_user() -> None:
 
 
 @pytest.mark.root
-def test_enter_keeps_the_own_user_namespace_where_none_is_named() -> None:
+def test_enter_keeps_the_callers_user_namespace_where_none_is_named() -> None:
     with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -38,7 +38,7 @@ def objects(*arguments: str) -> dict[int, dict[str, Any]]:
 
 @pytest.fixture
 def three_deep() -> Iterator[int]:
-    """The pid of a process in three nested user namespaces."""
+    """The PID of a process in three nested user namespaces."""
     command, environment = alone.command(cli_namespaces.nest), alone.environment()
     with UsernsProcess(command, uid_map="root", stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -119,7 +119,7 @@ def test_json_is_for_programs() -> None:
     assert text == json.dumps(answer, indent=2) + "\n"
 
 
-def test_what_is_not_seen_is_told(three_deep: int) -> None:
+def test_what_is_not_seen_is_reported(three_deep: int) -> None:
     """Outside of the JSON, too: by who is in a user namespace of its own."""
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "ls"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -127,7 +127,7 @@ def test_what_is_not_seen_is_told(three_deep: int) -> None:
     assert f" {three_deep} " not in result.stdout
 
 
-def test_who_stops_reading_is_no_error() -> None:
+def test_a_reader_that_stops_is_not_an_error() -> None:
     shell = f"{USERNSPROC} ls --json | true; {USERNSPROC} ls --tree | head -1"
     result = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)
     assert result.stdout.count("\n") == 1
@@ -169,7 +169,7 @@ def test_another_owner(folder: str, further: list[str]) -> None:
 
 
 def test_every_preset_is_taken(folder: str) -> None:
-    """Also those of many ids: 'all' is what is mapped here."""
+    """Also those of many IDs: 'all' is what is mapped here."""
     run_alone(cli_namespaces.every_preset, folder)
 
 
@@ -192,11 +192,11 @@ def test_all_are_pinned_or_none(folder: str) -> None:
     run_alone(cli_namespaces.all_or_none, folder)
 
 
-def test_mistakes_are_told_before_anything_is_made(folder: str) -> None:
+def test_mistakes_are_reported_before_anything_is_created(folder: str) -> None:
     run_alone(cli_namespaces.mistakes, folder)
 
 
-def test_who_may_not_mount_is_told_where_it_can(tmp_path: Path) -> None:
+def test_a_user_that_must_not_mount_is_shown_where_it_can(tmp_path: Path) -> None:
     """In a user namespace of its own, but not in a mount namespace of its own."""
     path = str(tmp_path / "pin")
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "create", "--map", "root", "--pin", path]

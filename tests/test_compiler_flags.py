@@ -262,7 +262,7 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGSEGV])
-def test_a_crash_is_told_from_an_end_by_others(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_distinguished_from_being_killed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the core have been built in another way."""
 
     def crash(*_values: object) -> _core.Child:

@@ -45,13 +45,13 @@ def test_to_ask_for_its_maps_mounts_nothing_elsewhere() -> None:
 
 
 @pytest.mark.root
-def test_the_kernel_tells_its_maps_or_the_error_says_since_when() -> None:
+def test_the_kernel_shows_its_maps_or_the_error_says_since_when() -> None:
     run_alone(detached_mount.maps_or_an_error)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("7.0")
-def test_its_maps_are_told_with_submounts_and_without() -> None:
+def test_its_maps_are_read_with_submounts_and_without() -> None:
     """The kernel itself does only with them. Nothing is left of the copy that it is asked for."""
     run_alone(detached_mount.maps_with_submounts_and_without)
 

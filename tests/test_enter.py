@@ -21,7 +21,7 @@ def test_a_with_block_enters_and_comes_back(kind: str) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("kind", [kind for kind in NamespaceKind if kind != "user"])
 def test_root_enters_and_comes_back_from_all_kinds_but_user(kind: str) -> None:
-    """A pid namespace is entered by children alone."""
+    """A PID namespace is entered by children alone."""
     run_alone(enter.root_enters, kind)
 
 
@@ -81,7 +81,7 @@ def test_without_rights_where_one_came_from_there_is_no_way_back() -> None:
     run_alone(enter.without_rights_where_it_came_from)
 
 
-def test_rights_that_are_lost_in_the_block_are_told_at_its_end() -> None:
+def test_capabilities_lost_in_the_block_are_reported_at_its_end() -> None:
     run_alone(enter.rights_lost_in_the_block)
 
 
@@ -110,7 +110,7 @@ def test_a_mount_namespace_is_not_entered_by_a_thread_that_shares_its_directory(
 
 
 @pytest.mark.parametrize("kind", ["user", "time"])
-def test_a_threaded_program_is_told_what_to_do_instead(kind: str) -> None:
+def test_a_threaded_program_gets_an_error_with_the_remedy(kind: str) -> None:
     run_alone(enter.a_threaded_program, kind)
 
 
@@ -129,7 +129,7 @@ def test_one_namespace_after_the_other_is_entered() -> None:
     run_alone(enter.one_after_the_other)
 
 
-def test_pidfd_setns_with_flags_that_are_none() -> None:
+def test_pidfd_setns_with_invalid_flags() -> None:
     """invalid_flags of the kernel's own tests: with a pidfd, kinds have to be named, and nothing but kinds."""
     run_alone(enter.pidfd_with_wrong_flags)
 
@@ -146,7 +146,7 @@ def test_pidfd_setns_no_foul_play_and_of_an_exited_child() -> None:
     run_alone(enter.pidfd_of_a_sibling_and_of_an_exited_child)
 
 
-def test_what_is_no_namespace_is_not_entered() -> None:
+def test_a_file_that_is_not_a_namespace_is_not_entered() -> None:
     """setns_einval of the kernel's own tests: a memfd."""
     with Namespace(os.memfd_create("no namespace")) as wrong:
         for use in (wrong.enter, lambda: wrong.kind):
@@ -194,11 +194,11 @@ def test_what_was_left_is_not_entered_again_by_with() -> None:
     run_alone(enter.with_what_was_left)
 
 
-def test_a_failing_way_back_is_told_with_its_step() -> None:
+def test_a_failing_way_back_is_reported_with_its_step() -> None:
     run_alone(enter.a_failing_way_back)
 
 
-def test_entering_the_own_user_namespace_leaves_no_descriptor() -> None:
+def test_entering_the_callers_user_namespace_leaves_no_descriptor() -> None:
     with create_userns("root", "root") as userns, Namespace.current() as current, pytest.raises(UsernsError):
         assert current != userns
         current.enter()

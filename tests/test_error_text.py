@@ -153,7 +153,7 @@ def test_a_traceback_shows_it_with_the_note() -> None:
 
 
 def test_real_errors_have_the_form() -> None:
-    """Of a process, a namespace, ids, a map."""
+    """Of a process, a namespace, IDs, a map."""
     for error, start, end in (
         (error_of(UsernsProcess, ["true"], uid_map="root", cwd="/none"), "chdir: ", ": '/none' [ENOENT]"),
         (error_of(Namespace.open, "/etc/passwd"), "open_ns: ", ": '/etc/passwd' [ENOTTY]"),

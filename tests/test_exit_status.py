@@ -27,12 +27,12 @@ def by_us(process: UsernsProcess[bytes]) -> None:
     pass
 
 
-def by_somebody_else(process: UsernsProcess[bytes]) -> None:
+def by_another_thread(process: UsernsProcess[bytes]) -> None:
     os.waitpid(process.pid, 0)
 
 
 kept_by_the_kernel = pytest.mark.kernel("6.15")
-each_reaper = pytest.mark.parametrize("reap", [by_us, pytest.param(by_somebody_else, marks=kept_by_the_kernel)])
+each_reaper = pytest.mark.parametrize("reap", [by_us, pytest.param(by_another_thread, marks=kept_by_the_kernel)])
 
 
 @each_reaper
@@ -54,7 +54,7 @@ def test_each_terminating_signal(sig: int, reap: Reap) -> None:
 
 @each_reaper
 @pytest.mark.parametrize("sig", DUMPING)
-def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> None:
+def test_waitid_reports_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_CORE)
     for allowed, code in ((limit[1], os.CLD_DUMPED), (0, os.CLD_KILLED)):
         resource.setrlimit(resource.RLIMIT_CORE, (allowed, limit[1]))
@@ -71,9 +71,9 @@ def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> No
 
 
 @kept_by_the_kernel
-def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
+def test_waitid_of_an_exit_that_another_thread_reaped() -> None:
     with UsernsProcess(["sh", "-c", "exit 9"]) as process:
-        by_somebody_else(process)
+        by_another_thread(process)
         result = process.waitid(os.WEXITED | os.WNOHANG)
         assert result is not None
         assert (result.si_status, result.si_code, result.si_uid) == (9, os.CLD_EXITED, -1)
@@ -83,9 +83,9 @@ def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
 
 @pytest.mark.kernel(before="6.15")
 @pytest.mark.parametrize("command", [["sh", "-c", "exit 9"], ["sh", "-c", "kill -9 $$"]])
-def test_where_the_kernel_does_not_keep_it_the_loss_is_told(command: list[str]) -> None:
+def test_where_the_kernel_does_not_keep_it_the_loss_is_reported(command: list[str]) -> None:
     with UsernsProcess(command, uid_map="root") as process:
-        by_somebody_else(process)
+        by_another_thread(process)
         with pytest.raises(ChildProcessError):
             process.waitid()
         with pytest.warns(RuntimeWarning, match="status is lost"):
@@ -97,7 +97,7 @@ def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.Monkey
     monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(RuntimeWarning, match="status is lost"), UsernsProcess(["true"]) as process:
-        by_somebody_else(process)
+        by_another_thread(process)
     assert os.listdir("/proc/self/fd") == before
 
 

@@ -119,7 +119,7 @@ CASES: list[tuple[str, str, int, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("cause", "step", "errno", "changed", "words"), CASES)
-def test_what_is_told(
+def test_the_row_that_applies_is_reported(
     recorded: Recorded, cause: str, step: str, errno: int, changed: dict[str, str], words: str
 ) -> None:
     around = recorded(changed)
@@ -129,10 +129,10 @@ def test_what_is_told(
     assert words in " ".join(row.describe(around))
 
 
-def test_each_row_has_been_told() -> None:
+def test_each_row_has_been_reported() -> None:
     """None is hidden by another that applies before it."""
-    told = {(cause, step) for cause, step, *_ in CASES}
-    assert {row.cause for row in EXPLANATIONS if not {(row.cause, step) for step in row.steps} & told} == set()
+    reported = {(cause, step) for cause, step, *_ in CASES}
+    assert {row.cause for row in EXPLANATIONS if not {(row.cause, step) for step in row.steps} & reported} == set()
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_each_row_has_been_told() -> None:
             },
         ),
         ("clone", EPERM, {"proc/sys/kernel/unprivileged_userns_clone": "1\n"}),
-        # The overflow id, but mapped.
+        # The overflow ID, but mapped.
         ("clone", EPERM, status(uid="65534", gid="65534")),
         ("clone", EACCES, {"sys/fs/selinux/enforce": "0"}),
         ("exec", EACCES, UBUNTU),
     ],
 )
-def test_what_the_surroundings_do_not_show_is_not_guessed(
+def test_what_the_environment_does_not_show_is_not_guessed(
     recorded: Recorded, step: str, errno: int, changed: dict[str, str]
 ) -> None:
     assert explain(step, errno, recorded(changed)) is None
 
 
 def test_what_was_refused_without_asking_the_kernel_has_its_own_reason(recorded: Recorded) -> None:
-    """A user without subordinate ids is none of AppArmor's doing."""
+    """A user without subordinate IDs is none of AppArmor's doing."""
     assert explain("uid_map", EPERM, recorded(UBUNTU), foreseen=True) is None
     unmapped = explain("uid_map", EPERM, recorded({**status(uid="65534"), "proc/self/uid_map": ""}), foreseen=True)
     assert unmapped
@@ -180,7 +180,7 @@ def test_nothing_can_be_read(tmp_path: Path) -> None:
     assert explain("clone", EPERM, around) is None
 
 
-def test_the_own_surroundings() -> None:
+def test_the_environment_of_this_process() -> None:
     around = Environment.read()
     assert around.kernel == os.uname().release
     assert around.has_user_namespaces

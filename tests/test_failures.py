@@ -16,7 +16,7 @@ import pytest
 from alone import run_alone
 from commands import SLEEP
 from kinds import ALL_KINDS, DIRECT, ENDS_WITHIN, MISSING, SHIFTED, WITH_IDS, failure_of
-from ordinary import as_ordinary_user
+from ordinary import as_unprivileged_user
 from programs import failures, faults
 
 from usernsproc import UsernsError, UsernsProcess
@@ -100,7 +100,7 @@ def test_pipes_of_a_program_that_is_missing_are_closed(options: dict[str, Any]) 
 
 @pytest.mark.root
 def test_a_directory_that_inside_root_may_not_enter(tmp_path: Path) -> None:
-    """With other ids even root's child has to be let in. (Popen's would be root outside.)"""
+    """With other IDs even root's child has to be let in. (Popen's would be root outside.)"""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     error = failure_of(UsernsProcess, SLEEP, cwd=closed, **SHIFTED)
@@ -109,9 +109,9 @@ def test_a_directory_that_inside_root_may_not_enter(tmp_path: Path) -> None:
     assert (error.errno, error.filename, error.step) == (errno.EACCES, closed, "chdir")
 
 
-def test_a_directory_that_an_ordinary_user_may_not_enter() -> None:
+def test_a_directory_that_an_unprivileged_user_may_not_enter() -> None:
     """The same exception, errno and file name as with Popen."""
-    as_ordinary_user(failures.a_closed_directory)
+    as_unprivileged_user(failures.a_closed_directory)
 
 
 # ---- limits ----
@@ -154,7 +154,7 @@ def test_in_a_chroot(tmp_path: Path) -> None:
 
 
 def test_without_proc() -> None:
-    """Id maps can only be written through it; a holder without maps needs none."""
+    """ID maps can only be written through it; a holder without maps needs none."""
     run_alone(failures.without_proc)
 
 
@@ -166,7 +166,7 @@ def test_a_process_cannot_be_looked_at_without_proc() -> None:
 @pytest.mark.root
 def test_a_process_that_changed_its_ids_and_is_not_dumpable() -> None:
     """The files of its children in /proc are root's: told with the remedy. A holder, and a command that changes its
-    ids, have executed a program already when their maps are written, so these work."""
+    IDs, have executed a program already when their maps are written, so these work."""
     run_alone(failures.not_dumpable)
 
 
@@ -211,7 +211,7 @@ def test_a_program_may_close_the_image_that_stays_open(replaced: bool) -> None:
 
 @pytest.mark.root
 def test_where_memory_is_not_executable() -> None:
-    """vm.memfd_noexec=2 (Linux 6.3), which is set for one pid namespace: an unlinked file serves, with a warning;
+    """vm.memfd_noexec=2 (Linux 6.3), which is set for one PID namespace: an unlinked file serves, with a warning;
     as an error the warning leaves nothing; and where no file system allows it either, it is told."""
     run_alone(failures.without_executable_memory)
 
@@ -240,6 +240,6 @@ def test_a_child_that_is_stopped_while_it_joins(kind: str) -> None:
     assert int(run_alone(faults.children_stopped, kind)) > 2
 
 
-def test_who_reads_the_maps_is_stopped() -> None:
+def test_the_process_that_reads_the_maps_is_stopped() -> None:
     """Its parent, which alone is told, lets it go on."""
     assert int(run_alone(faults.children_stopped, "maps")) > 0

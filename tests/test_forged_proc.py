@@ -36,7 +36,7 @@ def test_without_the_requests_of_pidfds_namespaces_are_found_by_proven_links(ope
 
 
 @pytest.mark.root
-def test_root_in_a_hostile_mount_namespace_writes_nobodys_map() -> None:
+def test_root_in_a_hostile_mount_namespace_writes_no_map_of_another_process() -> None:
     """An unprivileged user forges /proc in a mount namespace of its own, and root enters that. Before, root wrote the
     map of a process of that user, which became root."""
     run_alone(forged_proc.root_in_a_hostile_mount_namespace)
@@ -56,7 +56,7 @@ def test_a_link_to_a_namespace_that_is_covered(openat2: str) -> None:
     run_alone(forged_proc.covered_link, openat2)
 
 
-def test_the_own_map_is_not_believed() -> None:
+def test_the_callers_map_is_not_believed() -> None:
     """It is what the preset "all" passes on, and what maps are checked against."""
     run_alone(forged_proc.own_map)
 

@@ -41,13 +41,13 @@ def test_an_interpreter_shares_the_number_with_the_others() -> None:
     run_alone(forks.number_of_another_interpreter)
 
 
-def test_where_the_kernel_cannot_empty_a_page_libc_tells_of_forks() -> None:
+def test_where_the_kernel_cannot_empty_a_page_libc_reports_forks() -> None:
     """A sandbox that implements less of madvise(2), as gVisor does."""
     run_alone(forks_in_sandbox.number_and_process_of_a_copy, "fork(2) by C")
 
 
 @each_fork
 @pytest.mark.parametrize("act", forks.ASYNC_ACTS)
-def test_the_loop_of_the_first_is_told_as_before(act: str, how: str) -> None:
+def test_the_loop_of_the_first_is_notified_as_before(act: str, how: str) -> None:
     """asyncio's selector is shared with a copy: what that removes from it is removed for both."""
     run_alone(forks.loop_beside_a_copy, how, act)

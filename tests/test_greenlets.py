@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from alone import run_alone
-from ordinary import as_ordinary_user
+from ordinary import as_unprivileged_user
 from programs import greenlets, patched
 
 each_program = pytest.mark.parametrize("library", patched.LIBRARIES)
@@ -32,7 +32,7 @@ def test_others_run_while_one_waits(library: str, order: str, call: str) -> None
 @each_program
 @each_order
 def test_what_does_not_wait(library: str, order: str) -> None:
-    """Polling, signals, holders, ids written by a callback and errors are as in any other program."""
+    """Polling, signals, holders, IDs written by a callback and errors are as in any other program."""
     run_patched(library, order, greenlets.what_does_not_wait)
 
 
@@ -56,7 +56,7 @@ def test_maps_that_a_tool_writes(library: str, order: str) -> None:
     """They are written while the child waits, and the core is in the middle of its work."""
     lines = "1000:100000:65536\n" if os.geteuid() == 0 else None
     function = greenlets.maps_that_a_tool_writes.__name__
-    as_ordinary_user(patched.call, library, order, function, subuid=lines, subgid=lines)
+    as_unprivileged_user(patched.call, library, order, function, subuid=lines, subgid=lines)
 
 
 @each_program

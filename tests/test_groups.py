@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from alone import run_alone
-from ordinary import UID, WITH_GROUPS, as_ordinary_user
+from ordinary import UID, WITH_GROUPS, as_unprivileged_user
 from programs import groups
 from programs.groups import BOTH, GROUPS, MAP
 
@@ -54,7 +54,7 @@ def test_the_mapped_ones_are_kept_by_their_ids_inside() -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("options", [{"uid_map": "root"}, {"uid_map": "current"}, {"gid_map": "0:0:1"}])
-def test_a_map_of_the_own_id_alone_drops_the_groups_of_root(options: dict[str, str]) -> None:
+def test_a_map_of_the_callers_id_alone_drops_the_groups_of_root(options: dict[str, str]) -> None:
     printed = run_alone(groups.print_ids_for_each, options)
     assert printed.split(" ", 2)[2] == "[]\n"
 
@@ -81,9 +81,9 @@ def test_in_the_callers_own_user_namespace_everything_stays() -> None:
 
 
 @pytest.mark.root
-def test_an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
-    """The kernel shows both alike. In the own namespace nothing is dropped."""
-    printed = run_alone(groups.an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id)
+def test_an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
+    """The kernel shows both alike. In the caller's namespace nothing is dropped."""
+    printed = run_alone(groups.an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id)
     kept = [OVERFLOW] * len(GROUPS)
     assert printed.splitlines() == [f"{kept}", "0 0 []", "5 5 []", f"0 0 {kept}"]
 
@@ -116,14 +116,16 @@ def test_a_joined_namespace_may_deny_it() -> None:
 @pytest.mark.root
 def test_an_unprivileged_user_keeps_its_groups_as_itself() -> None:
     """The kernel gives no way to drop them, and they are no more than the command has by its user."""
-    printed = as_ordinary_user(groups.an_unprivileged_user_keeps_its_groups_as_itself, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(groups.an_unprivileged_user_keeps_its_groups_as_itself, drop=WITH_GROUPS)
     root = f"0 0 [0, {OVERFLOW}, {OVERFLOW}]"
     assert printed.splitlines() == [root, root, f"{UID} {UID} [{UID}, {OVERFLOW}, {OVERFLOW}]", root, root]
 
 
 @pytest.mark.root
 def test_an_unprivileged_user_does_not_become_another_with_its_groups() -> None:
-    printed = as_ordinary_user(groups.an_unprivileged_user_does_not_become_another_with_its_groups, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(
+        groups.an_unprivileged_user_does_not_become_another_with_its_groups, drop=WITH_GROUPS
+    )
     lines = printed.splitlines()
     assert [line.partition(" / ")[0] for line in lines] == ["1 setid setgroups-denied"] * 3
     assert all("[27, 999]" in line for line in lines)
@@ -133,7 +135,7 @@ def test_an_unprivileged_user_does_not_become_another_with_its_groups() -> None:
 
 @pytest.mark.root
 def test_subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
-    printed = as_ordinary_user(groups.subordinate_groups_let_an_unprivileged_user_drop_its_own, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(groups.subordinate_groups_let_an_unprivileged_user_drop_its_own, drop=WITH_GROUPS)
     assert printed.splitlines() == ["0 0 [0]", "5 5 [0]", "0 0 []", "0 0 []"]
 
 

@@ -102,7 +102,7 @@ def test_the_highest_id_can_be_mapped(numbers: tuple[int, int, int]) -> None:
         (2**31, 2**31, 2**31),
     ],
 )
-def test_a_range_of_numbers_that_are_no_ids_is_refused_by_its_text(numbers: tuple[int, int, int]) -> None:
+def test_a_range_of_numbers_that_are_not_ids_is_refused_by_its_text(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(IdMapError) as caught:
         IdRange(*numbers)
     assert ":".join(map(str, numbers)) in str(caught.value)
@@ -119,7 +119,7 @@ def test_a_number_too_big_to_be_printed_is_refused_like_any_other(position: int,
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("value", [1.0, "1", None, b"1", 1j, [1]])
-def test_what_is_no_integer_is_a_type_error_in_a_range(position: int, value: Any) -> None:
+def test_what_is_not_an_integer_is_a_type_error_in_a_range(position: int, value: Any) -> None:
     numbers: list[Any] = [1, 1, 1]
     numbers[position] = value
     with pytest.raises(TypeError):
@@ -348,7 +348,7 @@ def test_a_malformed_kernel_line_is_refused(line: str) -> None:
         IdMap.from_kernel(f"5 5 5\n{line}\n")
 
 
-def test_bytes_that_are_no_kernel_text_are_refused() -> None:
+def test_bytes_that_are_not_kernel_text_are_refused() -> None:
     with pytest.raises(IdMapError):
         IdMap.from_kernel(b"0 1 \xff\n")
 
@@ -438,13 +438,13 @@ def test_a_range_of_other_than_three_numbers_is_refused_and_named(item: Any) -> 
 
 
 @pytest.mark.parametrize("item", [None, 5, 1.5, "0:1:1", "abc", b"abc", bytearray(b"abc"), (0, 1.0, 1), (0, None, 1)])
-def test_what_is_no_range_is_a_type_error(item: Any) -> None:
+def test_what_is_not_a_range_is_a_type_error(item: Any) -> None:
     with pytest.raises(TypeError):
         IdMap([item])
 
 
 @pytest.mark.parametrize("ranges", [None, 5, 1.5, "0:1:1", b"abc"])
-def test_what_is_no_iterable_of_ranges_is_a_type_error(ranges: Any) -> None:
+def test_what_is_not_an_iterable_of_ranges_is_a_type_error(ranges: Any) -> None:
     with pytest.raises(TypeError):
         IdMap(ranges)
 
@@ -526,7 +526,7 @@ def test_an_empty_map_is_refused_where_one_is_needed(value: Iterable[IdRange] | 
 
 
 @pytest.mark.parametrize("name", ["toor", "Root", "ROOT", "no-such-preset", "root_"])
-def test_an_unknown_preset_is_refused_and_the_known_ones_told(name: str) -> None:
+def test_an_unknown_preset_is_refused_and_the_known_ones_are_listed(name: str) -> None:
     with pytest.raises(IdMapError, match=f"(?s){name}.*root.*current"):
         as_id_map(name)
 
@@ -549,6 +549,6 @@ def test_an_id_map_of_text_says_how_it_is_meant() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0, 1.5, b"0:1:1", bytearray(b"0:1:1"), object(), IdMap])
-def test_what_is_no_map_is_a_type_error(value: Any) -> None:
+def test_what_is_not_a_map_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError):
         as_id_map(value)

@@ -1,4 +1,4 @@
-"""Our verdict on an id map against the running kernel's, over thousands of random maps.
+"""Our verdict on an ID map against the running kernel's, over thousands of random maps.
 
 What `IdMap` and `Maps.resolve` refuse, the kernel refuses, with the errno that the
 exception stands for; what they accept, the kernel accepts. The exception is what
@@ -88,7 +88,7 @@ class RandomMaps:
         return [own, *self.edges()][: self.rng.choice((1, 1, 1, 1, 2))]
 
     def pieces(self, most: int = 9) -> list[Triple]:
-        """Pieces of what the own namespace maps, each next to another or apart from it."""
+        """Pieces of what the caller's namespace maps, each next to another or apart from it."""
         free = [(r.inside, r.inside + r.count) for r in self.own_map]
         outside: list[tuple[int, int]] = []
         for _ in range(self.rng.randint(1, most)):
@@ -122,7 +122,7 @@ class RandomMaps:
         return [*good[:where], (spoilt[0], spoilt[1], spoilt[2]), *good[where + self.rng.choice((0, 1, 1, 1)) :]]
 
     def foreign(self) -> list[Triple]:
-        """A good map, but for one id that the own namespace does not map, where there is such."""
+        """A good map, but for one ID that the caller's namespace does not map, where there is such."""
         good = self.pieces()
         if self.foreign_ids:
             where = self.rng.randrange(len(good))
@@ -149,7 +149,7 @@ class RandomMaps:
 
 
 def ranges_with_text_of(length: int, outside_ids: Iterable[int]) -> list[Triple]:
-    """Ranges whose text has exactly *length* bytes, of outside ids of up to three digits."""
+    """Ranges whose text has exactly *length* bytes, of outside IDs of up to three digits."""
     outside = iter(outside_ids)
     ranges: list[Triple] = []
     rest = length
@@ -177,7 +177,7 @@ def shortest(text: str) -> str:
 # ---- the two verdicts ----
 
 
-def our_verdict(
+def verdict_of_the_library(
     step: str, triples: list[Triple], setgroups: str | None, caller: Caller
 ) -> tuple[int, str | None, list[Triple]]:
     """The errno that the refusal stands for, or 0; what setgroups shall be written; and the
@@ -218,7 +218,7 @@ def setgroups_to_try(ours: int, asked: str | None, needed: str | None) -> tuple[
 
 
 def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Caller) -> int:
-    ours, needed, pieces = our_verdict(step, triples, asked, caller)
+    ours, needed, pieces = verdict_of_the_library(step, triples, asked, caller)
     if pieces != triples:
         assert kernel_verdict(step, shortest(kernel_text(triples)), needed)[0] == EPERM, "it need not have been split"
         triples = pieces
@@ -273,7 +273,7 @@ def set_effective(capabilities: int) -> None:
 
 
 def become(uid: int, gid: int, capabilities: int | None = None) -> None:
-    """Take these ids with these capabilities; by default root has all and an ordinary user none."""
+    """Take these IDs with these capabilities; by default root has all and an unprivileged user none."""
     LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -282,7 +282,7 @@ def become(uid: int, gid: int, capabilities: int | None = None) -> None:
 
 
 def nest(id_map: str, uid: int = 0, gid: int = 0, *, setgroups: str | None = None) -> None:
-    """Enter a new user namespace of these maps as these of its ids."""
+    """Enter a new user namespace of these maps as these of its IDs."""
     with create_userns(id_map, id_map, setgroups=setgroups) as userns:
         userns.enter()
     become(uid, gid)
@@ -329,7 +329,7 @@ def in_a_process_of_its_own(*arguments: object) -> str:
 # ---- the tests ----
 
 
-def test_we_and_the_kernel_agree_on_every_map() -> None:
+def test_the_library_and_the_kernel_agree_on_every_map() -> None:
     verdicts = compare(SEED, MAPS)
     assert sum(verdicts.values()) == 2 * MAPS
     for step in ("uid_map", "gid_map"):
@@ -339,7 +339,7 @@ def test_we_and_the_kernel_agree_on_every_map() -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_we_and_the_kernel_agree_whoever_asks(setting: str) -> None:
+def test_the_library_and_the_kernel_agree_for_every_caller(setting: str) -> None:
     verdicts = json.loads(in_a_process_of_its_own(setting, SEED, MAPS_IN_A_SETTING))
     assert sum(verdicts.values()) == 2 * MAPS_IN_A_SETTING
     for errno in (0, EPERM, EINVAL):
@@ -371,7 +371,7 @@ def test_numbers_that_the_kernel_would_cut_are_refused(excess: int) -> None:
         ("7:18446744073709551616:1", "7:0:1"),
     ],
 )
-def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, read: str) -> None:
+def test_the_kernel_cuts_numbers_to_32_bits_and_the_library_refuses_them(written: str, read: str) -> None:
     text = written.replace(":", " ") + "\n"
     userns = _core.create_userns(None, text, text)
     try:
@@ -384,7 +384,7 @@ def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, r
 
 
 @pytest.mark.root
-def test_the_kernel_ignores_what_follows_a_nul_and_we_refuse_it() -> None:
+def test_the_kernel_ignores_what_follows_a_nul_and_the_library_refuses_it() -> None:
     with UsernsProcess() as holder:
         with open(f"/proc/{holder.pid}/uid_map", "wb", buffering=0) as file:
             assert file.write(b"0 100000 1\0 5 5 5") == len("0 100000 1\0 5 5 5")
@@ -406,7 +406,7 @@ def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
 
 
 @pytest.mark.root
-def test_the_kernel_composes_maps_as_we_do() -> None:
+def test_the_kernel_composes_maps_as_the_library_does() -> None:
     """What the initial namespace sees of a namespace two levels down."""
     assert int(in_a_process_of_its_own("composition", SEED)) > AT_LEAST
 

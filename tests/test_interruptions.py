@@ -55,15 +55,15 @@ def test_of_a_thread_that_enters_and_comes_back(exception: str) -> None:
     run_alone(interruptions.a_thread_enters_and_comes_back, exception)
 
 
-def test_a_pin_that_cannot_be_undone_is_told(folder: str) -> None:
+def test_a_pin_that_cannot_be_undone_is_reported(folder: str) -> None:
     """It, or the file that was made for it."""
     run_alone(interruptions.a_pin_cannot_be_undone, folder)
 
 
-def test_an_entering_that_cannot_be_undone_is_told() -> None:
+def test_an_entering_that_cannot_be_undone_is_reported() -> None:
     run_alone(interruptions.an_entering_cannot_be_undone)
 
 
 @pytest.mark.root
-def test_a_mount_that_cannot_be_undone_is_told() -> None:
+def test_a_mount_that_cannot_be_undone_is_reported() -> None:
     run_alone(interruptions.a_mount_cannot_be_undone)

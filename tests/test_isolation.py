@@ -137,7 +137,7 @@ def test_a_holder_leads_a_session_of_its_own(holder: Holder) -> None:
 
 @each_holder
 def test_a_holder_has_no_signal_blocked_and_ignores_its_children_alone(holder: Holder) -> None:
-    """Whatever its creator blocks, ignores or handles. A holder may be pid 1 of its namespace, whose
+    """Whatever its creator blocks, ignores or handles. A holder may be PID 1 of its namespace, whose
     orphans become its children: with SIGCHLD ignored none of them stays a zombie."""
     before = {
         signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
@@ -224,7 +224,7 @@ def test_inside_root_gets_nothing_out_of_a_holder_that_root_made(
 @each_holder
 @each_map
 def test_inside_root_finds_nothing_of_the_creator_in_a_holder(holder: Holder, id_map: str, treasure: Treasure) -> None:
-    """An ordinary user's holder can be inspected, but there is nothing in it: a pidfd, good for nothing."""
+    """An unprivileged user's holder can be inspected, but there is nothing in it: a pidfd, good for nothing."""
     with holder(id_map) as pid:
         report = treasure.attacked(pid, inside=pid)
         taken = {outcome for name, outcome in report.items() if "getfd" in name}
@@ -246,7 +246,7 @@ def test_inside_root_gets_nothing_out_of_the_creator_itself(holder: Holder, id_m
 def forked_copy(treasure: Treasure, id_map: str) -> Iterator[tuple[int, int]]:
     """What a holder must not be: a copy of this process in a new user namespace, by `fork`.
 
-    Gives its pid, and a descriptor by whose end it ends, with a status that tells
+    Gives its PID, and a descriptor by whose end it ends, with a status that tells
     whether its copy of the secret was changed.
     """
     is_inside, tell_inside = os.pipe()
@@ -318,7 +318,7 @@ def processes_in(userns: Namespace) -> list[int]:
 
 
 @each_map
-def test_nobody_is_in_a_new_namespace_whom_its_root_could_inspect(id_map: str) -> None:
+def test_a_new_namespace_has_no_process_that_its_root_could_inspect(id_map: str) -> None:
     """The transient child is gone before the namespace is handed out."""
     with create_userns(id_map, id_map) as userns:
         assert processes_in(userns) == []

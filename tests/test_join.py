@@ -19,7 +19,7 @@ import alone
 import pytest
 from alone import run_alone
 from commands import SLEEP, output, sleeping
-from ordinary import as_ordinary_user
+from ordinary import as_unprivileged_user
 from programs import join
 
 from usernsproc import (
@@ -62,7 +62,7 @@ def namespaces_of(process: Any, *kinds: str) -> Iterator[list[Namespace]]:
 
 @contextmanager
 def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
-    """New namespaces that belong to the own user namespace; takes root."""
+    """New namespaces that belong to the caller's user namespace; takes root."""
     names = {"net": "--net", "uts": "--uts", "ipc": "--ipc"}
     command = ["unshare", *(names[kind] for kind in kinds), "sh", "-c", "echo; exec sleep 1000"]
     with subprocess.Popen(command, stdout=PIPE) as process:
@@ -91,7 +91,7 @@ def test_a_process_stands_for_all_of_its_namespaces(all_kinds: UsernsProcess[byt
 
 
 def test_only_those_that_differ_from_the_own_are_entered() -> None:
-    """To enter one's own mount namespace would take rights that an ordinary user lacks."""
+    """To enter one's own mount namespace would take rights that an unprivileged user lacks."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
         sleeping(join=holder) as process,
@@ -144,7 +144,7 @@ def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: Use
 
 
 @pytest.mark.root
-def test_staying_in_the_own_user_namespace() -> None:
+def test_staying_in_the_callers_user_namespace() -> None:
     """It is named for that, and keeps its rights; other namespaces are entered."""
     script = "id -u; cat /proc/self/uid_map; stat -Lc %i /proc/self/ns/net; grep CapEff /proc/self/status"
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line)
@@ -155,9 +155,9 @@ def test_staying_in_the_own_user_namespace() -> None:
         assert output(ids, join=[net, own], user=7, group=8, extra_groups=[9]) == "7\n8\n8 9\n"
 
 
-def test_staying_in_the_own_user_namespace_as_its_root() -> None:
+def test_staying_in_the_callers_user_namespace_as_its_root() -> None:
     """Also of who is root in a namespace of his own."""
-    run_alone(join.staying_in_the_own_user_namespace_as_its_root)
+    run_alone(join.staying_in_the_callers_user_namespace_as_its_root)
 
 
 @pytest.mark.root
@@ -186,7 +186,7 @@ def test_new_namespaces_in_a_joined_user_namespace(all_kinds: UsernsProcess[byte
 
 
 def test_a_new_one_of_a_kind_that_is_joined(all_kinds: UsernsProcess[bytes]) -> None:
-    """A copy of the joined mount namespace, in which `/proc` shows the joined pid namespace."""
+    """A copy of the joined mount namespace, in which `/proc` shows the joined PID namespace."""
     script = "cd /proc; echo [0-9]*; echo $$"
     with all_kinds.namespace("mnt") as joined:
         shown = output(["sh", "-c", script], join=all_kinds, mount_proc=True)
@@ -228,7 +228,7 @@ def test_a_holder_that_joins_outlives_the_thread_that_made_it(all_kinds: UsernsP
 
 
 def test_it_ends_with_the_creating_process(all_kinds: UsernsProcess[bytes]) -> None:
-    """Commands and holders, in another pid namespace as well."""
+    """Commands and holders, in another PID namespace as well."""
     run_alone(join.it_ends_with_the_creating_process, all_kinds.pid)
 
 
@@ -245,7 +245,7 @@ def test_it_becomes_inside_root_without_supplementary_groups() -> None:
 
 
 @pytest.mark.root
-def test_it_becomes_who_is_asked_for() -> None:
+def test_it_becomes_the_user_that_is_asked_for() -> None:
     with UsernsProcess(**SHIFTED) as holder, sleeping(join=holder, user=5, group=6, extra_groups=[7, 8]) as process:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         status = dict(line.split(":\t", 1) for line in lines)
@@ -270,7 +270,7 @@ def test_an_id_that_is_mapped_is_kept() -> None:
         assert output(["sh", "-c", "id -u; id -g"], join=holder) == "0\n0\n"
 
 
-def test_inside_root_has_all_rights_in_there(all_kinds: UsernsProcess[bytes]) -> None:
+def test_inside_root_has_all_capabilities_in_the_namespace(all_kinds: UsernsProcess[bytes]) -> None:
     program = "import socket; socket.sethostname('joined'); print(socket.gethostname())"
     assert output([sys.executable, "-c", program], join=all_kinds) == "joined\n"
     assert output(["uname", "-n"], join=all_kinds) == "joined\n"
@@ -303,7 +303,7 @@ def test_where_setgroups_is_denied() -> None:
 
 @contextmanager
 def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
-    """A holder two levels below: its pid, and who made it."""
+    """A holder two levels below: its PID, and who made it."""
     command = alone.command(join.hold_a_namespace, inner)
     options: dict[str, Any] = {"uid_map": outer, "gid_map": outer, "env": alone.environment()}
     with UsernsProcess(command, stdin=PIPE, stdout=PIPE, text=True, **options) as between:
@@ -313,7 +313,7 @@ def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
 
 
 def test_a_namespace_two_levels_below() -> None:
-    """Its root is the own id, mapped twice."""
+    """Its root is the caller's ID, mapped twice."""
     with nested("root", "root") as (pid, between), Namespace.of(pid) as userns:
         assert output(["sh", "-c", "id -u; stat -Lc %i /proc/self/ns/user"], join=pid) == f"0\n{userns.inode}\n"
         with open_joins(pid) as joins:
@@ -334,7 +334,7 @@ def test_maps_are_composed_through_the_levels() -> None:
 
 @pytest.mark.root
 def test_a_network_namespace_that_a_level_between_owns() -> None:
-    """Who has rights in the own user namespace has them there, but not from below."""
+    """Who has rights in the caller's user namespace has them there, but not from below."""
     with (
         nested("0:0:1,1:100001:65535", "0:0:1") as (pid, between),
         UsernsProcess(join=between.namespace_path(), namespaces=["net"]) as holder,
@@ -344,7 +344,7 @@ def test_a_network_namespace_that_a_level_between_owns() -> None:
         assert inode_in("net", join=[userns, net]) == net.inode
 
 
-# ---- pid namespaces ----
+# ---- PID namespaces ----
 
 
 def test_the_command_is_a_process_of_the_joined_pid_namespace(all_kinds: UsernsProcess[bytes]) -> None:
@@ -358,7 +358,7 @@ def test_the_command_is_a_process_of_the_joined_pid_namespace(all_kinds: UsernsP
     assert process.returncode == -signal.SIGKILL
 
 
-def test_it_is_part_of_our_process_group_and_session(all_kinds: UsernsProcess[bytes]) -> None:
+def test_it_is_part_of_the_callers_process_group_and_session(all_kinds: UsernsProcess[bytes]) -> None:
     """As every child, though another process came before it."""
     with sleeping(join=all_kinds) as process:
         assert (os.getpgid(process.pid), os.getsid(process.pid)) == (os.getpgrp(), os.getsid(0))
@@ -373,7 +373,7 @@ def test_the_exit_status_is_the_commands(status: int, all_kinds: UsernsProcess[b
     assert run(["/bin/sh", "-c", f"exit {status}"], join=all_kinds).returncode == status
 
 
-def test_the_signal_that_ended_it_is_told(all_kinds: UsernsProcess[bytes]) -> None:
+def test_the_signal_that_ended_it_is_reported(all_kinds: UsernsProcess[bytes]) -> None:
     """It is no process 1, so signals do what they always do."""
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with sleeping(join=all_kinds) as process:
@@ -386,7 +386,7 @@ def test_pipes_and_text(all_kinds: UsernsProcess[bytes]) -> None:
         assert process.communicate("words\n" * 20_000, timeout=60) == ("WORDS\n" * 20_000, None)
 
 
-def test_a_pid_namespace_that_has_ended_is_told() -> None:
+def test_a_pid_namespace_that_has_ended_is_reported() -> None:
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid"]) as holder,
         namespaces_of(holder, "user", "pid") as left,
@@ -398,7 +398,7 @@ def test_a_pid_namespace_that_has_ended_is_told() -> None:
 
 
 def test_a_pid_namespace_above_is_impossible() -> None:
-    """The kernel lets nobody out of his pid namespace."""
+    """The kernel lets nobody out of his PID namespace."""
     run_alone(join.a_pid_namespace_above_is_impossible)
 
 
@@ -474,7 +474,7 @@ def test_it_has_no_descriptors_but_those_passed_on(all_kinds: UsernsProcess[byte
             os.close(number)
 
 
-def test_close_fds_of_no_lets_others_through_but_none_of_ours(all_kinds: UsernsProcess[bytes]) -> None:
+def test_without_close_fds_others_are_inherited_but_none_of_the_library(all_kinds: UsernsProcess[bytes]) -> None:
     kinds = [*NamespaceKind]
     program = "for fd in /proc/self/fd/*; do readlink $fd; done; true"
     with namespaces_of(all_kinds, *kinds) as namespaces:
@@ -548,18 +548,18 @@ def test_a_process_that_is_in_no_other_namespace() -> None:
 
 
 @pytest.mark.parametrize("joined", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
-def test_what_stands_for_no_namespace(joined: Any) -> None:
+def test_what_does_not_stand_for_a_namespace(joined: Any) -> None:
     with pytest.raises(TypeError, match="join takes namespaces, paths, pids and processes"):
         UsernsProcess(TRUE, join=joined)
 
 
-def test_what_is_no_pid() -> None:
+def test_what_is_not_a_pid() -> None:
     for joined in (-1, [-(2**40)], 2**31, [2**64]):
         with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
             UsernsProcess(TRUE, join=joined)
 
 
-def test_a_file_that_is_no_namespace(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_namespace(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     for path, number in ((tmp_path / "plain", errno.ENOTTY), (tmp_path / "missing", errno.ENOENT)):
         with pytest.raises(OSError, match=str(path)) as caught:
@@ -602,7 +602,7 @@ def test_a_closed_namespace() -> None:
 
 def test_processes_of_another_user_cannot_be_joined() -> None:
     """An unprivileged user cannot even open the namespace of such a process; setns(2) refuses an open one."""
-    as_ordinary_user(join.processes_of_root_cannot_be_joined)
+    as_unprivileged_user(join.processes_of_root_cannot_be_joined)
 
 
 @pytest.mark.root
@@ -610,7 +610,7 @@ def test_a_namespace_of_another_user_cannot_be_joined() -> None:
     run_alone(join.another_user_cannot_join)
 
 
-def test_who_is_in_one_container_does_not_get_into_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
+def test_a_process_in_one_container_cannot_join_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
     """By whatever descriptor it is given, and whatever kind."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=join.KINDS[1:]) as sibling,
@@ -622,7 +622,7 @@ def test_who_is_in_one_container_does_not_get_into_its_sibling(all_kinds: Userns
         assert output(command, join=joined, pass_fds=fds, env=alone.environment()) == "refused\n"
 
 
-def test_a_program_that_is_missing_in_there(all_kinds: UsernsProcess[bytes]) -> None:
+def test_a_program_that_is_missing_in_the_namespace(all_kinds: UsernsProcess[bytes]) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         UsernsProcess(["/nonexistent/program"], join=all_kinds)
     assert isinstance(caught.value, UsernsError)

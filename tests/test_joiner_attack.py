@@ -104,7 +104,7 @@ def test_a_joined_container_gets_nothing_of_the_joining_program(who: str, id_map
 
 @each_who
 def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer: Path) -> None:
-    """User and pid namespace alone: then the command itself, which its root may inspect, is in our mount
+    """User and PID namespace alone: then the command itself, which its root may inspect, is in our mount
     namespace. That way, and no other, it reaches our files, as far as their permissions allow."""
     found = pursued_until(all_is_tried, pursuer, "look", "usernsproc", who, id_map, "some", OF_500)
     assert found.outcomes.keys() == {"0"}
@@ -113,7 +113,7 @@ def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer:
 
 @each_who
 @pytest.mark.parametrize("kinds", ["all", "some"])
-def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
+def test_a_process_that_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
     who: str, id_map: str, kinds: str, pursuer: Path
 ) -> None:
     """To have more time. The call does not wait for ever: it goes on, or is told that the child is lost."""
@@ -128,7 +128,9 @@ def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
 
 @each_who
 @pytest.mark.parametrize("kinds", ["all", "some"])
-def test_who_is_killed_on_the_way_leaves_nothing_behind(who: str, id_map: str, kinds: str, pursuer: Path) -> None:
+def test_a_process_that_is_killed_on_the_way_leaves_nothing_behind(
+    who: str, id_map: str, kinds: str, pursuer: Path
+) -> None:
     """No process, zombie, descriptor, thread: pursued.py compares."""
 
     def enough(pursuit: Pursuit) -> bool:

@@ -95,7 +95,7 @@ def spoken_of(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
-def test_files_that_are_spoken_of_exist(text: Path) -> None:
+def test_files_that_are_mentioned_exist(text: Path) -> None:
     assert spoken_of(text.read_text()) - FILES - OF_OTHERS == set()
 
 
@@ -108,7 +108,7 @@ def words_of_the_code() -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/how-it-works.md"])
-def test_names_that_are_spoken_of_exist(name: str) -> None:
+def test_names_that_are_mentioned_exist(name: str) -> None:
     """Those in code font that look like a name of Python or C: with an underscore inside or in front."""
     names = {
         word

@@ -53,8 +53,8 @@ def test_a_user_namespace_by_whatever_stands_for_it() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
-def test_what_cannot_be_mounted_is_told_apart_and_nothing_has_changed() -> None:
-    run_alone(mount.what_cannot_be_mounted_is_told_apart_and_nothing_has_changed)
+def test_what_cannot_be_mounted_has_a_distinct_error_and_nothing_has_changed() -> None:
+    run_alone(mount.what_cannot_be_mounted_has_a_distinct_error_and_nothing_has_changed)
 
 
 @pytest.mark.root
@@ -66,18 +66,18 @@ def test_a_busy_mount_stays() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
-def test_the_mount_of_somebody_else_is_not_unmounted() -> None:
-    run_alone(mount.the_mount_of_somebody_else_is_not_unmounted)
+def test_the_mount_of_another_program_is_not_unmounted() -> None:
+    run_alone(mount.the_mount_of_another_program_is_not_unmounted)
 
 
-def test_an_ordinary_user_is_refused_with_the_step() -> None:
-    run_alone(mount.an_ordinary_user_is_refused_with_the_step)
+def test_an_unprivileged_user_is_refused_with_the_step() -> None:
+    run_alone(mount.an_unprivileged_user_is_refused_with_the_step)
 
 
 @pytest.mark.kernel("6.3")
-def test_an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
+def test_an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
     """Where it is root, over a file system that it mounted there."""
-    run_alone(mount.an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own)
+    run_alone(mount.an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own)
 
 
 @pytest.mark.root

@@ -25,9 +25,9 @@ def test_of_the_user_namespace() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_somebody_elses_user_namespace() -> None:
+def test_of_the_user_namespace_of_another_user() -> None:
     """The maps are taken only by who controls the namespace: not by its child."""
-    run_alone(mount_causes.of_somebody_elses_user_namespace)
+    run_alone(mount_causes.of_the_user_namespace_of_another_user)
 
 
 @pytest.mark.root
@@ -107,15 +107,15 @@ def test_of_too_many_mounts() -> None:
     run_alone(mount_causes.of_too_many_mounts)
 
 
-def test_an_ordinary_user_has_no_rights_to_mount() -> None:
-    run_alone(mount_causes.an_ordinary_user_has_no_rights_to_mount)
+def test_an_unprivileged_user_has_no_rights_to_mount() -> None:
+    run_alone(mount_causes.an_unprivileged_user_has_no_rights_to_mount)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told() -> None:
+def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported() -> None:
     """Never a wrong cause."""
-    run_alone(mount_causes.with_no_descriptor_left_to_look_with_the_refusal_itself_is_told)
+    run_alone(mount_causes.with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported)
 
 
 @pytest.mark.root

@@ -50,12 +50,12 @@ class TestContainerd:
         """Once its namespace is open, its end does not matter."""
         run_alone(mount_peers.the_child_is_killed_at_each_point, call, reaped)
 
-    def test_a_bind_mounted_namespace_file_after_the_process_is_gone(self) -> None:
-        run_alone(mount_peers.a_bind_mounted_namespace_file_after_the_process_is_gone)
+    def test_a_bind_mounted_namespace_file_after_the_process_has_ended(self) -> None:
+        run_alone(mount_peers.a_bind_mounted_namespace_file_after_the_process_has_ended)
 
-    def test_the_namespace_belongs_to_who_made_it(self) -> None:
+    def test_the_namespace_belongs_to_its_creator(self) -> None:
         """An idmapped mount does not care who that is."""
-        run_alone(mount_peers.the_namespace_belongs_to_who_made_it)
+        run_alone(mount_peers.the_namespace_belongs_to_its_creator)
 
 
 class TestRunc:

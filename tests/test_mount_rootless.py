@@ -1,4 +1,4 @@
-"""What an ordinary user can do: be root in a user namespace, with a mount namespace that belongs to it.
+"""What an unprivileged user can do: be root in a user namespace, with a mount namespace that belongs to it.
 
 These run as root too, which is then as little in the namespace as anybody.
 """

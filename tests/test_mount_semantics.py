@@ -14,13 +14,13 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 @each_kind
 def test_fsids_mapped_and_unmapped(kind: str) -> None:
-    """A mapped id can create anything, an unmapped one nothing, not even as root."""
+    """A mapped ID can create anything, an unmapped one nothing, not even as root."""
     run_alone(mount_semantics.fsids_mapped_and_unmapped, kind)
 
 
 @each_kind
 def test_chown(kind: str) -> None:
-    """Ids that are seen are written to the disk shifted; others are refused."""
+    """IDs that are seen are written to the disk shifted; others are refused."""
     run_alone(mount_semantics.chown, kind)
 
 
@@ -49,13 +49,13 @@ def test_setgid_create(kind: str) -> None:
 
 @each_kind
 def test_acls(kind: str) -> None:
-    """The ids in them are shifted as well."""
+    """The IDs in them are shifted as well."""
     run_alone(mount_semantics.acls, kind)
 
 
 @each_kind
 def test_fscaps_and_setid_binaries_give_no_rights_of_the_host(kind: str) -> None:
-    """File capabilities and set-user-id root, on the disk, are those of the shifted root."""
+    """File capabilities and set-user-ID root, on the disk, are those of the shifted root."""
     run_alone(mount_semantics.fscaps_and_setid_binaries_give_no_rights_of_the_host, kind)
 
 
@@ -73,5 +73,5 @@ def test_nested_userns(kind: str) -> None:
 
 @each_kind
 def test_a_circular_mapping(kind: str) -> None:
-    """Two ids that change places."""
+    """Two IDs that change places."""
     run_alone(mount_semantics.a_circular_mapping, kind)

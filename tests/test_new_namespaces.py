@@ -85,7 +85,7 @@ def test_after_the_next_children_were_sent_to_another_pid_namespace() -> None:
 # ---- init ----
 
 
-def test_with_init_the_command_is_process_2_and_process_1_is_ours() -> None:
+def test_with_init_the_command_is_process_2_and_process_1_is_init() -> None:
     script = "echo $$; cat /proc/1/comm"
     assert output(["sh", "-c", script], **WITH_PROC) == f"2\n{INIT}"
 
@@ -260,7 +260,7 @@ def test_the_creator_can_look_at_init_and_its_namespaces() -> None:
         assert str(process.uid_map) == f"0:{os.geteuid()}:1"
 
 
-def test_a_missing_program_is_told_through_init_as_well() -> None:
+def test_a_missing_program_is_reported_through_init_as_well() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         UsernsProcess(["/nonexistent/program"], **WITH_PROC)
     assert isinstance(caught.value, UsernsError)
@@ -291,7 +291,7 @@ def test_mount_proc_shows_the_processes_of_that_namespace_alone() -> None:
     assert output(["sh", "-c", "echo /proc/[0-9]*"], **WITH_PROC) == "/proc/1 /proc/2\n"
 
 
-def test_mount_proc_makes_a_mount_namespace_and_leaves_the_own_proc() -> None:
+def test_mount_proc_makes_a_mount_namespace_and_leaves_the_callers_proc() -> None:
     before = Path("/proc/self/mountinfo").read_text()
     with sleeping(**WITH_PROC) as process:
         with process.namespace("mnt") as its, Namespace.current("mnt") as own:
@@ -332,7 +332,7 @@ def test_propagation_is_as_asked_for(asked: str | None, tags: tuple[str, ...], i
     assert sorted(field.partition(":")[0] for field in shown.split()) == sorted(tags)
 
 
-def test_mounts_of_the_command_do_not_reach_us(tmp_path: Path) -> None:
+def test_mounts_of_the_command_do_not_reach_the_caller(tmp_path: Path) -> None:
     before = Path("/proc/self/mountinfo").read_text()
     script = f"mount -t tmpfs none {tmp_path} && grep -c {tmp_path} /proc/self/mountinfo"
     assert output(["sh", "-c", script], uid_map="root", namespaces=["mnt"]) == "1\n"
@@ -367,6 +367,6 @@ def test_a_holder_has_no_init() -> None:
 
 
 @pytest.mark.parametrize("kind", ["net", "uts", "ipc", "mnt", "pid", "cgroup", "time"])
-def test_a_limit_of_a_kind_is_told(kind: str) -> None:
+def test_a_limit_of_a_kind_is_reported(kind: str) -> None:
     """`user.max_…_namespaces`, set inside of a namespace of our own."""
-    run_alone(new_namespaces.a_limit_of_a_kind_is_told, kind)
+    run_alone(new_namespaces.a_limit_of_a_kind_is_reported, kind)

@@ -11,7 +11,7 @@ import os
 from errno import EINVAL, EPERM
 
 import pytest
-from ordinary import SUITES, UID, as_ordinary_user, shadow
+from ordinary import SUITES, UID, as_unprivileged_user, shadow
 from programs import newidmap_kernel
 from test_idmap_kernel import AT_LEAST, SEED
 
@@ -25,8 +25,8 @@ LINES = "\n".join(
 @pytest.mark.root
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("step", ["uid_map", "gid_map"])
-def test_we_and_the_tools_agree_on_every_map(step: str, suite: str) -> None:
-    printed = as_ordinary_user(
+def test_the_library_and_the_tools_agree_on_every_map(step: str, suite: str) -> None:
+    printed = as_unprivileged_user(
         newidmap_kernel.compare,
         SEED,
         MAPS,

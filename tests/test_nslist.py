@@ -43,7 +43,7 @@ def is_listed(kind: str, inode: int) -> bool:
     return any((info.kind, info.inode) == (kind, inode) for info in Namespace.list(kind))
 
 
-def test_the_own_namespaces_are_listed_with_this_process() -> None:
+def test_the_callers_namespaces_are_listed_with_this_process() -> None:
     found = Namespace.list()
     for kind in NamespaceKind:
         with Namespace.current(kind) as current:
@@ -144,9 +144,9 @@ def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> Non
 
 
 @pytest.mark.root
-def test_maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process() -> None:
-    """Outside ids are the caller's, as in /proc/PID/uid_map, also when there is no process left."""
-    printed = run_alone(nslist.maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process)
+def test_maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process() -> None:
+    """Outside IDs are the caller's, as in /proc/PID/uid_map, also when there is no process left."""
+    printed = run_alone(nslist.maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process)
     assert printed == "() 100000 5:100010:20 5:200010:20\n5:10:20\n"
 
 
@@ -160,14 +160,14 @@ def test_an_unwritten_map_is_empty() -> None:
         assert (info.pids, info.uid_map, info.gid_map) == ((), "", "")
 
 
-def test_a_pin_is_told_by_its_path(tmp_path: Path) -> None:
-    """In the own mount namespace by itself, in another one through a process that is there."""
-    run_alone(nslist.a_pin_is_told_by_its_path, str(tmp_path))
+def test_a_pin_is_shown_by_its_path(tmp_path: Path) -> None:
+    """In the caller's mount namespace by itself, in another one through a process that is there."""
+    run_alone(nslist.a_pin_is_shown_by_its_path, str(tmp_path))
 
 
-def test_a_pin_that_two_roots_show_is_told_once(tmp_path: Path) -> None:
-    """The own root, and that of a process in a chroot."""
-    run_alone(nslist.a_pin_that_two_roots_show_is_told_once, str(tmp_path))
+def test_a_pin_that_two_roots_show_is_listed_once(tmp_path: Path) -> None:
+    """The caller's root, and that of a process in a chroot."""
+    run_alone(nslist.a_pin_that_two_roots_show_is_listed_once, str(tmp_path))
 
 
 def test_a_thread_in_another_namespace_counts_for_its_process() -> None:
@@ -187,7 +187,7 @@ def test_processes_that_may_not_be_looked_into_are_counted() -> None:
     assert run(command, env=alone.environment(), **there).returncode == 0
 
 
-def test_processes_that_come_and_go_meanwhile_are_no_error() -> None:
+def test_processes_that_come_and_go_meanwhile_are_not_an_error() -> None:
     """A shell that starts one process after the other, and lists all the time."""
     forks = "while :; do (exit 0); (exit 0); done"
     with subprocess.Popen(["sh", "-c", forks]) as busy:
@@ -278,7 +278,7 @@ def test_the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("6.19")
 def test_all_that_the_kernel_lists_is_there() -> None:
-    """More than it gives at once. (An ordinary user is given only those that it is in.)"""
+    """More than it gives at once. (An unprivileged user is given only those that it is in.)"""
     with ExitStack() as stack:
         made = [stack.enter_context(create_userns("root", "root")) for _ in range(600)]
         numbers = set(_kernel_list())

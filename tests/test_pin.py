@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from alone import command, environment, run_alone
-from ordinary import as_ordinary_user
+from ordinary import as_unprivileged_user
 from programs import pin
 
 from usernsproc import Namespace, UsernsError, create_userns, run
@@ -31,7 +31,7 @@ def test_a_pin_keeps_the_namespace_and_unpin_gives_it_up(folder: str) -> None:
 
 def test_a_process_that_was_in_it_can_be_gone(folder: str) -> None:
     """As containerd does it: bind-mounted while the process is there, entered by nsenter(1) when it is not."""
-    run_alone(pin.nsenter_pins_of_a_process_that_is_gone, folder)
+    run_alone(pin.nsenter_pins_of_a_process_that_has_exited, folder)
 
 
 def test_an_empty_file_serves_as_mount_point(folder: str) -> None:
@@ -59,7 +59,7 @@ def test_a_pin_is_not_stacked_on_a_pin(folder: str) -> None:
         pytest.param(Path.touch, "below/a/file", ENOTDIR, id="below a file"),
     ],
 )
-def test_what_is_no_place_for_a_pin_is_refused_and_unchanged(
+def test_what_cannot_hold_a_pin_is_refused_and_unchanged(
     prepare: Callable[[Path], object], below: str, errno: int, folder: str
 ) -> None:
     path = Path(folder, "pin")
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_empty_is_not_removed(folder: str) -> None:
     run_alone(pin.unpin_from_a_file_with_content, folder)
 
 
-def test_a_file_that_cannot_be_removed_is_told(folder: str) -> None:
+def test_a_file_that_cannot_be_removed_is_reported(folder: str) -> None:
     run_alone(pin.unpin_where_the_file_cannot_be_removed, folder)
 
 
@@ -141,7 +141,7 @@ def test_a_pin_from_a_mount_namespace_with_more_rights_is_locked(folder: str) ->
 
 
 def test_without_rights_to_mount_nothing_is_made() -> None:
-    as_ordinary_user(pin.unprivileged_user_pins)
+    as_unprivileged_user(pin.unprivileged_user_pins)
 
 
 @pytest.mark.root
@@ -154,7 +154,7 @@ def test_unpin_without_rights_changes_nothing(folder: str) -> None:
     run_alone(pin.unpin_without_rights, folder)
 
 
-def test_an_ordinary_user_pins_in_a_mount_namespace_of_its_own(tmp_path: Path) -> None:
+def test_an_unprivileged_user_pins_in_a_mount_namespace_of_its_own(tmp_path: Path) -> None:
     """By the library's own means: a command in new user and mount namespaces."""
     program = command(pin.pin_read_and_unpin, str(tmp_path / "pin"))
     result = run(program, uid_map="root", namespaces=["mnt"], capture_output=True, text=True, env=environment())
@@ -188,7 +188,7 @@ def test_bytes_and_path_objects_and_strange_names(folder: str) -> None:
     run_alone(pin.pin_at_strange_names, folder)
 
 
-def test_what_is_no_namespace_is_not_pinned(tmp_path: Path) -> None:
+def test_what_is_not_a_namespace_is_not_pinned(tmp_path: Path) -> None:
     with Namespace(os.memfd_create("no namespace")) as wrong, pytest.raises(UsernsError) as caught:
         wrong.pin(tmp_path / "pin")
     assert "not a namespace" in caught.value.__notes__[0]

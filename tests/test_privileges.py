@@ -62,7 +62,7 @@ def test_a_holder_of_other_namespaces() -> None:
 
 
 @pytest.mark.parametrize(("namespaces", "error"), [(["mount"], ValueError), ("net", TypeError)])
-def test_what_is_no_kind_is_refused(namespaces: Any, error: type[Exception]) -> None:
+def test_what_is_not_a_kind_is_refused(namespaces: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         UsernsProcess(["true"], namespaces=namespaces)
 
@@ -107,7 +107,7 @@ def test_ambient_capabilities_are_kept_unmapped() -> None:
 
 
 @pytest.mark.parametrize(("caps", "error"), [(["net"], ValueError), ([-1], ValueError), ("chown", TypeError)])
-def test_what_is_no_capability_is_refused(caps: Any, error: type[Exception]) -> None:
+def test_what_is_not_a_capability_is_refused(caps: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         UsernsProcess(["true"], ambient_caps=caps)
 
@@ -168,5 +168,5 @@ def test_without_clone3_it_is_placed_before_the_program_runs(cgroup: Path) -> No
     assert cgroup_of(output) == f"0::/{cgroup.name}"
 
 
-def test_a_cgroup_of_somebody_else() -> None:
+def test_a_cgroup_of_another_user() -> None:
     run_alone(privileges.cgroup_of_another_user, str(unified_hierarchy()))

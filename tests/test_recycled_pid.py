@@ -1,7 +1,7 @@
-"""A process is its pidfd: a stranger that got its pid is never touched.
+"""A process is its pidfd: a stranger that got its PID is never touched.
 
 The process was killed, or ended, and another part of the program reaped it;
-then, for certain, its pid is another child's of this program.
+then, for certain, its PID is another child's of this program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Use = Callable[[Process], object]
 
 @contextmanager
 def recycled(pid: int, *, id_map: str = "") -> Iterator[Stranger]:
-    """Process *pid*, which has ended, is reaped behind its object's back, and a stranger gets its pid."""
+    """Process *pid*, which has ended, is reaped behind its object's back, and a stranger gets its PID."""
     os.waitpid(pid, 0)
     stranger = Stranger(pid, id_map)
     untouched = stranger.traces()
@@ -212,7 +212,7 @@ def test_no_mount_gets_the_ids_of_the_stranger(tmp_path: Path) -> None:
 
 @each_process
 def test_a_process_that_was_waited_for_is_gone_for_good(make: Make) -> None:
-    """The usual case: reaped by its own object, long before the pid is another's."""
+    """The usual case: reaped by its own object, long before the PID is another's."""
     process = make()
     assert process.wait() == -signal.SIGKILL
     stranger = Stranger(process.pid)

@@ -125,7 +125,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pipesize is a word": {"args": [TRUE], "pipesize": "x"},
     "text and bytes": {"args": [TRUE], "text": True, "universal_newlines": False},
     "no such encoding": {"args": [TRUE], "encoding": "no-such-encoding"},
-    # ids
+    # IDs
     "own user": {"args": ["id", "-u"], "user": os.geteuid()},
     "own group": {"args": ["id", "-g"], "group": os.getegid()},
     "another user": {"args": ["id", "-u"], "user": 4242},
@@ -171,7 +171,7 @@ def test_a_bad_descriptor_is_an_error_that_does_not_name_the_program(stream: str
         assert (ours.value.errno, ours.value.step, ours.value.filename) == (of_popen.value.errno, "stdio", None)
 
 
-def test_a_negative_number_is_no_descriptor() -> None:
+def test_a_negative_number_is_not_a_descriptor() -> None:
     with pytest.raises(UsernsError, match="Bad file descriptor"):
         UsernsProcess([TRUE], **IN_USERNS, stdin=-9)
 
@@ -253,7 +253,7 @@ def test_waiting_with_a_timeout_sleeps_until_the_command_ends(monkeypatch: pytes
     assert min(used) < 0.05
 
 
-def test_the_signature_has_our_parameters() -> None:
+def test_the_signature_has_the_parameters_of_the_library() -> None:
     parameters = inspect.signature(UsernsProcess).parameters
     assert {"args", "popen_args", "uid_map", "gid_map", "pdeathsig", "popen_options"} <= set(parameters)
 

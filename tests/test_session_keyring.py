@@ -6,7 +6,7 @@ import errno
 
 import pytest
 from alone import run_alone
-from ordinary import as_ordinary_user
+from ordinary import as_unprivileged_user
 from programs import session_keyring
 
 from usernsproc import UsernsProcess
@@ -51,7 +51,7 @@ def test_where_a_filter_refuses_keyctl_the_command_cannot_use_it_either(error: i
 
 @pytest.mark.root
 def test_a_user_with_too_many_keys_is_an_error() -> None:
-    printed = as_ordinary_user(
+    printed = as_unprivileged_user(
         session_keyring.with_too_many_keys,
         drop=("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--inh-caps=-all"),
     )

@@ -59,7 +59,7 @@ def test_multiprocessing_works_beside_it(method: str) -> None:
     run_alone(signals.use_multiprocessing, method)
 
 
-def test_a_forked_copy_starts_its_own_and_leaves_ours_alone() -> None:
+def test_a_forked_copy_starts_its_own_and_leaves_the_parents_alone() -> None:
     run_alone(signals.start_in_a_forked_copy)
 
 
@@ -69,7 +69,7 @@ def test_a_forked_copy_that_ends_as_a_program_does_neither_kills_nor_waits(what:
     assert run_alone(signals.forked_copy_ends_as_a_program, what) == "the first\n"
 
 
-def test_a_forked_copy_is_told_that_there_is_nothing_to_wait_for() -> None:
+def test_in_a_forked_copy_there_is_nothing_to_wait_for() -> None:
     """`Popen` says at once that it ended with 0."""
     run_alone(signals.forked_copy_waits)
 

@@ -127,7 +127,7 @@ def test_a_failing_call_is_reported_with_its_step_and_file(needs: int) -> None:
 
 
 @pytest.mark.parametrize("needs", [0, OWN_MEMORY])
-def test_tolerated_errnos_are_no_errors(needs: int) -> None:
+def test_tolerated_errnos_are_not_errors(needs: int) -> None:
     program = Program(("true",), ("/bin/true",))
     for tolerated in ((errno.ENOENT, 0), (0, errno.ENOENT)):
         call = Call("chdir", "chdir", b"/none", needs=needs, tolerated=tolerated)

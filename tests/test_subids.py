@@ -1,4 +1,4 @@
-"""Whose subordinate ids are which: files, and what nsswitch.conf names in their stead."""
+"""Whose subordinate IDs are which: files, and what nsswitch.conf names in their stead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-from ordinary import UID, as_ordinary_user
+from ordinary import UID, as_unprivileged_user
 from programs import subids as programs
 
 import usernsproc
@@ -144,7 +144,7 @@ def test_more_lines_than_a_map_has_ranges_are_an_error(files: Write) -> None:
         subids()
 
 
-def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(files: Write, tmp_path: Path) -> None:
     files(subgid="")
     (tmp_path / "subuid").mkdir()
     with pytest.raises(IsADirectoryError, match="subuid"):
@@ -152,9 +152,9 @@ def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> Non
 
 
 @pytest.mark.root
-def test_a_file_that_only_root_may_read_is_told_with_its_remedy() -> None:
+def test_a_file_that_only_root_may_read_is_reported_with_its_remedy() -> None:
     """And not with that of another file which cannot be opened at this step."""
-    printed = as_ordinary_user(programs.ask, before="chmod 600 /etc/subgid")
+    printed = as_unprivileged_user(programs.ask, before="chmod 600 /etc/subgid")
     assert printed == "subids-unreadable prepare: Permission denied: '/etc/subgid' [EACCES, subids-unreadable]\n"
 
 
@@ -219,7 +219,7 @@ def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, n
     Names in a directory may have blanks."""
     if name:
         more = f"{more}\necho '{name}:x:{UID}:{UID}::/:/bin/sh' >/etc/passwd"
-    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=more))
+    printed = as_unprivileged_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=more))
     found, maps, refused = printed.splitlines()
     assert found == "0:700000:1000 0:800000:1000"
     assert maps == "0:1000:1,1:700000:1000 0:1000:1,1:800000:1000"
@@ -228,7 +228,7 @@ def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, n
 
 
 @pytest.mark.root
-def test_another_source_that_nothing_can_ask_is_told(plugin: Path) -> None:
+def test_another_source_that_nothing_can_ask_is_reported(plugin: Path) -> None:
     hide = "for file in /usr/bin/getsubids /usr/lib/*/libsubid.so.?; do mount --bind /dev/null $file; done"
-    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=hide))
+    printed = as_unprivileged_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=hide))
     assert printed.startswith("getsubids-missing")

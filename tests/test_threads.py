@@ -72,7 +72,7 @@ def test_a_command_inherits_from_the_calling_thread(changes_ids: bool, program: 
 
 @pytest.mark.parametrize("changes_ids", [False, True])
 def test_the_calling_process_stays_dumpable(changes_ids: bool) -> None:
-    """A change of ids in shared memory would undo that, and an unprivileged process could then no
+    """A change of IDs in shared memory would undo that, and an unprivileged process could then no
     longer open its children's maps."""
     run_alone(threads.caller_stays_dumpable, changes_ids)
 
@@ -83,7 +83,7 @@ def test_a_process_that_is_not_dumpable_stays_so() -> None:
 
 @pytest.mark.root
 def test_an_unprivileged_daemon_that_was_root_makes_a_second_process() -> None:
-    """It became dumpable again by an exec; changes of ids in its children do not undo that."""
+    """It became dumpable again by an exec; changes of IDs in its children do not undo that."""
     run_alone(threads.daemon_starts_several)
 
 

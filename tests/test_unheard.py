@@ -15,7 +15,7 @@ def test_no_signal_is_sent() -> None:
     run_alone(unheard.call_with_a_handler_of_sigchld)
 
 
-def test_no_stranger_is_found_by_who_reaps_any_child() -> None:
+def test_no_unknown_child_is_found_by_a_thread_that_reaps_any_child() -> None:
     run_alone(unheard.call_beside_a_reaper)
 
 
@@ -31,7 +31,7 @@ def test_from_where_children_go_to_another_pid_namespace(how: str, call: str) ->
     run_alone(unheard.call_where_children_go_elsewhere, how, call)
 
 
-def test_whoever_is_killed_on_the_way() -> None:
+def test_any_child_is_killed_on_the_way() -> None:
     """Any child, and any child of a child, as soon as it is seen: an error that says so, and nothing is left."""
     output = run_alone(unheard.call_beside_a_killer)
     assert {line.split()[0] for line in output.splitlines()} == {"any", "deep"}

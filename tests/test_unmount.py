@@ -9,7 +9,7 @@ from programs import unmount
 pytestmark = [pytest.mark.root, pytest.mark.kernel("6.3")]
 
 
-def test_who_keeps_it_busy_is_told() -> None:
+def test_what_keeps_it_busy_is_reported() -> None:
     """An open file, a working directory, a running program, a mapping: of this process or another."""
     run_alone(unmount.keep_it_busy_in_each_way)
 
@@ -66,12 +66,12 @@ def test_a_mount_that_was_moved_is_found() -> None:
 
 
 @pytest.mark.kernel("6.8")
-def test_one_that_somebody_else_unmounted_is_done_with() -> None:
+def test_one_that_another_program_unmounted_is_done_with() -> None:
     """Even where another has got its number since, on the same target, from the same source."""
     run_alone(unmount.unmount_behind_its_back)
 
 
-def test_a_submount_that_somebody_else_unmounted_is_done_with() -> None:
+def test_a_submount_that_another_program_unmounted_is_done_with() -> None:
     """One that has got its number since, at the same place, is a stranger."""
     run_alone(unmount.unmount_a_submount_behind_its_back)
 

@@ -21,7 +21,7 @@ from typing import Any
 import cgroups
 import pytest
 from alone import command, environment, run_alone
-from ordinary import COUNT, FIRST, UID, as_ordinary_user
+from ordinary import COUNT, FIRST, UID, as_unprivileged_user
 from programs import waiting
 
 from usernsproc import TimeoutExpired, UsernsProcess, aio, call, check_call, check_output, run
@@ -66,10 +66,10 @@ class SilentFuse:
             env=environment(),
         )
         assert self.server.stdout is not None
-        told = self.server.stdout.readline()
-        if told != b"mounted\n":  # the container does not end before it is reaped
+        reported = self.server.stdout.readline()
+        if reported != b"mounted\n":  # the container does not end before it is reaped
             self.server.close()
-        assert told == b"mounted\n"
+        assert reported == b"mounted\n"
 
 
 @pytest.fixture
@@ -284,4 +284,4 @@ def test_a_timeout_ends_newuidmap() -> None:
     """It may wait for a directory service that does not answer."""
     subids = f"{UID}:{FIRST}:{COUNT}\n"
     given = subids if os.geteuid() == 0 else None
-    assert as_ordinary_user(waiting.end_a_stopped_newuidmap, subuid=given, subgid=given) == "2 True\n"
+    assert as_unprivileged_user(waiting.end_a_stopped_newuidmap, subuid=given, subgid=given) == "2 True\n"

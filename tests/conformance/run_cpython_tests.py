@@ -31,7 +31,7 @@ GIVE_UP_AFTER = 500  # seconds; then all threads are shown
 
 
 def replace_popen() -> None:
-    """Only the namespace is to differ: root maps every id, anybody else the own one, unchanged."""
+    """Only the namespace is to differ: root maps every ID, anybody else the caller's one, unchanged."""
     from usernsproc import UsernsProcess
 
     id_map = EVERY_ID if os.geteuid() == 0 else "current"

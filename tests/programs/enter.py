@@ -443,7 +443,7 @@ def pidfd_with_wrong_flags() -> None:
 def links_of(process: UsernsProcess[Any]) -> dict[str, str]:
     """Return the links that a program has after it has entered all namespaces of *process*."""
     names: dict[str, str] = {kind: os.readlink(f"/proc/{process.pid}/ns/{kind}") for kind in NamespaceKind}
-    # A pid namespace is entered by children that are made later.
+    # A PID namespace is entered by children that are made later.
     return names | {f"{kind}_for_children": names[kind] for kind in ("pid", "time")} | {"pid": links()["pid"]}
 
 

@@ -53,7 +53,7 @@ def a_closed_directory() -> None:
     assert (ours.errno, ours.strerror, ours.filename) == (theirs.errno, theirs.strerror, theirs.filename)
 
 
-def become_an_ordinary_user() -> None:
+def become_an_unprivileged_user() -> None:
     if IS_ROOT:
         os.setgroups([])
         os.setresgid(ORDINARY_ID, ORDINARY_ID, ORDINARY_ID)
@@ -115,14 +115,14 @@ def forbid_more_processes() -> None:
 
 def limit_of_processes() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     forbid_more_processes()
     assert_all_fail(errno.EAGAIN, "clone", "process-limit", builtin=BlockingIOError)
 
 
 def limit_of_processes_in_a_thread() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(forbid_more_processes).result()
         pool.submit(assert_all_fail, errno.EAGAIN, "clone", "process-limit").result()
@@ -197,7 +197,7 @@ def look_without_proc() -> None:
 
 def not_dumpable() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     native.prctl(native.PR_SET_DUMPABLE, 0)
     alone = [KINDS.pop("holder"), KINDS.pop("command with ids")]
     assert_all_fail(errno.EACCES, "setgroups", "not-dumpable", builtin=PermissionError)

@@ -105,7 +105,7 @@ def in_the_callers_own_user_namespace_everything_stays() -> None:
         print_ids(join=[own, net], user=1000, group=1000)
 
 
-def an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
+def an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
     os.setgroups(GROUPS)
     with create_userns(MAP, MAP) as userns:
         os.setresgid(100000, 100000, 100000)

@@ -39,7 +39,7 @@ def a_path_where_one_is_pinned() -> None:
         native.must(native.libc.umount2(path.encode(), 0))
 
 
-def staying_in_the_own_user_namespace_as_its_root() -> None:
+def staying_in_the_callers_user_namespace_as_its_root() -> None:
     enter_own_userns()
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
@@ -52,7 +52,7 @@ def staying_in_the_own_user_namespace_as_its_root() -> None:
 
 
 def hold_a_namespace(id_map: str) -> None:
-    """Print the pid of its holder; it ends with standard input."""
+    """Print the PID of its holder; it ends with standard input."""
     with UsernsProcess(uid_map=id_map, gid_map=id_map, namespaces=["net"]) as holder:
         print(holder.pid, flush=True)
         sys.stdin.read()

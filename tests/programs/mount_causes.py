@@ -75,7 +75,7 @@ def of_the_user_namespace() -> None:
             raise AssertionError(nonsense)
 
 
-def of_somebody_elses_user_namespace() -> None:
+def of_the_user_namespace_of_another_user() -> None:
     _, _, _target = own_file_system("tmpfs")
     with create_userns(MAP, MAP) as sibling, create_userns("0:200000:65536", "0:200000:65536") as own:
         reader, writer = os.pipe()
@@ -269,7 +269,7 @@ def of_too_many_mounts() -> None:
     assert cause(source, target, (MAP, MAP)) == ("move_mount", "ENOSPC", "mount-max")
 
 
-def an_ordinary_user_has_no_rights_to_mount() -> None:
+def an_unprivileged_user_has_no_rights_to_mount() -> None:
     if os.geteuid() == 0:
         os.setresgid(65533, 65533, 65533)
         os.setresuid(65533, 65533, 65533)
@@ -292,7 +292,7 @@ def an_ordinary_user_has_no_rights_to_mount() -> None:
     assert answer.cause == "no-mount-rights"
 
 
-def with_no_descriptor_left_to_look_with_the_refusal_itself_is_told() -> None:
+def with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported() -> None:
     _, _, target = own_file_system("tmpfs")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     seen = []

@@ -147,7 +147,7 @@ def the_child_is_killed_at_each_point(call: str, reaped: bool) -> None:
     assert mounts_below(target) == []
 
 
-def a_bind_mounted_namespace_file_after_the_process_is_gone() -> None:
+def a_bind_mounted_namespace_file_after_the_process_has_ended() -> None:
     work, source, target = own_file_system("ext4")
     pinned = work / "pinned"
     pinned.touch()
@@ -159,7 +159,7 @@ def a_bind_mounted_namespace_file_after_the_process_is_gone() -> None:
         assert owners(target / "of-0") == (100000, 100000)
 
 
-def the_namespace_belongs_to_who_made_it() -> None:
+def the_namespace_belongs_to_its_creator() -> None:
     _, source, target = own_file_system("ext4")
     ids = "0:100000:10,10:300000:20,30:700000:1"
     with create_userns(ids, ids) as userns:

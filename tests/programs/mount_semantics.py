@@ -28,7 +28,7 @@ NET_RAW, EFFECTIVE, REVISION_2 = 1 << 13, 1, 0x02000000
 
 @contextmanager
 def shifted(kind: str) -> Iterator[tuple[Path, Path, Path]]:
-    """A directory on a new file system, where it is mounted with other ids, and another mount point."""
+    """A directory on a new file system, where it is mounted with other IDs, and another mount point."""
     work, source, target = own_file_system(kind)
     second = work / "second"
     second.mkdir()

@@ -117,7 +117,7 @@ def print_propagation(asked: str | None, init: bool) -> None:
     print(" ".join(field for field in root.split()[6:] if field.startswith(("shared:", "master:"))))
 
 
-def a_limit_of_a_kind_is_told(kind: str) -> None:
+def a_limit_of_a_kind_is_reported(kind: str) -> None:
     enter_own_userns()
     Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("0")
     ways: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Maps of subordinate ids that cannot be written, each with what is different for the program."""
+"""Maps of subordinate IDs that cannot be written, each with what is different for the program."""
 
 from __future__ import annotations
 

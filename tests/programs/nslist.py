@@ -30,7 +30,7 @@ def enter_nested(depth: int) -> None:
     sys.stdin.read()
 
 
-def maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process() -> None:
+def maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process() -> None:
     with UsernsProcess(uid_map="0:100000:1000", gid_map="0:200000:1000") as outer:
         owner = os.stat(outer.namespace_path()).st_ino
         ready, write = os.pipe()
@@ -68,7 +68,7 @@ def pin_and_wait(path: str) -> None:
     sys.stdin.read()
 
 
-def a_pin_is_told_by_its_path(folder: str) -> None:
+def a_pin_is_shown_by_its_path(folder: str) -> None:
     path = folder + "/a pin\\ with\ttabs"
     command = alone.command(pin_and_wait, path)
     with UsernsProcess(command, uid_map="root", namespaces=["mnt"], stdin=PIPE, stdout=PIPE) as process:
@@ -94,7 +94,7 @@ def a_pin_is_told_by_its_path(folder: str) -> None:
     Namespace.unpin(path)
 
 
-def a_pin_that_two_roots_show_is_told_once(folder: str) -> None:
+def a_pin_that_two_roots_show_is_listed_once(folder: str) -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     path = folder + "/pin"

@@ -61,7 +61,7 @@ def identities() -> tuple[set[tuple[str, ...]], int, int, int]:
     return seen, native.prctl(native.PR_GET_DUMPABLE), os.geteuid(), os.stat("/proc/self/environ").st_uid
 
 
-def caller_stays_who_it_is() -> None:
+def caller_keeps_its_identity() -> None:
     usual = identities()
     assert usual[1] == 1
     assert len(usual[0]) == 1

@@ -100,7 +100,7 @@ def pin_and_unpin(folder: str) -> None:
     place.assert_nothing_left()
 
 
-def nsenter_pins_of_a_process_that_is_gone(folder: str) -> None:
+def nsenter_pins_of_a_process_that_has_exited(folder: str) -> None:
     place = Place(folder)
     path = place.path
     with UsernsProcess(uid_map="root", namespaces=["net", "uts"]) as holder:

@@ -361,7 +361,7 @@ def unmount_after_a_chroot() -> None:
 
 
 def unmount_without_statmount(refusal: str) -> None:
-    """Refuse `statmount(2)` with the named errno; or, for "no unique ids", behave as a kernel without these."""
+    """Refuse `statmount(2)` with the named errno; or, for "no unique IDs", behave as a kernel without these."""
     scene = Scene()
     if refusal == "no unique ids":
         mount_id = _core.mount_id
