@@ -1,6 +1,6 @@
-"""One errno has several causes: which it is, is found by looking, and named in the note.
+"""One errno has several causes. The library finds the one that applies and names it in the note.
 
-Each cause is brought about for real, in a process of its own: limits, filters, a read-only
+Each cause is produced in a separate process: limits, filters, a read-only
 /proc, IDs that a tool fakes. Cgroups are in `test_cgroup_causes.py`.
 """
 
@@ -34,7 +34,7 @@ def test_the_limit_of_a_users_processes_is_counted() -> None:
 
 
 def test_what_is_not_found_is_a_guess() -> None:
-    """As for a filter that answers EAGAIN."""
+    """As with a filter that answers EAGAIN."""
     run_alone(causes_found.a_filter_that_answers_eagain)
 
 
@@ -49,18 +49,18 @@ def test_the_limit_of_pids() -> None:
 
 
 def test_a_read_only_proc_is_named() -> None:
-    """The files are those of a child's maps, whoever writes them."""
+    """The files of a child's maps cannot be written, by the library or by a tool."""
     run_alone(causes_found.a_read_only_proc)
 
 
 @pytest.mark.root
 def test_newuidmap_where_proc_is_read_only() -> None:
-    """The tool fails, and it is known why."""
+    """The tool fails, and the cause is found."""
     as_unprivileged_user(causes_found.newuidmap_where_proc_is_read_only, before="mount -o remount,ro,bind /proc")
 
 
 def test_refused_calls_of_the_core() -> None:
-    """ENOSYS is an old kernel, unless there is a filter, which refuses with EPERM as well."""
+    """ENOSYS means an old kernel, unless there is a filter. A filter can also refuse with EPERM."""
     run_alone(causes_found.refused_calls_of_the_core)
 
 
@@ -72,7 +72,7 @@ def fake_ids(folder: Path) -> Path:
 
 
 def test_ids_that_a_tool_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's IDs are in /proc. What is refused because of the others says so, not that
+    """The kernel's IDs are in /proc. A refusal because of the faked IDs says so, not that
     subordinate IDs or capabilities are missing."""
     monkeypatch.setenv("LD_PRELOAD", str(fake_ids(tmp_path)))
     run_alone(causes_found.ids_that_a_tool_fakes)
@@ -80,7 +80,7 @@ def test_ids_that_a_tool_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.root
 def test_ids_that_a_tool_fakes_for_an_unprivileged_user(tmp_path: Path) -> None:
-    """The same program as user 1000, for whom the maps are refused."""
+    """The same program as user 1000, whose maps are refused."""
     library = fake_ids(tmp_path)
     as_unprivileged_user(
         causes_found.ids_that_a_tool_fakes_for_an_unprivileged_user,

@@ -1,6 +1,6 @@
-"""What the files of a cgroup say: full, out of memory, frozen.
+"""The files of a cgroup show that it is full, out of memory or frozen.
 
-On recorded states, which are folders with the files of a cgroup, since a machine has each
+On recorded states, which are folders with the files of a cgroup, because a machine has each
 controller in one version only; and on real cgroups, where the kernel has the files itself.
 """
 
@@ -22,7 +22,7 @@ Recorded = Callable[[Mapping[str, str]], int]
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    """Gives a descriptor of the folder `outer/inner`, with the files of a recorded state."""
+    """Yield a descriptor of the folder `outer/inner`, with the files of a recorded state."""
     fds: list[int] = []
 
     def write(files: Mapping[str, str]) -> int:

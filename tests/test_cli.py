@@ -110,7 +110,7 @@ def test_signals_are_forwarded(sig: signal.Signals) -> None:
 
 
 def test_what_the_terminal_sends_arrives_once() -> None:
-    """Ctrl-C goes to the whole process group; forwarding it too would double it."""
+    """Ctrl-C is sent to the whole process group. If it was forwarded too, the command would get it twice."""
     once = "while [ $n = 0 ]; do sleep 0.01; done"
     twice = "i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done"
     shell = f"n=0; trap 'n=$((n+1))' INT; echo ready; {once}; {twice}; echo n=$n"
@@ -132,7 +132,7 @@ def test_what_the_terminal_sends_arrives_once() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    """As with nohup."""
+    """As with nohup(1)."""
     shell = f"trap '' HUP; exec {' '.join(RUN)} --map root cat /proc/self/status"
     status = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60).stdout
     ignored = int(dict(line.split(":", 1) for line in status.splitlines())["SigIgn"], 16)
@@ -191,7 +191,7 @@ def test_the_directory_propagation_and_no_new_privileges() -> None:
 
 
 def test_capabilities_that_are_kept() -> None:
-    """Also by who is not user 0 inside, for whom exec would drop them."""
+    """Also for a command that is not user 0 in the namespace: otherwise execve(2) would drop them."""
     ambient = ["grep", "CapAmb", "/proc/self/status"]
     kept = run("--map", "current", "--ambient-caps", "chown,CAP_NET_RAW", "--", *ambient)
     assert int(kept.stdout.split()[1], 16) == 1 << 0 | 1 << 13

@@ -58,7 +58,7 @@ def test_what_an_encoding_lacks_is_drawn_with_what_it_has(encoding: str) -> None
 
 
 def test_bars_fit_into_the_terminal() -> None:
-    """A letter stands for more IDs then."""
+    """Each letter then stands for more IDs."""
     text = ",".join(f"{100000 * n}:{200000 * n}:65536" for n in range(6))
     master, terminal = os.openpty()
     try:

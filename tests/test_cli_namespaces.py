@@ -97,7 +97,7 @@ def test_the_tree_of_one_kind_still_has_the_user_namespaces(three_deep: int) -> 
 
 
 def test_json_is_for_programs() -> None:
-    """These names, in this order; null is what cannot be seen or does not apply."""
+    """These names, in this order. A value that cannot be seen or does not apply is null."""
     with create_userns("root", "root") as userns, Namespace.current() as own:
         text = ls("--json")
         answer = json.loads(text)
@@ -120,7 +120,7 @@ def test_json_is_for_programs() -> None:
 
 
 def test_what_is_not_seen_is_reported(three_deep: int) -> None:
-    """Outside of the JSON, too: by who is in a user namespace of its own."""
+    """Also outside of the JSON. The caller is in a new user namespace."""
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "ls"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usernsproc: processes that could not be looked into: " in result.stderr
@@ -169,7 +169,7 @@ def test_another_owner(folder: str, further: list[str]) -> None:
 
 
 def test_every_preset_is_taken(folder: str) -> None:
-    """Also those of many IDs: 'all' is what is mapped here."""
+    """Also those of many IDs: 'all' is what the current namespace maps."""
     run_alone(cli_namespaces.every_preset, folder)
 
 
@@ -178,13 +178,13 @@ def test_further_kinds_are_made_with_it_and_owned_by_it(folder: str) -> None:
 
 
 def test_a_mount_namespace_is_pinned_on_whichever_cpu_it_was_made(folder: str) -> None:
-    """Since Linux 6.18 each CPU numbers them for itself, and pinning one with a smaller number
-    than the program's own is refused."""
+    """Since Linux 6.18 each CPU allocates its own numbers, and the kernel refuses to pin one with a smaller number
+    than that of the program's mount namespace."""
     run_alone(cli_namespaces.mount_namespace_on_each_cpu, folder)
 
 
 def test_the_user_namespace_itself_need_not_be_pinned(folder: str) -> None:
-    """It is kept by what it owns."""
+    """The namespaces that it owns keep it alive."""
     run_alone(cli_namespaces.without_the_user_namespace, folder)
 
 
@@ -197,7 +197,7 @@ def test_mistakes_are_reported_before_anything_is_created(folder: str) -> None:
 
 
 def test_a_user_that_must_not_mount_is_shown_where_it_can(tmp_path: Path) -> None:
-    """In a user namespace of its own, but not in a mount namespace of its own."""
+    """The user is in a new user namespace, but not in a new mount namespace."""
     path = str(tmp_path / "pin")
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "create", "--map", "root", "--pin", path]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -34,7 +34,7 @@ def test_a_process_in_another_mount_namespace_attaches_it() -> None:
 
 @pytest.mark.root
 def test_a_mount_that_is_mounted_is_not_moved() -> None:
-    """Nor another part of it than its root."""
+    """No other part of it than its root is moved either."""
     run_alone(detached_mount.what_is_mounted_is_not_moved)
 
 
@@ -52,7 +52,7 @@ def test_the_kernel_shows_its_maps_or_the_error_says_since_when() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("7.0")
 def test_its_maps_are_read_with_submounts_and_without() -> None:
-    """The kernel itself does only with them. Nothing is left of the copy that it is asked for."""
+    """The kernel itself shows them only with submounts. Nothing is left of the copy that is queried."""
     run_alone(detached_mount.maps_with_submounts_and_without)
 
 

@@ -44,7 +44,7 @@ def test_root_can_do_all_of_it() -> None:
 
 @pytest.mark.root
 def test_an_unprivileged_user_with_subordinate_ids() -> None:
-    """Only what is mounted by others cannot be mounted with other owners."""
+    """Only idmapped mounts of file systems that others have mounted do not work."""
     printed = as_unprivileged_user(programs.all_causes)
     expected = [f"{name} {'no-mount-rights' if name == 'idmapped-mount' else None}" for name in NAMES]
     assert printed.splitlines() == expected
@@ -65,7 +65,7 @@ def test_only_what_is_asked_for_is_reported() -> None:
 
 
 def test_an_interpreter_that_fails_is_reported_and_prints_nothing_itself(tmp_path: Path) -> None:
-    """Of the words of others nothing is read, and none of them come between ours."""
+    """The output of the interpreter is not read, and it does not appear in the output of the doctor."""
     failing = tmp_path / "python"
     failing.write_text("#!/bin/sh\necho noise; echo noise >&2; exit 3\n")
     failing.chmod(0o755)
@@ -81,7 +81,7 @@ def test_an_unknown_ability_is_refused(name: str) -> None:
 
 
 def test_user_namespaces_are_forbidden() -> None:
-    """One reason for all: nothing else is tried."""
+    """One reason for all failures: nothing else is tried."""
     reported = run_alone(programs.user_namespaces_forbidden).splitlines()
     assert reported == [f"{name} False clone {ENOSPC} userns-forbidden" for name in ("net", "many-ids")]
 
@@ -92,7 +92,7 @@ def test_in_a_chroot(tmp_path: Path) -> None:
 
 
 def test_under_a_filter_of_system_calls() -> None:
-    """Which, or who has set it, is not known; what is known is that there is one."""
+    """The doctor reports that there is a filter; it cannot determine which one or what has set it."""
     reported = run_alone(programs.under_a_filter).splitlines()
     assert reported[0] in [f"userns False clone {EPERM} {cause}" for cause in ("seccomp", "container-seccomp")]
     assert reported[1] == "True True"

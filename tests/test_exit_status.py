@@ -1,4 +1,4 @@
-"""The exit status is exact: of every kind, and also when somebody else reaped first."""
+"""The exit status is exact, for every kind of exit, and also when another thread has reaped the process."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.Monkey
 
 @kept_by_the_kernel
 def test_with_sigchld_ignored() -> None:
-    """The kernel reaps by itself then."""
+    """The kernel then reaps the child."""
     run_alone(exit_status.with_sigchld_ignored)
 
 
@@ -114,12 +114,12 @@ def test_beside_a_thread_that_reaps_everything() -> None:
 
 @kept_by_the_kernel
 def test_beside_a_handler_that_reaps_everything() -> None:
-    """As servers that keep worker processes have it: on each SIGCHLD, whoever has ended is reaped."""
+    """Like servers with worker processes, which reap all exited children on each SIGCHLD."""
     run_alone(exit_status.beside_a_handler_that_reaps)
 
 
 def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the kernel keeps no status for the one who comes second."""
+    """Also if the kernel keeps no status for the second call."""
     monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
 
     def look(process: UsernsProcess[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Forked copies of the program: a process is no child of theirs, and stays as it is.
+"""Forked copies of the program: the process is not their child, and they do not change it.
 
 Python's hooks see only the forks that Python makes. Servers written in C, such as uWSGI,
 fork without them, and so does any library.
@@ -27,13 +27,13 @@ def test_a_copy_has_processes_of_its_own(how: str) -> None:
 
 @each_fork
 def test_a_copy_in_a_pid_namespace_with_the_same_pid(how: str) -> None:
-    """The number of a process does not say whether it is a copy."""
+    """The PID of a process does not show whether it is a copy."""
     run_alone(forks.copies_with_the_same_pid, how)
 
 
 @each_fork
 def test_every_copy_has_another_number(how: str) -> None:
-    """In all threads and interpreters of one process it is the same."""
+    """All threads and interpreters of one process have the same number."""
     run_alone(forks.another_number, how)
 
 

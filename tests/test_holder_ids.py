@@ -1,5 +1,6 @@
-"""A holder that root in its namespace can trace has no ID of the caller that the maps lack: that root
-would act with it. The holder of an unprivileged user is such a one, root's is out of reach."""
+"""A holder that root in its namespace can trace has no ID of the caller that is not mapped: that root
+could act with it. This concerns the holder of an unprivileged user; root's cannot be traced.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from programs import holder_ids
 
 
 def test_a_holder_of_subordinate_ids_alone_has_none_of_the_user() -> None:
-    """As seen from outside: it has the ID that is 0 in the namespace, and can be used as any other."""
+    """Seen from outside, it has the ID that is 0 in the namespace, and can be used like any other."""
     printed = as_unprivileged_user(holder_ids.a_holder_of_subordinate_ids_alone_has_none_of_the_user)
     assert printed.splitlines() == [
         str([[str(FIRST)], [str(FIRST)], []]),
@@ -45,7 +46,7 @@ def test_a_holder_that_joins_is_like_a_command_there() -> None:
 
 
 def test_without_a_mapped_0_it_is_the_first_id_of_the_map() -> None:
-    """Nothing is refused that has no program to run."""
+    """A holder is not refused, because it does not run a program."""
     printed = as_unprivileged_user(holder_ids.without_a_mapped_0_it_is_the_first_id_of_the_map)
     assert printed == f"{[[str(FIRST + 3)], [str(FIRST + 5)], []]}\n"
 
@@ -56,7 +57,7 @@ def test_a_mapped_id_stays() -> None:
 
 
 def test_maps_that_are_written_later_find_the_ids_of_the_caller() -> None:
-    """It is the owner of the files in `/proc` through which they are written."""
+    """They own the files in `/proc` through which the maps are written."""
     printed = as_unprivileged_user(holder_ids.maps_that_are_written_later_find_the_ids_of_the_caller)
     assert printed == f"{[[str(UID)], [str(UID)], []]}\n"
 
@@ -72,7 +73,7 @@ def test_groups_that_are_not_mapped_are_dropped_where_they_can_be() -> None:
 
 @pytest.mark.root
 def test_root_that_cannot_trace_all_processes_is_such_a_user() -> None:
-    """As in containers. Otherwise its holder is out of reach, and as small as it can be."""
+    """As in containers. Otherwise its holder cannot be traced, and is as small as possible."""
     printed = run_alone(holder_ids.root_that_cannot_trace_all_processes_is_such_a_user)
     assert printed.splitlines() == ["['0']", f"['{FIRST}']"]
 
@@ -81,6 +82,6 @@ if remote.IS_SUPPORTED:
 
     @pytest.mark.parametrize("joins", [False, True], ids=["created", "joins"])
     def test_root_inside_does_not_read_the_files_of_the_user_through_the_holder(joins: bool) -> None:
-        """It makes the holder, which it can trace, open one."""
+        """It makes the holder open one, with ptrace(2)."""
         printed = as_unprivileged_user(holder_ids.root_inside_opens_a_file_of_the_user_through_the_holder, joins)
         assert printed == "-13\n"

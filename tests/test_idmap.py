@@ -29,7 +29,7 @@ AS_THE_KERNEL_SHOWS_IT = "         0     100000      65536\n     65536       100
 
 
 def ranges_with_text_of(length: int) -> list[tuple[int, int, int]]:
-    """Ranges whose kernel text has exactly *length* bytes."""
+    """Return ranges whose kernel text has exactly *length* bytes."""
     line = len("1000000000 2000000000 1\n")
     ranges = [(10**9 + n, 2 * 10**9 + n, 1) for n in range(length // line - 2)]
     rest = length - line * len(ranges)
@@ -328,7 +328,7 @@ def test_an_empty_range_between_commas_is_refused(text: str) -> None:
 
 
 def test_leading_zeros_never_surprise() -> None:
-    """The number they stand for, or a refusal; not the limit of `int()`."""
+    """Each is the number that they stand for, or is refused; the limit of `int()` does not show."""
     assert IdMap.parse("00:0100000:010") == IdMap([(0, 100000, 10)])
     with pytest.raises(IdMapError):
         IdMap.parse("0:0:" + "0" * BEYOND_INT_CONVERSION + "x")
@@ -354,7 +354,7 @@ def test_bytes_that_are_not_kernel_text_are_refused() -> None:
 
 
 def test_an_outside_id_that_the_reader_cannot_see_is_refused_by_its_range() -> None:
-    """The kernel shows 4294967295 for it, as for a namespace that is not below one's own."""
+    """The kernel shows 4294967295 for it, as for a namespace that is not a descendant of the reader's."""
     with pytest.raises(IdMapError, match="7:4294967295:5"):
         IdMap.from_kernel("0 1 1\n7 4294967295 5\n")
 
@@ -365,7 +365,7 @@ def test_parse_takes_nothing_but_a_string(value: Any) -> None:
         IdMap.parse(value)
 
 
-# ---- what no map can be ----
+# ---- maps that are not valid ----
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_a_composition_of_more_ranges_than_the_kernel_takes_is_refused() -> None
         cut_in_the_last_range.compose(parent)
 
 
-# ---- what is accepted as a map ----
+# ---- values that are accepted as a map ----
 
 
 @pytest.mark.parametrize("value", [TEXT, RANGES, [tuple(r) for r in RANGES], [list(r) for r in RANGES], IdMap(RANGES)])

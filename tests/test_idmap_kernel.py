@@ -1,8 +1,8 @@
-"""Our verdict on an ID map against the running kernel's, over thousands of random maps.
+"""The library's verdict on an ID map compared with the running kernel's, for thousands of random maps.
 
 What `IdMap` and `Maps.resolve` refuse, the kernel refuses, with the errno that the
 exception stands for; what they accept, the kernel accepts. The exception is what
-the kernel misreads without a word: there only our refusal is asked for.
+the kernel misreads without an error: there only the library's refusal is tested.
 
 Run as a program, `test_idmap_kernel.py SETTING SEED COUNT` compares in another
 setting: it imports everything first, because in another user namespace, or as
@@ -53,7 +53,7 @@ ORDINARY_UID, ORDINARY_GID = 1234, 4321
 
 
 class RandomMaps:
-    """Maps of which about half are good, and most of the others nearly."""
+    """Maps of which about half are good, and most of the others are nearly good."""
 
     def __init__(self, rng: random.Random, own_map: IdMap, own_id: int) -> None:
         self.rng = rng
@@ -88,7 +88,7 @@ class RandomMaps:
         return [own, *self.edges()][: self.rng.choice((1, 1, 1, 1, 2))]
 
     def pieces(self, most: int = 9) -> list[Triple]:
-        """Pieces of what the caller's namespace maps, each next to another or apart from it."""
+        """Pieces of the IDs that the caller's namespace maps, adjacent or apart."""
         free = [(r.inside, r.inside + r.count) for r in self.own_map]
         outside: list[tuple[int, int]] = []
         for _ in range(self.rng.randint(1, most)):
@@ -112,7 +112,7 @@ class RandomMaps:
         return found
 
     def nearly(self) -> list[Triple]:
-        """A good map with one number one off, or one range twice."""
+        """A good map with one number off by one, or one range twice."""
         good = self.pieces()
         spoilt = list(self.rng.choice(good))
         spoilt[self.rng.randrange(3)] += self.rng.choice((-1, 1))
@@ -122,7 +122,7 @@ class RandomMaps:
         return [*good[:where], (spoilt[0], spoilt[1], spoilt[2]), *good[where + self.rng.choice((0, 1, 1, 1)) :]]
 
     def foreign(self) -> list[Triple]:
-        """A good map, but for one ID that the caller's namespace does not map, where there is such."""
+        """A good map except for one ID that the caller's namespace does not map, if there is one."""
         good = self.pieces()
         if self.foreign_ids:
             where = self.rng.randrange(len(good))
@@ -165,12 +165,12 @@ def ranges_with_text_of(length: int, outside_ids: Iterable[int]) -> list[Triple]
 
 
 def kernel_text(triples: list[Triple]) -> str:
-    """Not by `IdMap`, which is what is under test."""
+    """Return the text that the kernel reads, without `IdMap`, which is under test."""
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in triples)
 
 
 def shortest(text: str) -> str:
-    """The kernel does without the last newline, where that makes a text fit."""
+    """The kernel does not need the last newline, so the text is written without it if it fits only then."""
     return text if len(text) < mmap.PAGESIZE else text.removesuffix("\n")
 
 
@@ -180,7 +180,7 @@ def shortest(text: str) -> str:
 def verdict_of_the_library(
     step: str, triples: list[Triple], setgroups: str | None, caller: Caller
 ) -> tuple[int, str | None, list[Triple]]:
-    """The errno that the refusal stands for, or 0; what setgroups shall be written; and the
+    """Return the errno that the refusal stands for, or 0; the value to write to setgroups; and the
     ranges, which may have been split."""
     try:
         id_map = IdMap(triples)
@@ -196,7 +196,7 @@ def verdict_of_the_library(
 
 
 def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, bytes]:
-    """The errno, or 0; and the map that the kernel shows, sometimes (it costs a process)."""
+    """Return the errno, or 0; and sometimes (it needs a process) the map that the kernel shows."""
     try:
         userns = _core.create_userns(setgroups, *((text, None) if step == "uid_map" else (None, text)))
     except _core.Failure as failure:
@@ -211,7 +211,7 @@ def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, by
 
 
 def setgroups_to_try(ours: int, asked: str | None, needed: str | None) -> tuple[str | None, ...]:
-    """A refusal with nothing asked for says that the map cannot be written at all."""
+    """If no value is requested, a refusal means that the map cannot be written at all."""
     if ours == 0:
         return (needed,)
     return (None, "deny") if asked is None else (asked,)
@@ -233,7 +233,7 @@ def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Cal
 
 
 def compare(seed: int, maps: int) -> dict[str, int]:
-    """Counts of the verdicts, all of them shared by us and the kernel."""
+    """Return the counts of the verdicts. Check that the library and the kernel agree on each."""
     rng, caller, verdicts = random.Random(seed), Caller.now(), Counter[str]()
     answers = [None, None, "deny"]
     if Path("/proc/self/setgroups").read_text() == "allow\n":
@@ -262,7 +262,7 @@ NESTED_MANY = "200:300000:100,0:100000:100,100:100100:100,300:200000:50,350:4000
 
 
 def set_effective(capabilities: int) -> None:
-    """Let only these of the permitted capabilities be in effect."""
+    """Set the effective capabilities to these, which are permitted."""
     header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)()
     if LIBC.capget(header, data):
@@ -273,12 +273,12 @@ def set_effective(capabilities: int) -> None:
 
 
 def become(uid: int, gid: int, capabilities: int | None = None) -> None:
-    """Take these IDs with these capabilities; by default root has all and an unprivileged user none."""
+    """Change to these IDs with these capabilities; by default root has all and other users have none."""
     LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     set_effective(capabilities if capabilities is not None else EVERY_CAPABILITY if uid == 0 else 0)
-    LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or the children's files in /proc would be root's
+    LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise the children's files in /proc would belong to root
 
 
 def nest(id_map: str, uid: int = 0, gid: int = 0, *, setgroups: str | None = None) -> None:
@@ -407,7 +407,7 @@ def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
 
 @pytest.mark.root
 def test_the_kernel_composes_maps_as_the_library_does() -> None:
-    """What the initial namespace sees of a namespace two levels down."""
+    """As the initial namespace sees a namespace two levels below."""
     assert int(in_a_process_of_its_own("composition", SEED)) > AT_LEAST
 
 

@@ -1,4 +1,4 @@
-"""A command in namespaces that are there already."""
+"""A command in existing namespaces."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def namespaces_of(process: Any, *kinds: str) -> Iterator[list[Namespace]]:
 
 @contextmanager
 def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
-    """New namespaces that belong to the caller's user namespace; takes root."""
+    """New namespaces that the caller's user namespace owns. Requires root."""
     names = {"net": "--net", "uts": "--uts", "ipc": "--ipc"}
     command = ["unshare", *(names[kind] for kind in kinds), "sh", "-c", "echo; exec sleep 1000"]
     with subprocess.Popen(command, stdout=PIPE) as process:
@@ -71,7 +71,7 @@ def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
             process.stdout.readline()
             with namespaces_of(process.pid, *kinds) as found:
                 yield found
-        finally:  # a test that fails does not wait for it
+        finally:  # also if the test fails
             process.kill()
 
 
@@ -91,7 +91,7 @@ def test_a_process_stands_for_all_of_its_namespaces(all_kinds: UsernsProcess[byt
 
 
 def test_only_those_that_differ_from_the_own_are_entered() -> None:
-    """To enter one's own mount namespace would take rights that an unprivileged user lacks."""
+    """Entering the current mount namespace requires capabilities that an unprivileged user lacks."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
         sleeping(join=holder) as process,
@@ -102,7 +102,7 @@ def test_only_those_that_differ_from_the_own_are_entered() -> None:
 
 
 def test_namespaces_that_are_named_one_by_one(all_kinds: UsernsProcess[bytes]) -> None:
-    """The others stay the caller's, whatever the order; also as an iterator."""
+    """The others stay the caller's, in whichever order they are given; also as an iterator."""
     with namespaces_of(all_kinds, "net", "user", "uts") as some:
         for joined in (some, some[::-1], iter(some)):
             with sleeping(join=joined) as process:
@@ -125,13 +125,13 @@ def test_a_path(all_kinds: UsernsProcess[bytes]) -> None:
 
 
 def test_a_path_where_one_is_pinned() -> None:
-    """A bind mount of a namespace file, when no process is left in there."""
+    """A bind mount of a namespace file, when no process is left in the namespace."""
     run_alone(join.a_path_where_one_is_pinned)
 
 
 @pytest.mark.root
 def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: UsernsProcess[bytes]) -> None:
-    """Entered first, while there are rights over it; the others after the user namespace that gives them."""
+    """It is entered first, while the caller has capabilities over it; the others after the user namespace."""
     with (
         host_owned("net", "uts") as outer,
         namespaces_of(all_kinds, "ipc", "user") as inner,
@@ -145,7 +145,7 @@ def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: Use
 
 @pytest.mark.root
 def test_staying_in_the_callers_user_namespace() -> None:
-    """It is named for that, and keeps its rights; other namespaces are entered."""
+    """It is named in `join`, and the capabilities in it are kept; other namespaces are entered."""
     script = "id -u; cat /proc/self/uid_map; stat -Lc %i /proc/self/ns/net; grep CapEff /proc/self/status"
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line)
     with host_owned("net") as (net,), Namespace.current() as own:
@@ -156,13 +156,13 @@ def test_staying_in_the_callers_user_namespace() -> None:
 
 
 def test_staying_in_the_callers_user_namespace_as_its_root() -> None:
-    """Also of who is root in a namespace of his own."""
+    """Also for root in a new user namespace."""
     run_alone(join.staying_in_the_callers_user_namespace_as_its_root)
 
 
 @pytest.mark.root
 def test_a_new_user_namespace_and_other_namespaces_that_are_joined() -> None:
-    """With none among those to be joined, a new one is made as ever: in there the joined ones are a stranger's."""
+    """If no user namespace is joined, a new one is created as always. It does not own the joined namespaces."""
     with (
         host_owned("net") as (net,),
         sleeping(join=net, uid_map="root", gid_map="root", namespaces=["uts"]) as process,
@@ -232,7 +232,7 @@ def test_it_ends_with_the_creating_process(all_kinds: UsernsProcess[bytes]) -> N
     run_alone(join.it_ends_with_the_creating_process, all_kinds.pid)
 
 
-# ---- who it is in there ----
+# ---- its IDs in the namespace ----
 
 
 @pytest.mark.root
@@ -292,7 +292,7 @@ def test_a_namespace_without_a_map_has_no_ids_to_become() -> None:
 
 
 def test_where_setgroups_is_denied() -> None:
-    """No supplementary group can be set, and those of the caller would be kept: told, not silently done."""
+    """No supplementary group can be set, and those of the caller would be kept: this is an error."""
     with UsernsProcess(uid_map="root", gid_map="root", setgroups="deny") as holder:
         with pytest.raises(PermissionError) as caught:
             UsernsProcess(TRUE, join=holder, extra_groups=[0])
@@ -303,7 +303,7 @@ def test_where_setgroups_is_denied() -> None:
 
 @contextmanager
 def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
-    """A holder two levels below: its PID, and who made it."""
+    """A holder two levels below: its PID, and the process that created it."""
     command = alone.command(join.hold_a_namespace, inner)
     options: dict[str, Any] = {"uid_map": outer, "gid_map": outer, "env": alone.environment()}
     with UsernsProcess(command, stdin=PIPE, stdout=PIPE, text=True, **options) as between:
@@ -334,7 +334,7 @@ def test_maps_are_composed_through_the_levels() -> None:
 
 @pytest.mark.root
 def test_a_network_namespace_that_a_level_between_owns() -> None:
-    """Who has rights in the caller's user namespace has them there, but not from below."""
+    """A caller with capabilities in its own user namespace has them there too, but not from below."""
     with (
         nested("0:0:1,1:100001:65535", "0:0:1") as (pid, between),
         UsernsProcess(join=between.namespace_path(), namespaces=["net"]) as holder,
@@ -353,13 +353,13 @@ def test_the_command_is_a_process_of_the_joined_pid_namespace(all_kinds: UsernsP
         inside = process.stdout.readline().strip()
         info = Path(f"/proc/self/fdinfo/{process.pidfd}").read_text().split()
         assert info[info.index("NSpid:") + 1 :][:2] == [str(process.pid), inside]
-        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # our child
+        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # a child
         process.kill()
     assert process.returncode == -signal.SIGKILL
 
 
 def test_it_is_part_of_the_callers_process_group_and_session(all_kinds: UsernsProcess[bytes]) -> None:
-    """As every child, though another process came before it."""
+    """Like every child, although another process was created before it."""
     with sleeping(join=all_kinds) as process:
         assert (os.getpgid(process.pid), os.getsid(process.pid)) == (os.getpgrp(), os.getsid(0))
     with sleeping(join=all_kinds, process_group=0) as process:
@@ -374,7 +374,7 @@ def test_the_exit_status_is_the_commands(status: int, all_kinds: UsernsProcess[b
 
 
 def test_the_signal_that_ended_it_is_reported(all_kinds: UsernsProcess[bytes]) -> None:
-    """It is no process 1, so signals do what they always do."""
+    """It is not process 1, so signals have their usual effect."""
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with sleeping(join=all_kinds) as process:
             process.send_signal(sig)
@@ -398,12 +398,12 @@ def test_a_pid_namespace_that_has_ended_is_reported() -> None:
 
 
 def test_a_pid_namespace_above_is_impossible() -> None:
-    """The kernel lets nobody out of his PID namespace."""
+    """The kernel does not allow a process to enter an ancestor of its PID namespace."""
     run_alone(join.a_pid_namespace_above_is_impossible)
 
 
 def test_from_a_thread_that_ends(all_kinds: UsernsProcess[bytes]) -> None:
-    """Its keeper knows the process that goes on."""
+    """Its keeper thread knows the process that continues."""
     with ThreadPoolExecutor(1) as pool:
         process = pool.submit(UsernsProcess, ["sleep", "0.3"], join=all_kinds).result()
     with process:
@@ -419,7 +419,7 @@ def test_from_many_threads_at_once(all_kinds: UsernsProcess[bytes]) -> None:
 
 
 def test_beside_a_loop_that_reaps_everything() -> None:
-    """It may reap the first process, and the command: the status is the true one, or told to be lost."""
+    """It may reap the first process, and the command. The status is the real one, or is reported as lost."""
     run_alone(join.beside_a_loop_that_reaps_everything)
 
 
@@ -427,7 +427,7 @@ def test_where_sigchld_is_ignored() -> None:
     run_alone(join.where_sigchld_is_ignored)
 
 
-# ---- where it starts ----
+# ---- its directory and program ----
 
 
 def test_programs_and_directories_are_those_of_the_joined_mount_namespace(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_programs_and_directories_are_those_of_the_joined_mount_namespace(tmp_pa
         container.kill()
 
 
-# ---- what it is given ----
+# ---- its descriptors ----
 
 
 def descriptors_of(**options: Any) -> list[str]:
@@ -460,7 +460,7 @@ def descriptors_of(**options: Any) -> list[str]:
 
 def test_it_has_no_descriptors_but_those_passed_on(all_kinds: UsernsProcess[bytes]) -> None:
     usual = descriptors_of(join=all_kinds)
-    assert usual == ["0", "1", "2", "3"]  # the last lists
+    assert usual == ["0", "1", "2", "3"]  # the last one is of ls itself
     folder = os.open("/", os.O_RDONLY)
     os.set_inheritable(folder, True)
     numbers = [30, 31, 40, 200]
@@ -483,7 +483,7 @@ def test_without_close_fds_others_are_inherited_but_none_of_the_library(all_kind
 
 
 def test_where_standard_input_output_and_error_are_closed() -> None:
-    """The numbers 0, 1 and 2 are given to none of the descriptors that it takes to join."""
+    """The descriptors that the call needs do not get the numbers 0, 1 and 2."""
     run_alone(join.where_standard_input_output_and_error_are_closed)
 
 
@@ -514,7 +514,7 @@ def test_an_exception_in_on_created_leaves_nothing(all_kinds: UsernsProcess[byte
 
 
 def test_two_of_one_kind(all_kinds: UsernsProcess[bytes]) -> None:
-    """But the same one twice is once."""
+    """The same namespace twice counts as one."""
     with create_userns("root", "root") as other, all_kinds.namespace() as userns:
         with pytest.raises(ValueError, match="two namespaces of the kind user"):
             UsernsProcess(TRUE, join=[all_kinds, other])
@@ -611,7 +611,7 @@ def test_a_namespace_of_another_user_cannot_be_joined() -> None:
 
 
 def test_a_process_in_one_container_cannot_join_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
-    """By whatever descriptor it is given, and whatever kind."""
+    """For every descriptor that refers to it, and every kind."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=join.KINDS[1:]) as sibling,
         namespaces_of(sibling, *join.KINDS) as theirs,
@@ -658,7 +658,7 @@ def test_the_calling_thread_stays_where_it_is(all_kinds: UsernsProcess[bytes]) -
 
 
 def test_joining_while_others_join_and_leave(all_kinds: UsernsProcess[bytes]) -> None:
-    """Two containers from two threads: nobody lands in the wrong one."""
+    """Two containers from two threads: no command starts in the wrong one."""
     with UsernsProcess(uid_map="root", gid_map="root", namespaces=["net", "pid"]) as other:
         wrong: list[int] = []
 

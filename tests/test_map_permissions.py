@@ -1,6 +1,6 @@
-"""What a caller may write, decided without the kernel: made-up callers, no privileges.
+"""Which maps a caller may write, decided without the kernel: constructed callers, no privileges.
 
-That the kernel decides likewise is shown in `test_idmap_kernel.py`.
+`test_idmap_kernel.py` shows that the kernel decides in the same way.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Fake = Callable[[str, list[tuple[int, int]]], None]
 
 @pytest.fixture(autouse=True)
 def subids(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Nobody has subordinate IDs, and newuidmap could write them; a test may give some."""
+    """No user has subordinate IDs, and newuidmap could write them; a test may set some."""
     given: dict[str, list[tuple[int, int]]] = {}
     status = {"CapBnd": f"{EVERY_CAPABILITY:x}", "NoNewPrivs": "0"}
     monkeypatch.setattr(_subids.Owner, "ranges", lambda _owner, side: given.get(side.file, []))
@@ -157,7 +157,7 @@ def test_cap_setfcap_is_needed_for_nothing_but_outside_user_0() -> None:
 
 
 def test_root_of_a_nested_namespace_needs_it_for_its_own_0() -> None:
-    """Outside IDs are those of the caller's namespace, whatever they are further out."""
+    """Outside IDs are those of the caller's namespace, whatever they are in its ancestors."""
     assert refusal(without(SETFCAP, NESTED_ROOT), uid_map="7:0:1").cause == "no-cap-setfcap"
     assert wanted(NESTED_ROOT, uid_map="7:0:1").uid_map == IdMap.parse("7:0:1")
 
@@ -397,7 +397,7 @@ def test_all_requires_the_right_to_map_each_of_them() -> None:
 def test_a_tool_writes_only_what_this_process_may_not(
     subids: Fake, uid_map: Any, gid_map: Any, via_newidmap: tuple[Side, ...], setgroups: str | None
 ) -> None:
-    """And setgroups is denied only where this process writes the group map."""
+    """And setgroups is denied only if this process writes the group map."""
     subids("uid_map", [(100000, 65536)])
     subids("gid_map", [(100000, 65536)])
     maps = wanted(ORDINARY, uid_map=uid_map, gid_map=gid_map)
@@ -430,7 +430,7 @@ def test_newgidmap_works_with_any_setgroups(subids: Fake, setgroups: str | None)
     ],
 )
 def test_newuidmap_accepts_what_the_lines_of_the_user_give(subids: Fake, text: str, cause: str | None) -> None:
-    """Lines may adjoin; each range is the caller's ID alone or within what they give."""
+    """Lines may be adjacent; each range is the caller's ID alone or within the lines."""
     subids("uid_map", [(3000000005, 8), (100000, 10), (3000000000, 5)])
     if cause is None:
         assert wanted(ORDINARY, uid_map=text).via_newidmap == (UIDS,)

@@ -88,13 +88,13 @@ def test_each_one_is_a_namespace_of_its_own() -> None:
 
 
 def test_the_namespace_stays_usable_without_any_process() -> None:
-    """setns in a helper; reading the maps back from the descriptor alone."""
+    """setns(2) in a helper process; the maps are read back from the descriptor alone."""
     printed = run_alone(namespace.the_namespace_stays_usable_without_any_process)
     assert printed == "0 ['0', '1']\n"
 
 
 def test_a_bind_mounted_namespace_file_can_be_opened() -> None:
-    """Also when no process is left, in a mount namespace of the test's own."""
+    """Also when no process is left, in a new mount namespace."""
     run_alone(namespace.a_bind_mounted_namespace_file_can_be_opened)
 
 
@@ -120,7 +120,7 @@ def test_of_takes_a_process_a_pidfd_and_a_pid() -> None:
 
 
 def test_a_number_that_is_two_processes_is_refused() -> None:
-    """Rather than to guess whether it is a PID or a descriptor. 1 is both here."""
+    """The library does not guess whether it is a PID or a descriptor. Here 1 is both."""
     run_alone(namespace.a_number_that_is_two_processes_is_refused)
 
 
@@ -267,5 +267,5 @@ def test_setgroups_for_an_unprivileged_user() -> None:
 
 
 def test_a_proc_of_another_pid_namespace_leads_to_no_other_process() -> None:
-    """There the numbers are those of other processes: the pidfd tells which one is meant."""
+    """There the PIDs are those of other processes. The pidfd identifies the process."""
     run_alone(namespace.a_proc_of_another_pid_namespace_leads_to_no_other_process)

@@ -1,6 +1,6 @@
-"""Each way in which a map of subordinate IDs can fail: told with its rule, its cause and a remedy.
+"""Each way in which a map of subordinate IDs can fail is reported with its rule, its cause and a remedy.
 
-Most take root, who makes a private mount namespace in which this machine is as the
+Most tests require root, which creates a private mount namespace in which this machine is as the
 test needs it, and becomes user 1000 there.
 """
 
@@ -42,7 +42,7 @@ def reported_by(function: Callable[..., object], *arguments: object, **options: 
 
 
 def the_refusal(function: Callable[..., object] = newidmap.create, *arguments: object, **options: Any) -> Reported:
-    """Before anything is created, with a remedy."""
+    """Return the error. It comes before anything is created, with a remedy."""
     (error,) = reported_by(function, *arguments, **options)
     assert error is not None
     assert error.type == "IdMapPermissionError", error
@@ -53,7 +53,7 @@ def the_refusal(function: Callable[..., object] = newidmap.create, *arguments: o
 
 
 def the_failure(function: Callable[..., object] = newidmap.create, *arguments: object, **options: Any) -> Reported:
-    """Of the tool, and what it said is in the note."""
+    """Return the error of the tool, whose output is in the note."""
     (error,) = reported_by(function, *arguments, **options)
     assert error is not None
     assert error.type == "MapToolError", error
@@ -80,7 +80,7 @@ def the_failure(function: Callable[..., object] = newidmap.create, *arguments: o
 )
 @pytest.mark.parametrize("uid_map", ["rootless", "subids", "0:100000:65536"])
 def test_no_line_for_the_user(uid_map: str, subuid: str, subgid: str, step: str, file: str) -> None:
-    """Also where the map is given in numbers."""
+    """Also if the map is given in numbers."""
     error = the_refusal(newidmap.create, uid_map, uid_map, subuid=subuid, subgid=subgid)
     assert (error.step, error.cause) == (step, "no-subids")
     assert file in error.text
@@ -116,7 +116,7 @@ def test_a_range_of_another_user() -> None:
 
 @pytest.mark.root
 def test_more_than_the_tool_can_write() -> None:
-    """The kernel does without the last newline, where that makes a text fit; the tool does not."""
+    """The kernel does not need the last newline, so a longer text fits; the tool always writes it."""
     maps = [ranges_with_text_of(length, range(100, 1000)) for length in (4095, 4096)]
     fits, refused = reported_by(newidmap.create_each, *maps, subuid=f"{UID}:0:1001")
     assert fits is None
@@ -134,13 +134,13 @@ def test_more_ranges_than_any_map_has() -> None:
     assert "341 ranges" in error.text
 
 
-# ---- who asks ----
+# ---- the caller ----
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(("capability", "step"), [("setuid", "uid_map"), ("setgid", "gid_map")])
 def test_a_capability_that_not_even_the_tool_could_have(capability: str, step: str) -> None:
-    """In a container without it in its bounding set."""
+    """In a container, whose bounding set lacks it."""
     drop = (*DROP, f"--bounding-set=-{capability}")
     error = the_refusal(drop=drop)
     assert (error.step, error.cause) == (step, f"no-cap-{capability}")
@@ -183,7 +183,7 @@ def test_no_new_privs_leaves_the_callers_id() -> None:
 
 
 def test_a_process_that_is_not_dumpable() -> None:
-    """Its children's files in /proc belong to root. Reported before a child exists."""
+    """Its children's files in /proc belong to root. This is reported before a child exists."""
     refused, fine = reported_by(newidmap.create_while_not_dumpable_and_after)
     assert refused is not None
     assert (refused.type, refused.step, refused.cause) == ("IdMapPermissionError", "uid_map", "not-dumpable")
@@ -194,7 +194,7 @@ def test_a_process_that_is_not_dumpable() -> None:
 @pytest.mark.parametrize("uid_map", ["rootless", "0:100000:65536"])
 @pytest.mark.parametrize("lines", ["1234:100000:65536", ""])
 def test_a_user_without_a_name(uid_map: str, lines: str) -> None:
-    """Reported first: without a name nobody is given a line by usermod."""
+    """This is reported first: usermod cannot add a line for a user without a name."""
     drop = tuple(word.replace(str(UID), "1234") for word in DROP)
     error = the_refusal(newidmap.create, uid_map, uid_map, drop=drop, subuid=lines, subgid=lines)
     assert (error.step, error.cause) == ("uid_map", "no-user-name")
@@ -211,7 +211,7 @@ def test_real_and_effective_ids_that_differ() -> None:
 
 @pytest.mark.root
 def test_a_group_that_is_not_the_users_own() -> None:
-    """After newgrp or sg; the tool says so, if login.defs does not allow it."""
+    """After newgrp or sg. The tool reports it, if login.defs does not allow it."""
     drop = ("setpriv", "--reuid", str(UID), "--regid", "100", "--clear-groups", "--inh-caps=-all")
     error = the_failure(drop=drop)
     assert (error.step, error.cause, error.returncode) == ("newuidmap", "tool-other-group", 1)
@@ -219,14 +219,14 @@ def test_a_group_that_is_not_the_users_own() -> None:
 
 
 def test_ids_that_the_callers_namespace_does_not_map() -> None:
-    """Those of /etc/subuid, in a namespace with the caller's ID alone."""
+    """Those of /etc/subuid, in a namespace that maps only the caller's ID."""
     error = the_refusal(newidmap.create_inside, {"uid_map": "current"})
     assert (error.step, error.cause) == ("uid_map", "not-mapped-in-parent")
     assert "outside ids 100000 … 165535 are not mapped" in error.text
 
 
 def test_where_the_callers_id_alone_is_mapped_a_line_would_be_of_no_use() -> None:
-    """So none is asked for."""
+    """So the remedy does not request one."""
     error = the_refusal(newidmap.create_inside, {"uid_map": "root"})
     assert (error.step, error.cause) == ("uid_map", "not-mapped-in-parent")
     assert f"(0:{UID}:1)" in error.text
@@ -235,7 +235,7 @@ def test_where_the_callers_id_alone_is_mapped_a_line_would_be_of_no_use() -> Non
 
 @pytest.mark.root
 def test_a_tool_whose_owner_the_callers_namespace_does_not_map() -> None:
-    """Set-user-ID of an unmapped owner has no effect."""
+    """A set-user-ID bit has no effect if the owner is not mapped."""
     uids = "0:100000:1000,1000:1000:1,2000:101000:1000"
     options = {"uid_map": uids, "gid_map": uids}
     error = the_refusal(newidmap.create_inside, options, "0:1:50", "root", subuid=f"{LINES}\n{UID}:1:100")
@@ -278,7 +278,7 @@ def test_a_tool_without_the_right_set_user_id(change: str, tool: str, step: str)
 
 @pytest.mark.root
 def test_a_tool_with_file_capabilities_in_its_stead() -> None:
-    """As Fedora and others have it."""
+    """As in Fedora and other distributions."""
     grant = shlex.join(alone.command(newidmap.give_file_capabilities, "/mnt"))
     assert reported_by(newidmap.create, before=copies(grant)) == [None]
 
@@ -336,8 +336,8 @@ def test_a_tool_that_is_not_a_program() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("by_fd", [True, False])
 def test_a_tool_gets_no_environment_and_no_descriptor_but_one_folder_of_proc(by_fd: bool) -> None:
-    """By absolute path, from the root directory. The folder's is there only when it is named by it."""
-    # No pipe behind ls(1): the shell would have it among its own.
+    """It has an absolute path and starts in the root directory. The folder is there only if it names the process."""
+    # No pipe after ls(1): the shell would have it among its descriptors.
     script = 'echo "$0 $PWD" >&2; cat /proc/$$/environ >&2; echo >&2; ls -l /proc/$$/fd >&2; exit 1'
     error = the_failure(newidmap.create_with_secrets, by_fd, before=fake(script))
     assert error.stderr is not None
@@ -359,7 +359,7 @@ KILL_BY_PID = "kill -9 $1"
 @pytest.mark.parametrize(("by_fd", "kill"), [(True, KILL_BY_FD), (False, KILL_BY_PID)], ids=["by fd", "by pid"])
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_child_that_is_killed_while_the_tool_works(by_fd: bool, kill: str, status: int) -> None:
-    """Whatever the tool says: a PID could be a stranger's by then."""
+    """Whatever the tool reports: the PID could be another process's by then."""
     for error in reported_by(
         newidmap.each_way_with_a_known_tool, by_fd, before=fake(f"{kill}; sleep 0.1; exit {status}")
     ):
@@ -394,7 +394,7 @@ def test_what_the_tool_itself_refuses(suite: str) -> None:
 
 @pytest.mark.root
 def test_rights_that_the_tool_turns_out_not_to_have() -> None:
-    """Securebits, which nothing else shows: root's programs get no capabilities."""
+    """Securebits, which are not visible otherwise: root's programs get no capabilities."""
     drop = (*DROP[:-1], "--inh-caps=-all", "--securebits", "+noroot")
     error = the_failure(drop=drop)
     assert (error.step, error.cause) == ("newuidmap", "tool-failed")
@@ -405,7 +405,7 @@ def test_rights_that_the_tool_turns_out_not_to_have() -> None:
 
 @pytest.mark.parametrize("preset", ["root", "rootless"])
 def test_a_map_is_written_once(preset: str) -> None:
-    """By whoever wrote it."""
+    """By the library or by a tool."""
     *both, alive = reported_by(newidmap.write_each_again, preset)
     for error, step in zip(both, ("uid_map", "gid_map"), strict=True):
         assert error is not None
@@ -431,7 +431,7 @@ def test_setgroups_cannot_stay_allowed_with_the_callers_group_alone() -> None:
 
 @pytest.mark.root
 def test_when_the_second_tool_fails_nothing_is_left_of_the_first_map() -> None:
-    """Neither namespace nor process: `report` looks."""
+    """Neither namespace nor process: `report` checks it."""
     script = "cat >/mnt/newgidmap <<'END'\n#!/bin/bash\necho no groups >&2; exit 1\nEND\n"
     for error in reported_by(newidmap.each_way, before=copies(script)):
         assert error is not None
@@ -444,7 +444,7 @@ def test_when_the_second_tool_fails_nothing_is_left_of_the_first_map() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_process_is_named_by_descriptor_where_the_tool_takes_that(suite: str) -> None:
-    """Bookworm's takes a PID alone, which is found out once by trying; trixie's takes fd:N."""
+    """Bookworm's accepts only a PID, which the library finds out once by trying; trixie's accepts fd:N."""
     drop = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", "/mnt/log", *DROP)
     before = 'mount -t tmpfs tmpfs /mnt; chmod 777 /mnt; PATH="$TOOLS:$PATH"'
     printed = as_unprivileged_user(
@@ -464,7 +464,7 @@ def test_the_process_is_named_by_descriptor_where_the_tool_takes_that(suite: str
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_exit_status_cannot_be_lost_to_other_waits(suite: str) -> None:
-    """SIGCHLD ignored, or a thread that reaps whatever there is."""
+    """SIGCHLD is ignored, or a thread reaps all children."""
     *fine, failed = reported_by(
         newidmap.create_while_others_reap, env={"PATH": f"{shadow(suite)}:{os.environ['PATH']}"}
     )
@@ -474,7 +474,7 @@ def test_the_exit_status_cannot_be_lost_to_other_waits(suite: str) -> None:
 
 
 def test_where_the_status_gets_lost_the_map_itself_decides() -> None:
-    """Linux before 6.15 does not keep the status of a process that somebody else has reaped."""
+    """Linux before 6.15 does not keep the status of a process that another thread has reaped."""
     fine, failed = reported_by(newidmap.create_where_the_status_gets_lost)
     assert fine is None
     assert failed is not None
@@ -487,5 +487,5 @@ def test_many_threads_at_once() -> None:
 
 
 def test_where_standard_files_are_closed() -> None:
-    """The tool's own are never those of the child's folder."""
+    """The tool's standard files are never the descriptors of the child's folder."""
     assert reported_by(newidmap.create_where_standard_files_are_closed) == [None]

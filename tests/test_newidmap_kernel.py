@@ -1,7 +1,7 @@
-"""Our verdict on a map against that of newuidmap and newgidmap, over random maps.
+"""The library's verdict on a map compared with that of newuidmap and newgidmap, for random maps.
 
-What we refuse they refuse; what we accept they write. As `test_idmap_kernel.py`, whose
-maps these are, has it for what the kernel itself decides.
+They refuse what the library refuses, and write what it accepts. `test_idmap_kernel.py`, whose
+maps these are, does the same for the kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A user namespace that belongs to another user than the caller: it is charged for it."""
+"""A user namespace that belongs to another user than the caller. That user is charged for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def status_of(pid: int, *names: str) -> list[str]:
     return [status[name].strip() for name in names]
 
 
-# ---- who it is ----
+# ---- the owner ----
 
 
 @pytest.mark.root
@@ -76,9 +76,9 @@ def test_further_namespaces_belong_to_it(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "uid", "gid"),
     [
-        (SHIFTED, 100000, 100000),  # inside 0, for the caller's one is not mapped
+        (SHIFTED, 100000, 100000),  # 0 in the namespace, because the caller's ID is not mapped
         ({**SHIFTED, "user": 5, "group": 6}, 100005, 100006),
-        (WITH_ROOT, 0, 0),  # the caller's one is mapped, and kept
+        (WITH_ROOT, 0, 0),  # the caller's ID is mapped, and kept
         ({**WITH_ROOT, "user": 3}, 100002, 0),
         ({"uid_map": "root", "gid_map": "root"}, 0, 0),
         ({"uid_map": "current"}, 0, 0),
@@ -122,7 +122,7 @@ def test_a_holder_whose_maps_are_written_later() -> None:
 
 @pytest.mark.root
 def test_the_owner_has_the_rights_of_an_owner() -> None:
-    """An unprivileged user can enter what was made for him, and what it owns."""
+    """An unprivileged user can enter a namespace that was created for it, and the namespaces that this owns."""
     run_alone(programs.owner_joins_what_it_owns)
 
 
@@ -131,14 +131,14 @@ def test_the_owner_has_the_rights_of_an_owner() -> None:
 
 @pytest.mark.root
 def test_the_caller_keeps_its_identity_in_all_of_its_threads() -> None:
-    """Another thread that looks all the time sees neither other IDs or capabilities, nor a process that
+    """Another thread that checks all the time sees neither other IDs or capabilities, nor a process that
     is not dumpable."""
     run_alone(programs.caller_keeps_its_identity)
 
 
 @pytest.mark.root
 def test_the_owner_is_charged_for_it() -> None:
-    """`user.max_user_namespaces` is counted for each user: where one has used up his own, others have not."""
+    """`user.max_user_namespaces` is counted per user: one user's limit does not affect others."""
     run_alone(programs.each_owner_is_charged)
 
 
@@ -157,7 +157,7 @@ def test_from_a_thread_that_ends() -> None:
     ("lacking", "cause"), [(0, ""), (7, "no-cap-setuid"), (21, "no-cap-sys-admin"), (1, "no-cap-dac-override")]
 )
 def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: str) -> None:
-    """A service that is not root, but kept what it takes; without one of these it is told which."""
+    """A service that is not root, but has the required capabilities. If one is missing, the error names it."""
     assert run_alone(programs.service_without, lacking).split() == (["owner", cause] if cause else [])
 
 
@@ -184,7 +184,7 @@ def test_a_caller_that_may_not_become_another_user() -> None:
 
 
 def test_an_id_that_is_not_mapped_here() -> None:
-    """In a user namespace of our own there are no other users."""
+    """In a new user namespace no other users are mapped."""
     run_alone(programs.owner_is_not_mapped_here)
 
 

@@ -1,4 +1,4 @@
-"""What presets stand for: arithmetic alone."""
+"""The maps of the presets: only arithmetic."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_root_and_current_are_the_callers_id(own_id: int) -> None:
     ],
 )
 def test_subordinate_ranges_are_laid_out_in_their_order_each_id_once(ranges: list[tuple[int, int]], laid: str) -> None:
-    """And what is no ID is left out."""
+    """Numbers that are not IDs are left out."""
     assert str(stacked(ranges)) == laid
 
 
@@ -52,7 +52,7 @@ def test_subordinate_ranges_are_laid_out_in_their_order_each_id_once(ranges: lis
     ],
 )
 def test_rootless_is_the_callers_id_and_then_the_others(own_id: int, subids: str, expected: str) -> None:
-    """An own ID among the subordinate ones is mapped once."""
+    """If the caller's ID is among the subordinate IDs, it is mapped once."""
     assert str(rootless(own_id, IdMap.parse(subids))) == expected
 
 

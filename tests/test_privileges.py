@@ -1,4 +1,4 @@
-"""Namespaces made together, what a command may do, and where it is accounted."""
+"""Several new namespaces at once, the privileges of a command, and its cgroup."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_all_kinds_at_once(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS)
 def test_in_a_new_pid_namespace_the_command_is_pid_1(options: dict[str, Any]) -> None:
-    """And the look at the parent, whom it cannot see, does not misfire."""
+    """The check of the parent, which it cannot see, does not fail."""
     assert check_output("echo $$", shell=True, namespaces=["pid"], **options) == b"1\n"
 
 
@@ -68,7 +68,7 @@ def test_what_is_not_a_kind_is_refused(namespaces: Any, error: type[Exception]) 
 
 
 def test_without_clone3_all_but_time_work() -> None:
-    """As under a seccomp profile that cannot look into its flags."""
+    """As under a seccomp profile, which cannot inspect its flags."""
     run_alone(privileges.without_clone3)
 
 
@@ -83,7 +83,7 @@ def test_no_new_privs(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS)
 def test_inside_root_keeps_its_capabilities_under_no_new_privs(options: dict[str, Any]) -> None:
-    """The launcher's own exec takes none of them."""
+    """The execve(2) of the launcher does not drop any of them."""
     found = status(no_new_privs=True, **options)
     assert found["CapEff"] == found["CapBnd"]
 

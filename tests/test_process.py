@@ -1,4 +1,4 @@
-"""A command in a new user namespace, with everything that `Popen` can do."""
+"""A command in a new user namespace, with all features of `Popen`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def status_field(name: str, **options: Any) -> list[str]:
 
 
 class EqualToAll(list[Any]):
-    """As an array is, or `unittest.mock.ANY`."""
+    """Equal to everything, like `unittest.mock.ANY`, or like an array."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -51,7 +51,7 @@ class EqualToAll(list[Any]):
     __hash__ = None
 
 
-# ---- what is given is taken ----
+# ---- arguments ----
 
 
 def test_several_are_iterated_whatever_they_are_equal_to() -> None:
@@ -102,7 +102,7 @@ def test_without_a_map_it_runs_unmapped() -> None:
 
 @pytest.mark.root
 def test_a_command_whose_own_id_is_not_mapped_becomes_inside_root() -> None:
-    """Else it would be the overflow ID and could create no file."""
+    """Otherwise it would have the overflow ID and could not create files."""
     assert output_of(["id", "-u"], **SHIFTED) == "0\n"
     assert status_field("Uid", **SHIFTED) == ["0"] * 4
     assert status_field("Gid", **SHIFTED) == ["0"] * 4
@@ -166,7 +166,7 @@ def test_a_map_with_neither_the_callers_id_nor_0_needs_a_user() -> None:
 
 @pytest.mark.root
 def test_groups_that_could_not_be_dropped_are_refused() -> None:
-    """Not left in place silently."""
+    """They are not kept silently."""
     run_alone(programs.groups_are_not_left_in_place)
 
 
@@ -187,7 +187,7 @@ def test_the_maps_are_read_back_from_the_kernel() -> None:
         process.kill()
 
 
-# ---- what Popen does ----
+# ---- features of Popen ----
 
 
 def test_pipes_in_and_out() -> None:
@@ -274,7 +274,7 @@ def test_a_handler_of_the_parent_is_not_inherited() -> None:
 
 @pytest.mark.parametrize("options", [{}, pytest.param(SHIFTED, marks=pytest.mark.root)])
 def test_no_descriptor_but_0_1_2_and_those_passed(options: dict[str, Any]) -> None:
-    """Also with a great many open ones that are inheritable, and gaps between the passed ones."""
+    """Also with many inheritable ones, and gaps between the passed ones."""
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(40)]
     for fd in opened:
         os.set_inheritable(fd, True)
@@ -581,11 +581,11 @@ def test_python_runs_in_it_as_ever() -> None:
 
 
 def test_the_pidfd_leaves_the_standard_streams_to_the_program_that_opens_them_again() -> None:
-    """A daemon that closes 0, 1 and 2 counts on the lowest number being the next."""
+    """A daemon that closes 0, 1 and 2 relies on getting the lowest numbers next."""
     run_alone(programs.streams_are_opened_again)
 
 
 def test_minus_one_is_not_a_descriptor() -> None:
-    """Popen takes it, or not, depending on Python's version and what else is asked for."""
+    """Popen accepts -1 or not, depending on the version of Python and on other arguments."""
     options: dict[str, Any] = {"pass_fds": None}
     assert UsernsProcess(["true"], uid_map="root", **options).wait() == 0

@@ -1,7 +1,7 @@
-"""A process is its pidfd: a stranger that got its PID is never touched.
+"""A process is identified by its pidfd: another process that got its PID is never affected.
 
-The process was killed, or ended, and another part of the program reaped it;
-then, for certain, its PID is another child's of this program.
+The process was killed, or exited, and another part of the program reaped it;
+then another child of this program gets its PID, deterministically.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Use = Callable[[Process], object]
 
 @contextmanager
 def recycled(pid: int, *, id_map: str = "") -> Iterator[Stranger]:
-    """Process *pid*, which has ended, is reaped behind its object's back, and a stranger gets its PID."""
+    """Process *pid*, which has exited, is reaped without its object, and another process gets its PID."""
     os.waitpid(pid, 0)
     stranger = Stranger(pid, id_map)
     untouched = stranger.traces()
@@ -39,7 +39,7 @@ def recycled(pid: int, *, id_map: str = "") -> Iterator[Stranger]:
         yield stranger
         assert stranger.traces() == untouched
     finally:
-        assert stranger.end() == -signal.SIGKILL  # so nobody has waited for it
+        assert stranger.end() == -signal.SIGKILL  # so it has not been reaped
 
 
 def killed_command() -> Process:
@@ -85,7 +85,7 @@ SIGNALS: dict[str, Use] = {
 @each_process
 @pytest.mark.parametrize("send", SIGNALS.values(), ids=SIGNALS)
 def test_no_signal_is_sent_to_the_stranger(make: Make, send: Use) -> None:
-    """As in Popen it is no error to signal a process that has ended."""
+    """As in Popen, signalling a process that has exited is not an error."""
     process = make()
     with recycled(process.pid):
         send(process)
@@ -104,7 +104,7 @@ WAITS: dict[str, Use] = {
 @each_process
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_the_stranger_is_not_waited_for_and_the_exit_status_is_the_real_one(make: Make, wait: Use) -> None:
-    """Linux 6.15 keeps the status of who was reaped by somebody else."""
+    """Linux 6.15 keeps the status of a process that another thread has reaped."""
     process = make()
     with recycled(process.pid):
         assert wait(process) == process.returncode == -signal.SIGKILL
@@ -184,7 +184,7 @@ LOOKS: dict[str, Use] = {
 @pytest.mark.parametrize("make", [killed_command, killed_holder, unmapped_holder])
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 def test_the_stranger_is_not_looked_at(make: Make, look: Use) -> None:
-    """Neither before nor after it is known that the process has ended."""
+    """Neither before nor after it is known that the process has exited."""
     process = make()
     with recycled(process.pid):
         before = descriptors()
@@ -212,7 +212,7 @@ def test_no_mount_gets_the_ids_of_the_stranger(tmp_path: Path) -> None:
 
 @each_process
 def test_a_process_that_was_waited_for_is_gone_for_good(make: Make) -> None:
-    """The usual case: reaped by its own object, long before the PID is another's."""
+    """The usual case: reaped by its own object, long before the PID is used again."""
     process = make()
     assert process.wait() == -signal.SIGKILL
     stranger = Stranger(process.pid)

@@ -1,4 +1,4 @@
-"""Programs in surroundings in which something does not work, and what `diagnose` reports there."""
+"""Programs in environments in which something does not work, and what `diagnose` reports there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tell(diagnosis: Diagnosis) -> None:
 
 
 def enter_userns_with_a_limit_of_its_own() -> None:
-    """For user 0. An unprivileged user has entered one in `be_root`."""
+    """Enter one as user 0. An unprivileged user has entered one in `be_root`."""
     if not os.geteuid():
         with create_userns("all", "all") as own:
             own.enter()

@@ -1,4 +1,4 @@
-"""Programs at their limits, in surroundings that forbid something, and with system calls that are refused."""
+"""Programs at their limits, in restricted environments, and with system calls that are refused."""
 
 from __future__ import annotations
 

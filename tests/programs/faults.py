@@ -85,7 +85,7 @@ def start_with(kind: Kind, *faults: str) -> Outcome:
 
 
 def assert_reported(kind: Kind, outcome: Outcome, *numbers: int, allowed: frozenset[int] = frozenset()) -> None:
-    """An exact error, or what was asked for."""
+    """Check that the error is exact, or that the usual process was created."""
     failed = outcome.failed
     if failed is None:
         kind.check(outcome.started, allowed=allowed)
@@ -96,7 +96,7 @@ def assert_reported(kind: Kind, outcome: Outcome, *numbers: int, allowed: frozen
 
 
 class Complaints:
-    """Goes on after an assertion that failed, to see the others."""
+    """Collects failed assertions and goes on, to see the others."""
 
     def __init__(self) -> None:
         self.found: list[str] = []

@@ -237,7 +237,7 @@ def proc_of_another_pid_namespace() -> None:
     assert os.read(ready, 1) == b"."
     assert not os.path.exists("/proc/self")
     maps = [os.open(f"/proc/{start + number}/uid_map", os.O_RDONLY) for number in range(STRANGERS)]
-    for _ in range(300):  # each takes the next number
+    for _ in range(300):  # each gets the next number
         try:
             create_userns("root", "root")
         except UsernsError as error:

@@ -30,7 +30,7 @@ IDS = ("sh", "-c", "grep -E '^[UG]id' /proc/self/status; kill -0 $1; echo $?", "
 
 
 def print_ids(**options: Any) -> None:
-    """Effective user and group ID and supplementary groups of a command."""
+    """Print the effective user and group ID and the supplementary groups of a command."""
     lines = check_output(["cat", "/proc/self/status"], text=True, **options).splitlines()
     found = {
         name: [*map(int, numbers.split())]
@@ -170,13 +170,13 @@ def subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
 
 
 def print_all_ids(**options: Any) -> None:
-    """Of a command, in one line, and whether it can send signals to this process."""
+    """Print them for a command, in one line, and whether it can send signals to this process."""
     done = run([*IDS, str(os.getppid())], stdout=PIPE, stderr=DEVNULL, text=True, **options)
     print(*done.stdout.split())
 
 
 def a_real_id_that_is_not_mapped_stays_outside() -> None:
-    """Root has become user 1000 for the time being."""
+    """Root has temporarily become user 1000."""
     os.setgroups([])
     os.setresgid(0, 1000, 0)
     os.setresuid(0, 1000, 0)

@@ -21,7 +21,7 @@ NR_OPENAT, AT_FDCWD = 257, -100
 
 
 def ids(process: UsernsProcess[Any]) -> list[list[str]]:
-    """User IDs, group IDs and supplementary groups, each one once."""
+    """Return the user IDs, group IDs and supplementary groups, each one once."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return [sorted(set(found[name].split())) for name in ("Uid", "Gid", "Groups")]

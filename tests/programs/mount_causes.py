@@ -194,7 +194,7 @@ def of_an_old_kernel() -> None:
 def of_a_seccomp_profile() -> None:
     _, source, target = own_file_system("tmpfs")
     native.refuse_system_call(NR_MOUNT_SETATTR, errno.EPERM)
-    # open_tree_attr() makes the mount, but what comes after it is attached fails: it is taken away again
+    # open_tree_attr() creates the mount, but a step after it is attached fails: the mount is removed again
     assert cause(source, target, (MAP, MAP), quiet=True)[:2] == ("mount_setattr", "EPERM")
     native.refuse_system_call(NR_OPEN_TREE_ATTR, errno.EPERM)
     assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "EPERM", "idmap-refused")

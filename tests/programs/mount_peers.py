@@ -1,4 +1,4 @@
-"""What others test of idmapped mounts."""
+"""Tests of idmapped mounts from other projects."""
 
 from __future__ import annotations
 

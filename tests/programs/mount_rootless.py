@@ -1,4 +1,4 @@
-"""Idmapped mounts by root of a user namespace, in a mount namespace that belongs to it."""
+"""Idmapped mounts by root of a user namespace, in a mount namespace that it owns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usernsproc import Namespace, UsernsError, idmapped_mount, open_idmapped, su
 
 
 def prepared(folder: str) -> tuple[Path, Path, Path]:
-    """Mount a file system on *folder*; gives that directory, and in it one with a file and a mount point."""
+    """Mount a file system on *folder*. Return that directory, and in it one with a file and a mount point."""
     work = Path(folder)
     run("mount", "-t", "tmpfs", "own", work)
     source, target = work / "source", work / "target"

@@ -38,14 +38,14 @@ def shifted(kind: str) -> Iterator[tuple[Path, Path, Path]]:
 
 
 def acl(uid: int) -> bytes:
-    """An access control list, as its extended attribute has it, by which that user may read."""
+    """Return an access control list that lets that user read, in the form of its extended attribute."""
     rest = [(GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]
     entries = [(USER_OBJ, 6, NOBODY), (USER, 4, uid), *rest]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def status_of(program: Path, uid: int) -> tuple[int, str]:
-    """The capabilities and the effective user ID that a copy of cat(1) has if that user runs it."""
+    """Return the capabilities and the effective user ID that a copy of cat(1) has if that user runs it."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
