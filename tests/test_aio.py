@@ -481,7 +481,7 @@ async def test_one_that_a_tracer_has_not_let_go_is_looked_at_again() -> None:
     inner._waitpid_lock.acquire()
     process.kill()
     used = []
-    for _ in range(5):  # a virtual machine that stands still may count that as ours, though not each time
+    for _ in range(5):  # time in which a virtual machine is paused may be counted for this process, but not each time
         before = time.process_time()
         await asyncio.sleep(0.1)
         used.append(time.process_time() - before)

@@ -1,4 +1,4 @@
-"""An unprivileged user with subordinate IDs: what containers and packages do works inside.
+"""An unprivileged user with subordinate IDs: the usual operations of containers and packages work in the namespace.
 
 As root these run as user 1000 in a private mount namespace, see `ordinary.py`.
 """
@@ -20,7 +20,7 @@ def with_tools_of(suite: str) -> dict[str, str]:
 
 @each_release
 def test_rootless_is_the_callers_id_and_all_subordinate_ones(suite: str) -> None:
-    """65 537 IDs: for a namespace, a command and a holder, whatever the age of newuidmap."""
+    """65 537 IDs, for a namespace, a command and a holder, with each version of newuidmap."""
     printed = as_unprivileged_user(rootless.print_maps_of_each_kind, env=with_tools_of(suite))
     wanted = f"0:{UID}:1,1:{FIRST}:{COUNT}"
     words = ["0", str(UID), "1", "1", str(FIRST), str(COUNT)]
@@ -38,13 +38,13 @@ def test_setgroups_stays_allowed_and_groups_can_be_set() -> None:
 
 
 def test_privileges_can_be_dropped_as_apt_drops_them() -> None:
-    """setgroups, setresgid, setresuid to a mapped ID; and there is no way back."""
+    """setgroups, setresgid and setresuid to a mapped ID, which cannot be undone."""
     printed = as_unprivileged_user(rootless.drop_privileges_inside)
     assert printed.splitlines() == ["(100, 100, 100) (65534, 65534, 65534) [65534]", "no way back"]
 
 
 def test_an_archive_with_many_owners_can_be_unpacked() -> None:
-    """Each file has its owner inside, and the subordinate ID on disk."""
+    """Each file has its owner in the namespace, and the subordinate ID on disk."""
     printed = as_unprivileged_user(rootless.unpack_an_archive)
 
     def outside(id: int) -> int:
@@ -55,7 +55,7 @@ def test_an_archive_with_many_owners_can_be_unpacked() -> None:
 
 
 def test_with_subordinate_ids_alone_the_command_has_no_id_of_the_user() -> None:
-    """Files of the user are a stranger's to it."""
+    """Files of the user belong to another user for it."""
     printed = as_unprivileged_user(rootless.read_own_files_with_subids)
     assert printed.split() == ["0", "1", str(FIRST)]
 
@@ -87,7 +87,7 @@ def test_in_a_namespace_with_a_small_map_it_works_as_far_as_the_map_goes() -> No
 @pytest.mark.root
 @pytest.mark.parametrize("groups", ["", "4"])
 def test_where_the_callers_namespace_denies_setgroups_so_do_those_in_it(groups: str) -> None:
-    """A command does without where it has no groups; else that is told, before there is a child."""
+    """A command without supplementary groups does not need it; otherwise there is an error before a child exists."""
     drop = tuple(word if word != "--clear-groups" or not groups else f"--groups={groups}" for word in DROP)
     printed = as_unprivileged_user(rootless.deny_setgroups, drop=drop)
     unchanged, other, asked = printed.splitlines()
@@ -119,7 +119,7 @@ def test_ids_above_two_thousand_million_work() -> None:
 
 @pytest.mark.root
 def test_root_writes_its_subordinate_ids_itself() -> None:
-    """And drops nothing: setgroups stays allowed."""
+    """It drops nothing, and setgroups stays allowed."""
     printed = as_unprivileged_user(
         rootless.do_without_tools, subuid="root:200000:10\n0:300000:5\nother:1:1", subgid="root:400000:10", drop=()
     )

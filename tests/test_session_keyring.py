@@ -14,18 +14,18 @@ from usernsproc import UsernsProcess
 
 @pytest.mark.parametrize("asked", [None, "inherit"])
 def test_a_new_user_namespace_has_the_keys_of_the_caller(asked: str | None) -> None:
-    """As a child of `fork` has."""
+    """Like a child of `fork`."""
     run_alone(session_keyring.new_namespace_has_the_keys, asked)
 
 
 def test_new_is_an_empty_one_for_any_command() -> None:
-    """And the caller's own remains what it is."""
+    """The caller's own keyring is unchanged."""
     run_alone(session_keyring.new_is_empty)
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, False), ("new", False), ("inherit", True)])
 def test_a_command_that_joins_has_a_new_one_unless_asked(asked: str | None, found: bool) -> None:
-    """By process, by descriptor, and with further namespaces."""
+    """Joined by process, by descriptor, and with further namespaces."""
     run_alone(session_keyring.join_user_namespace, asked, found)
 
 
@@ -44,7 +44,7 @@ def test_the_new_keyring_belongs_to_the_command() -> None:
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_where_a_filter_refuses_keyctl_the_command_cannot_use_it_either(error: int) -> None:
-    """So it joins nevertheless. What is asked for is not left out silently."""
+    """So it joins nevertheless. A requested keyring is not omitted silently."""
     printed = run_alone(session_keyring.without_keyctl, error)
     assert printed.splitlines() == [f"{error} keyring no-keyctl"] * 2
 

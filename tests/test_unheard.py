@@ -1,7 +1,7 @@
-"""Programs of ours that run within one call: nobody else hears of their end.
+"""Internal helper programs that run within one call: no other part of the program is notified of their exit.
 
-They read the maps of a namespace, and make one for another owner. exec(2) would have the
-kernel tell of their end by SIGCHLD, and a `waitpid(-1)` elsewhere find them.
+They read the maps of a namespace, and create one for another owner. After execve(2), the
+kernel would report their exit by SIGCHLD, and a `waitpid(-1)` elsewhere would find them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def test_it_does_not_matter_whether_sigchld_is_ignored() -> None:
 @pytest.mark.parametrize("call", ["read_map", "make_for_another"])
 @pytest.mark.parametrize("how", ["entered", "made"])
 def test_from_where_children_go_to_another_pid_namespace(how: str, call: str) -> None:
-    """There a child has another number than here. In a new one the first is process 1, and ends it."""
+    """There a child has another PID than here. In a new one the first child is process 1, whose exit ends it."""
     run_alone(unheard.call_where_children_go_elsewhere, how, call)
 
 
 def test_any_child_is_killed_on_the_way() -> None:
-    """Any child, and any child of a child, as soon as it is seen: an error that says so, and nothing is left."""
+    """Any child, and any child of a child, as soon as it is seen. The error says so, and nothing is left."""
     output = run_alone(unheard.call_beside_a_killer)
     assert {line.split()[0] for line in output.splitlines()} == {"any", "deep"}

@@ -48,7 +48,7 @@ def create(maps: Maps) -> None:
 
 
 def compare(seed: int, count: int, step: str) -> None:
-    """Print how often there was which verdict, and whether the tool had to write the map."""
+    """Print the number of each verdict, by whether the tool had to write the map."""
     rng, caller, verdicts = random.Random(seed), Caller.now(), Counter[str]()
     [side] = (side for side in SIDES if side.file == step)
     own = unchanged(subids()[SIDES.index(side)].inverse())

@@ -1,4 +1,4 @@
-"""Namespaces that are listed, and programs that make some to be found."""
+"""Listing of namespaces, and programs that create namespaces to be found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def info_of(inode: int) -> NamespaceInfo:
 
 
 def enter_nested(depth: int) -> None:
-    """Enter that many user namespaces, each in the one before, and wait for the end of standard input."""
+    """Enter that many user namespaces, each nested in the previous one, and wait for the end of standard input."""
     for _ in range(depth):
         enter_own_userns()
     print("ready", flush=True)
@@ -226,7 +226,7 @@ def the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
     os.close(mounts)
     end = time.monotonic() + 10
     while routes():
-        assert time.monotonic() < end  # a mount namespace goes a moment later
+        assert time.monotonic() < end  # a mount namespace ends a moment later
         time.sleep(0.05)
 
 

@@ -110,7 +110,7 @@ def each_owner_is_charged() -> None:
     assert len(own) == 3, len(own)
     of_seven.pop().close()
     end = time.monotonic() + 60
-    while not (again := fill(7)) and time.monotonic() < end:  # the kernel ends a namespace in its own time
+    while not (again := fill(7)) and time.monotonic() < end:  # the kernel destroys a namespace some time later
         time.sleep(0.01)
     assert len(again) == 1, len(again)
     for holder in [*of_seven, *of_eight, *own, *again]:

@@ -34,7 +34,7 @@ def at_each_step(one: Callable[[int], bool]) -> None:
 
 
 def stranger_with(pid: int, id_map: str) -> Stranger:
-    """As soon as the number is free, which is a moment after the process has left `/proc`."""
+    """Create it as soon as the PID is free, which is a moment after the process has left `/proc`."""
     found: list[Stranger] = []
 
     def is_created() -> bool:
@@ -49,7 +49,7 @@ def stranger_with(pid: int, id_map: str) -> Stranger:
 
 
 def recycle_and_go_on(stepped: Stepped, pid: int, id_map: str = "") -> bool:
-    """False: the call has ended the process already."""
+    """Return false if the call has ended the process already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -84,7 +84,7 @@ def create(name: str) -> None:
     at_each_step(one)
 
 
-# ---- while it is looked at ----
+# ---- while it is inspected ----
 
 
 class Look(NamedTuple):

@@ -151,7 +151,7 @@ def put_a_tree_back() -> None:
         os.symlink(scene.precious, source / "a")
 
     directory = os.open(scene.target, os.O_RDONLY)
-    with before(_core, "umount2", replace, call=2):  # that of the topmost mount, which is busy
+    with before(_core, "umount2", replace, call=2):  # the one of the topmost mount, which is busy
         try:
             mount.unmount()
         except UsernsError as error:

@@ -77,7 +77,7 @@ def keep_it_busy_in_each_way() -> None:
     os.chdir("/")
     with open(target / "of-0") as file:
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        # mmap keeps a descriptor of its own
+        # mmap keeps a duplicate of the descriptor
     assert "fd/" in refused(mount)[2]
     mapped.close()
     native.libc.mmap.restype = ctypes.c_void_p
@@ -485,7 +485,7 @@ def unmount_layers() -> None:
         pass
     assert scene.mounted() == []
     assert len(mounts_below(scene.source)) == 3
-    # One that would have to be made private first cannot be reached while another covers it.
+    # A mount that has to be made private first cannot be reached while another covers it.
     mount = scene.mount(recursive=True, propagation="unbindable")
     for lazy in (False, True):
         before = scene.mounted()

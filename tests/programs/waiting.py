@@ -27,7 +27,7 @@ class HandlerError(BaseException):
 
 
 def serve_silently(folder: str) -> None:
-    """Mount a FUSE file system there, and answer INIT alone."""
+    """Mount a FUSE file system there, and answer only INIT."""
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
     native.must(native.libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options.encode()))
@@ -93,7 +93,7 @@ def stop_newuidmap(done: threading.Event) -> None:
 
 
 def timeouts_of_run() -> int:
-    """Return how often a timeout ended `run` while newuidmap ran: twice is enough."""
+    """Return how often a timeout ended `run` while newuidmap ran. Two times are enough."""
     found = 0
     for _ in range(TRIES):
         try:
