@@ -115,7 +115,7 @@ def failure(function: Callable[..., object], *arguments: object, **options: obje
     raise AssertionError("it did not fail")
 
 
-def tells(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
+def has_maps(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
     """Return whether the kernel shows these maps. Before Linux 6.15 it cannot, and the error says so."""
     if native.KERNEL >= (6, 15):
         return (str(mount.uid_map), str(mount.gid_map)) == (uid_map, gid_map or uid_map)

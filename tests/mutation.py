@@ -29,7 +29,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "src/usernsproc/"
 ALL_OF_CORE = (
-    "process holder exit_status ended_children recycled_pid pid_recycled_meanwhile killed_caller namespace unheard"
+    "process holder exit_status ended_children recycled_pid pid_recycled_meanwhile killed_caller namespace "
+    "hidden_helpers"
 )
 TESTS = {
     "_helper.py": "foreign_files holder_ids",
@@ -43,11 +44,11 @@ TESTS = {
     "_core/child.[ch]": f"{ALL_OF_CORE} isolation inherited signals privileges session_keyring waiting",
     "_core/descriptors.[ch]": f"{ALL_OF_CORE} inherited failures",
     "_core/generation.c": "forks forks_beside_threads",
-    "_core/reaper.[ch]": "unheard stopped_grandchild owner namespace join failures",
+    "_core/reaper.[ch]": "hidden_helpers stopped_grandchild owner namespace join failures",
     "_core/image.c": "helper_programs process holder compiler_flags failures",
     "_core/init.h": "new_namespaces signals waiting ended_children",
     "_core/fd.c": "inherited helper_programs process forks failures",
-    "_core/map_reader.c": "namespace unheard enter failures",
+    "_core/map_reader.c": "namespace hidden_helpers enter failures",
     "_core/module_namespaces.c": "nslist",
     "_core/proven_proc.[ch]": f"forged_proc {ALL_OF_CORE}",
     "_core/beneath.h": f"forged_proc {ALL_OF_CORE}",

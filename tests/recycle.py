@@ -28,7 +28,7 @@ class _CloneArgs(ctypes.Structure):
 _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL over the fork
 
 
-class Stranger:
+class OtherProcess:
     """A child of the test with a given PID, which records what is done to it.
 
     It blocks all signals, so each signal that is sent to it stays pending, and it has a new user

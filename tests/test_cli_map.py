@@ -154,7 +154,7 @@ def test_a_preset_is_shown_as_it_is_for_this_user() -> None:
     assert printed.endswith(f"\nsetgroups: {setgroups}\n")
 
 
-def test_a_preset_of_subordinate_ids_says_who_writes_it() -> None:
+def test_a_preset_of_subordinate_ids_names_the_tool_that_writes_it() -> None:
     printed = json.loads(as_user("map", "--json", "rootless"))
     assert printed["uid_map"]["map"] == f"0:{UID}:1,1:{FIRST}:{COUNT}"
     assert printed["uid_map"]["ids"] == COUNT + 1

@@ -154,7 +154,7 @@ def test_what_ls_does_not_understand(arguments: list[str]) -> None:
 # ---- create and unpin ----
 
 
-def test_a_user_namespace_is_made_pinned_listed_and_given_up(folder: str) -> None:
+def test_a_user_namespace_is_created_pinned_listed_and_unpinned(folder: str) -> None:
     run_alone(cli_namespaces.pinned_listed_and_given_up, folder)
 
 
@@ -173,11 +173,11 @@ def test_every_preset_is_taken(folder: str) -> None:
     run_alone(cli_namespaces.every_preset, folder)
 
 
-def test_further_kinds_are_made_with_it_and_owned_by_it(folder: str) -> None:
+def test_further_kinds_are_created_with_it_and_owned_by_it(folder: str) -> None:
     run_alone(cli_namespaces.further_kinds, folder)
 
 
-def test_a_mount_namespace_is_pinned_on_whichever_cpu_it_was_made(folder: str) -> None:
+def test_a_mount_namespace_is_pinned_on_each_cpu(folder: str) -> None:
     """Since Linux 6.18 each CPU allocates its own numbers, and the kernel refuses to pin one with a smaller number
     than that of the program's mount namespace."""
     run_alone(cli_namespaces.mount_namespace_on_each_cpu, folder)

@@ -26,7 +26,7 @@ def test_root_enters_and_comes_back_from_all_kinds_but_user(kind: str) -> None:
 
 
 @pytest.mark.root
-def test_children_are_made_in_the_pid_namespace_and_then_again_in_ones_own() -> None:
+def test_children_are_created_in_the_pid_namespace_and_later_in_the_callers() -> None:
     run_alone(enter.pids_of_children)
 
 
@@ -51,7 +51,7 @@ def test_an_exception_in_the_block_comes_back_too() -> None:
     run_alone(enter.an_exception_in_the_block)
 
 
-def test_a_socket_made_inside_stays_inside() -> None:
+def test_a_socket_created_in_the_namespace_stays_in_it() -> None:
     """The usual reason for a visit to a network namespace."""
     run_alone(enter.a_socket)
 

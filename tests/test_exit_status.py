@@ -23,7 +23,7 @@ TERMINATING = sorted(set(signal.valid_signals()) - NOT_TERMINATING - STOPPING)
 DUMPING = [signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGXCPU]
 
 
-def by_us(process: UsernsProcess[bytes]) -> None:
+def by_library(process: UsernsProcess[bytes]) -> None:
     pass
 
 
@@ -32,7 +32,7 @@ def by_another_thread(process: UsernsProcess[bytes]) -> None:
 
 
 kept_by_the_kernel = pytest.mark.kernel("6.15")
-each_reaper = pytest.mark.parametrize("reap", [by_us, pytest.param(by_another_thread, marks=kept_by_the_kernel)])
+each_reaper = pytest.mark.parametrize("reap", [by_library, pytest.param(by_another_thread, marks=kept_by_the_kernel)])
 
 
 @each_reaper

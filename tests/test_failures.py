@@ -146,7 +146,7 @@ def test_user_namespaces_nested_too_deep() -> None:
     assert 0 < int(run_alone(failures.nest_too_deep)) <= failures.DEEPEST
 
 
-# ---- surroundings ----
+# ---- environment ----
 
 
 def test_in_a_chroot(tmp_path: Path) -> None:

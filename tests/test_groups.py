@@ -33,9 +33,9 @@ ASKED: dict[str, dict[str, int]] = {
 
 @pytest.mark.root
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_no_group_that_is_not_mapped_goes_in(asked: dict[str, int]) -> None:
+def test_no_group_that_is_not_mapped_is_kept(asked: dict[str, int]) -> None:
     """Into a new namespace, one with another owner, and a joined one."""
-    printed = run_alone(groups.no_group_that_is_not_mapped_goes_in, asked)
+    printed = run_alone(groups.no_group_that_is_not_mapped_is_kept, asked)
     uid, gid = asked.get("user", 0), asked.get("group", 0)
     assert printed.splitlines() == [f"{uid} {gid} []"] * 4
 

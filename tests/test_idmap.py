@@ -141,11 +141,11 @@ def test_what_is_not_an_integer_is_a_type_error_in_a_range(position: int, value:
     ],
     ids=["list", "tuple", "tuples", "lists", "mixed", "map"],
 )
-def test_a_map_is_made_from_ranges_and_triples(given: Any) -> None:
+def test_a_map_is_created_from_ranges_and_triples(given: Any) -> None:
     assert list(IdMap(given)) == RANGES
 
 
-def test_a_map_is_made_from_an_iterator() -> None:
+def test_a_map_is_created_from_an_iterator() -> None:
     assert list(IdMap(iter(RANGES))) == RANGES
     assert list(IdMap(tuple(r) for r in RANGES)) == RANGES  # type: ignore[misc]
 
@@ -200,7 +200,7 @@ def test_a_map_has_no_item_to_set(change: Callable[[IdMap], None]) -> None:
         change(IdMap(RANGES))
 
 
-def test_a_map_does_not_follow_the_list_it_was_made_from() -> None:
+def test_a_map_does_not_follow_the_list_it_was_created_from() -> None:
     source = list(RANGES)
     id_map = IdMap(source)
     source.pop()
@@ -238,7 +238,7 @@ def test_in_asks_for_an_inside_id_or_for_a_range() -> None:
     assert "0" not in id_map
 
 
-def test_repr_is_the_code_that_makes_the_map_again() -> None:
+def test_repr_is_the_code_that_creates_the_map_again() -> None:
     assert eval(repr(IdMap(RANGES))) == IdMap(RANGES)
     assert eval(repr(RANGES[0])) == RANGES[0]
 

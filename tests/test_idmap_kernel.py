@@ -414,7 +414,7 @@ def test_the_kernel_composes_maps_as_the_library_does() -> None:
 @pytest.mark.root
 def test_a_map_whose_outside_ids_are_out_of_sight_is_refused_and_not_misread() -> None:
     """The kernel shows 4294967295 for them."""
-    assert in_a_process_of_its_own("stranger").strip().startswith("range 7:4294967295:5:")
+    assert in_a_process_of_its_own("namespace_out_of_sight").strip().startswith("range 7:4294967295:5:")
 
 
 @pytest.mark.root
@@ -446,7 +446,7 @@ def composition(seed: int) -> None:
     print(compared)
 
 
-def stranger() -> None:
+def namespace_out_of_sight() -> None:
     with UsernsProcess(uid_map="7:200000:5") as holder:
         child = os.fork()
         if child == 0:
@@ -480,8 +480,8 @@ def main(what: str, seed: str = "1", maps: str = "100") -> None:
         without_imports()
     elif what == "composition":
         composition(int(seed))
-    elif what == "stranger":
-        stranger()
+    elif what == "namespace_out_of_sight":
+        namespace_out_of_sight()
     else:
         SETTINGS[what]()
         print(json.dumps(compare(int(seed), int(maps))))

@@ -90,7 +90,7 @@ def test_a_process_stands_for_all_of_its_namespaces(all_kinds: UsernsProcess[byt
                     assert its == wanted
 
 
-def test_only_those_that_differ_from_the_own_are_entered() -> None:
+def test_only_those_that_differ_from_the_callers_are_entered() -> None:
     """Entering the current mount namespace requires capabilities that an unprivileged user lacks."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
@@ -217,7 +217,7 @@ def test_a_holder_with_new_namespaces_in_a_joined_user_namespace() -> None:
         assert owner == userns
 
 
-def test_a_holder_that_joins_outlives_the_thread_that_made_it(all_kinds: UsernsProcess[bytes]) -> None:
+def test_a_holder_that_joins_outlives_the_thread_that_created_it(all_kinds: UsernsProcess[bytes]) -> None:
     with ThreadPoolExecutor(1) as pool:
         holder = pool.submit(UsernsProcess, join=all_kinds).result()
         userns = pool.submit(lambda: UsernsProcess(join=all_kinds.namespace_path())).result()

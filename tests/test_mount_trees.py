@@ -45,9 +45,9 @@ def test_propagation(propagation: str, at_target: bool, at_source: bool) -> None
 
 @pytest.mark.parametrize("propagation", ["private", "slave", "unbindable"])
 @pytest.mark.parametrize("recursive", [False, True])
-def test_a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(propagation: str, recursive: bool) -> None:
+def test_a_mount_below_a_shared_one_is_unmounted_everywhere(propagation: str, recursive: bool) -> None:
     """All peer mount namespaces have a copy of it, as of every mount there."""
-    run_alone(mount_trees.a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted, propagation, recursive)
+    run_alone(mount_trees.a_mount_below_a_shared_one_is_unmounted_everywhere, propagation, recursive)
 
 
 def test_a_propagation_that_does_not_exist_is_refused() -> None:

@@ -134,7 +134,7 @@ def test_no_other_way_leads_around_a_limit(args: Any, cgroup: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("args", [["sleep", "100"], None])
-def test_a_refused_clone3_is_made_up_for(args: Any, refusal: str, cgroup: Path) -> None:
+def test_a_refused_clone3_has_a_substitute(args: Any, refusal: str, cgroup: Path) -> None:
     with Strace(f"clone3:error={refusal}"):
         process = UsernsProcess(args, uid_map="root", cgroup=cgroup)
     with process:

@@ -28,7 +28,7 @@ INIT = "usernsproc-init\n"
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_each_kind_is_made_and_belongs_to_the_new_user_namespace(kind: NamespaceKind) -> None:
+def test_each_kind_is_created_and_owned_by_the_new_user_namespace(kind: NamespaceKind) -> None:
     with (
         sleeping(uid_map="root", namespaces=[kind]) as process,
         process.namespace() as userns,
@@ -49,7 +49,7 @@ def test_all_kinds_at_once(options: dict[str, Any]) -> None:
                 assert made != own
 
 
-def test_no_other_kind_than_asked_for_is_made() -> None:
+def test_no_other_kind_than_requested_is_created() -> None:
     with sleeping(uid_map="root", namespaces=["uts"]) as process:
         for kind in OTHERS:
             with process.namespace(kind) as its, Namespace.current(kind) as own:
@@ -291,7 +291,7 @@ def test_mount_proc_shows_the_processes_of_that_namespace_alone() -> None:
     assert output(["sh", "-c", "echo /proc/[0-9]*"], **WITH_PROC) == "/proc/1 /proc/2\n"
 
 
-def test_mount_proc_makes_a_mount_namespace_and_leaves_the_callers_proc() -> None:
+def test_mount_proc_creates_a_mount_namespace_and_leaves_the_callers_proc() -> None:
     before = Path("/proc/self/mountinfo").read_text()
     with sleeping(**WITH_PROC) as process:
         with process.namespace("mnt") as its, Namespace.current("mnt") as own:

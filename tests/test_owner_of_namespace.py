@@ -33,7 +33,7 @@ def test_the_callers_id_is_what_it_is_anyway() -> None:
         assert userns.owner_uid == os.geteuid()
 
 
-def test_an_unprivileged_user_makes_none_for_others() -> None:
+def test_an_unprivileged_user_creates_none_for_others() -> None:
     if os.geteuid() == 0:
         with pytest.raises(CredentialsError, match="is not mapped in the caller's user namespace"):
             create_userns("root", "root", owner=2**32 - 1)

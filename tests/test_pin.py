@@ -29,7 +29,7 @@ def test_a_pin_keeps_the_namespace_and_unpin_gives_it_up(folder: str) -> None:
     run_alone(pin.pin_and_unpin, folder)
 
 
-def test_a_process_that_was_in_it_can_be_gone(folder: str) -> None:
+def test_a_process_that_was_in_it_can_have_exited(folder: str) -> None:
     """As containerd does it: bind-mounted while the process exists, and entered by nsenter(1) after it has exited."""
     run_alone(pin.nsenter_pins_of_a_process_that_has_exited, folder)
 
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_removed_is_reported(folder: str) -> None:
     run_alone(pin.unpin_where_the_file_cannot_be_removed, folder)
 
 
-def test_a_mount_namespace_is_pinned_by_the_one_that_made_it(folder: str) -> None:
+def test_a_mount_namespace_is_pinned_by_its_creator(folder: str) -> None:
     run_alone(pin.pin_a_mount_namespace, folder)
 
 
@@ -145,7 +145,7 @@ def test_without_rights_to_mount_nothing_is_made() -> None:
 
 
 @pytest.mark.root
-def test_root_without_rights_to_mount_makes_nothing_either(folder: str) -> None:
+def test_root_without_rights_to_mount_creates_nothing_either(folder: str) -> None:
     """Root without CAP_SYS_ADMIN."""
     run_alone(pin.root_pins_without_rights, folder)
 
@@ -161,7 +161,7 @@ def test_an_unprivileged_user_pins_in_a_mount_namespace_of_its_own(tmp_path: Pat
     assert (result.stdout, result.stderr) == ("0:0:1\nFalse\n", "")
 
 
-def test_a_pin_ends_with_the_mount_namespace_that_it_was_made_in(tmp_path: Path) -> None:
+def test_a_pin_ends_with_the_mount_namespace_that_it_was_created_in(tmp_path: Path) -> None:
     path = tmp_path / "pin"
     program = "import sys; from usernsproc import create_userns; create_userns('root', 'root').pin(sys.argv[1])"
     run([sys.executable, "-W", "ignore", "-c", program, str(path)], uid_map="root", namespaces=["mnt"], check=True)

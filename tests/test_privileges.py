@@ -31,7 +31,7 @@ def status(**options: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("options", WAYS)
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_kind_is_made_and_owned_by_the_new_user_namespace(kind: NamespaceKind, options: dict[str, Any]) -> None:
+def test_a_kind_is_created_and_owned_by_the_new_user_namespace(kind: NamespaceKind, options: dict[str, Any]) -> None:
     with UsernsProcess(["sleep", "1000"], namespaces=[kind], **options) as process:
         with process.namespace(kind) as made, process.namespace() as userns, made.owner() as owner:
             assert owner == userns

@@ -74,7 +74,7 @@ def test_a_number_outside_the_c_type_names_the_parameter() -> None:
 
 
 @pytest.mark.root
-def test_an_object_that_is_made_again_has_nothing_of_the_first_time() -> None:
+def test_an_object_that_is_initialized_again_has_nothing_of_the_first_time() -> None:
     with UsernsProcess(["true"], owner=1000, **SHIFTED) as process:
         pass
     process.__init__(["true"])  # type: ignore[misc]
@@ -85,7 +85,7 @@ def test_an_object_that_is_made_again_has_nothing_of_the_first_time() -> None:
 # ---- maps and IDs ----
 
 
-def test_root_makes_the_callers_id_0_inside() -> None:
+def test_root_maps_the_callers_id_to_0() -> None:
     assert output_of(["id", "-u"], uid_map="root") == "0\n"
     assert output_of(["cat", "/proc/self/uid_map"], uid_map="root").split() == ["0", str(OWN_UID), "1"]
     assert output_of(["cat", "/proc/self/gid_map"], uid_map="root").split() == ["0", str(OWN_GID), "1"]

@@ -42,7 +42,7 @@ def test_an_interrupted_attach_takes_its_own_mount_back() -> None:
 
 
 @pytest.mark.root
-def test_a_mount_is_made_where_the_path_led_first() -> None:
+def test_a_mount_is_created_where_the_path_led_first() -> None:
     run_alone(renamed_directories.attach)
 
 
@@ -65,10 +65,10 @@ def test_a_race_of_some_seconds() -> None:
     run_alone(renamed_directories.race)
 
 
-@pytest.mark.parametrize("stranger", ["file", "pin", "nothing"])
-def test_unpin_removes_nothing_of_another_directory(stranger: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("replacement", ["file", "pin", "nothing"])
+def test_unpin_removes_nothing_of_another_directory(replacement: str, tmp_path: Path) -> None:
     """The namespace was unpinned; the file with that name is another one by then."""
-    run_alone(renamed_directories.unpin, str(tmp_path), stranger)
+    run_alone(renamed_directories.unpin, str(tmp_path), replacement)
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -78,7 +78,7 @@ def test_an_interrupted_pin_takes_its_own_back(is_there: bool, tmp_path: Path) -
     run_alone(renamed_directories.interrupt_a_pin, str(tmp_path), is_there)
 
 
-def test_a_pin_is_made_in_the_directory_that_the_path_led_to_first(tmp_path: Path) -> None:
+def test_a_pin_is_created_in_the_directory_that_the_path_led_to_first(tmp_path: Path) -> None:
     run_alone(renamed_directories.pin, str(tmp_path))
 
 

@@ -82,7 +82,7 @@ def test_a_process_that_is_not_dumpable_stays_so() -> None:
 
 
 @pytest.mark.root
-def test_an_unprivileged_daemon_that_was_root_makes_a_second_process() -> None:
+def test_an_unprivileged_daemon_that_was_root_creates_a_second_process() -> None:
     """It became dumpable again by execve(2). Changes of IDs in its children do not clear that."""
     run_alone(threads.daemon_starts_several)
 

@@ -76,12 +76,12 @@ def test_a_submount_that_another_program_unmounted_is_done_with() -> None:
     run_alone(unmount.unmount_a_submount_behind_its_back)
 
 
-def test_a_mount_of_another_mount_namespace_does_not_count_as_gone() -> None:
+def test_a_mount_of_another_mount_namespace_does_not_count_as_unmounted() -> None:
     """This one has a copy with another number; in the other one it is still mounted."""
     run_alone(unmount.unmount_from_another_mount_namespace)
 
 
-def test_a_mount_out_of_sight_does_not_count_as_gone() -> None:
+def test_a_mount_out_of_sight_does_not_count_as_unmounted() -> None:
     """After a chroot the kernel's table does not have it."""
     run_alone(unmount.unmount_after_a_chroot)
 
@@ -111,6 +111,6 @@ def test_mounts_upon_each_other_go_and_come_back_in_their_order() -> None:
     run_alone(unmount.unmount_layers)
 
 
-def test_an_interrupt_after_a_submount_is_gone_puts_it_back() -> None:
+def test_an_interrupt_after_a_submount_is_unmounted_restores_it() -> None:
     """An exception of a signal handler between any two steps."""
     run_alone(unmount.interrupt_each_call)

@@ -145,7 +145,7 @@ def nest_too_deep() -> None:
     assert_all_fail(errno.ENOSPC, "clone", "max-user-namespaces")
 
 
-# ---- surroundings ----
+# ---- environment ----
 
 
 def in_a_chroot(folder: str) -> None:

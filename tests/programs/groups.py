@@ -54,7 +54,7 @@ def print_refusal(**options: Any) -> None:
 # ---- of root ----
 
 
-def no_group_that_is_not_mapped_goes_in(asked: dict[str, int]) -> None:
+def no_group_that_is_not_mapped_is_kept(asked: dict[str, int]) -> None:
     os.setgroups(GROUPS)
     print_ids(**BOTH, **asked)
     print_ids(**BOTH, owner=1000, **asked)

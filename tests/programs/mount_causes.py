@@ -14,12 +14,12 @@ from mounting import (
     MAP,
     create_as,
     failure,
+    has_maps,
     make_file_system,
     mounts_below,
     own_file_system,
     owners,
     run,
-    tells,
 )
 
 from usernsproc import (
@@ -134,7 +134,7 @@ def of_a_source_that_has_maps_already() -> None:
     with idmapped_mount(source, target, (MAP, MAP)):
         with idmapped_mount(target, target_2, (other, other)) as mount:
             assert owners(target_2 / "of-1000") == (301000, 301000)
-            assert tells(mount, other)
+            assert has_maps(mount, other)
             assert create_as(300001, target_2 / "new") == 0
             assert owners(source / "new") == (1, 1)
             assert owners(target / "new") == (100001, 100001)

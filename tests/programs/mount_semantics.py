@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import native
-from mounting import MAP, create_as, errno_as, own_file_system, owners, tells
+from mounting import MAP, create_as, errno_as, has_maps, own_file_system, owners
 
 from usernsproc import Namespace, create_userns, idmapped_mount
 
@@ -207,7 +207,7 @@ def nested_userns(kind: str) -> None:
         _, [fd], _, _ = socket.recv_fds(ours, 1, 1)
         with Namespace(fd) as inner, idmapped_mount(source, second, inner) as nested:
             assert owners(second / "of-0") == (101000, 101000)
-            assert tells(nested, "0:101000:500")
+            assert has_maps(nested, "0:101000:500")
 
 
 def a_circular_mapping(kind: str) -> None:

@@ -178,7 +178,7 @@ def later_mounts_are_seen_as_the_propagation_says(propagation: str, at_target: b
             mount.unmount()
 
 
-def a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(propagation: str, recursive: bool) -> None:
+def a_mount_below_a_shared_one_is_unmounted_everywhere(propagation: str, recursive: bool) -> None:
     work, source, target = own_file_system("tmpfs")
     (source / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", source / "sub")

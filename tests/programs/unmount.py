@@ -19,7 +19,7 @@ from typing import Any
 import native
 from hooks import replaced
 from leaks import descriptors
-from mounting import MAP, make_file_system, mounts_below, own_mount_namespace, owners, run, tells
+from mounting import MAP, has_maps, make_file_system, mounts_below, own_mount_namespace, owners, run
 
 from usernsproc import Mount, UsernsError, _core, idmapped_mount
 
@@ -261,7 +261,7 @@ def move_the_mount() -> None:
     with scene.mount() as mount:
         run("mount", "--move", scene.target, elsewhere)
         assert owners(elsewhere / "of-0") == (100000, 100000)
-        assert tells(mount, MAP)
+        assert has_maps(mount, MAP)
     assert mounts_below(elsewhere) == []
 
 
@@ -273,7 +273,7 @@ def unmount_behind_its_back() -> None:
 
     for _ in range(200):  # a number is given again at once, but perhaps to another program's mount
         first = scene.mount()
-        assert tells(first, MAP)
+        assert has_maps(first, MAP)
         run("umount", scene.target)
         second = scene.mount()
         if first._id.number == second._id.number:

@@ -1,4 +1,4 @@
-"""The programs of `test_unheard.py`."""
+"""The programs of `test_hidden_helpers.py`."""
 
 from __future__ import annotations
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import pytest
 from alone import run_alone
-from programs import unheard
+from programs import hidden_helpers
 
 
 def test_no_signal_is_sent() -> None:
-    run_alone(unheard.call_with_a_handler_of_sigchld)
+    run_alone(hidden_helpers.call_with_a_handler_of_sigchld)
 
 
 def test_no_unknown_child_is_found_by_a_thread_that_reaps_any_child() -> None:
-    run_alone(unheard.call_beside_a_reaper)
+    run_alone(hidden_helpers.call_beside_a_reaper)
 
 
 def test_it_does_not_matter_whether_sigchld_is_ignored() -> None:
-    run_alone(unheard.call_with_sigchld_ignored)
+    run_alone(hidden_helpers.call_with_sigchld_ignored)
 
 
 @pytest.mark.root
@@ -28,10 +28,10 @@ def test_it_does_not_matter_whether_sigchld_is_ignored() -> None:
 @pytest.mark.parametrize("how", ["entered", "made"])
 def test_from_where_children_go_to_another_pid_namespace(how: str, call: str) -> None:
     """There a child has another PID than here. In a new one the first child is process 1, whose exit ends it."""
-    run_alone(unheard.call_where_children_go_elsewhere, how, call)
+    run_alone(hidden_helpers.call_where_children_go_elsewhere, how, call)
 
 
 def test_any_child_is_killed_on_the_way() -> None:
     """Any child, and any child of a child, as soon as it is seen. The error says so, and nothing is left."""
-    output = run_alone(unheard.call_beside_a_killer)
+    output = run_alone(hidden_helpers.call_beside_a_killer)
     assert {line.split()[0] for line in output.splitlines()} == {"any", "deep"}
