@@ -25,7 +25,7 @@ def unified() -> Path:
 
 
 def controllers() -> set[str]:
-    """Those of version 2."""
+    """Return the available controllers of version 2."""
     return set((unified() / "cgroup.controllers").read_text().split())
 
 

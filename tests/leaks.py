@@ -1,4 +1,4 @@
-"""What a test must not leave behind. Test programs import this, so it imports little."""
+"""Descriptors, children and other state that a test must not leave. Test programs import this, so it imports little."""
 
 from __future__ import annotations
 

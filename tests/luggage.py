@@ -1,4 +1,4 @@
-"""What a process has that a child could inherit: how to set it, and how to see it in a process.
+"""Everything that a child could inherit from a process: how to set it, and how to see it in a process.
 
 As a program: sets all of it, starts commands, holders and inits, and prints as JSON what
 became of each thing in each of them, see `outcome`.

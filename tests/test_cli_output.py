@@ -1,4 +1,4 @@
-"""What the commands print: to any output, in any locale, with any names."""
+"""The output of the commands, to any file, in any locale, with any names."""
 
 from __future__ import annotations
 

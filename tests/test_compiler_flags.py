@@ -79,7 +79,7 @@ def core_build() -> ModuleType:
 
 
 def measured_in(folder: Path) -> dict[str, str]:
-    """Where an instrumented program writes its measurements, instead of its working directory."""
+    """Return the directory for the measurements of an instrumented program, instead of its working directory."""
     return {"GCOV_PREFIX": str(folder), "LLVM_PROFILE_FILE": str(folder / "profile")}
 
 

@@ -76,7 +76,7 @@ def test_an_unprivileged_user_is_refused_with_the_step() -> None:
 
 @pytest.mark.kernel("6.3")
 def test_an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
-    """Where it is root, on a file system that it mounted there."""
+    """It is root there, and has mounted the file system there."""
     run_alone(mount.an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own)
 
 

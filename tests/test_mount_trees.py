@@ -38,7 +38,7 @@ def test_each_attribute_does_what_it_says() -> None:
     [("private", False, False), ("slave", True, False), ("shared", True, True), ("unbindable", False, False)],
 )
 def test_propagation(propagation: str, at_target: bool, at_source: bool) -> None:
-    """Whether a later mount below one of the two is seen below the other; also if
+    """A later mount below one of the two is seen, or not seen, below the other; also if
     the target is below a shared mount, which makes mounts there shared."""
     run_alone(mount_trees.later_mounts_are_seen_as_the_propagation_says, propagation, at_target, at_source)
 

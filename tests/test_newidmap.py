@@ -219,7 +219,7 @@ def test_a_group_that_is_not_the_users_own() -> None:
 
 
 def test_ids_that_the_callers_namespace_does_not_map() -> None:
-    """Those of /etc/subuid, in a namespace that maps only the caller's ID."""
+    """The IDs of /etc/subuid, in a namespace that maps only the caller's ID."""
     error = the_refusal(newidmap.create_inside, {"uid_map": "current"})
     assert (error.step, error.cause) == ("uid_map", "not-mapped-in-parent")
     assert "outside ids 100000 … 165535 are not mapped" in error.text

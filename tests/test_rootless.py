@@ -98,7 +98,7 @@ def test_where_the_callers_namespace_denies_setgroups_so_do_those_in_it(groups: 
 
 @pytest.mark.root
 def test_an_unprivileged_user_of_a_nested_namespace_has_subordinate_ids_too() -> None:
-    """Where the owner of newuidmap is mapped, as in a container with many IDs."""
+    """The owner of newuidmap is mapped, as in a container with many IDs."""
     printed = as_unprivileged_user(rootless.nest_as_another_user, drop=())
     own, nested = printed.splitlines()
     assert own == "0:0:200000 1000 False"

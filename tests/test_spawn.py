@@ -1,4 +1,4 @@
-"""What the core has to start, and what it returns: a child that ends with the object."""
+"""The arguments of the core's `spawn`, and its result: a child that ends with the object."""
 
 from __future__ import annotations
 
