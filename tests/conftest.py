@@ -14,7 +14,7 @@ IS_ROOT = os.geteuid() == 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
+    config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an unprivileged user")
     config.addinivalue_line("markers", "kernel(since, before=...): needs such a Linux, as '6.15'; the rest runs on all")
     config.addinivalue_line("markers", "cgroup2(controller, ...): needs these in version 2; tests/kernels has them all")
 

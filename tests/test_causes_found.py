@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-from ordinary import DROP, as_unprivileged_user
 from programs import causes_found
+from unprivileged import DROP, as_unprivileged_user
 
 from usernsproc._evidence import faked_ids
 

@@ -10,8 +10,8 @@ import termios
 from pathlib import Path
 
 import pytest
-from ordinary import COUNT, FIRST, UID, as_unprivileged_user
 from programs.cli_map import execute
+from unprivileged import COUNT, FIRST, UID, as_unprivileged_user
 
 from usernsproc import Namespace, UsernsProcess, create_userns
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from alone import run_alone
 from commands import USERNSPROC
-from ordinary import as_unprivileged_user
 from programs import diagnose as programs
+from unprivileged import as_unprivileged_user
 
 from usernsproc import diagnose
 

@@ -16,8 +16,8 @@ import pytest
 from alone import run_alone
 from commands import SLEEP
 from kinds import ALL_KINDS, DIRECT, ENDS_WITHIN, MISSING, SHIFTED, WITH_IDS, failure_of
-from ordinary import as_unprivileged_user
 from programs import failures, faults
+from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsError, UsernsProcess
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 from alone import run_alone
-from ordinary import as_unprivileged_user
 from programs import greenlets, patched
+from unprivileged import as_unprivileged_user
 
 each_program = pytest.mark.parametrize("library", patched.LIBRARIES)
 each_order = pytest.mark.parametrize("order", patched.ORDERS)

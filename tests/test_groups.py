@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from alone import run_alone
-from ordinary import UID, WITH_GROUPS, as_unprivileged_user
 from programs import groups
 from programs.groups import BOTH, GROUPS, MAP
+from unprivileged import UID, WITH_GROUPS, as_unprivileged_user
 
 from usernsproc import CredentialsError, IdMap
 from usernsproc._caller import CAP_SETGID, Caller

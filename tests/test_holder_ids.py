@@ -9,8 +9,8 @@ import os
 import pytest
 import remote
 from alone import run_alone
-from ordinary import FIRST, SUITES, UID, WITH_GROUPS, as_unprivileged_user, shadow
 from programs import holder_ids
+from unprivileged import FIRST, SUITES, UID, WITH_GROUPS, as_unprivileged_user, shadow
 
 
 def test_a_holder_of_subordinate_ids_alone_has_none_of_the_user() -> None:

@@ -46,7 +46,7 @@ is expected 45 times: that it falls short by chance is one in 10^10."""
 
 SETUID, SETGID, SETFCAP = 1 << CAP_SETUID, 1 << CAP_SETGID, 1 << CAP_SETFCAP
 EVERY_CAPABILITY = 2**64 - 1
-ORDINARY_UID, ORDINARY_GID = 1234, 4321
+UNPRIVILEGED_UID, UNPRIVILEGED_GID = 1234, 4321
 
 
 # ---- random maps ----
@@ -303,9 +303,9 @@ SETTINGS: dict[str, Callable[[], None]] = {
     "root without CAP_SETGID": lambda: set_effective(EVERY_CAPABILITY & ~SETGID),
     "root without CAP_SETFCAP": lambda: set_effective(EVERY_CAPABILITY & ~SETFCAP),
     "root without capabilities": lambda: set_effective(0),
-    "ordinary user": lambda: become(ORDINARY_UID, ORDINARY_GID),
-    "ordinary user with CAP_SETUID": lambda: become(ORDINARY_UID, ORDINARY_GID, SETUID),
-    "ordinary user with CAP_SETGID": lambda: become(ORDINARY_UID, ORDINARY_GID, SETGID),
+    "unprivileged user": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID),
+    "unprivileged user with CAP_SETUID": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID, SETUID),
+    "unprivileged user with CAP_SETGID": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID, SETGID),
     "nested root": lambda: nest(NESTED),
     "nested root, many ranges": lambda: nest(NESTED_MANY),
     "nested root, setgroups denied": lambda: nest(NESTED, setgroups="deny"),
@@ -313,8 +313,8 @@ SETTINGS: dict[str, Callable[[], None]] = {
     "nested root without CAP_SETUID": lambda: nest_without(SETUID),
     "nested root without CAP_SETGID": lambda: nest_without(SETGID),
     "nested root without CAP_SETFCAP": lambda: nest_without(SETFCAP),
-    "nested ordinary user": lambda: nest(NESTED, 5, 5049),
-    "nested ordinary user, setgroups denied": lambda: nest(NESTED, 5, 5049, setgroups="deny"),
+    "nested unprivileged user": lambda: nest(NESTED, 5, 5049),
+    "nested unprivileged user, setgroups denied": lambda: nest(NESTED, 5, 5049, setgroups="deny"),
 }
 
 

@@ -19,8 +19,8 @@ import alone
 import pytest
 from alone import run_alone
 from commands import SLEEP, output, sleeping
-from ordinary import as_unprivileged_user
 from programs import join
+from unprivileged import as_unprivileged_user
 
 from usernsproc import (
     DEVNULL,

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 from alone import run_alone
-from ordinary import as_unprivileged_user
 from programs import namespace
+from unprivileged import as_unprivileged_user
 
 from usernsproc import IdMap, IdMapError, Namespace, NamespaceKind, UsernsError, UsernsProcess, create_userns
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import alone
 import pytest
-from ordinary import DROP, SUITES, UID, as_unprivileged_user, shadow
 from programs import newidmap
 from test_idmap_kernel import ranges_with_text_of
+from unprivileged import DROP, SUITES, UID, as_unprivileged_user, shadow
 
 from usernsproc._causes import REMEDIES, TOOL_CAUSES
 

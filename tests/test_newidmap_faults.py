@@ -20,8 +20,8 @@ from typing import Any
 import alone
 import pytest
 from alone import A_HANG
-from ordinary import COUNT, DROP, FIRST, UID, in_private_mounts, shadow
 from programs import newidmap_faults
+from unprivileged import COUNT, DROP, FIRST, UID, in_private_mounts, shadow
 
 FAULTS = (
     "access:error=EACCES",

@@ -11,9 +11,9 @@ import os
 from errno import EINVAL, EPERM
 
 import pytest
-from ordinary import SUITES, UID, as_unprivileged_user, shadow
 from programs import newidmap_kernel
 from test_idmap_kernel import AT_LEAST, SEED
+from unprivileged import SUITES, UID, as_unprivileged_user, shadow
 
 MAPS = 800
 LINES = "\n".join(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from alone import run_alone
 from commands import SLEEP, sleeping
-from ordinary import as_unprivileged_user
 from programs import owner as programs
+from unprivileged import as_unprivileged_user
 
 from usernsproc import PIPE, Namespace, UsernsProcess, run
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from alone import command, environment, run_alone
-from ordinary import as_unprivileged_user
 from programs import pin
+from unprivileged import as_unprivileged_user
 
 from usernsproc import Namespace, UsernsError, create_userns, run
 

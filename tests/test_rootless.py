@@ -1,6 +1,6 @@
 """An unprivileged user with subordinate IDs: the usual operations of containers and packages work in the namespace.
 
-As root these run as user 1000 in a private mount namespace, see `ordinary.py`.
+As root these run as user 1000 in a private mount namespace, see `unprivileged.py`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from ordinary import COUNT, DROP, FIRST, SUITES, UID, as_unprivileged_user, shadow
 from programs import rootless
+from unprivileged import COUNT, DROP, FIRST, SUITES, UID, as_unprivileged_user, shadow
 
 each_release = pytest.mark.parametrize("suite", SUITES)
 

@@ -6,8 +6,8 @@ import errno
 
 import pytest
 from alone import run_alone
-from ordinary import as_unprivileged_user
 from programs import session_keyring
+from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsProcess
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-from ordinary import UID, as_unprivileged_user
 from programs import subids as programs
+from unprivileged import UID, as_unprivileged_user
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids

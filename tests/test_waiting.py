@@ -21,8 +21,8 @@ from typing import Any
 import cgroups
 import pytest
 from alone import command, environment, run_alone
-from ordinary import COUNT, FIRST, UID, as_unprivileged_user
 from programs import waiting
+from unprivileged import COUNT, FIRST, UID, as_unprivileged_user
 
 from usernsproc import TimeoutExpired, UsernsProcess, aio, call, check_call, check_output, run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import native
-from ordinary import UID
+from unprivileged import UID
 
 from usernsproc import (
     DEVNULL,

@@ -12,7 +12,7 @@ import alone
 import native
 import remote
 from leaks import assert_unchanged, state
-from ordinary import FIRST
+from unprivileged import FIRST
 
 from usernsproc import UsernsProcess, check_output, create_userns
 
