@@ -1,6 +1,6 @@
-"""Functions that run in a process of their own: for what changes namespaces, limits, signals or memory.
+"""Functions that run in a separate process, because they change namespaces, limits, signals or memory.
 
-They are those of the modules in `programs/`, and take what JSON can express.
+They are the functions of the modules in `programs/`; their arguments must be values that JSON can express.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
 
 
 def run_alone(function: Callable[..., object], *arguments: object, timeout: float = A_HANG) -> str:
-    """Call *function* in a new interpreter; gives what it printed.
+    """Call *function* in a new interpreter and return what it printed.
 
     Raises:
         AssertionError: the interpreter ended with anything but 0.

@@ -1,12 +1,12 @@
-"""Root in a user namespace, who tries everything on one process.
+"""Root in a user namespace, which tries every attack on one process.
 
-As a module: `attack` sets one on a process and gives what came of it. As a
-program: that one. It is started outside, by the tests' own user, and enters the
-namespace when all it needs is imported: inside it may have no access to the
+As a module: `attack` starts one against a process and returns the results. As a
+program: the attacker. It is started outside, by the user that runs the tests, and enters the
+namespace when it has imported all modules: in the namespace it may have no access to the
 interpreter's files.
 
 It knows where in memory the secret was, and it knows the secret as well, so that
-it can tell when it has found it: reversed, to find no copy of its own.
+it can recognize it: reversed, so that it does not find its own copy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _libc.process_vm_readv.restype = _libc.process_vm_writev.restype = ctypes.c_ssiz
 
 
 def attack(pid: int, userns: int, secret: bytes, address: int) -> dict[str, str]:
-    """What root in the namespace *userns* (a descriptor) achieves on process *pid*: by attack,
+    """Return what root in the namespace *userns* (a descriptor) achieves on process *pid*, by attack:
     `REFUSED`, another errno's name, or one of the other constants."""
     request = {"pid": pid, "userns": userns, "terces": secret[::-1].hex(), "address": address}
     return dict(json.loads(_run("attack", request)))
@@ -77,7 +77,7 @@ def _must(result: int) -> int:
 
 
 def become_root_in(userns: int) -> None:
-    """All capabilities in there; and the id 0, where there is one."""
+    """Get all capabilities in the namespace, and ID 0 if it is mapped."""
     _must(_libc.setns(userns, CLONE_NEWUSER))
     steps: tuple[Callable[[], None], ...] = (
         lambda: os.setgroups([]),
@@ -197,7 +197,7 @@ class Victim:
         return WRITTEN
 
     def what_is(self, fd: int) -> bytes | str:
-        """A descriptor that was taken; a pidfd is tried as a way to its process."""
+        """Describe a descriptor that was obtained. A pidfd is tried as a way to its process."""
         try:
             link = os.readlink(f"/proc/self/fd/{fd}")
             if "pidfd" in link:

@@ -1,4 +1,4 @@
-"""Cgroups that a test makes: of version 2, and of version 1 where that has the controller."""
+"""Cgroups that a test creates: of version 2, or of version 1 if that has the controller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = 4096
 
 
 def mount_points(fs_type: str) -> Iterator[tuple[Path, str]]:
-    """Where file systems of a type are mounted, and their own options."""
+    """Return the mount points of file systems of a type, with their options."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.split()[0] == fs_type:
@@ -25,7 +25,7 @@ def unified() -> Path:
 
 
 def controllers() -> set[str]:
-    """Those of version 2."""
+    """Return the available controllers of version 2."""
     return set((unified() / "cgroup.controllers").read_text().split())
 
 
@@ -39,7 +39,7 @@ def made(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """A process that was killed leaves it a moment later."""
+    """Remove the cgroup. A process that was killed leaves it a moment later."""
     end = time.monotonic() + REMOVED_WITHIN
     while True:
         try:
@@ -62,7 +62,7 @@ def cgroup(*with_controllers: str) -> Iterator[Path]:
 
 @contextmanager
 def little_memory() -> Iterator[Path]:
-    """A cgroup in which no process can live, of whichever version has the controller here."""
+    """A cgroup with too little memory for any process, of the version that has the controller."""
     if "memory" in controllers():
         with cgroup("memory") as path:
             (path / "memory.max").write_text(str(PAGE))

@@ -17,7 +17,7 @@ USERNSPROC = str(Path(sys.executable).parent / "usernsproc")
 
 @contextmanager
 def sleeping(**options: Any) -> Iterator[UsernsProcess[bytes]]:
-    """A command that runs in the block, and not after it, whatever happens there."""
+    """A command that runs in the block and is killed at its end, also after an exception."""
     process = UsernsProcess(SLEEP, **options)
     try:
         yield process

@@ -1,4 +1,4 @@
-"""What every test gets: proof that it left nothing behind, and where it runs."""
+"""For every test: check that it leaves nothing behind, and select the tests for this user and kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IS_ROOT = os.geteuid() == 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an ordinary user")
+    config.addinivalue_line("markers", "root: needs root; the rest runs as root and as an unprivileged user")
     config.addinivalue_line("markers", "kernel(since, before=...): needs such a Linux, as '6.15'; the rest runs on all")
     config.addinivalue_line("markers", "cgroup2(controller, ...): needs these in version 2; tests/kernels has them all")
 
@@ -24,7 +24,7 @@ def is_for_this_kernel(since: str = "0.0", before: str | None = None) -> bool:
 
 
 def is_for_here(item: pytest.Item) -> bool:
-    """What is of no use to this user or under this kernel is left out, not skipped."""
+    """Return whether the test is for this user and this kernel. Other tests are deselected, not skipped."""
     if item.get_closest_marker("root") and not IS_ROOT:
         return False
     if not all(set(marker.args) <= controllers() for marker in item.iter_markers("cgroup2")):
@@ -47,7 +47,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What is skipped has not been tested."""
+    """A skipped test has not tested anything, so it is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,4 +1,4 @@
-"""Namespaces of a test program's own, in which it is root, whichever user runs it."""
+"""New namespaces for a test program, in which it is root, also if an unprivileged user runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usernsproc import create_userns
 
 
 def enter_own_userns() -> None:
-    """Create a user namespace and enter it as its root. The capabilities outside of it are lost."""
+    """Create a user namespace and enter it as its root. Capabilities in the parent namespace are lost."""
     with create_userns("root", "root") as userns:
         userns.enter()
 

@@ -1,4 +1,4 @@
-"""For test programs that forge `/proc`: in a mount namespace of their own, so nothing is left when they end."""
+"""For test programs that forge `/proc`: in a new mount namespace, so that nothing is left when they exit."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def cover_link(source: str | Path, target: str | Path) -> None:
         os.close(point)
 
 
-# ---- forgeries: what each gets is the pid of a process that the forger wants to be taken for another ----
+# ---- forgeries: each gets the PID of the process that is to be mistaken for another one ----
 
 
 def tmpfs_over_proc(victim: int) -> None:
-    """Whatever pidfd is asked for, it is the victim's."""
+    """Make every pidfd appear to be the victim's."""
     for folder in ("me/fdinfo", "me/ns", "me/fd"):
         (FAKE / folder).mkdir(parents=True)
     os.symlink("me", FAKE / "self")
@@ -112,11 +112,11 @@ BY_ITS_MOUNT = frozenset({"create", "command", "command of another id"} if nativ
 WITHOUT_OWN_FILES = BY_ITS_MOUNT if os.geteuid() == 0 else frozenset[str]()
 """In a user namespace of its own the caller's map is read before, in /proc/self."""
 
-OF_ONE_FILE = frozenset({"maps", "list", "mounts", "tool rules"}) | BY_ITS_MOUNT
+OF_ONE_FILE = frozenset({"maps", "list", "mounts", "newidmap rules"}) | BY_ITS_MOUNT
 FORGERIES: dict[str, tuple[Callable[[int], None], frozenset[str]]] = {
     "tmpfs over /proc": (tmpfs_over_proc, frozenset()),
     "directory of procfs over /proc": (directory_of_procfs_over_proc, frozenset()),
-    "process over the own one": (
+    "another process over the caller's": (
         process_over_own,
         WITHOUT_OWN_FILES | frozenset({"maps"} if native.KERNEL >= (6, 11) else ()),
     ),
@@ -135,16 +135,16 @@ PIDFD_REQUESTS = range(0xFF01, 0xFF0B)
 
 
 def refuse_requests_of_pidfds() -> None:
-    """As Linux before 6.11."""
+    """Behave as Linux before 6.11."""
     for request in PIDFD_REQUESTS:
         native.refuse_ioctl(request, ENOTTY)
 
 
-# ---- what is tried ----
+# ---- attempts ----
 
 
 def outcome(what: Callable[[], object]) -> str:
-    """`refused` for what is said of a forged `/proc`; `done` for a success; else the error."""
+    """Return `refused` if a forged `/proc` is reported, `done` for success, otherwise the error."""
     try:
         result = what()
     except UsernsError as error:
@@ -172,7 +172,7 @@ class Scene:
         self.victim_dir = os.open(f"/proc/{self.victim.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def attempts(self) -> dict[str, Callable[[], object]]:
-        """Those that need `/proc`."""
+        """Calls that need `/proc`."""
         return {
             "create": lambda: create_userns("root", "root"),
             "command": lambda: UsernsProcess(["/bin/true"], uid_map="root"),
@@ -185,24 +185,24 @@ class Scene:
             "maps": lambda: self.userns.uid_map,
             "list": Namespace.list,
             "mounts": read_mounts,
-            "tool rules": lambda: list(
+            "newidmap rules": lambda: list(
                 newidmap_violations(UID, IdMap.parse("0:5:1"), Caller(1, 1, 0, IDENTITY, IDENTITY))
             ),
         }
 
     def namespaces(self) -> dict[str, Callable[[], Namespace]]:
-        """What the kernel can do without `/proc`, from Linux 6.11 on."""
+        """Calls that the kernel can answer without `/proc`, since Linux 6.11."""
         return {"of": lambda: Namespace.of(self.holder), "current": Namespace.current}
 
     def assert_refused(self, *but: str) -> None:
-        """All but those, and nothing has happened to the victim."""
+        """Check that all others are refused, and that the victim is unchanged."""
         outcomes = {name: outcome(what) for name, what in self.attempts().items()}
         assert outcomes == {name: "done" if name in but else "refused" for name in outcomes}, outcomes
         self.assert_namespaces_are_right()
         self.assert_victim_is_untouched()
 
     def assert_namespaces_are_right(self) -> None:
-        """They are refused where the kernel needs `/proc` for them, or those that were asked for."""
+        """Check that they are refused (if the kernel needs `/proc` for them), or are the requested ones."""
         for name, find in self.namespaces().items():
             if self.needs_proc and outcome(find) == "refused":
                 continue

@@ -1,4 +1,4 @@
-"""The smallest FUSE file system: an empty directory of user 0. With and without idmapped mounts."""
+"""A minimal FUSE file system: an empty directory of user 0, with or without idmapped mounts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIRECTORY = 0o40755
 
 
 def mount_fuse(target: Path, *, allows_idmap: bool) -> int:
-    """Mount it; the pid of its server, a child that ends with the mount."""
+    """Mount it and return the PID of its server, a child that exits when it is unmounted."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
     native.must(native.libc.mount(b"tiny", bytes(target), b"fuse", 0, options.encode()))

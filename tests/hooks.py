@@ -1,4 +1,4 @@
-"""Replace functions of a module, or add to them, within a block: so that something happens at a chosen moment."""
+"""Replace or extend functions of a module within a block, so that something happens at a chosen moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 @contextmanager
 def replaced(module: ModuleType, name: str, function: Callable[..., object]) -> Iterator[None]:
-    """Call *function* in place of the module's own."""
+    """Call *function* instead of the module's function."""
     original = getattr(module, name)
     setattr(module, name, function)
     try:

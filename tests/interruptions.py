@@ -1,7 +1,7 @@
 """Exceptions of signal handlers, at each point where Python can run one.
 
-That is at the beginning of each function, and after each call of one that is written
-in C, when its result has not been stored yet: the events of a profile function.
+That is at the start of each function, and after each call of a function that is written
+in C, before its result is stored: the events of a profile function.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Interruption(BaseException):
 
 
 class TimeIsUp(TimeoutError):
-    """As handlers of SIGALRM raise it: an `OSError`, which is not to be taken for that of a system call."""
+    """As a handler of SIGALRM may raise it: an `OSError` that does not come from a system call."""
 
 
 def interruptions(
     call: Callable[[], Any], undo: Callable[[Any], object], kind: type[BaseException] = Interruption
 ) -> Iterator[tuple[str, BaseException]]:
-    """Call it again and again, interrupted at one point later each time; tells where. In the end it is not, and is
-    undone, as where the exception was ignored by Python, in a `__del__`."""
+    """Call it repeatedly, interrupted one point later each time, and yield the point. The last call is not
+    interrupted, and is undone, also if Python ignored the exception, in a `__del__`."""
     for number in count(1):
         points, where = 0, ""
 

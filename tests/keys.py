@@ -20,12 +20,12 @@ def keyctl(*arguments: int | bytes | None) -> int:
 
 
 def join_new_session() -> None:
-    """From now on the calling process has another, empty session keyring."""
+    """Give the calling process a new, empty session keyring."""
     keyctl(JOIN_SESSION_KEYRING, None)
 
 
 def add_key(name: bytes = NAME) -> None:
-    """A key in the session keyring."""
+    """Add a key to the session keyring."""
     must(libc.syscall(NR_ADD_KEY, b"user", name, b"secret", 6, SESSION))
 
 
@@ -34,7 +34,7 @@ def session_keyring() -> int:
 
 
 def has_key() -> bool:
-    """Whether the calling process possesses the key."""
+    """Return whether the calling process possesses the key."""
     try:
         keyctl(SEARCH, SESSION, b"user", NAME, 0)
     except OSError:

@@ -1,4 +1,4 @@
-"""Every kind of call that creates something: a namespace, a command or a holder, and what each is like as usual."""
+"""Every kind of call that creates a namespace, a command or a holder, with the usual properties of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failure_of(call: Callable[..., Any], *args: Any, **options: Any) -> OSError:
 
 
 def traits(pid: int) -> dict[str, object]:
-    """What a process is like, as seen from outside."""
+    """Return the properties of a process, as seen from outside."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     names = ("Uid", "Gid", "Groups", "Umask", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapAmb")
@@ -48,7 +48,7 @@ def traits(pid: int) -> dict[str, object]:
 
 
 def settled_traits(pid: int) -> dict[str, object]:
-    """When it has done its first steps: it sleeps, and is the same for a while."""
+    """Return them when the process sleeps and they no longer change."""
     seen = traits(pid)
     end = time.monotonic() + SETTLES_IN
     while time.monotonic() < end:
@@ -59,7 +59,7 @@ def settled_traits(pid: int) -> dict[str, object]:
 
 
 def is_asleep(pid: int) -> bool:
-    """And not just kept from running, by others on a busy machine."""
+    """Return whether it sleeps, and is not only waiting for a processor."""
     return "\nState:\tS" in Path(f"/proc/{pid}/status").read_text()
 
 
@@ -82,7 +82,7 @@ class Kind:
         self.end(process)
 
     def check(self, process: Any, *, allowed: frozenset[int] = frozenset()) -> None:
-        """What was started is what it always is; or has ended with an allowed return code."""
+        """Check that the process has its usual properties, or has exited with an allowed return code."""
         end = time.monotonic() + ENDS_WITHIN
         try:
             while process.poll() is None and (seen := self.look(process)) != self.usual:
@@ -99,7 +99,7 @@ class Kind:
 
 
 class ThreadedKind(Kind):
-    """By a thread that is there already."""
+    """Started by a thread that exists already."""
 
     def learn(self) -> None:
         self.pool = ThreadPoolExecutor(1)
@@ -118,7 +118,7 @@ class ThreadedKind(Kind):
 
 
 class JoiningKind(Kind):
-    """Into a user, a network and a pid namespace that are there."""
+    """Started in an existing user, network and PID namespace."""
 
     def learn(self) -> None:
         kinds = ("user", "net", "pid")
@@ -156,7 +156,7 @@ class NamespaceOfAnotherKind(KindOfNamespace):
 
 
 class MapsKind(KindOfNamespace):
-    """Reading the maps of a namespace, by a program that enters it."""
+    """Reading the maps of a namespace, by an internal helper program that enters it."""
 
     def start(self) -> Any:
         with create_userns("root", "root") as namespace:
@@ -198,7 +198,7 @@ if IS_ROOT:
 
 
 def failure(kind: Kind) -> OSError | None:
-    """Start one and end it; gives the error, if there is one."""
+    """Start one and end it. Return the error, if there is one."""
     try:
         started = kind.start()
     except OSError as error:
@@ -227,7 +227,7 @@ def assert_all_fail(*expected: object, builtin: type[OSError] = OSError) -> None
 
 
 def warm_up() -> None:
-    """Everything is imported before the process can no longer read files."""
+    """Import all modules before the process can no longer read files."""
     for kind in KINDS.values():
         assert failure(kind) is None
     failure_of(UsernsProcess, [MISSING], **DIRECT)

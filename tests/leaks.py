@@ -1,4 +1,4 @@
-"""What a test must not leave behind. Test programs import this, so it imports little."""
+"""Descriptors, children and other state that a test must not leave. Test programs import this, so it imports little."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SETTLES_WITHIN = 10
 
 
 def descriptors() -> dict[str, str]:
-    """The open descriptors of this process, and what they refer to."""
+    """Return the open descriptors of this process, and what they refer to."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -22,7 +22,7 @@ def descriptors() -> dict[str, str]:
 
 
 def children() -> set[str]:
-    """Pids of children of any thread, zombies included."""
+    """Return the PIDs of the children of all threads, including zombies."""
     found: set[str] = set()
     for task in os.listdir("/proc/self/task"):
         try:
@@ -44,7 +44,7 @@ def state() -> dict[str, object]:
 
 
 def state_again(before: dict[str, object]) -> dict[str, object]:
-    """A keeper thread ends by itself, just after its child: give it a moment."""
+    """Read the state until it is as before: a keeper thread exits shortly after its child."""
     end = time.monotonic() + SETTLES_WITHIN
     while (after := state()) != before and time.monotonic() < end:
         time.sleep(0.005)

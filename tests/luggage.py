@@ -1,6 +1,6 @@
-"""What a process has that a child could inherit: how it gets it, and how one sees it in a process.
+"""Everything that a child could inherit from a process: how to set it, and how to see it in a process.
 
-As a program: gets all of it, starts commands, holders and inits, and prints as JSON what
+As a program: sets all of it, starts commands, holders and inits, and prints as JSON what
 became of each thing in each of them, see `outcome`.
 """
 
@@ -26,7 +26,7 @@ from usernsproc import UsernsProcess
 
 Someone: TypeAlias = remote.Here | remote.There
 
-# Of x86-64, as all that `remote` does.
+# For x86-64, as everything in `remote`.
 NR_PRCTL, NR_GETITIMER, NR_MKDIRAT, NR_SET_MEMPOLICY, NR_GET_MEMPOLICY = 157, 36, 258, 238, 239
 NR_IOPRIO_SET, NR_IOPRIO_GET = 251, 252
 
@@ -66,7 +66,7 @@ def status(name: str) -> Callable[[Someone], str]:
 
 
 def has_bit(name: str, number: int) -> Callable[[Someone], bool]:
-    """Of a mask in the status file."""
+    """Return whether a mask in the status file has the bit."""
     return lambda someone: bool(int(status(name)(someone), 16) >> number & 1)
 
 
@@ -123,7 +123,7 @@ def raise_ambient() -> None:
 
 
 def get_terminal() -> None:
-    """A controlling one, of a session that has none yet."""
+    """Give the session, which has none yet, a controlling terminal."""
     _, slave = os.openpty()
     path = os.ttyname(slave)
     os.close(slave)
@@ -273,7 +273,7 @@ def things_of_here() -> list[Thing]:
 
 @contextmanager
 def ways() -> Iterator[dict[str, list[UsernsProcess[bytes]]]]:
-    """By the column of the table: each way to start such a process."""
+    """Return, by column of the table, each way to start such a process."""
     with ExitStack() as stack:
 
         def started(*args: object, **options: object) -> UsernsProcess[bytes]:
@@ -296,7 +296,7 @@ def seen(someone: Someone, things: list[Thing]) -> dict[str, object]:
 
 
 def outcome(thing: Thing, value: object, pid: int, packed: object, before: object) -> str:
-    """In a word: what the thing calls it, or as the caller has it, as the caller had it before,
+    """Return one word: what the thing calls it, or as the caller has it, as the caller had it before,
     the process' own PID."""
     if str(value) in thing.words:
         return thing.words[str(value)]

@@ -1,6 +1,6 @@
 """Emulated machines with Debian's kernels, for the scripts in architectures/ and kernels/.
 
-The kernels are fetched by apt, with folders of its own, from the mirror that the
+The kernels are fetched by apt, with separate directories, from the mirror that the
 system is set up with. Nothing is installed.
 """
 
@@ -23,11 +23,11 @@ Argument = str | os.PathLike[str]
 
 
 class Failure(Exception):
-    """What went wrong, in words."""
+    """A failure, described in words."""
 
 
 def run(*command: Argument, cwd: pathlib.Path | None = None, text: str | None = None) -> str:
-    """What the command printed; *text* is its input."""
+    """Return what the command printed; *text* is its input."""
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=COMMAND_SECONDS, cwd=cwd)
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def debian_mirror() -> str:
 
 
 class Apt:
-    """apt with folders of its own, for one architecture and suite."""
+    """apt with separate directories, for one architecture and suite."""
 
     def __init__(self, folder: pathlib.Path, architecture: str, suite: str) -> None:
         for path in ("etc/apt.conf.d", "etc/preferences.d", "state/lists/partial", "cache"):
@@ -82,7 +82,7 @@ class Apt:
         run("apt-get", *self.options, "update")
 
     def kernel_packages(self, package: str) -> list[str]:
-        """Those that have the kernel itself and its modules: others lead to them."""
+        """Return the packages that contain the kernel and its modules; other packages depend on them."""
         needed = run(
             "apt-cache", *self.options, "depends", "--recurse", "--no-recommends", "--no-suggests",
             "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", package,
@@ -97,7 +97,7 @@ class Apt:
 
 
 def kernel_packages(architecture: str, package: str, suite: str, cache: pathlib.Path) -> list[pathlib.Path]:
-    """Files of the packages that *package* stands for in that suite, fetched if need be."""
+    """Return the files of the packages that *package* stands for in that suite, and fetch missing ones."""
     folder = cache / f"{architecture}-{suite}-packages"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def kernel_packages(architecture: str, package: str, suite: str, cache: pathlib.
 
 
 def kernel_in(packages: Sequence[pathlib.Path], folder: pathlib.Path) -> pathlib.Path:
-    """Unpack the packages into *folder*; gives the kernel in it."""
+    """Unpack the packages into *folder* and return the kernel in it."""
     before = set(kernels_below(folder))
     for package in packages:
         # Not dpkg-deb -x, which replaces a link from /lib to usr/lib by a folder.
@@ -146,7 +146,7 @@ def cache_option(parser: argparse.ArgumentParser) -> None:
 def boot(
     emulator: Sequence[str], kernel: pathlib.Path, *arguments: Argument, append: str, memory: str, seconds: int
 ) -> Iterator[str]:
-    """The lines that a machine writes on its console until it ends, or the time is up."""
+    """Yield the lines that a machine writes on its console until it exits or the time is up."""
     command: list[Argument] = [
         "timeout", "--signal=KILL", str(seconds),  # also if this script is killed
         *emulator, "-accel", "tcg", "-smp", "1", "-m", memory,

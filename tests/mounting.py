@@ -1,4 +1,4 @@
-"""For test programs that mount: they get a mount namespace of their own, so nothing is left when they end."""
+"""For test programs that mount: they enter a new mount namespace, so that nothing is left when they exit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(*command: str | Path) -> None:
 
 
 def own_mount_namespace() -> Path:
-    """Enter one; gives a directory that only this program sees, an empty tmpfs."""
+    """Enter a new mount namespace. Yield a directory that only this program sees, an empty tmpfs."""
     native.unshare(native.CLONE_NEWNS)
     run("mount", "--make-rprivate", "/")
     # Not in a temporary folder of the test run: an unprivileged user must be able to reach it.
@@ -56,7 +56,7 @@ def make_file_system(kind: str, work: Path) -> Path:
 
 
 def own_file_system(kind: str) -> tuple[Path, Path, Path]:
-    """Enter a new mount namespace; gives an empty directory, `source` on a new file system and a mount point in it."""
+    """Enter a new mount namespace. Yield an empty directory, `source` on a new file system and a mount point in it."""
     work = own_mount_namespace()
     source, target = make_file_system(kind, work), work / "target"
     target.mkdir()
@@ -64,7 +64,7 @@ def own_file_system(kind: str) -> tuple[Path, Path, Path]:
 
 
 def mount_again(kind: str, work: Path) -> None:
-    """So that what is seen then comes from the disk."""
+    """Mount it again, so that the files are read from the disk."""
     run("umount", work / f"disk-{kind}")
     run("mount", "-o", "loop", work / f"image-{kind}", work / f"disk-{kind}")
 
@@ -84,7 +84,7 @@ def owners(path: Path | str) -> tuple[int, int]:
 
 
 def errno_as(uid: int, action: Callable[[], object]) -> int:
-    """What an ordinary user gets for it, in a child process: 0 or an errno."""
+    """Call it as an unprivileged user in a child process. Return 0 or the errno."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -105,7 +105,7 @@ def create_as(uid: int, path: Path) -> int:
 
 
 def failure(function: Callable[..., object], *arguments: object, **options: object) -> UsernsError:
-    """How it fails, having changed nothing."""
+    """Return how it fails. Check that nothing has changed."""
     before = state()
     try:
         function(*arguments, **options)
@@ -115,8 +115,8 @@ def failure(function: Callable[..., object], *arguments: object, **options: obje
     raise AssertionError("it did not fail")
 
 
-def tells(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
-    """Whether the kernel says that these are its maps; it does since Linux 6.15, and before, the error says so."""
+def has_maps(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:
+    """Return whether the kernel shows these maps. Before Linux 6.15 it cannot, and the error says so."""
     if native.KERNEL >= (6, 15):
         return (str(mount.uid_map), str(mount.gid_map)) == (uid_map, gid_map or uid_map)
     try:
@@ -128,6 +128,6 @@ def tells(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None
 
 
 def mounts_below(path: Path) -> list[str]:
-    """Mount points and their options, as the kernel's table has them."""
+    """Return the mount points and their options from the kernel's table."""
     lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [f"{line[4]} {line[5]}" for line in lines if f"{line[4]}/".startswith(f"{path}/")]

@@ -1,8 +1,8 @@
 """A mutation run: sources are changed in one place at a time, and the tests that concern them are run.
 
-universalmutator proposes the changes. Those that cannot matter are left out: a core or a module that
-compiles to the same code. All else happens in a copy of the checkout, and in a PID namespace and a mount
-namespace of its own: a mutant may kill or unmount whatever it can reach.
+universalmutator proposes the changes. Those without effect are left out: a core or a module that
+compiles to the same code. Everything else happens in a copy of the checkout, in a new PID namespace and a new mount
+namespace: a mutant may kill or unmount everything that it can reach.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "src/usernsproc/"
 ALL_OF_CORE = (
-    "process holder exit_status ended_children recycled_pid pid_recycled_meanwhile killed_caller namespace unheard"
+    "process holder exit_status ended_children recycled_pid pid_recycled_meanwhile killed_caller namespace "
+    "hidden_helpers"
 )
 TESTS = {
-    "_maps/foreign_files.py": "foreign_files holder_ids",
+    "_helper.py": "foreign_files holder_ids",
     "_maps/idmap.py": "idmap presets idmap_properties idmap_kernel",
     "_maps/presets.py": "presets subids map_permissions",
     "_maps/subids*.py": "subids presets",
     "_maps/writer.py": "groups map_permissions holder process newidmap idmap_kernel",
     "_maps/*.py": "newidmap newidmap_kernel map_permissions rootless newidmap_faults",
-    "_core/birth.[ch]": f"{ALL_OF_CORE} exec_is_over threads waiting",
+    "_core/clone.[ch]": f"{ALL_OF_CORE} exec_is_over threads waiting",
     "_core/cgroup.[ch]": "cgroup cgroup_causes cgroup_files",
     "_core/child.[ch]": f"{ALL_OF_CORE} isolation inherited signals privileges session_keyring waiting",
     "_core/descriptors.[ch]": f"{ALL_OF_CORE} inherited failures",
-    "_core/forks.c": "forks forks_beside_threads",
-    "_core/foster.[ch]": "unheard stopped_grandchild owner namespace join failures",
+    "_core/generation.c": "forks forks_beside_threads",
+    "_core/reaper.[ch]": "hidden_helpers stopped_grandchild owner namespace join failures",
     "_core/image.c": "helper_programs process holder compiler_flags failures",
     "_core/init.h": "new_namespaces signals waiting ended_children",
-    "_core/kept.[ch]": "inherited helper_programs process forks failures",
-    "_core/map_reader.c": "namespace unheard enter failures",
+    "_core/fd.c": "inherited helper_programs process forks failures",
+    "_core/map_reader.c": "namespace hidden_helpers enter failures",
     "_core/module_namespaces.c": "nslist",
     "_core/proven_proc.[ch]": f"forged_proc {ALL_OF_CORE}",
     "_core/beneath.h": f"forged_proc {ALL_OF_CORE}",
-    "_core/tracer.c": "debugger",
+    "_core/debugger.c": "debugger",
     "_core/wait.[ch]": f"{ALL_OF_CORE} stopped_grandchild waiting",
     "_core/*": f"{ALL_OF_CORE} new_namespaces privileges isolation cgroup join owner forged_proc waiting failures",
 }
@@ -67,7 +68,7 @@ class Mutant(NamedTuple):
     text: str
 
     def diff(self) -> str:
-        """Against the original, as for patch(1)."""
+        """Return the difference from the original, for patch(1)."""
         original = (ROOT / self.source).read_text().splitlines(keepends=True)
         changed = self.text.splitlines(keepends=True)
         return "".join(difflib.unified_diff(original, changed, f"a/{self.source}", f"b/{self.source}", n=1))
@@ -77,7 +78,7 @@ class Mutant(NamedTuple):
 
 
 def proposals(source: str) -> list[Mutant]:
-    """Every change that universalmutator knows, in its order."""
+    """Yield every change that universalmutator proposes, in its order."""
     language = "c" if source.endswith((".c", ".h")) else "python"
     program = os.path.join(sysconfig.get_path("scripts"), "mutate")
     command = [program, str(ROOT / source), language, "--noCheck", "--mutantDir"]
@@ -88,7 +89,7 @@ def proposals(source: str) -> list[Mutant]:
 
 
 class _WithoutEffect(ast.NodeTransformer):
-    """Removes what does not change what a module does: `pass`, docstrings and other texts that stand alone, types."""
+    """Removes what has no effect at run time: `pass`, docstrings and other texts that stand alone, types."""
 
     def visit_Pass(self, _: ast.Pass) -> None:
         return None
@@ -114,7 +115,7 @@ class _WithoutEffect(ast.NodeTransformer):
 
 
 def meaning(mutant: Mutant) -> str | None:
-    """The same for all mutants that certainly do the same; `None` for what is not a program."""
+    """Return the same value for mutants that certainly behave the same; `None` if it is not a program."""
     if mutant.source.endswith(".py"):
         try:
             tree = ast.parse(mutant.text)
@@ -128,7 +129,7 @@ def meaning(mutant: Mutant) -> str | None:
 
 
 def mutants(sources: Sequence[str], seed: int) -> Iterator[Mutant]:
-    """All, no two of which are known to do the same, in an order that depends on the seed alone."""
+    """Return all mutants that are not known to be equivalent, in an order that depends only on the seed."""
     found = [mutant for source in sources for mutant in proposals(source)]
     random.Random(seed).shuffle(found)
     seen = {(source, meaning(Mutant(source, (ROOT / source).read_text()))) for source in sources}
@@ -160,7 +161,7 @@ class Copy:
         (folder / ".venv" / relative / "mutation.pth").write_text(paths)
 
     def build(self) -> str | None:
-        """Compile the core; gives a digest of it, or `None` if it cannot be compiled or does not run."""
+        """Compile the core. Return a digest of it, or `None` if it cannot be compiled or does not run."""
         for core in self.folder.glob("src/usernsproc/*.so"):
             core.unlink()
         command = [self.python, "setup.py", "-q", "build_ext", "--inplace", "--force"]
@@ -172,7 +173,7 @@ class Copy:
         return hashlib.sha256(core.read_bytes()).hexdigest()
 
     def test(self, tests: Sequence[str], timeout: float) -> str:
-        """The first test that fails, "" if none does; "timeout" if it takes longer."""
+        """Return the first test that fails, "" if none does, or "timeout" if it takes longer."""
         options = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         alone = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
         init = ["sh", "-c", '"$@"; exit $?', "init"]  # it reaps orphans
@@ -188,7 +189,7 @@ class Copy:
 
 
 def tests_of(sources: Sequence[str]) -> list[str]:
-    """The files of tests that concern these sources, each once."""
+    """Return the files of tests that concern these sources, each once."""
     names: dict[str, None] = {}
     for source in sources:
         entry = next((tests for pattern, tests in TESTS.items() if fnmatch.fnmatch(source, PACKAGE + pattern)), None)
@@ -229,7 +230,7 @@ class Run:
         self.timeout = max(SHORTEST_TIMEOUT, PATIENCE * (time.monotonic() - start))
 
     def outcome(self, mutant: Mutant) -> str | None:
-        """What noticed it, "" if nothing did; `None` if it is no mutant: it does not compile, or to the same code."""
+        """Return what noticed it, "" if nothing did; `None` if it does not compile, or compiles to the same code."""
         source = self.copy.folder / mutant.source
         original = source.read_text()
         source.write_text(mutant.text)

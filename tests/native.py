@@ -62,7 +62,7 @@ class _Program(ctypes.Structure):
 
 
 def refuse_system_call(number: int, errno: int) -> None:
-    """From now on *number* fails with *errno* in the calling thread and what it starts."""
+    """Make system call *number* fail with *errno* in the calling thread and its descendants."""
     _install(
         struct.pack("HBBI", 0x20, 0, 0, 0),  # load the number
         struct.pack("HBBI", 0x15, 0, 1, number),  # equal? else skip one
@@ -72,7 +72,7 @@ def refuse_system_call(number: int, errno: int) -> None:
 
 
 def refuse_ioctl(request: int, errno: int) -> None:
-    """As `refuse_system_call`, of `ioctl(2)` with that request alone."""
+    """Refuse `ioctl(2)` with that request, like `refuse_system_call`."""
     low = 24 if sys.byteorder == "little" else 28  # of the second argument, in struct seccomp_data
     _install(
         struct.pack("HBBI", 0x20, 0, 0, 0),
@@ -91,7 +91,7 @@ def _install(*instructions: bytes) -> None:
 
 
 def forbid_making_directories() -> None:
-    """A Landlock domain for the calling thread and what it starts."""
+    """Enter a Landlock domain with the calling thread and its descendants."""
     handled = struct.pack("Q", LANDLOCK_ACCESS_FS_MAKE_DIR)
     ruleset = must(libc.syscall(NR_LANDLOCK_CREATE_RULESET, handled, len(handled), 0))
     prctl(PR_SET_NO_NEW_PRIVS, 1)

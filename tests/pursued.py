@@ -1,7 +1,7 @@
 """A program with a secret that starts commands in a namespace whose root is hostile.
 
-In a process of its own (see test_joiner_attack.py), for it has the secret in its environment, and a
-mount that the namespace has not.
+It runs in a separate process (see test_joiner_attack.py), because it has the secret in its environment, and a
+mount that the namespace does not have.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def own_mount_namespace() -> None:
 
 
 def hide(secret: bytes, *, in_a_mount: bool) -> Secret:
-    """In memory, in an open file, and in a mount that nobody else has."""
+    """Hide it in memory, in an open file, and in a mount that no other process has."""
     folder = tempfile.mkdtemp()
     if in_a_mount:
         native.must(native.libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, None))
@@ -61,7 +61,7 @@ def hide(secret: bytes, *, in_a_mount: bool) -> Secret:
 
 
 class Pursuer:
-    """Follows whom it finds in the namespaces of a holder, in a block."""
+    """Pursues each process that it finds in the namespaces of a holder, in a block."""
 
     def __init__(self, program: str, mode: str, secret: Secret, holder: UsernsProcess[Any], *, mnt: bool) -> None:
         kinds = ("user", "pid", "mnt") if mnt else ("user", "pid")
@@ -83,7 +83,7 @@ class Pursuer:
 
 
 def joined(join: Any, count: int) -> dict[str, int]:
-    """How often it ended how."""
+    """Return how often each result occurred."""
     outcomes: dict[str, int] = {}
 
     def one(_: int) -> str:
@@ -99,7 +99,7 @@ def joined(join: Any, count: int) -> dict[str, int]:
 
 
 def joined_by_fork(join: Any, count: int) -> dict[str, int]:
-    """As it must not be done: a copy of this process that enters the namespaces."""
+    """The wrong way to join: a copy of this process that enters the namespaces."""
     flags = {"user": 1 << 28, "mnt": 1 << 17, "pid": 1 << 29}
     for _ in range(count):
         if (pid := os.fork()) == 0:

@@ -1,15 +1,15 @@
-/* Root in a user and a pid namespace, who pursues everybody who comes in.
+/* Root in a user and a PID namespace, which attacks every process that enters.
  *
  * pursuer MODE SECRET-REVERSED-IN-HEX ADDRESS PATH USER-FD PID-FD MNT-FD|-1
  *
  * It enters the namespaces, shows itself a /proc of the pid namespace, says "ready", and until
  * its input ends tries on each process that it sees whatever could give it the secret: in memory
  * (at ADDRESS, or anywhere), in the environment, in an open file, in the file PATH as seen from the
- * process' root or working directory. Then it tells what it got, a word and a number a line.
+ * process's root or working directory. Then it prints what it got, a word and a number per line.
  * MODE is "look"; or "stop", to stop each first; or "kill", to do nothing but that.
  *
  * It has no copy of the secret of its own, which it would find. In C, for the time to get at
- * somebody is short.
+ * a process is short.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -1,4 +1,4 @@
-"""A stranger that gets the pid of a process that is gone: for certain, with `clone3(set_tid=…)`."""
+"""A process that gets the PID of one that has been reaped: deterministically, with `clone3(set_tid=…)`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class _CloneArgs(ctypes.Structure):
 _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL over the fork
 
 
-class Stranger:
-    """A child of the test's with a given pid, which notices what is done to it.
+class OtherProcess:
+    """A child of the test with a given PID, which records what is done to it.
 
-    It has all signals blocked, so each that is sent to it stays pending, and a user
-    namespace of its own, in which a map that is written can be seen.
+    It blocks all signals, so each signal that is sent to it stays pending, and it has a new user
+    namespace, in which a map that is written can be seen.
     """
 
     def __init__(self, pid: int, id_map: str = "") -> None:
@@ -64,7 +64,7 @@ class Stranger:
         return {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.split()}
 
     def traces(self) -> dict[str, str]:
-        """Whether it runs, what signals were sent to it, what is written in its maps."""
+        """Return whether it runs, the signals that were sent to it, and its maps."""
         status = self._status()
         return {
             "state": status["State"],
@@ -75,6 +75,6 @@ class Stranger:
         }
 
     def end(self) -> int:
-        """Kill and reap it; gives its exit code. `ChildProcessError`: somebody else has reaped it."""
+        """Kill and reap it and return its exit code. Raises `ChildProcessError` if it has been reaped already."""
         os.kill(self.pid, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -1,6 +1,6 @@
-"""System calls made by another process of this user, for what the kernel shows to that process alone.
+"""System calls made by another process of this user, for what the kernel shows only to that process.
 
-The process is stopped with `ptrace(2)` in a system call, makes another one, and goes on as if it had
+The process is stopped with `ptrace(2)` in a system call, makes another one, and continues as if it had
 not been stopped. x86-64.
 """
 
@@ -58,7 +58,7 @@ class Here:
         self.pid = os.getpid()
 
     def call(self, number: int, *arguments: Argument) -> tuple[int, int]:
-        """The result, negative for an errno, and the first word that was filled."""
+        """Return the result, negative for an errno, and the first word that was filled."""
         memory = (ctypes.c_int * 32)()
         given = [ctypes.byref(memory) if argument is None else argument for argument in arguments]
         result = libc.syscall(number, *given)

@@ -1,4 +1,4 @@
-"""A program that runs one call and is stopped at each of its system calls, with `ptrace(2)`."""
+"""A program that makes one call of the library and is stopped at each of its system calls, with `ptrace(2)`."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def sleeps(pid: int) -> bool:
 class Stepped:
     """A forked copy of this program that calls *call*, and is killed at the end of the block.
 
-    *prepare* runs in it before; what that returns is given to *call*. With *reaps*, a thread of it reaps
-    every child as soon as that ends, without the GIL: also while the main thread is stopped.
+    *prepare* runs in it first, and its result is passed to *call*. With *reaps*, a thread of it reaps
+    every child as soon as it exits, without the GIL: also while the main thread is stopped.
     """
 
     def __init__(self, prepare: Callable[[], object], call: Callable[[object], object], *, reaps: bool = False) -> None:
@@ -92,7 +92,7 @@ class Stepped:
             os.waitpid(self.pid, WALL)
 
     def step(self) -> bool:
-        """Past the next system call; whether it has not ended."""
+        """Go past the next system call. Return whether the process has not exited."""
         for _ in ("to its beginning", "to its end"):
             native.must(_ptrace(PTRACE_SYSCALL, self.pid, 0, 0))
             if not self._next_stop():
@@ -118,7 +118,7 @@ class Stepped:
         native.must(_ptrace(PTRACE_DETACH, self.pid, 0, 0))
 
     def ends_with(self, seconds: float = 20) -> int:
-        """Let it run on; gives its exit status."""
+        """Let it continue, and return its exit status."""
         if self.status is None:
             self.run_on()
             found = (0, 0)
@@ -134,7 +134,7 @@ class Stepped:
 
 
 def _reap_children() -> None:
-    """A first child, which ends with this process, keeps the thread in one `waitpid(2)` until there is another."""
+    """Reap children. A first child, which exits with this process, keeps the thread in `waitpid(2)` meanwhile."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.close(writer)

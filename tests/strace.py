@@ -1,4 +1,4 @@
-"""System calls that strace(1) makes fail, delays, or answers with a signal."""
+"""System calls that strace(1) lets fail, delays, or answers with a signal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, -1
 
 
 def allow_tracers() -> None:
-    """Let every process of the same user trace this one, where the Yama security module forbids it."""
+    """Let every process of the same user trace this one, if the Yama security module forbids it."""
     native.libc.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
 
 
 class Strace:
-    """Follows this process in a block, and tampers with calls: the Nth in each thread and each child."""
+    """Follows this process in a block, and tampers with calls: the Nth call in each thread and each child."""
 
     def __init__(self, *faults: str) -> None:
         self.path = Path(tempfile.mkdtemp(), "log")
@@ -32,7 +32,7 @@ class Strace:
         self.status = [os.open(f"/proc/self/task/{t}/status", os.O_RDONLY | os.O_CLOEXEC) for t in threads]
 
     def __enter__(self) -> Self:
-        # It attaches when Popen, whose system calls are not to be tampered with, has returned.
+        # It attaches after Popen has returned, whose system calls must not be tampered with.
         command = ["sh", "-c", 'read -r line && exec strace "$@"', "sh", *self.options, "-p", str(os.getpid())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
         assert self.process.stdin is not None
@@ -43,7 +43,7 @@ class Strace:
 
     @staticmethod
     def is_followed(status: int) -> bool:
-        """Found out with no call that is tampered with."""
+        """Return whether strace follows. It makes no call that is tampered with."""
         try:
             return b"TracerPid:\t0\n" not in os.pread(status, 4096, 0)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""asyncio: the same promises on its own loop and on uvloop. And other event loops."""
+"""asyncio: the same promises on its own loop and on uvloop; and other event loops."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ settle()
 
 
 def run_in(loop: str, main: Coroutine[Any, Any, None]) -> None:
-    """Run *main*; afterwards there is neither a task nor anything that the loop would have logged."""
+    """Run *main*. Check that no task is left and that the loop has logged nothing."""
     complaints: list[dict[str, Any]] = []
     with asyncio.Runner(debug=True, loop_factory=LOOPS[loop]) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
@@ -55,7 +55,7 @@ def run_in(loop: str, main: Coroutine[Any, Any, None]) -> None:
 
 
 def in_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Make a test of a coroutine function; what it leaves behind is seen when the loop is closed."""
+    """Make a test of a coroutine function. What it leaves behind is reported when the loop is closed."""
 
     def run(loop: str, **fixtures: Any) -> None:
         run_in(loop, test(**fixtures))
@@ -200,7 +200,7 @@ async def test_a_line_above_the_limit_is_an_error() -> None:
 
 
 @in_each_loop
-async def test_a_command_that_nobody_reads_has_to_wait() -> None:
+async def test_a_command_whose_output_is_not_read_has_to_wait() -> None:
     """Twice the limit, and what a pipe takes: no more is read from it."""
     process = await create_subprocess_exec("yes", stdout=PIPE, limit=1000)
     assert process.stdout
@@ -229,7 +229,7 @@ async def test_a_command_that_does_not_read_makes_writers_wait() -> None:
 
 @in_each_loop
 async def test_input_for_a_command_that_closed_it() -> None:
-    """`communicate` ignores it, `drain` and `wait_closed` tell."""
+    """`communicate` ignores it, `drain` and `wait_closed` raise it."""
     process = await create_subprocess_exec("true", stdin=PIPE)
     await process.communicate(b"x" * (1 << 20))
     process = await create_subprocess_exec("sh", "-c", "exec <&-; echo; exec sleep 1000", stdin=PIPE, stdout=PIPE)
@@ -375,7 +375,7 @@ async def test_many_tasks_wait_at_once() -> None:
 
 @in_each_loop
 async def test_nothing_is_left_once_wait_returns() -> None:
-    """Not even when its output is still to be looked at."""
+    """Also when its output has not been read yet."""
     before = state()
     process = await create_subprocess_exec("sh", "-c", "echo out; echo error >&2", stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdout
@@ -409,7 +409,7 @@ async def test_wait_does_not_wait_for_others_that_write_without_end() -> None:
 
 @in_each_loop
 async def test_wait_does_not_wait_for_a_reader() -> None:
-    """Nor does it leave a full pipe behind when nobody reads it."""
+    """It does not leave a full pipe behind either, when no task reads it."""
     before = state()
     process = await create_subprocess_exec("yes", stdout=PIPE, limit=100)
     assert process.stdout
@@ -447,7 +447,7 @@ async def test_the_status_is_exact_when_others_reap() -> None:
 
 @in_each_loop
 async def test_sigchld_is_left_alone() -> None:
-    """Not caught by us; where it is ignored, the kernel reaps by itself, and the status is right all the same."""
+    """The library does not catch it. If it is ignored, the kernel reaps, and the status is still correct."""
     for handler in (signal.SIG_DFL, signal.SIG_IGN):
         previous = signal.signal(signal.SIGCHLD, handler)
         try:
@@ -474,14 +474,14 @@ async def test_neither_a_thread_nor_a_task_belongs_to_a_process() -> None:
 
 @in_each_loop
 async def test_one_that_a_tracer_has_not_let_go_is_looked_at_again() -> None:
-    """And one for which another thread is just waiting: the loop does not spin meanwhile."""
+    """And one that another thread waits for: the loop does not spin meanwhile."""
     process = await create_subprocess_exec(*FOREVER)
     transport: Any = process._transport
     inner = transport.get_extra_info("subprocess")
     inner._waitpid_lock.acquire()
     process.kill()
     used = []
-    for _ in range(5):  # a virtual machine that stands still may count that as ours, though not each time
+    for _ in range(5):  # time in which a virtual machine is paused may be counted for this process, but not each time
         before = time.process_time()
         await asyncio.sleep(0.1)
         used.append(time.process_time() - before)
@@ -491,7 +491,7 @@ async def test_one_that_a_tracer_has_not_let_go_is_looked_at_again() -> None:
     assert await process.wait() == -9
 
 
-# ---- what UsernsProcess has ----
+# ---- features of UsernsProcess ----
 
 
 @in_each_loop
@@ -557,7 +557,7 @@ async def test_the_pidfd_can_have_a_reader_of_its_own() -> None:
 
 @in_each_loop
 async def test_the_death_signal_arrives() -> None:
-    """A parent that is killed in the middle of its loop leaves no command behind."""
+    """A parent that is killed while its loop runs leaves no command behind."""
     printed = run_alone(programs.a_parent_that_is_killed)
     assert printed == "gone\n"
 
@@ -567,7 +567,7 @@ async def test_the_death_signal_arrives() -> None:
 
 @in_each_loop
 async def test_a_cancelled_creation_has_started_nothing() -> None:
-    """At whatever turn of the loop it comes: there is no process, or it has been returned."""
+    """In whichever iteration of the loop it comes, there is no process, or it has been returned."""
     returned = 0
     for turns in range(8):
         before = state()
@@ -669,12 +669,12 @@ def test_cancellation_at_random_moments_leaves_nothing(loop: str) -> None:
     run_alone(programs.cancellations, loop)
 
 
-# ---- many, and in other threads ----
+# ---- many processes, and other threads ----
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_thousand_at_once(loop: str) -> None:
-    """All with pipes, all alive together where the limit of descriptors allows it; each gets its own answer."""
+    """All have pipes, and all are alive together if the limit of descriptors allows it. Each gets its own answer."""
     run_alone(programs.a_thousand, loop)
 
 
@@ -714,7 +714,7 @@ def test_in_a_loop_of_another_thread(loop: str, pdeathsig: int | None) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_one_that_outlives_its_loop_is_killed_when_dropped(loop: str) -> None:
-    """With one warning, and none of asyncio's "Event loop is closed"."""
+    """With one warning, and without asyncio's "Event loop is closed"."""
     kept: list[aio.Process] = []
 
     async def main() -> None:
@@ -783,7 +783,7 @@ async def test_closing_the_transport_kills_and_reaps() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("where", ["main thread", "other thread"])
 def test_the_interpreter_ends_with_one_alive(loop: str, where: str) -> None:
-    """It does not hang, and says nothing."""
+    """It does not hang, and prints nothing."""
     printed = run_alone(programs.end_with_one_alive, loop, where)
     assert printed.strip().isdigit(), printed
 
@@ -791,7 +791,7 @@ def test_the_interpreter_ends_with_one_alive(loop: str, where: str) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("act", programs.ACTS_OF_A_COPY)
 def test_a_forked_copy_neither_kills_nor_waits(loop: str, act: str) -> None:
-    """Nor does it take from the loop, whose selector it shares, what is watched."""
+    """It does not remove descriptors from the loop either, whose selector it shares."""
     run_alone(programs.a_copy, loop, act)
 
 
@@ -861,7 +861,7 @@ def test_the_popen_in_anyio(backend: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"use_uvloop": True}])
-def test_ours_in_anyio(options: dict[str, Any]) -> None:
+def test_the_asyncio_process_in_anyio(options: dict[str, Any]) -> None:
     """Its cancellation is level-triggered: one await after the other is cancelled."""
 
     async def main() -> None:

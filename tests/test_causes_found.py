@@ -1,7 +1,7 @@
-"""One errno has several causes: which it is, is found by looking, and named in the note.
+"""One errno has several causes. The library finds the one that applies and names it in the note.
 
-Each cause is brought about for real, in a process of its own: limits, filters, a read-only
-/proc, ids that a tool fakes. Cgroups are in `test_cgroup_causes.py`.
+Each cause is produced in a separate process: limits, filters, a read-only
+/proc, IDs that a tool fakes. Cgroups are in `test_cgroup_causes.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-from ordinary import DROP, as_ordinary_user
 from programs import causes_found
+from unprivileged import DROP, as_unprivileged_user
 
 from usernsproc._evidence import faked_ids
 
@@ -34,14 +34,14 @@ def test_the_limit_of_a_users_processes_is_counted() -> None:
 
 
 def test_what_is_not_found_is_a_guess() -> None:
-    """As for a filter that answers EAGAIN."""
+    """As with a filter that answers EAGAIN."""
     run_alone(causes_found.a_filter_that_answers_eagain)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.14")
 def test_the_limit_of_pids() -> None:
-    """kernel.pid_max, which each pid namespace has since Linux 6.14."""
+    """kernel.pid_max, which each PID namespace has since Linux 6.14."""
     run_alone(causes_found.the_limit_of_pids)
 
 
@@ -49,18 +49,18 @@ def test_the_limit_of_pids() -> None:
 
 
 def test_a_read_only_proc_is_named() -> None:
-    """The files are those of a child's maps, whoever writes them."""
+    """The files of a child's maps cannot be written, by the library or by a tool."""
     run_alone(causes_found.a_read_only_proc)
 
 
 @pytest.mark.root
 def test_newuidmap_where_proc_is_read_only() -> None:
-    """The tool fails, and it is known why."""
-    as_ordinary_user(causes_found.newuidmap_where_proc_is_read_only, before="mount -o remount,ro,bind /proc")
+    """The tool fails, and the cause is found."""
+    as_unprivileged_user(causes_found.newuidmap_where_proc_is_read_only, before="mount -o remount,ro,bind /proc")
 
 
 def test_refused_calls_of_the_core() -> None:
-    """ENOSYS is an old kernel, unless there is a filter, which refuses with EPERM as well."""
+    """ENOSYS means an old kernel, unless there is a filter. A filter can also refuse with EPERM."""
     run_alone(causes_found.refused_calls_of_the_core)
 
 
@@ -72,17 +72,17 @@ def fake_ids(folder: Path) -> Path:
 
 
 def test_ids_that_a_tool_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's ids are in /proc. What is refused because of the others says so, not that
-    subordinate ids or capabilities are missing."""
+    """The kernel's IDs are in /proc. A refusal because of the faked IDs says so, not that
+    subordinate IDs or capabilities are missing."""
     monkeypatch.setenv("LD_PRELOAD", str(fake_ids(tmp_path)))
     run_alone(causes_found.ids_that_a_tool_fakes)
 
 
 @pytest.mark.root
 def test_ids_that_a_tool_fakes_for_an_unprivileged_user(tmp_path: Path) -> None:
-    """The same program as user 1000, for whom the maps are refused."""
+    """The same program as user 1000, whose maps are refused."""
     library = fake_ids(tmp_path)
-    as_ordinary_user(
+    as_unprivileged_user(
         causes_found.ids_that_a_tool_fakes_for_an_unprivileged_user,
         before=f"mount -t tmpfs tmpfs /mnt; cp {library} /mnt/fake_ids.so",
         drop=(*DROP, "env", "LD_PRELOAD=/mnt/fake_ids.so"),

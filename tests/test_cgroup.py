@@ -1,4 +1,4 @@
-"""`cgroup=` accepts a directory of a cgroup of version 2 and nothing else: whatever another user puts at
+"""`cgroup=` accepts only the directory of a cgroup of version 2. Whatever another user puts at
 the path, no file is written, nothing blocks, and no process is created."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cgroup_mounts(kind: str) -> list[Path]:
 
 
 def refusal(path: Any) -> UsernsError:
-    """Of a command and of a holder: before there is a process, a descriptor or a thread."""
+    """Return the refusal of a command and of a holder. There is no process, descriptor or thread yet."""
     before = state()
     with pytest.raises(UsernsError) as caught:
         run(["true"], uid_map="root", cgroup=path)
@@ -36,7 +36,7 @@ def refusal(path: Any) -> UsernsError:
 
 @pytest.fixture
 def look_alike(tmp_path: Path) -> Path:
-    """A directory that has the file of a cgroup."""
+    """A directory that has the same file as a cgroup."""
     (tmp_path / "cgroup.procs").write_text("important=1\n")
     return tmp_path
 
@@ -69,7 +69,7 @@ def test_a_link_in_place_of_cgroup_procs_is_not_written_through(tmp_path: Path) 
 
 @pytest.mark.parametrize("where", ["cgroup.procs", "cgroup"])
 def test_a_fifo_does_not_block(where: str, tmp_path: Path) -> None:
-    """Neither in place of the file nor of the directory. There is no reader: opened for writing, it would wait."""
+    """In place of the file and of the directory. Without a reader, opening it for writing would block."""
     run_alone(cgroup.a_fifo, str(tmp_path), where, timeout=60)
 
 
@@ -98,7 +98,7 @@ def test_a_file_of_a_cgroup_is_refused() -> None:
 
 @pytest.mark.root
 def test_a_cgroup_of_version_1_is_refused() -> None:
-    """A hierarchy without controllers: it can be mounted beside those that the system has, and goes with the last
+    """A hierarchy without controllers: it can be mounted beside those of the system, and ends with the last
     mount of it."""
     run_alone(cgroup.a_cgroup_of_version_1)
 
@@ -111,7 +111,7 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("descriptor", [-1, 1 << 20])
 def test_a_number_that_is_not_an_open_descriptor(descriptor: int) -> None:
-    """Not passed over in silence, either: -1 would start the command outside of its limits."""
+    """It is not ignored either: -1 would start the command outside of its limits."""
     assert refusal(descriptor).errno == 9
 
 

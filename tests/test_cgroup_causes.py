@@ -53,12 +53,12 @@ full_cgroup = pytest.fixture(with_pids)
 @pytest.mark.root
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_full_cgroup_of_the_caller(room: int, full_cgroup: Path) -> None:
-    """It is named, also if the failed call needed more than one process and has freed them again."""
+    """It is named, also if the failed call needed more than one process and has released them."""
     output = run_alone(cgroup_causes.fill, str(full_cgroup), room)
     assert output.split() in (["clone", "True", "cgroup-pids-max", "True"], ["init", "True", "cgroup-pids-max", "True"])
 
 
-# ---- cgroups that take no process ----
+# ---- cgroups that do not accept a process ----
 
 
 @pytest.fixture
@@ -101,5 +101,5 @@ def test_a_cgroup_that_was_removed(cgroup: Path) -> None:
 
 @pytest.mark.root
 def test_a_cgroup_file_system_that_is_read_only(cgroup: Path) -> None:
-    """Without clone3, which places a child without writing."""
+    """Without clone3, which places a child in a cgroup without a write."""
     run_alone(cgroup_causes.fail_in_read_only, str(cgroup))

@@ -1,6 +1,6 @@
-"""What the files of a cgroup say: full, out of memory, frozen.
+"""The files of a cgroup show that it is full, out of memory or frozen.
 
-On recorded states, which are folders with the files of a cgroup, since a machine has each
+On recorded states, which are folders with the files of a cgroup, because a machine has each
 controller in one version only; and on real cgroups, where the kernel has the files itself.
 """
 
@@ -22,7 +22,7 @@ Recorded = Callable[[Mapping[str, str]], int]
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    """Gives a descriptor of the folder `outer/inner`, with the files of a recorded state."""
+    """Yield a descriptor of the folder `outer/inner`, with the files of a recorded state."""
     fds: list[int] = []
 
     def write(files: Mapping[str, str]) -> int:
@@ -97,7 +97,7 @@ def test_a_frozen_cgroup_is_a_cause_and_a_note(name: str, recorded: Recorded, tm
         assert f"The cgroup {tmp_path}/{where} is frozen" in note
 
 
-def test_files_that_cannot_be_read_are_no_cause(recorded: Recorded) -> None:
+def test_files_that_cannot_be_read_are_not_a_cause(recorded: Recorded) -> None:
     assert frozen_cause(recorded({"inner/cgroup.events": "unlike\n"})) is None
     assert frozen_cause(-1) is None
 

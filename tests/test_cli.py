@@ -110,7 +110,7 @@ def test_signals_are_forwarded(sig: signal.Signals) -> None:
 
 
 def test_what_the_terminal_sends_arrives_once() -> None:
-    """Ctrl-C goes to the whole process group; forwarding it too would double it."""
+    """Ctrl-C is sent to the whole process group. If it was forwarded too, the command would get it twice."""
     once = "while [ $n = 0 ]; do sleep 0.01; done"
     twice = "i=0; while [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done"
     shell = f"n=0; trap 'n=$((n+1))' INT; echo ready; {once}; {twice}; echo n=$n"
@@ -132,14 +132,14 @@ def test_what_the_terminal_sends_arrives_once() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    """As with nohup."""
+    """As with nohup(1)."""
     shell = f"trap '' HUP; exec {' '.join(RUN)} --map root cat /proc/self/status"
     status = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60).stdout
     ignored = int(dict(line.split(":", 1) for line in status.splitlines())["SigIgn"], 16)
     assert ignored & 1 << signal.SIGHUP - 1
 
 
-def test_the_command_ends_with_us() -> None:
+def test_the_command_ends_with_the_launching_process() -> None:
     process = subprocess.Popen(
         [*RUN, "--map", "root", "sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE, text=True
     )
@@ -191,7 +191,7 @@ def test_the_directory_propagation_and_no_new_privileges() -> None:
 
 
 def test_capabilities_that_are_kept() -> None:
-    """Also by who is not user 0 inside, for whom exec would drop them."""
+    """Also for a command that is not user 0 in the namespace: otherwise execve(2) would drop them."""
     ambient = ["grep", "CapAmb", "/proc/self/status"]
     kept = run("--map", "current", "--ambient-caps", "chown,CAP_NET_RAW", "--", *ambient)
     assert int(kept.stdout.split()[1], 16) == 1 << 0 | 1 << 13
@@ -211,7 +211,7 @@ def test_the_cgroup() -> None:
     assert f"0::/{cgroup.name}\n" in result.stdout
 
 
-def test_what_is_no_cgroup(tmp_path: Path) -> None:
+def test_what_is_not_a_cgroup(tmp_path: Path) -> None:
     result = run("--map", "root", "--cgroup", str(tmp_path), "--", "true")
     assert result.returncode == 125
     assert result.stderr.startswith(f"usernsproc: cgroup: Invalid argument: '{tmp_path}' [EINVAL, not-cgroup2]\n")
@@ -259,7 +259,7 @@ def test_enter_namespace_files(container: UsernsProcess[bytes]) -> None:
         assert result.stdout == f"0\n{net.inode}\n{own_uts.inode}\n"
 
 
-def test_enter_and_make_others_in_there(container: UsernsProcess[bytes]) -> None:
+def test_enter_and_create_others_in_the_namespace(container: UsernsProcess[bytes]) -> None:
     userns = container.namespace_path()
     result = enter(userns, "--namespaces", "pid", "--init", "--mount-proc", "sh", "-c", "cat /proc/1/comm; echo $$")
     assert result.stdout == "usernsproc-init\n2\n"
@@ -273,7 +273,7 @@ def test_enter_as_another_user() -> None:
 
 
 @pytest.mark.root
-def test_enter_keeps_the_own_user_namespace_where_none_is_named() -> None:
+def test_enter_keeps_the_callers_user_namespace_where_none_is_named() -> None:
     with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

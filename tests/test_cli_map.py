@@ -10,8 +10,8 @@ import termios
 from pathlib import Path
 
 import pytest
-from ordinary import COUNT, FIRST, UID, as_ordinary_user
 from programs.cli_map import execute
+from unprivileged import COUNT, FIRST, UID, as_unprivileged_user
 
 from usernsproc import Namespace, UsernsProcess, create_userns
 
@@ -27,7 +27,7 @@ def usernsproc(*arguments: str, status: int = 0) -> str:
 
 
 def as_user(*arguments: str, status: int = 0) -> str:
-    return as_ordinary_user(execute, PROGRAM, *arguments, status=status)
+    return as_unprivileged_user(execute, PROGRAM, *arguments, status=status)
 
 
 def test_a_map_is_shown_as_a_table_and_as_bars() -> None:
@@ -42,7 +42,7 @@ def test_a_map_is_shown_as_a_table_and_as_bars() -> None:
 
 
 def test_bars_are_in_the_order_of_ids_on_each_side() -> None:
-    """Ranges that adjoin share a border; the last id closes the bar."""
+    """Ranges that adjoin share a border; the last ID closes the bar."""
     printed = usernsproc("map", "4294967294:5:1,0:6:2,2:0:3")
     assert printed.splitlines()[-2:] == ["inside   |bb|cc|··|a|", "outside  |cc|··|a|bb|··"]
 
@@ -58,7 +58,7 @@ def test_what_an_encoding_lacks_is_drawn_with_what_it_has(encoding: str) -> None
 
 
 def test_bars_fit_into_the_terminal() -> None:
-    """A letter stands for more ids then."""
+    """Each letter then stands for more IDs."""
     text = ",".join(f"{100000 * n}:{200000 * n}:65536" for n in range(6))
     master, terminal = os.openpty()
     try:
@@ -73,7 +73,7 @@ def test_bars_fit_into_the_terminal() -> None:
     assert len(usernsproc("map", text).splitlines()[-1]) > 80
 
 
-def test_who_reads_may_have_seen_enough() -> None:
+def test_the_reader_may_have_seen_enough() -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -95,7 +95,7 @@ def test_of_many_ranges_the_first_are_drawn() -> None:
     assert "first 26 of 100" in printed
 
 
-def test_without_arguments_it_shows_the_own_namespace() -> None:
+def test_without_arguments_it_shows_the_callers_namespace() -> None:
     printed = json.loads(usernsproc("map", "--json"))
     with Namespace.current() as own:
         assert (printed["uid_map"]["map"], printed["gid_map"]["map"]) == (str(own.uid_map), str(own.gid_map))
@@ -154,7 +154,7 @@ def test_a_preset_is_shown_as_it_is_for_this_user() -> None:
     assert printed.endswith(f"\nsetgroups: {setgroups}\n")
 
 
-def test_a_preset_of_subordinate_ids_says_who_writes_it() -> None:
+def test_a_preset_of_subordinate_ids_names_the_tool_that_writes_it() -> None:
     printed = json.loads(as_user("map", "--json", "rootless"))
     assert printed["uid_map"]["map"] == f"0:{UID}:1,1:{FIRST}:{COUNT}"
     assert printed["uid_map"]["ids"] == COUNT + 1
@@ -204,7 +204,7 @@ def test_run_takes_setgroups(setgroups: str) -> None:
     assert as_user("run", "--map", "rootless", "--setgroups", setgroups, *show).strip() == setgroups
 
 
-def test_run_tells_the_presets() -> None:
+def test_help_of_run_lists_the_presets() -> None:
     printed = usernsproc("run", "--help")
     assert all(f"'{preset}'" in printed for preset in ("root", "current", "subids", "rootless", "all"))
     assert "--setgroups" in printed

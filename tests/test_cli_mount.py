@@ -14,7 +14,7 @@ pytestmark = pytest.mark.kernel("6.3")
 
 @pytest.mark.root
 def test_mount_and_umount() -> None:
-    """It stays when the command has ended."""
+    """The mount stays when the command has exited."""
     run_alone(cli_mount.mount_and_umount)
 
 
@@ -35,7 +35,7 @@ def test_what_is_in_use_stays() -> None:
 
 @pytest.mark.root
 def test_umount_takes_only_what_is_mounted_there() -> None:
-    """Not what is below the mount that a plain directory is on, nor through a symbolic link."""
+    """It unmounts neither what is below a plain directory, nor through a symbolic link."""
     run_alone(cli_mount.umount_of_what_is_not_mounted)
 
 

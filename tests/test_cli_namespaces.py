@@ -38,7 +38,7 @@ def objects(*arguments: str) -> dict[int, dict[str, Any]]:
 
 @pytest.fixture
 def three_deep() -> Iterator[int]:
-    """The pid of a process in three nested user namespaces."""
+    """The PID of a process in three nested user namespaces."""
     command, environment = alone.command(cli_namespaces.nest), alone.environment()
     with UsernsProcess(command, uid_map="root", stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -97,7 +97,7 @@ def test_the_tree_of_one_kind_still_has_the_user_namespaces(three_deep: int) -> 
 
 
 def test_json_is_for_programs() -> None:
-    """These names, in this order; null is what cannot be seen or does not apply."""
+    """These names, in this order. A value that cannot be seen or does not apply is null."""
     with create_userns("root", "root") as userns, Namespace.current() as own:
         text = ls("--json")
         answer = json.loads(text)
@@ -119,15 +119,15 @@ def test_json_is_for_programs() -> None:
     assert text == json.dumps(answer, indent=2) + "\n"
 
 
-def test_what_is_not_seen_is_told(three_deep: int) -> None:
-    """Outside of the JSON, too: by who is in a user namespace of its own."""
+def test_what_is_not_seen_is_reported(three_deep: int) -> None:
+    """Also outside of the JSON. The caller is in a new user namespace."""
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "ls"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usernsproc: processes that could not be looked into: " in result.stderr
     assert f" {three_deep} " not in result.stdout
 
 
-def test_who_stops_reading_is_no_error() -> None:
+def test_a_reader_that_stops_is_not_an_error() -> None:
     shell = f"{USERNSPROC} ls --json | true; {USERNSPROC} ls --tree | head -1"
     result = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)
     assert result.stdout.count("\n") == 1
@@ -154,7 +154,7 @@ def test_what_ls_does_not_understand(arguments: list[str]) -> None:
 # ---- create and unpin ----
 
 
-def test_a_user_namespace_is_made_pinned_listed_and_given_up(folder: str) -> None:
+def test_a_user_namespace_is_created_pinned_listed_and_unpinned(folder: str) -> None:
     run_alone(cli_namespaces.pinned_listed_and_given_up, folder)
 
 
@@ -169,22 +169,22 @@ def test_another_owner(folder: str, further: list[str]) -> None:
 
 
 def test_every_preset_is_taken(folder: str) -> None:
-    """Also those of many ids: 'all' is what is mapped here."""
+    """Also those of many IDs: 'all' is what the current namespace maps."""
     run_alone(cli_namespaces.every_preset, folder)
 
 
-def test_further_kinds_are_made_with_it_and_owned_by_it(folder: str) -> None:
+def test_further_kinds_are_created_with_it_and_owned_by_it(folder: str) -> None:
     run_alone(cli_namespaces.further_kinds, folder)
 
 
-def test_a_mount_namespace_is_pinned_on_whichever_cpu_it_was_made(folder: str) -> None:
-    """Since Linux 6.18 each CPU numbers them for itself, and pinning one with a smaller number
-    than the program's own is refused."""
+def test_a_mount_namespace_is_pinned_on_each_cpu(folder: str) -> None:
+    """Since Linux 6.18 each CPU allocates its own numbers, and the kernel refuses to pin one with a smaller number
+    than that of the program's mount namespace."""
     run_alone(cli_namespaces.mount_namespace_on_each_cpu, folder)
 
 
 def test_the_user_namespace_itself_need_not_be_pinned(folder: str) -> None:
-    """It is kept by what it owns."""
+    """The namespaces that it owns keep it alive."""
     run_alone(cli_namespaces.without_the_user_namespace, folder)
 
 
@@ -192,12 +192,12 @@ def test_all_are_pinned_or_none(folder: str) -> None:
     run_alone(cli_namespaces.all_or_none, folder)
 
 
-def test_mistakes_are_told_before_anything_is_made(folder: str) -> None:
+def test_mistakes_are_reported_before_anything_is_created(folder: str) -> None:
     run_alone(cli_namespaces.mistakes, folder)
 
 
-def test_who_may_not_mount_is_told_where_it_can(tmp_path: Path) -> None:
-    """In a user namespace of its own, but not in a mount namespace of its own."""
+def test_a_user_that_must_not_mount_is_shown_where_it_can(tmp_path: Path) -> None:
+    """The user is in a new user namespace, but not in a new mount namespace."""
     path = str(tmp_path / "pin")
     command = [USERNSPROC, "run", "--map", "root", USERNSPROC, "create", "--map", "root", "--pin", path]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What the commands print: wherever it goes, in whatever locale, whatever is called how."""
+"""The output of the commands, to any file, in any locale, with any names."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def assert_complains(result: subprocess.CompletedProcess[bytes], about: bytes = 
 
 @pytest.fixture
 def oddly_named() -> Iterator[UsernsProcess[bytes]]:
-    """A process that has chosen a name that is no text, and that a terminal would obey."""
+    """A process with a name that is not text, and that a terminal would interpret."""
     source = "import ctypes, time; ctypes.CDLL(None).prctl(15, NAME, 0, 0, 0); print(flush=True); time.sleep(600)"
     source = source.replace("NAME", repr(ODD_NAME))
     with UsernsProcess([sys.executable, "-c", source], uid_map="root", stdout=subprocess.PIPE) as process:
@@ -144,7 +144,7 @@ def test_odd_names_in_json(oddly_named: UsernsProcess[bytes]) -> None:
     assert any(oddly_named.pid in namespace["pids"] for namespace in found)
 
 
-# ---- where it cannot be written ----
+# ---- output that cannot be written ----
 
 
 @each_printing
@@ -175,7 +175,7 @@ def test_the_reader_has_seen_enough(arguments: list[str]) -> None:
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&-"])
 @each_failing
 def test_errors_that_cannot_be_written(arguments: list[str], redirection: str) -> None:
-    """The exit status says it all the same."""
+    """The exit status still reports them."""
     result = redirected(redirection, arguments)
     assert result.returncode in (125, 127)
 
@@ -185,7 +185,7 @@ def test_errors_that_cannot_be_written(arguments: list[str], redirection: str) -
 
 @pytest.fixture(scope="module")
 def vendored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package, with what it depends on, in a folder without any metadata."""
+    """A copy of the package, with its dependencies, in a folder without any metadata."""
     folder = tmp_path_factory.mktemp("vendored")
     package = Path(usernsproc.__file__).parent
     shutil.copytree(package, folder / "usernsproc", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,7 +1,7 @@
-"""The core under the compiler flags of distributions and users: what is built runs, or is not built.
+"""The core under the compiler flags of distributions and users: either it is built and runs, or the build fails.
 
-A child in the parent's memory, and the programs that run alone, cannot bear code that a compiler
-adds to every function. `setup.py` keeps such flags from the files that they consist of.
+A child in the parent's memory, and the programs that run without a libc, do not work with code that a compiler
+adds to every function. `setup.py` removes such flags for their files.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ def core_build() -> ModuleType:
 
 
 def measured_in(folder: Path) -> dict[str, str]:
-    """Where a program writes what it has measured, in place of its working directory."""
+    """Return the directory for the measurements of an instrumented program, instead of its working directory."""
     return {"GCOV_PREFIX": str(folder), "LLVM_PROFILE_FILE": str(folder / "profile")}
 
 
 def build(
     folder: Path, *, source: Path = ROOT, status: int = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """As pip does it, but into a folder."""
+    """Build it as pip does, but into a folder."""
     command: list[str | Path] = [
         sys.executable,
         "setup.py",
@@ -115,7 +115,7 @@ def assert_runs(folder: Path, environment: Mapping[str, str] | None = None) -> N
 def output_with_core(
     folder: Path, function: Callable[..., None], *arguments: str, environment: Mapping[str, str] | None = None
 ) -> str:
-    """Of a program that uses the core that was built there."""
+    """Return the output of a program that uses the core that was built there."""
     (core,) = (folder / "lib" / "usernsproc").glob("_core.*")
     command = alone.command(function, str(ROOT / "src"), str(core), *arguments)
     environment = {**alone.environment(), **measured_in(folder), **(environment or {})}
@@ -125,7 +125,7 @@ def output_with_core(
 
 
 def code_of_programs(compiler: list[str], folder: Path) -> dict[str, bytes]:
-    """What is copied into an image, as compiled with the flags of the project."""
+    """Return what is copied into an image, as compiled with the flags of the project."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
     bare = core_build()
@@ -155,7 +155,7 @@ def usual_code(compiler: str) -> dict[str, bytes]:
 @each_compiler
 @pytest.mark.parametrize("flags", FLAGS)
 def test_the_programs_are_the_same_whatever_is_asked_for(compiler: str, flags: str, tmp_path: Path) -> None:
-    """With a flag that says for which machine to compile, they are only complete."""
+    """With a flag that selects the machine, only their completeness is checked."""
     built = code_of_programs([compiler, *flags.split()], tmp_path)
     if "-march" not in flags:
         assert built == usual_code(compiler)
@@ -163,7 +163,7 @@ def test_the_programs_are_the_same_whatever_is_asked_for(compiler: str, flags: s
 
 @each_compiler
 def test_what_a_compiler_does_by_itself_is_countermanded(compiler: str, tmp_path: Path) -> None:
-    """By a wrapper around it, or by how it was configured."""
+    """By a wrapper around it, or by its configuration."""
     wrapper = tmp_path / "cc"
     asked_for = ["-fstack-protector-all", "-ftrivial-auto-var-init=pattern", "-fsanitize=address,undefined", "-flto"]
     asked_for += ["-fprofile-generate"] if compiler == "gcc" else []
@@ -206,7 +206,7 @@ def knows(compiler: str, flag: str, folder: Path) -> bool:
 
 @pytest.mark.parametrize("sanitizer", ["address", "undefined"])
 def test_it_runs_with_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
-    """The rest of the core is looked at by it, as was asked for."""
+    """It checks the rest of the core, as requested."""
     flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=undefined -g"
     build(tmp_path, CC="gcc", LDSHARED="gcc -shared", CFLAGS=flags, LDFLAGS=f"-fsanitize={sanitizer}")
     library = {"address": "libasan.so", "undefined": "libubsan.so"}[sanitizer]
@@ -224,9 +224,9 @@ def test_it_runs_with_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
     ids=["launcher", "holder", "map reader"],
 )
 def test_what_does_not_run_is_not_built(flag: str, name: str, step: str, tmp_path: Path) -> None:
-    """Should a flag come through all the same, each program is tried, and the build fails.
+    """Each program is tried during the build. If a flag was not removed, the build fails.
 
-    What was built in another way says why it does not work.
+    A core that was built in another way reports why it does not work.
     """
     source = tmp_path / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -248,7 +248,7 @@ def test_what_does_not_run_is_not_built(flag: str, name: str, step: str, tmp_pat
 
 
 def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
-    """As a core that was compiled for another machine."""
+    """Such as a core that was compiled for another machine."""
     core = tmp_path / "_core.abi3.so"
     core.write_bytes(b"for another machine")
     core.chmod(core.stat().st_mode | stat.S_IXUSR)
@@ -262,8 +262,8 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGSEGV])
-def test_a_crash_is_told_from_an_end_by_others(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should the core have been built in another way."""
+def test_a_crash_is_distinguished_from_being_killed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one of a core that was built in another way."""
 
     def crash(*_values: object) -> _core.Child:
         raise _core.Failure("prepare", errno.ESRCH, -number)

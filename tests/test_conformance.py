@@ -1,4 +1,4 @@
-"""What was written for `subprocess.Popen` runs unchanged: CPython's own tests of it pass."""
+"""Code that was written for `subprocess.Popen` runs unchanged: CPython's own tests of it pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_left_out(name: str) -> bool:
 
 
 def test_cpythons_own_tests_pass_but_for_those_left_out() -> None:
-    """And a test that is left out does fail, so that the list cannot grow old."""
+    """A test that is left out does fail, so that the list stays correct."""
     ours = run_cpython_tests()
     for _ in range(MORE_TRIES):
         if late := [name for name in ours["failed"] if name.partition(".")[2] in TIMED]:

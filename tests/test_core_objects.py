@@ -1,4 +1,4 @@
-"""The compiled core: what the child's code may refer to, and what is copied out of the library."""
+"""The compiled core: the references of the child's code, and the programs that are copied from the library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPILERS = ("cc", *filter(shutil.which, ("gcc", "clang")))
 
 @pytest.fixture(scope="module", params=COMPILERS)
 def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled as the project says, by each compiler that is there."""
+    """Compiled with the flags of the project, by each available compiler."""
     folder = tmp_path_factory.mktemp("objects")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
@@ -54,7 +54,7 @@ def tool(*command: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", ["child", "programs"])
 def test_the_childs_code_calls_nothing_outside_of_its_file(name: str, objects: Path) -> None:
-    """No Python, no libc, nothing that a compiler put in (memset, a stack protector)."""
+    """No Python, no libc, and nothing that a compiler inserts (memset, a stack protector)."""
     undefined = [line.split()[-1] for line in tool("nm", "-u", f"{name}.o", folder=objects).splitlines()]
     assert [symbol for symbol in undefined if not OF_THE_LINKER.fullmatch(symbol)] == []
 
@@ -68,7 +68,7 @@ def test_a_program_is_complete_in_its_section(program: str, objects: Path) -> No
 
 
 def test_the_library_exports_its_init_function_alone() -> None:
-    """And what linkers make for the sections of the programs."""
+    """And the symbols that linkers create for the sections of the programs."""
     listed = tool("nm", "-D", "--defined-only", str(_core.__file__), folder=ROOT).split()[2::3]
     assert [symbol for symbol in listed if not OF_THE_LINKER.fullmatch(symbol)] == ["PyInit__core"]
 
@@ -81,7 +81,7 @@ def test_the_library_has_no_memory_that_is_writable_and_executable() -> None:
 
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_function_takes_much_of_a_small_stack(compiler: str, tmp_path: Path) -> None:
-    """Python's threads may have stacks of 32 KiB. A frame that is larger than the guard page below goes past it."""
+    """Python's threads may have stacks of 32 KiB. A frame that is larger than the guard page below can skip it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
     macros = [f"-D{name}={value}" for name, value in extension["define-macros"]]

@@ -22,7 +22,7 @@ def output_of(command: list[str]) -> str:
 
 @pytest.mark.parametrize("follow", ["parent", "child"])
 def test_gdb_stays_with_the_program(follow: str) -> None:
-    """It takes a child in the program's memory for a thread, which must not execute another program."""
+    """gdb regards a child in the program's memory as a thread, which must not execute another program."""
     mode = ["-ex", f"set follow-fork-mode {follow}"]
     output = output_of([*GDB, *mode, "-ex", "run", "--args", *PROGRAM])
     assert "it went on to its end" in output

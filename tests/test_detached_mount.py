@@ -34,7 +34,7 @@ def test_a_process_in_another_mount_namespace_attaches_it() -> None:
 
 @pytest.mark.root
 def test_a_mount_that_is_mounted_is_not_moved() -> None:
-    """Nor another part of it than its root."""
+    """No other part of it than its root is moved either."""
     run_alone(detached_mount.what_is_mounted_is_not_moved)
 
 
@@ -45,14 +45,14 @@ def test_to_ask_for_its_maps_mounts_nothing_elsewhere() -> None:
 
 
 @pytest.mark.root
-def test_the_kernel_tells_its_maps_or_the_error_says_since_when() -> None:
+def test_the_kernel_shows_its_maps_or_the_error_says_since_when() -> None:
     run_alone(detached_mount.maps_or_an_error)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("7.0")
-def test_its_maps_are_told_with_submounts_and_without() -> None:
-    """The kernel itself does only with them. Nothing is left of the copy that it is asked for."""
+def test_its_maps_are_read_with_submounts_and_without() -> None:
+    """The kernel itself shows them only with submounts. Nothing is left of the copy that is queried."""
     run_alone(detached_mount.maps_with_submounts_and_without)
 
 

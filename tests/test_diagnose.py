@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from alone import run_alone
 from commands import USERNSPROC
-from ordinary import as_ordinary_user
 from programs import diagnose as programs
+from unprivileged import as_unprivileged_user
 
 from usernsproc import diagnose
 
@@ -43,29 +43,29 @@ def test_root_can_do_all_of_it() -> None:
 
 
 @pytest.mark.root
-def test_an_ordinary_user_with_subordinate_ids() -> None:
-    """Only what is mounted by others cannot be mounted with other owners."""
-    printed = as_ordinary_user(programs.all_causes)
+def test_an_unprivileged_user_with_subordinate_ids() -> None:
+    """Only idmapped mounts of file systems that others have mounted do not work."""
+    printed = as_unprivileged_user(programs.all_causes)
     expected = [f"{name} {'no-mount-rights' if name == 'idmapped-mount' else None}" for name in NAMES]
     assert printed.splitlines() == expected
 
 
 @pytest.mark.root
-def test_an_ordinary_user_without() -> None:
-    printed = as_ordinary_user(programs.without_subordinate_ids, subuid="", subgid="")
-    told, remedy = printed.splitlines()
-    assert told == f"False True uid_map {EPERM} no-subids"
+def test_an_unprivileged_user_without() -> None:
+    printed = as_unprivileged_user(programs.without_subordinate_ids, subuid="", subgid="")
+    reported, remedy = printed.splitlines()
+    assert reported == f"False True uid_map {EPERM} no-subids"
     assert "usermod --add-subuids" in remedy
 
 
-def test_only_what_is_asked_for_is_told() -> None:
+def test_only_what_is_asked_for_is_reported() -> None:
     assert [ability.name for ability in diagnose("net", "userns").abilities] == ["net", "userns"]
     with pytest.raises(KeyError):
         diagnose("net").ability("userns")
 
 
-def test_an_interpreter_that_fails_is_told_and_says_nothing_itself(tmp_path: Path) -> None:
-    """Of the words of others nothing is read, and none of them come between ours."""
+def test_an_interpreter_that_fails_is_reported_and_prints_nothing_itself(tmp_path: Path) -> None:
+    """The output of the interpreter is not read, and it does not appear in the output of the doctor."""
     failing = tmp_path / "python"
     failing.write_text("#!/bin/sh\necho noise; echo noise >&2; exit 3\n")
     failing.chmod(0o755)
@@ -75,43 +75,43 @@ def test_an_interpreter_that_fails_is_told_and_says_nothing_itself(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["", "Userns", "wlan"])
-def test_what_is_no_ability_is_refused(name: str) -> None:
+def test_an_unknown_ability_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="choose from userns, many-ids, mount, proc, net, idmapped-mount"):
         diagnose("userns", name)
 
 
 def test_user_namespaces_are_forbidden() -> None:
-    """One reason for all: nothing else is tried."""
-    told = run_alone(programs.user_namespaces_forbidden).splitlines()
-    assert told == [f"{name} False clone {ENOSPC} userns-forbidden" for name in ("net", "many-ids")]
+    """One reason for all failures: nothing else is tried."""
+    reported = run_alone(programs.user_namespaces_forbidden).splitlines()
+    assert reported == [f"{name} False clone {ENOSPC} userns-forbidden" for name in ("net", "many-ids")]
 
 
 def test_in_a_chroot(tmp_path: Path) -> None:
-    told = run_alone(programs.in_a_chroot, str(tmp_path)).splitlines()
-    assert told == [f"userns False clone {EPERM} chroot"]
+    reported = run_alone(programs.in_a_chroot, str(tmp_path)).splitlines()
+    assert reported == [f"userns False clone {EPERM} chroot"]
 
 
 def test_under_a_filter_of_system_calls() -> None:
-    """Which, or who has set it, is not known; what is known is that there is one."""
-    told = run_alone(programs.under_a_filter).splitlines()
-    assert told[0] in [f"userns False clone {EPERM} {cause}" for cause in ("seccomp", "container-seccomp")]
-    assert told[1] == "True True"
+    """The doctor reports that there is a filter; it cannot determine which one or what has set it."""
+    reported = run_alone(programs.under_a_filter).splitlines()
+    assert reported[0] in [f"userns False clone {EPERM} {cause}" for cause in ("seccomp", "container-seccomp")]
+    assert reported[1] == "True True"
 
 
-def test_an_own_id_that_is_not_mapped() -> None:
-    told = run_alone(programs.own_id_not_mapped).splitlines()
-    assert told == [f"userns False uid_map {EPERM} own-id-unmapped"]
+def test_a_caller_id_that_is_not_mapped() -> None:
+    reported = run_alone(programs.own_id_not_mapped).splitlines()
+    assert reported == [f"userns False uid_map {EPERM} own-id-unmapped"]
 
 
 def test_a_proc_that_is_masked() -> None:
     """As in containers: the rest works."""
-    told = run_alone(programs.masked_proc).splitlines()
-    assert told == [f"proc False mount_proc {EPERM} proc-masked", "mount True None None None", "True"]
+    reported = run_alone(programs.masked_proc).splitlines()
+    assert reported == [f"proc False mount_proc {EPERM} proc-masked", "mount True None None None", "True"]
 
 
 def test_a_file_system_that_cannot() -> None:
-    told = run_alone(programs.a_file_system_that_cannot).splitlines()
-    assert told == ["an idmapped mount of /proc", "no-idmap-support"]
+    reported = run_alone(programs.a_file_system_that_cannot).splitlines()
+    assert reported == ["an idmapped mount of /proc", "no-idmap-support"]
 
 
 @pytest.mark.parametrize("names", [[], ["userns"]])
@@ -125,7 +125,7 @@ def test_a_path_that_is_not_there_is_a_mistake(names: list[str]) -> None:
 # ---- the command ----
 
 
-def test_the_command_tells_in_words() -> None:
+def test_the_command_reports_in_words() -> None:
     result = doctor(*WITHOUT_PRIVILEGES)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -135,7 +135,7 @@ def test_the_command_tells_in_words() -> None:
     assert any(line.startswith("kernel ") and os.uname().release in line for line in lines)
 
 
-def test_the_command_tells_programs() -> None:
+def test_the_command_reports_to_programs() -> None:
     result = doctor("--json", "userns", "idmapped-mount", "--path", "/proc")
     assert (result.returncode, result.stderr) == (1, "")
     document: dict[str, Any] = json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""The reference is complete. Its examples are run by conftest.py of the root folder."""
+"""The reference is complete. Its examples are run by conftest.py in the root folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Triple = tuple[str, str, str]
 
 
 def documented() -> set[Triple]:
-    """(step, errno, cause), of the table of causes."""
+    """Return (step, errno, cause) from the table of causes."""
     table = REFERENCE.partition("### Causes\n")[2].partition("### When a map")[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
     return {
@@ -79,7 +79,7 @@ def found_by_looking() -> set[Triple]:
 
 
 def causes_of(look: Callable[..., object]) -> Iterator[str]:
-    """The identifiers that the function names, itself or by a pair of `_causes.py`."""
+    """Return the identifiers that the function names, itself or by a pair of `_causes.py`."""
     code = look.__code__
     pairs = (look.__globals__.get(name) for name in code.co_names)
     yield from (pair[0] for pair in pairs if isinstance(pair, tuple))
@@ -103,7 +103,7 @@ def test_each_cause_of_the_tables_is_documented_with_its_step_and_errno() -> Non
 
 def test_what_is_documented_occurs() -> None:
     """Each cause of the page is named in the code; and a pair of step and errno that the tables
-    have, with this cause or one that is found otherwise."""
+    have, with this cause or one that is found in another way."""
     tables = in_the_table() | found_by_looking()
     of_tables = {cause for _, _, cause in tables} - FOUND_OTHERWISE
     assert {cause for _, _, cause in documented()} <= in_sources(r'"([a-z]+(?:-[a-z0-9]+)*)"')
@@ -117,7 +117,7 @@ FOUND_OTHERWISE = {
 
 
 def test_each_note_is_a_cause_and_a_remedy() -> None:
-    """Two sentences at least: the likely cause, and what to do; in plain words."""
+    """At least two sentences, the likely cause and the remedy, in plain words."""
     notes = {note for _, note in _causes.CAUSES.values()}
     assert {note for note in notes if not re.search(r"\S[.)] [A-Z(]", note) or not note.endswith(".")} == set()
     banned = re.compile(r"\b(the own|ordinary user|nobody|somebody|shall|tells?)\b")

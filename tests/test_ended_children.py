@@ -1,6 +1,6 @@
 """A child that ends before it runs the program: the exception says how it ended.
 
-The core reports a step, an errno and the child's return code. What is made of them is one
+The core reports a step, an errno and the child's return code. They are converted by one
 function, for commands, holders and namespaces alike.
 """
 
@@ -73,7 +73,7 @@ def test_the_cause_is_how_the_child_ended(name: str, ended: int, monkeypatch: py
 @each_call
 @pytest.mark.parametrize("args", [("clone", ENOSPC), ("clone", ENOSPC, None)])
 def test_without_it_the_table_has_the_cause(name: str, args: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core may leave it out."""
+    """The core may omit it."""
     function, call = CALLS[name]
     core_fails(monkeypatch, function, *args)
     assert str(error_of(call)) == "clone: No space left on device [ENOSPC, max-user-namespaces]"
@@ -110,7 +110,7 @@ def folder_of(path: Path, files: dict[str, str]) -> Iterator[int]:
 
 @pytest.mark.parametrize("kills", [0, 1])
 def test_a_kill_by_the_out_of_memory_killer(kills: int, tmp_path: Path) -> None:
-    """The cgroup that the child was to start in counts them."""
+    """The cgroup that the child had to start in counts them."""
     with folder_of(tmp_path, {"memory.events": f"max 5\noom {kills}\noom_kill {kills}\n"}) as cgroup:
         error = failed(_core.Failure("on_created", ESRCH, -signal.SIGKILL), None, cgroup)
         assert error.cause == ("cgroup-memory-max" if kills else "child-killed")
@@ -129,7 +129,7 @@ def test_a_cgroup_given_by_path_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_child_that_waits_to_be_reaped_is_looked_at() -> None:
-    """As when a tool is to write its maps. It stays to be reaped."""
+    """As when a tool has to write its maps. It is left to be reaped."""
     _, pidfd = fork_userns()
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

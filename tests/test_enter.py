@@ -21,12 +21,12 @@ def test_a_with_block_enters_and_comes_back(kind: str) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("kind", [kind for kind in NamespaceKind if kind != "user"])
 def test_root_enters_and_comes_back_from_all_kinds_but_user(kind: str) -> None:
-    """A pid namespace is entered by children alone."""
+    """Only children enter a PID namespace."""
     run_alone(enter.root_enters, kind)
 
 
 @pytest.mark.root
-def test_children_are_made_in_the_pid_namespace_and_then_again_in_ones_own() -> None:
+def test_children_are_created_in_the_pid_namespace_and_later_in_the_callers() -> None:
     run_alone(enter.pids_of_children)
 
 
@@ -35,7 +35,7 @@ def test_nested_blocks_come_back_one_by_one() -> None:
 
 
 def test_as_a_plain_call_it_stays_and_holds_nothing() -> None:
-    """No descriptor, no warning: the way back is thrown away."""
+    """No descriptor and no warning: the way back is dropped."""
     run_alone(enter.a_plain_call)
 
 
@@ -51,7 +51,7 @@ def test_an_exception_in_the_block_comes_back_too() -> None:
     run_alone(enter.an_exception_in_the_block)
 
 
-def test_a_socket_made_inside_stays_inside() -> None:
+def test_a_socket_created_in_the_namespace_stays_in_it() -> None:
     """The usual reason for a visit to a network namespace."""
     run_alone(enter.a_socket)
 
@@ -77,17 +77,17 @@ def test_from_a_user_namespace_there_is_no_way_back() -> None:
 
 
 def test_without_rights_where_one_came_from_there_is_no_way_back() -> None:
-    """The network namespace that it came from belongs to the user namespace above."""
+    """The previous network namespace is owned by the parent user namespace."""
     run_alone(enter.without_rights_where_it_came_from)
 
 
-def test_rights_that_are_lost_in_the_block_are_told_at_its_end() -> None:
+def test_capabilities_lost_in_the_block_are_reported_at_its_end() -> None:
     run_alone(enter.rights_lost_in_the_block)
 
 
 @pytest.mark.kernel("6.11")
 def test_without_proc_it_is_entered_and_left() -> None:
-    """A pidfd of the thread leads to where it came from."""
+    """A pidfd of the thread leads to its previous namespace."""
     run_alone(enter.without_proc_and_back)
 
 
@@ -97,7 +97,7 @@ def test_without_proc_it_is_entered_and_the_way_back_is_missing() -> None:
 
 
 def test_threads_that_were_started_meanwhile_are_in_the_way() -> None:
-    """They share the thread's root and working directory; when they have ended it can leave."""
+    """They share the thread's root and working directory. When they have exited, it can leave."""
     run_alone(enter.threads_started_meanwhile)
 
 
@@ -105,12 +105,12 @@ def test_threads_that_were_started_meanwhile_are_in_the_way() -> None:
 
 
 def test_a_mount_namespace_is_not_entered_by_a_thread_that_shares_its_directory() -> None:
-    """os.unshare(CLONE_FS) is the remedy that the note names."""
+    """The note names os.unshare(CLONE_FS) as the remedy."""
     run_alone(enter.a_thread_that_shares_its_directory)
 
 
 @pytest.mark.parametrize("kind", ["user", "time"])
-def test_a_threaded_program_is_told_what_to_do_instead(kind: str) -> None:
+def test_a_threaded_program_gets_an_error_with_the_remedy(kind: str) -> None:
     run_alone(enter.a_threaded_program, kind)
 
 
@@ -119,7 +119,7 @@ def test_a_pid_namespace_is_entered_from_above_only() -> None:
 
 
 def test_without_rights_in_its_owner_it_is_not_entered() -> None:
-    """nsfd: no_foul_play of the kernel's own tests: from within one user namespace, every
+    """nsfd: no_foul_play of the kernel's own tests: from one user namespace, every
     namespace of a sibling is refused, and nothing has changed."""
     run_alone(enter.without_rights_in_its_owner)
 
@@ -129,8 +129,8 @@ def test_one_namespace_after_the_other_is_entered() -> None:
     run_alone(enter.one_after_the_other)
 
 
-def test_pidfd_setns_with_flags_that_are_none() -> None:
-    """invalid_flags of the kernel's own tests: with a pidfd, kinds have to be named, and nothing but kinds."""
+def test_pidfd_setns_with_invalid_flags() -> None:
+    """invalid_flags of the kernel's own tests: with a pidfd, the flags must name kinds, and nothing else."""
     run_alone(enter.pidfd_with_wrong_flags)
 
 
@@ -141,12 +141,12 @@ def test_pidfd_setns_incremental_and_one_shot() -> None:
 
 
 def test_pidfd_setns_no_foul_play_and_of_an_exited_child() -> None:
-    """By these names in the kernel's own tests: a sibling is refused, whatever the kind; and who has
-    exited is in no namespace. In both cases nothing has changed."""
+    """By these names in the kernel's own tests: a sibling is refused for every kind, and a process that has
+    exited has no namespaces. In both cases nothing has changed."""
     run_alone(enter.pidfd_of_a_sibling_and_of_an_exited_child)
 
 
-def test_what_is_no_namespace_is_not_entered() -> None:
+def test_a_file_that_is_not_a_namespace_is_not_entered() -> None:
     """setns_einval of the kernel's own tests: a memfd."""
     with Namespace(os.memfd_create("no namespace")) as wrong:
         for use in (wrong.enter, lambda: wrong.kind):
@@ -163,7 +163,7 @@ def test_of_a_process_that_has_exited_nothing_is_entered() -> None:
 
 
 def test_a_thread_of_the_test_runner_shares_its_directory() -> None:
-    """The mount namespace of the program itself: no rights are needed to be refused."""
+    """The program's own mount namespace: the refusal does not depend on capabilities."""
     seen: list[OSError] = []
 
     def enter() -> None:
@@ -190,15 +190,15 @@ def test_interrupted_while_entering_it_is_where_it_was() -> None:
 
 
 def test_what_was_left_is_not_entered_again_by_with() -> None:
-    """Nothing says that the thread is still in there."""
+    """The thread may have left the namespace."""
     run_alone(enter.with_what_was_left)
 
 
-def test_a_failing_way_back_is_told_with_its_step() -> None:
+def test_a_failing_way_back_is_reported_with_its_step() -> None:
     run_alone(enter.a_failing_way_back)
 
 
-def test_entering_the_own_user_namespace_leaves_no_descriptor() -> None:
+def test_entering_the_callers_user_namespace_leaves_no_descriptor() -> None:
     with create_userns("root", "root") as userns, Namespace.current() as current, pytest.raises(UsernsError):
         assert current != userns
         current.enter()

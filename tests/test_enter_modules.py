@@ -1,7 +1,7 @@
-"""A thread in another mount namespace runs no code that is there: all modules are loaded before it enters.
+"""A thread in another mount namespace runs no code from it: all modules are loaded before it enters.
 
-In there, the files of the package, of Python's own modules and of programs are those of its owner. The test
-replaces every one of them by a file that leaves a mark.
+In that namespace, its owner controls the files of the package, of Python's modules and of programs. The test
+replaces each of them by a file that leaves a mark.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from programs import enter_modules
 
 
 def test_the_poison_works(tmp_path: Path) -> None:
-    """What is not loaded before, and is not of this package, runs: this is why the documentation warns."""
+    """A module that is not loaded before and is not part of this package does run. The documentation warns of it."""
     run_alone(enter_modules.the_poison, str(tmp_path))
 
 
 @pytest.mark.parametrize("call", enter_modules.CALLS)
 def test_no_call_runs_code_of_the_mount_namespace(call: str, tmp_path: Path) -> None:
-    """The first call of the program, as well as its error, and what is shown of that."""
+    """During the first call of the program, its error, and the printing of that error."""
     run_alone(enter_modules.no_foreign_code, str(tmp_path), call)
 
 
@@ -40,21 +40,21 @@ def test_a_program_of_the_mount_namespace_is_refused(tool: str, tmp_path: Path) 
 
 
 def test_a_source_of_subordinate_ids_that_the_mount_namespace_names(tmp_path: Path) -> None:
-    """Its `nsswitch.conf` cannot have a program or a library of its own run."""
+    """Its `nsswitch.conf` cannot cause a foreign program or library to run."""
     run_alone(enter_modules.nsswitch_that_is_there, str(tmp_path))
 
 
 def test_from_there_into_another_is_still_elsewhere(tmp_path: Path) -> None:
-    """A mount namespace that was entered is not where the program comes from."""
+    """A mount namespace that was entered is not the program's own."""
     run_alone(enter_modules.from_there_into_another, str(tmp_path))
 
 
 def test_what_cannot_be_loaded_is_a_refusal() -> None:
-    """The thread stays where it is: later it would load the file that is there."""
+    """The thread stays where it is. Otherwise it would later load the file in the entered namespace."""
     run_alone(enter_modules.a_module_that_is_missing)
 
 
 @pytest.mark.parametrize("what", ["no descriptor is left", "the file is unreadable"])
 def test_what_cannot_be_read_is_a_refusal_with_its_errno(what: str) -> None:
-    """When the fault is gone, the thread can enter."""
+    """Without the fault, the thread can enter."""
     run_alone(enter_modules.modules_that_cannot_be_read, what)

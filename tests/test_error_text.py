@@ -104,7 +104,7 @@ def test_without_a_step_the_text_is_that_of_an_oserror() -> None:
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "tab\t", "\udcff"])
 def test_what_cannot_be_printed_is_escaped(name: str) -> None:
-    """A newline in a file name, or what a terminal would obey, is shown as Python writes it."""
+    """A newline in a file name, or a control character, is shown as Python's repr() writes it."""
     text = str(userns_error("chdir", errno.ENOENT, name))
     assert text == f"chdir: No such file or directory: {name!r} [ENOENT]"
     assert text.isprintable()
@@ -153,7 +153,7 @@ def test_a_traceback_shows_it_with_the_note() -> None:
 
 
 def test_real_errors_have_the_form() -> None:
-    """Of a process, a namespace, ids, a map."""
+    """Errors of a process, a namespace, IDs and a map."""
     for error, start, end in (
         (error_of(UsernsProcess, ["true"], uid_map="root", cwd="/none"), "chdir: ", ": '/none' [ENOENT]"),
         (error_of(Namespace.open, "/etc/passwd"), "open_ns: ", ": '/etc/passwd' [ENOTTY]"),
@@ -181,7 +181,7 @@ def test_an_error_in_the_block_gets_the_step() -> None:
 
 @pytest.mark.parametrize("error", [TimeoutError("alarm"), ValueError("x"), userns_error("exec", errno.ENOENT)])
 def test_other_exceptions_pass_through(error: Exception) -> None:
-    """A signal handler can raise an `OSError`, which has no errno: it is not the kernel's answer."""
+    """An `OSError` without an errno, as a signal handler can raise it, is not an error of a system call."""
     with pytest.raises(type(error)) as caught, at_step("umount"):
         raise error
     assert caught.value is error
@@ -209,7 +209,7 @@ def test_the_command_line_prints_the_text_and_the_note() -> None:
 
 
 def test_output_that_cannot_be_written_is_an_error_of_a_step() -> None:
-    """It is reported once, not by the interpreter again when that exits."""
+    """It is reported once, and not again when the interpreter exits."""
     with open("/dev/full", "w") as full:
         assert complaint("map", "0:1:1", stdout=full) == ["usernsproc: output: No space left on device [ENOSPC]"]
 

@@ -1,4 +1,4 @@
-"""When a command has started, the exec is over: what looks at the process sees the program."""
+"""When a command has started, execve(2) is complete: other tools see the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exit status is exact: of every kind, and also when somebody else reaped first."""
+"""The exit status is exact, for every kind of exit, and also when another thread has reaped the process."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TERMINATING = sorted(set(signal.valid_signals()) - NOT_TERMINATING - STOPPING)
 DUMPING = [signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGXCPU]
 
 
-def by_us(process: UsernsProcess[bytes]) -> None:
+def by_library(process: UsernsProcess[bytes]) -> None:
     pass
 
 
-def by_somebody_else(process: UsernsProcess[bytes]) -> None:
+def by_another_thread(process: UsernsProcess[bytes]) -> None:
     os.waitpid(process.pid, 0)
 
 
 kept_by_the_kernel = pytest.mark.kernel("6.15")
-each_reaper = pytest.mark.parametrize("reap", [by_us, pytest.param(by_somebody_else, marks=kept_by_the_kernel)])
+each_reaper = pytest.mark.parametrize("reap", [by_library, pytest.param(by_another_thread, marks=kept_by_the_kernel)])
 
 
 @each_reaper
@@ -54,7 +54,7 @@ def test_each_terminating_signal(sig: int, reap: Reap) -> None:
 
 @each_reaper
 @pytest.mark.parametrize("sig", DUMPING)
-def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> None:
+def test_waitid_reports_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_CORE)
     for allowed, code in ((limit[1], os.CLD_DUMPED), (0, os.CLD_KILLED)):
         resource.setrlimit(resource.RLIMIT_CORE, (allowed, limit[1]))
@@ -71,9 +71,9 @@ def test_waitid_tells_of_a_core_dump(sig: int, reap: Reap, tmp_path: Path) -> No
 
 
 @kept_by_the_kernel
-def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
+def test_waitid_of_an_exit_that_another_thread_reaped() -> None:
     with UsernsProcess(["sh", "-c", "exit 9"]) as process:
-        by_somebody_else(process)
+        by_another_thread(process)
         result = process.waitid(os.WEXITED | os.WNOHANG)
         assert result is not None
         assert (result.si_status, result.si_code, result.si_uid) == (9, os.CLD_EXITED, -1)
@@ -83,9 +83,9 @@ def test_waitid_of_an_exit_that_somebody_else_reaped() -> None:
 
 @pytest.mark.kernel(before="6.15")
 @pytest.mark.parametrize("command", [["sh", "-c", "exit 9"], ["sh", "-c", "kill -9 $$"]])
-def test_where_the_kernel_does_not_keep_it_the_loss_is_told(command: list[str]) -> None:
+def test_where_the_kernel_does_not_keep_it_the_loss_is_reported(command: list[str]) -> None:
     with UsernsProcess(command, uid_map="root") as process:
-        by_somebody_else(process)
+        by_another_thread(process)
         with pytest.raises(ChildProcessError):
             process.waitid()
         with pytest.warns(RuntimeWarning, match="status is lost"):
@@ -97,13 +97,13 @@ def test_a_loss_that_is_an_error_leaves_no_descriptor(monkeypatch: pytest.Monkey
     monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(RuntimeWarning, match="status is lost"), UsernsProcess(["true"]) as process:
-        by_somebody_else(process)
+        by_another_thread(process)
     assert os.listdir("/proc/self/fd") == before
 
 
 @kept_by_the_kernel
 def test_with_sigchld_ignored() -> None:
-    """The kernel reaps by itself then."""
+    """The kernel then reaps the child."""
     run_alone(exit_status.with_sigchld_ignored)
 
 
@@ -114,12 +114,12 @@ def test_beside_a_thread_that_reaps_everything() -> None:
 
 @kept_by_the_kernel
 def test_beside_a_handler_that_reaps_everything() -> None:
-    """As servers that keep worker processes have it: on each SIGCHLD, whoever has ended is reaped."""
+    """Like servers with worker processes, which reap all exited children on each SIGCHLD."""
     run_alone(exit_status.beside_a_handler_that_reaps)
 
 
 def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the kernel keeps no status for the one who comes second."""
+    """Also if the kernel keeps no status for the second call."""
     monkeypatch.setattr("usernsproc._processes.pidfd_popen._core.exit_status", lambda _: -1)
 
     def look(process: UsernsProcess[bytes]) -> None:

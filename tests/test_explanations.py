@@ -1,7 +1,7 @@
 """Each row of the table of explanations, on recorded states of `/proc` and `/sys`.
 
-Security modules and distributions' own switches are not to be had on every machine:
-a state is a few files, as they are there.
+Security modules and the settings of distributions do not exist on every machine:
+a state is a few files, as they are on such a machine.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ABSENT = "absent"
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Recorded:
-    """The usual state with these files changed."""
+    """Return the usual state with these files changed."""
 
     def read(changed: Mapping[str, str]) -> Environment:
         for name, text in {**USUAL, **changed}.items():
@@ -119,7 +119,7 @@ CASES: list[tuple[str, str, int, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("cause", "step", "errno", "changed", "words"), CASES)
-def test_what_is_told(
+def test_the_row_that_applies_is_reported(
     recorded: Recorded, cause: str, step: str, errno: int, changed: dict[str, str], words: str
 ) -> None:
     around = recorded(changed)
@@ -129,10 +129,10 @@ def test_what_is_told(
     assert words in " ".join(row.describe(around))
 
 
-def test_each_row_has_been_told() -> None:
-    """None is hidden by another that applies before it."""
-    told = {(cause, step) for cause, step, *_ in CASES}
-    assert {row.cause for row in EXPLANATIONS if not {(row.cause, step) for step in row.steps} & told} == set()
+def test_each_row_has_been_reported() -> None:
+    """No row is hidden by an earlier one."""
+    reported = {(cause, step) for cause, step, *_ in CASES}
+    assert {row.cause for row in EXPLANATIONS if not {(row.cause, step) for step in row.steps} & reported} == set()
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_each_row_has_been_told() -> None:
             },
         ),
         ("clone", EPERM, {"proc/sys/kernel/unprivileged_userns_clone": "1\n"}),
-        # The overflow id, but mapped.
+        # The overflow ID, but mapped.
         ("clone", EPERM, status(uid="65534", gid="65534")),
         ("clone", EACCES, {"sys/fs/selinux/enforce": "0"}),
         ("exec", EACCES, UBUNTU),
     ],
 )
-def test_what_the_surroundings_do_not_show_is_not_guessed(
+def test_what_the_environment_does_not_show_is_not_guessed(
     recorded: Recorded, step: str, errno: int, changed: dict[str, str]
 ) -> None:
     assert explain(step, errno, recorded(changed)) is None
 
 
 def test_what_was_refused_without_asking_the_kernel_has_its_own_reason(recorded: Recorded) -> None:
-    """A user without subordinate ids is none of AppArmor's doing."""
+    """AppArmor is not blamed for a user without subordinate IDs."""
     assert explain("uid_map", EPERM, recorded(UBUNTU), foreseen=True) is None
     unmapped = explain("uid_map", EPERM, recorded({**status(uid="65534"), "proc/self/uid_map": ""}), foreseen=True)
     assert unmapped
@@ -174,13 +174,13 @@ def test_what_was_refused_without_asking_the_kernel_has_its_own_reason(recorded:
 
 
 def test_nothing_can_be_read(tmp_path: Path) -> None:
-    """As in a chroot without `/proc`: nothing is known, and nothing is made up."""
+    """As in a chroot without `/proc`: nothing is known, and nothing is guessed."""
     around = Environment.read(tmp_path)
     assert (around.kernel, around.max_user_namespaces, around.chroot, around.container) == (None,) * 4
     assert explain("clone", EPERM, around) is None
 
 
-def test_the_own_surroundings() -> None:
+def test_the_environment_of_this_process() -> None:
     around = Environment.read()
     assert around.kernel == os.uname().release
     assert around.has_user_namespaces

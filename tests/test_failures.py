@@ -1,6 +1,6 @@
-"""Whatever fails is told exactly, with its step, and leaves nothing behind.
+"""Every failure is reported exactly, with its step, and leaves nothing behind.
 
-Limits, namespaces and filters would be the test runner's as well, so the programs run in processes of their own.
+Limits, namespaces and filters would affect the test runner as well, so the programs run in separate processes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 from alone import run_alone
 from commands import SLEEP
 from kinds import ALL_KINDS, DIRECT, ENDS_WITHIN, MISSING, SHIFTED, WITH_IDS, failure_of
-from ordinary import as_ordinary_user
 from programs import failures, faults
+from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsError, UsernsProcess
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_started_fails_as_with_popen(name: str, options: dict[str
 
 
 def test_a_missing_program_is_a_file_not_found_error_in_a_thread_too() -> None:
-    """Neither the child nor the thread that keeps it is left."""
+    """Neither the child nor its keeper thread is left."""
     found: list[OSError] = []
     thread = threading.Thread(target=lambda: found.append(failure_of(UsernsProcess, [MISSING], **DIRECT)))
     thread.start()
@@ -100,7 +100,7 @@ def test_pipes_of_a_program_that_is_missing_are_closed(options: dict[str, Any]) 
 
 @pytest.mark.root
 def test_a_directory_that_inside_root_may_not_enter(tmp_path: Path) -> None:
-    """With other ids even root's child has to be let in. (Popen's would be root outside.)"""
+    """With other IDs even root's child needs permission. (Popen's child would be root in the initial namespace.)"""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     error = failure_of(UsernsProcess, SLEEP, cwd=closed, **SHIFTED)
@@ -109,9 +109,9 @@ def test_a_directory_that_inside_root_may_not_enter(tmp_path: Path) -> None:
     assert (error.errno, error.filename, error.step) == (errno.EACCES, closed, "chdir")
 
 
-def test_a_directory_that_an_ordinary_user_may_not_enter() -> None:
+def test_a_directory_that_an_unprivileged_user_may_not_enter() -> None:
     """The same exception, errno and file name as with Popen."""
-    as_ordinary_user(failures.a_closed_directory)
+    as_unprivileged_user(failures.a_closed_directory)
 
 
 # ---- limits ----
@@ -134,7 +134,7 @@ def test_the_limit_of_processes() -> None:
 
 
 def test_the_limit_of_processes_in_a_thread() -> None:
-    """There it is the thread that keeps the child that cannot be made."""
+    """There the keeper thread cannot be created."""
     run_alone(failures.limit_of_processes_in_a_thread)
 
 
@@ -146,7 +146,7 @@ def test_user_namespaces_nested_too_deep() -> None:
     assert 0 < int(run_alone(failures.nest_too_deep)) <= failures.DEEPEST
 
 
-# ---- surroundings ----
+# ---- environment ----
 
 
 def test_in_a_chroot(tmp_path: Path) -> None:
@@ -154,24 +154,24 @@ def test_in_a_chroot(tmp_path: Path) -> None:
 
 
 def test_without_proc() -> None:
-    """Id maps can only be written through it; a holder without maps needs none."""
+    """ID maps can only be written through it; a holder without maps does not need it."""
     run_alone(failures.without_proc)
 
 
 def test_a_process_cannot_be_looked_at_without_proc() -> None:
-    """But for its namespaces, which its pidfd leads to (Linux 6.11)."""
+    """Except for its namespaces, which its pidfd leads to (Linux 6.11)."""
     run_alone(failures.look_without_proc)
 
 
 @pytest.mark.root
 def test_a_process_that_changed_its_ids_and_is_not_dumpable() -> None:
-    """The files of its children in /proc are root's: told with the remedy. A holder, and a command that changes its
-    ids, have executed a program already when their maps are written, so these work."""
+    """The files of its children in /proc belong to root: the error has the remedy. For a holder, and a command with
+    other IDs, the maps can be written, because they have executed a program by then."""
     run_alone(failures.not_dumpable)
 
 
 def test_no_new_privileges_take_nothing_away_inside() -> None:
-    """In services and containers with NoNewPrivileges a command has the capabilities that it always has."""
+    """In services and containers with NoNewPrivileges a command has its usual capabilities."""
     run_alone(failures.without_new_privileges)
 
 
@@ -182,13 +182,13 @@ each_refusal = pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids
 
 @each_refusal
 def test_descriptors_are_closed_without_close_range(error: int) -> None:
-    """Linux before 5.9, or a filter that does not know it: one by one."""
+    """Linux before 5.9, or a filter that does not know it. They are closed one by one."""
     run_alone(failures.refuse, NR_CLOSE_RANGE, error)
 
 
 @each_refusal
 def test_clone3_is_not_needed(error: int) -> None:
-    """Filters cannot look into its arguments, so they refuse it."""
+    """Filters cannot inspect its arguments, so they refuse it."""
     run_alone(failures.refuse, NR_CLONE3, error)
 
 
@@ -199,20 +199,20 @@ def test_without_pidfds_nothing_is_started(error: int) -> None:
 
 @pytest.mark.parametrize("name", ["namespace", "missing"])
 def test_no_call_waits_for_a_child_that_it_could_not_kill(name: str) -> None:
-    """Where a filter refuses `pidfd_send_signal`."""
+    """A filter refuses `pidfd_send_signal(2)`."""
     run_alone(failures.without_pidfd_send_signal, name, timeout=ENDS_WITHIN)
 
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_program_may_close_the_image_that_stays_open(replaced: bool) -> None:
-    """Then each command has one of its own, and another file of that number is not touched."""
+    """Then each command has its own image, and another file with that number is not touched."""
     run_alone(failures.lose_the_shared_image, replaced)
 
 
 @pytest.mark.root
 def test_where_memory_is_not_executable() -> None:
-    """vm.memfd_noexec=2 (Linux 6.3), which is set for one pid namespace: an unlinked file serves, with a warning;
-    as an error the warning leaves nothing; and where no file system allows it either, it is told."""
+    """vm.memfd_noexec=2 (Linux 6.3), which is set for one PID namespace: an unlinked file serves, with a warning;
+    if the warning is an error, nothing is left; and if no file system allows it either, that is reported."""
     run_alone(failures.without_executable_memory)
 
 
@@ -221,7 +221,7 @@ def test_where_memory_is_not_executable() -> None:
 
 @each_kind
 def test_every_system_call_failing_once(kind: str) -> None:
-    """It is an error with its step and the errno, or what was asked for is there all the same. Nothing is left, and
+    """It is an error with its step and the errno, or the requested object is there nevertheless. Nothing is left, and
     the next call works."""
     struck = dict(line.rsplit(maxsplit=1) for line in run_alone(faults.each_fault, kind).splitlines())
     assert int(struck["clone:error=EAGAIN"]) > 0
@@ -230,16 +230,16 @@ def test_every_system_call_failing_once(kind: str) -> None:
 
 @each_kind
 def test_a_child_that_is_killed_at_any_time(kind: str) -> None:
-    """It is told as a process that is gone, never as what its remains look like; or it was started, and was killed."""
+    """It is reported as a process that has exited, never as another cause; or it was started, and was killed."""
     assert int(run_alone(faults.children_killed, kind)) > 0
 
 
 @pytest.mark.parametrize("kind", [name for name in ALL_KINDS if "joins" in name])
 def test_a_child_that_is_stopped_while_it_joins(kind: str) -> None:
-    """It is let go on; the call does not wait for ever."""
+    """It is continued; the call does not wait forever."""
     assert int(run_alone(faults.children_stopped, kind)) > 2
 
 
-def test_who_reads_the_maps_is_stopped() -> None:
-    """Its parent, which alone is told, lets it go on."""
+def test_the_process_that_reads_the_maps_is_stopped() -> None:
+    """Its parent, which is the only process that is notified, continues it."""
     assert int(run_alone(faults.children_stopped, "maps")) > 0

@@ -1,4 +1,4 @@
-"""Forked copies of the program: a process is no child of theirs, and stays as it is.
+"""Forked copies of the program: the process is not their child, and they do not change it.
 
 Python's hooks see only the forks that Python makes. Servers written in C, such as uWSGI,
 fork without them, and so does any library.
@@ -27,13 +27,13 @@ def test_a_copy_has_processes_of_its_own(how: str) -> None:
 
 @each_fork
 def test_a_copy_in_a_pid_namespace_with_the_same_pid(how: str) -> None:
-    """The number of a process does not say whether it is a copy."""
+    """The PID of a process does not show whether it is a copy."""
     run_alone(forks.copies_with_the_same_pid, how)
 
 
 @each_fork
 def test_every_copy_has_another_number(how: str) -> None:
-    """In all threads and interpreters of one process it is the same."""
+    """All threads and interpreters of one process have the same number."""
     run_alone(forks.another_number, how)
 
 
@@ -41,13 +41,13 @@ def test_an_interpreter_shares_the_number_with_the_others() -> None:
     run_alone(forks.number_of_another_interpreter)
 
 
-def test_where_the_kernel_cannot_empty_a_page_libc_tells_of_forks() -> None:
+def test_where_the_kernel_cannot_empty_a_page_libc_reports_forks() -> None:
     """A sandbox that implements less of madvise(2), as gVisor does."""
     run_alone(forks_in_sandbox.number_and_process_of_a_copy, "fork(2) by C")
 
 
 @each_fork
 @pytest.mark.parametrize("act", forks.ASYNC_ACTS)
-def test_the_loop_of_the_first_is_told_as_before(act: str, how: str) -> None:
+def test_the_loop_of_the_first_is_notified_as_before(act: str, how: str) -> None:
     """asyncio's selector is shared with a copy: what that removes from it is removed for both."""
     run_alone(forks.loop_beside_a_copy, how, act)

@@ -1,6 +1,6 @@
 """A forked copy of a program, another thread of which was at work on a process.
 
-In the copy there is no such thread: what it held is held for ever.
+The copy does not have that thread: a lock that the thread held is never released.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Programs that gevent or eventlet have patched: waiting for a process lets other greenlets run.
 
 Whether the program is patched before or after the import of this package makes no
-difference. To create a process may block, as it does with `subprocess.Popen`.
+difference. Creating a process may block, as it does with `subprocess.Popen`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 from alone import run_alone
-from ordinary import as_ordinary_user
 from programs import greenlets, patched
+from unprivileged import as_unprivileged_user
 
 each_program = pytest.mark.parametrize("library", patched.LIBRARIES)
 each_order = pytest.mark.parametrize("order", patched.ORDERS)
@@ -32,7 +32,7 @@ def test_others_run_while_one_waits(library: str, order: str, call: str) -> None
 @each_program
 @each_order
 def test_what_does_not_wait(library: str, order: str) -> None:
-    """Polling, signals, holders, ids written by a callback and errors are as in any other program."""
+    """Polling, signals, holders, IDs written by a callback and errors are as in any other program."""
     run_patched(library, order, greenlets.what_does_not_wait)
 
 
@@ -46,17 +46,17 @@ def test_two_greenlets_wait_for_the_same_process(library: str, order: str) -> No
 @each_order
 @pytest.mark.parametrize("call", greenlets.CALLS_BACK)
 def test_a_callback_may_let_others_run(library: str, order: str, call: str) -> None:
-    """While one does, the stack of its greenlet is used by others: no child and no thread uses it meanwhile."""
+    """Meanwhile other greenlets use the stack of that greenlet, so no child and no thread uses it."""
     run_patched(library, order, greenlets.others_run_in_a_callback, call)
 
 
 @each_program
 @each_order
 def test_maps_that_a_tool_writes(library: str, order: str) -> None:
-    """They are written while the child waits, and the core is in the middle of its work."""
+    """They are written while the child waits, during a call of the core."""
     lines = "1000:100000:65536\n" if os.geteuid() == 0 else None
     function = greenlets.maps_that_a_tool_writes.__name__
-    as_ordinary_user(patched.call, library, order, function, subuid=lines, subgid=lines)
+    as_unprivileged_user(patched.call, library, order, function, subuid=lines, subgid=lines)
 
 
 @each_program

@@ -1,6 +1,6 @@
 """No supplementary group and no real ID of the caller goes into a user namespace whose maps lack it,
-unless the kernel forbids to drop it; then the command remains the caller's own user and group, or it
-is an error. To name an ID is never less safe than to leave it out."""
+unless the kernel does not allow it to be dropped; then the command keeps the caller's user and group, or it
+is an error. Naming an ID is never less safe than omitting it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from alone import run_alone
-from ordinary import UID, WITH_GROUPS, as_ordinary_user
 from programs import groups
 from programs.groups import BOTH, GROUPS, MAP
+from unprivileged import UID, WITH_GROUPS, as_unprivileged_user
 
 from usernsproc import CredentialsError, IdMap
 from usernsproc._caller import CAP_SETGID, Caller
@@ -33,9 +33,9 @@ ASKED: dict[str, dict[str, int]] = {
 
 @pytest.mark.root
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_no_group_that_is_not_mapped_goes_in(asked: dict[str, int]) -> None:
+def test_no_group_that_is_not_mapped_is_kept(asked: dict[str, int]) -> None:
     """Into a new namespace, one with another owner, and a joined one."""
-    printed = run_alone(groups.no_group_that_is_not_mapped_goes_in, asked)
+    printed = run_alone(groups.no_group_that_is_not_mapped_is_kept, asked)
     uid, gid = asked.get("user", 0), asked.get("group", 0)
     assert printed.splitlines() == [f"{uid} {gid} []"] * 4
 
@@ -47,21 +47,21 @@ def test_a_file_of_a_group_that_is_not_mapped_stays_out_of_reach() -> None:
 
 @pytest.mark.root
 def test_the_mapped_ones_are_kept_by_their_ids_inside() -> None:
-    """Also where the command becomes inside 0 because its own ID is not mapped."""
+    """Also if the command becomes 0 in the namespace because the caller's ID is not mapped."""
     printed = run_alone(groups.the_mapped_ones_are_kept_by_their_ids_inside)
     assert printed.splitlines() == ["0 0 [50]", "0 50 [50]", "0 0 [50]", "0 0 [50]", "0 50 [50]"]
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("options", [{"uid_map": "root"}, {"uid_map": "current"}, {"gid_map": "0:0:1"}])
-def test_a_map_of_the_own_id_alone_drops_the_groups_of_root(options: dict[str, str]) -> None:
+def test_a_map_of_the_callers_id_alone_drops_the_groups_of_root(options: dict[str, str]) -> None:
     printed = run_alone(groups.print_ids_for_each, options)
     assert printed.split(" ", 2)[2] == "[]\n"
 
 
 @pytest.mark.root
 def test_without_a_group_map_the_command_keeps_the_groups() -> None:
-    """It runs unmapped, as asked."""
+    """It runs unmapped, as requested."""
     printed = run_alone(groups.print_ids_for_each, {}, {"uid_map": MAP})
     kept = [OVERFLOW] * len(GROUPS)
     assert printed.splitlines() == [f"{OVERFLOW} {OVERFLOW} {kept}", f"0 {OVERFLOW} {kept}"]
@@ -81,9 +81,9 @@ def test_in_the_callers_own_user_namespace_everything_stays() -> None:
 
 
 @pytest.mark.root
-def test_an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
-    """The kernel shows both alike. In the own namespace nothing is dropped."""
-    printed = run_alone(groups.an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id)
+def test_an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
+    """The kernel shows both as the same number. In the caller's namespace nothing is dropped."""
+    printed = run_alone(groups.an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id)
     kept = [OVERFLOW] * len(GROUPS)
     assert printed.splitlines() == [f"{kept}", "0 0 []", "5 5 []", f"0 0 {kept}"]
 
@@ -94,7 +94,7 @@ def test_an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow
 @pytest.mark.root
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 def test_where_the_groups_cannot_be_dropped_it_is_an_error(asked: dict[str, int]) -> None:
-    """It names the groups, and what to do: this caller asked for it."""
+    """The error names the groups and the remedy."""
     printed = run_alone(groups.where_the_groups_cannot_be_dropped_it_is_an_error, asked)
     assert printed == (
         "1 setid setgroups-denied / Operation not permitted: the command would keep the supplementary groups "
@@ -115,15 +115,17 @@ def test_a_joined_namespace_may_deny_it() -> None:
 
 @pytest.mark.root
 def test_an_unprivileged_user_keeps_its_groups_as_itself() -> None:
-    """The kernel gives no way to drop them, and they are no more than the command has by its user."""
-    printed = as_ordinary_user(groups.an_unprivileged_user_keeps_its_groups_as_itself, drop=WITH_GROUPS)
+    """The kernel does not allow it to drop them, and they give no more access than the command's user has."""
+    printed = as_unprivileged_user(groups.an_unprivileged_user_keeps_its_groups_as_itself, drop=WITH_GROUPS)
     root = f"0 0 [0, {OVERFLOW}, {OVERFLOW}]"
     assert printed.splitlines() == [root, root, f"{UID} {UID} [{UID}, {OVERFLOW}, {OVERFLOW}]", root, root]
 
 
 @pytest.mark.root
 def test_an_unprivileged_user_does_not_become_another_with_its_groups() -> None:
-    printed = as_ordinary_user(groups.an_unprivileged_user_does_not_become_another_with_its_groups, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(
+        groups.an_unprivileged_user_does_not_become_another_with_its_groups, drop=WITH_GROUPS
+    )
     lines = printed.splitlines()
     assert [line.partition(" / ")[0] for line in lines] == ["1 setid setgroups-denied"] * 3
     assert all("[27, 999]" in line for line in lines)
@@ -133,7 +135,7 @@ def test_an_unprivileged_user_does_not_become_another_with_its_groups() -> None:
 
 @pytest.mark.root
 def test_subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
-    printed = as_ordinary_user(groups.subordinate_groups_let_an_unprivileged_user_drop_its_own, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(groups.subordinate_groups_let_an_unprivileged_user_drop_its_own, drop=WITH_GROUPS)
     assert printed.splitlines() == ["0 0 [0]", "5 5 [0]", "0 0 []", "0 0 []"]
 
 
@@ -142,7 +144,7 @@ def test_subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
 
 @pytest.mark.root
 def test_a_real_id_that_is_not_mapped_stays_outside() -> None:
-    """With it the command could send signals to all processes of that user."""
+    """With that real ID the command could send signals to all processes of that user."""
     printed = run_alone(groups.a_real_id_that_is_not_mapped_stays_outside)
 
     def all_four(inside: int) -> str:
@@ -153,11 +155,11 @@ def test_a_real_id_that_is_not_mapped_stays_outside() -> None:
     assert printed.splitlines() == [current, f"{all_four(0)} 1", current, f"{all_four(OVERFLOW)} 0"]
 
 
-# ---- what it costs ----
+# ---- cost ----
 
 
 def test_a_caller_whose_groups_are_mapped_needs_nothing_done() -> None:
-    """The command is then made without a change of IDs, and the answer is remembered."""
+    """The command is then created without a change of IDs, and the answer is cached."""
     caller = Caller(0, 0, 1 << CAP_SETGID, IDENTITY, IDENTITY, (0, 5))
     maps = Maps(IdMap.parse("0:0:1"), IdMap.parse("0:0:10"), None)
     credentials = Credentials.wanted(None, None, None, maps, caller)

@@ -1,4 +1,4 @@
-"""The internal helper programs: what they hold of the caller, and what they need of it."""
+"""The internal helper programs: what they keep from the caller, and what they require."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS: list[Any] = [
 
 @pytest.mark.parametrize("options", KINDS)
 def test_the_image_of_the_launcher_holds_nothing_of_the_command(options: dict[str, Any]) -> None:
-    """It lies on a disk where memory may not be executed (vm.memfd_noexec=2): no environment, no argument."""
+    """If memory must not be executed (vm.memfd_noexec=2), it is on a disk: no environment, no argument."""
     images: list[bytes] = []
 
     def read(process: UsernsProcess[bytes]) -> None:
@@ -53,7 +53,7 @@ def test_arguments_and_environment_arrive_as_they_are(options: dict[str, Any], c
 
 @pytest.mark.parametrize("size", [1 << 17, 1 << 22])
 def test_a_command_line_that_is_too_long_is_refused_at_exec(size: int) -> None:
-    """At the step of the command, although it is the launcher that the kernel refuses first."""
+    """At the step of the command, although the kernel refuses the launcher first."""
     words = ["x" * ((1 << 17) - 2)] * (size >> 17) if size > 1 << 17 else ["x" * (1 << 17)]
     with pytest.raises(OSError, match="exec: Argument list too long") as caught:
         UsernsProcess(["true", *words], **IDS)
@@ -61,7 +61,7 @@ def test_a_command_line_that_is_too_long_is_refused_at_exec(size: int) -> None:
 
 
 def test_a_long_search_path_arrives() -> None:
-    """More than a socket takes at once."""
+    """It is larger than the buffer of a socket."""
     folders = ":".join(f"/nonexistent/{number}" for number in range(6000))
     output = check_output(["id", "-u"], env={"PATH": f"{folders}:/usr/bin:/bin"}, **IDS)
     assert output == b"0\n"
@@ -92,6 +92,6 @@ def test_a_command_has_no_descriptor_above_a_lowered_limit_without_close_range(r
 
 
 def test_no_file_may_be_written_and_no_signal_ends_the_program() -> None:
-    """RLIMIT_FSIZE=0, and SIGXFSZ at its default, which a write to the image would send."""
+    """RLIMIT_FSIZE is 0, and SIGXFSZ, which a write to the image would send, has its default action."""
     output = run_alone(helper_programs.no_file_may_be_written_and_no_signal_ends_the_program)
     assert output.splitlines() == ["0", *["memfd_create True file-size-limit"] * 2]

@@ -1,4 +1,4 @@
-"""A tiny process that holds a namespace."""
+"""A small process that holds a namespace."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_map_is_written_once() -> None:
 
 
 def test_no_map_is_written_for_one_that_has_ended() -> None:
-    """Its files in `/proc` are root's by then (not on Linux 7.3). That is not told as the fault of the caller."""
+    """Its files in `/proc` then belong to root (not on Linux 7.3). The caller is not blamed for that."""
     with UsernsProcess() as holder:
         holder.kill()
         os.waitid(os.P_PIDFD, holder.fileno(), os.WEXITED | os.WNOWAIT)
@@ -127,12 +127,12 @@ def test_parameters_of_a_program_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_it_ends_with_the_creating_process() -> None:
-    """Killed, with no chance to clean up. Without a death signal it stays."""
+    """The process is killed and cannot clean up. Without a parent-death signal the holder stays."""
     run_alone(holder.it_ends_with_the_creating_process)
 
 
 def test_fork_userns_is_the_ancestors_call() -> None:
-    """A parked child; its maps are the caller's to write."""
+    """It creates a parked child, whose maps the caller writes."""
     pid, pidfd = lowlevel.fork_userns()
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {OWN_UID} 1"), ("gid_map", f"0 {OWN_GID} 1")):

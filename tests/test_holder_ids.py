@@ -1,5 +1,6 @@
-"""A holder that root in its namespace can trace has no ID of the caller that the maps lack: that root
-would act with it. The holder of an unprivileged user is such a one, root's is out of reach."""
+"""A holder that root in its namespace can trace has no ID of the caller that is not mapped: that root
+could act with it. This concerns the holder of an unprivileged user; root's cannot be traced.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ import os
 import pytest
 import remote
 from alone import run_alone
-from ordinary import FIRST, SUITES, UID, WITH_GROUPS, as_ordinary_user, shadow
 from programs import holder_ids
+from unprivileged import FIRST, SUITES, UID, WITH_GROUPS, as_unprivileged_user, shadow
 
 
 def test_a_holder_of_subordinate_ids_alone_has_none_of_the_user() -> None:
-    """As seen from outside: it has the ID that is 0 in the namespace, and can be used as any other."""
-    printed = as_ordinary_user(holder_ids.a_holder_of_subordinate_ids_alone_has_none_of_the_user)
+    """Seen from outside, it has the ID that is 0 in the namespace, and can be used like any other."""
+    printed = as_unprivileged_user(holder_ids.a_holder_of_subordinate_ids_alone_has_none_of_the_user)
     assert printed.splitlines() == [
         str([[str(FIRST)], [str(FIRST)], []]),
         f"{FIRST} {FIRST}",
@@ -28,49 +29,51 @@ def test_a_holder_of_subordinate_ids_alone_has_none_of_the_user() -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_each_age_of_newuidmap_writes_its_maps(suite: str) -> None:
-    printed = as_ordinary_user(
+    printed = as_unprivileged_user(
         holder_ids.each_age_of_newuidmap_writes_its_maps, env={"PATH": f"{shadow(suite)}:{os.environ['PATH']}"}
     )
     assert printed == f"['{FIRST}'] True\n"
 
 
 def test_with_a_pid_namespace_too_and_after_an_exception_nothing_is_left() -> None:
-    printed = as_ordinary_user(holder_ids.with_a_pid_namespace_too_and_after_an_exception_nothing_is_left)
+    printed = as_unprivileged_user(holder_ids.with_a_pid_namespace_too_and_after_an_exception_nothing_is_left)
     assert printed.splitlines() == [f"['{FIRST}']", "raised", "raised"]
 
 
 def test_a_holder_that_joins_is_like_a_command_there() -> None:
-    printed = as_ordinary_user(holder_ids.a_holder_that_joins_is_like_a_command_there)
+    printed = as_unprivileged_user(holder_ids.a_holder_that_joins_is_like_a_command_there)
     assert printed == f"{[[str(FIRST)], [str(FIRST)], []]}\n"
 
 
 def test_without_a_mapped_0_it_is_the_first_id_of_the_map() -> None:
-    """Nothing is refused that has no program to run."""
-    printed = as_ordinary_user(holder_ids.without_a_mapped_0_it_is_the_first_id_of_the_map)
+    """A holder is not refused, because it does not run a program."""
+    printed = as_unprivileged_user(holder_ids.without_a_mapped_0_it_is_the_first_id_of_the_map)
     assert printed == f"{[[str(FIRST + 3)], [str(FIRST + 5)], []]}\n"
 
 
 def test_a_mapped_id_stays() -> None:
-    printed = as_ordinary_user(holder_ids.print_ids_with_each, "root", "current", "rootless")
+    printed = as_unprivileged_user(holder_ids.print_ids_with_each, "root", "current", "rootless")
     assert printed.splitlines() == [str([[str(UID)], [str(UID)], []])] * 3
 
 
 def test_maps_that_are_written_later_find_the_ids_of_the_caller() -> None:
-    """It is the owner of the files in `/proc` through which they are written."""
-    printed = as_ordinary_user(holder_ids.maps_that_are_written_later_find_the_ids_of_the_caller)
+    """They own the files in `/proc` through which the maps are written."""
+    printed = as_unprivileged_user(holder_ids.maps_that_are_written_later_find_the_ids_of_the_caller)
     assert printed == f"{[[str(UID)], [str(UID)], []]}\n"
 
 
 @pytest.mark.root
 def test_groups_that_are_not_mapped_are_dropped_where_they_can_be() -> None:
-    printed = as_ordinary_user(holder_ids.groups_that_are_not_mapped_are_dropped_where_they_can_be, drop=WITH_GROUPS)
+    printed = as_unprivileged_user(
+        holder_ids.groups_that_are_not_mapped_are_dropped_where_they_can_be, drop=WITH_GROUPS
+    )
     kept = ["27", "999", "1000"]
     assert printed.splitlines() == [str(sorted(kept)), str([str(UID)]), "[]"]
 
 
 @pytest.mark.root
 def test_root_that_cannot_trace_all_processes_is_such_a_user() -> None:
-    """As in containers. Otherwise its holder is out of reach, and as small as it can be."""
+    """As in containers. Otherwise its holder cannot be traced, and is as small as possible."""
     printed = run_alone(holder_ids.root_that_cannot_trace_all_processes_is_such_a_user)
     assert printed.splitlines() == ["['0']", f"['{FIRST}']"]
 
@@ -79,6 +82,6 @@ if remote.IS_SUPPORTED:
 
     @pytest.mark.parametrize("joins", [False, True], ids=["created", "joins"])
     def test_root_inside_does_not_read_the_files_of_the_user_through_the_holder(joins: bool) -> None:
-        """It makes the holder, which it can trace, open one."""
-        printed = as_ordinary_user(holder_ids.root_inside_opens_a_file_of_the_user_through_the_holder, joins)
+        """It makes the holder open one, with ptrace(2)."""
+        printed = as_unprivileged_user(holder_ids.root_inside_opens_a_file_of_the_user_through_the_holder, joins)
         assert printed == "-13\n"

@@ -29,7 +29,7 @@ AS_THE_KERNEL_SHOWS_IT = "         0     100000      65536\n     65536       100
 
 
 def ranges_with_text_of(length: int) -> list[tuple[int, int, int]]:
-    """Ranges whose kernel text has exactly *length* bytes."""
+    """Return ranges whose kernel text has exactly *length* bytes."""
     line = len("1000000000 2000000000 1\n")
     ranges = [(10**9 + n, 2 * 10**9 + n, 1) for n in range(length // line - 2)]
     rest = length - line * len(ranges)
@@ -102,7 +102,7 @@ def test_the_highest_id_can_be_mapped(numbers: tuple[int, int, int]) -> None:
         (2**31, 2**31, 2**31),
     ],
 )
-def test_a_range_of_numbers_that_are_no_ids_is_refused_by_its_text(numbers: tuple[int, int, int]) -> None:
+def test_a_range_of_numbers_that_are_not_ids_is_refused_by_its_text(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(IdMapError) as caught:
         IdRange(*numbers)
     assert ":".join(map(str, numbers)) in str(caught.value)
@@ -119,7 +119,7 @@ def test_a_number_too_big_to_be_printed_is_refused_like_any_other(position: int,
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("value", [1.0, "1", None, b"1", 1j, [1]])
-def test_what_is_no_integer_is_a_type_error_in_a_range(position: int, value: Any) -> None:
+def test_what_is_not_an_integer_is_a_type_error_in_a_range(position: int, value: Any) -> None:
     numbers: list[Any] = [1, 1, 1]
     numbers[position] = value
     with pytest.raises(TypeError):
@@ -141,11 +141,11 @@ def test_what_is_no_integer_is_a_type_error_in_a_range(position: int, value: Any
     ],
     ids=["list", "tuple", "tuples", "lists", "mixed", "map"],
 )
-def test_a_map_is_made_from_ranges_and_triples(given: Any) -> None:
+def test_a_map_is_created_from_ranges_and_triples(given: Any) -> None:
     assert list(IdMap(given)) == RANGES
 
 
-def test_a_map_is_made_from_an_iterator() -> None:
+def test_a_map_is_created_from_an_iterator() -> None:
     assert list(IdMap(iter(RANGES))) == RANGES
     assert list(IdMap(tuple(r) for r in RANGES)) == RANGES  # type: ignore[misc]
 
@@ -200,7 +200,7 @@ def test_a_map_has_no_item_to_set(change: Callable[[IdMap], None]) -> None:
         change(IdMap(RANGES))
 
 
-def test_a_map_does_not_follow_the_list_it_was_made_from() -> None:
+def test_a_map_does_not_follow_the_list_it_was_created_from() -> None:
     source = list(RANGES)
     id_map = IdMap(source)
     source.pop()
@@ -238,7 +238,7 @@ def test_in_asks_for_an_inside_id_or_for_a_range() -> None:
     assert "0" not in id_map
 
 
-def test_repr_is_the_code_that_makes_the_map_again() -> None:
+def test_repr_is_the_code_that_creates_the_map_again() -> None:
     assert eval(repr(IdMap(RANGES))) == IdMap(RANGES)
     assert eval(repr(RANGES[0])) == RANGES[0]
 
@@ -328,7 +328,7 @@ def test_an_empty_range_between_commas_is_refused(text: str) -> None:
 
 
 def test_leading_zeros_never_surprise() -> None:
-    """The number they stand for, or a refusal; not the limit of `int()`."""
+    """Each is the number that they stand for, or is refused; the limit of `int()` does not show."""
     assert IdMap.parse("00:0100000:010") == IdMap([(0, 100000, 10)])
     with pytest.raises(IdMapError):
         IdMap.parse("0:0:" + "0" * BEYOND_INT_CONVERSION + "x")
@@ -348,13 +348,13 @@ def test_a_malformed_kernel_line_is_refused(line: str) -> None:
         IdMap.from_kernel(f"5 5 5\n{line}\n")
 
 
-def test_bytes_that_are_no_kernel_text_are_refused() -> None:
+def test_bytes_that_are_not_kernel_text_are_refused() -> None:
     with pytest.raises(IdMapError):
         IdMap.from_kernel(b"0 1 \xff\n")
 
 
 def test_an_outside_id_that_the_reader_cannot_see_is_refused_by_its_range() -> None:
-    """The kernel shows 4294967295 for it, as for a namespace that is not below one's own."""
+    """The kernel shows 4294967295 for it, as for a namespace that is not a descendant of the reader's."""
     with pytest.raises(IdMapError, match="7:4294967295:5"):
         IdMap.from_kernel("0 1 1\n7 4294967295 5\n")
 
@@ -365,7 +365,7 @@ def test_parse_takes_nothing_but_a_string(value: Any) -> None:
         IdMap.parse(value)
 
 
-# ---- what no map can be ----
+# ---- maps that are not valid ----
 
 
 @pytest.mark.parametrize(
@@ -438,13 +438,13 @@ def test_a_range_of_other_than_three_numbers_is_refused_and_named(item: Any) -> 
 
 
 @pytest.mark.parametrize("item", [None, 5, 1.5, "0:1:1", "abc", b"abc", bytearray(b"abc"), (0, 1.0, 1), (0, None, 1)])
-def test_what_is_no_range_is_a_type_error(item: Any) -> None:
+def test_what_is_not_a_range_is_a_type_error(item: Any) -> None:
     with pytest.raises(TypeError):
         IdMap([item])
 
 
 @pytest.mark.parametrize("ranges", [None, 5, 1.5, "0:1:1", b"abc"])
-def test_what_is_no_iterable_of_ranges_is_a_type_error(ranges: Any) -> None:
+def test_what_is_not_an_iterable_of_ranges_is_a_type_error(ranges: Any) -> None:
     with pytest.raises(TypeError):
         IdMap(ranges)
 
@@ -507,7 +507,7 @@ def test_a_composition_of_more_ranges_than_the_kernel_takes_is_refused() -> None
         cut_in_the_last_range.compose(parent)
 
 
-# ---- what is accepted as a map ----
+# ---- values that are accepted as a map ----
 
 
 @pytest.mark.parametrize("value", [TEXT, RANGES, [tuple(r) for r in RANGES], [list(r) for r in RANGES], IdMap(RANGES)])
@@ -526,7 +526,7 @@ def test_an_empty_map_is_refused_where_one_is_needed(value: Iterable[IdRange] | 
 
 
 @pytest.mark.parametrize("name", ["toor", "Root", "ROOT", "no-such-preset", "root_"])
-def test_an_unknown_preset_is_refused_and_the_known_ones_told(name: str) -> None:
+def test_an_unknown_preset_is_refused_and_the_known_ones_are_listed(name: str) -> None:
     with pytest.raises(IdMapError, match=f"(?s){name}.*root.*current"):
         as_id_map(name)
 
@@ -549,6 +549,6 @@ def test_an_id_map_of_text_says_how_it_is_meant() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0, 1.5, b"0:1:1", bytearray(b"0:1:1"), object(), IdMap])
-def test_what_is_no_map_is_a_type_error(value: Any) -> None:
+def test_what_is_not_a_map_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError):
         as_id_map(value)

@@ -1,4 +1,4 @@
-"""An error shows what was given, as far as that is short."""
+"""An error shows the value that was passed, if it is short."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Our verdict on an id map against the running kernel's, over thousands of random maps.
+"""The library's verdict on an ID map compared with the running kernel's, for thousands of random maps.
 
 What `IdMap` and `Maps.resolve` refuse, the kernel refuses, with the errno that the
 exception stands for; what they accept, the kernel accepts. The exception is what
-the kernel misreads without a word: there only our refusal is asked for.
+the kernel misreads without an error: there only the library's refusal is tested.
 
 Run as a program, `test_idmap_kernel.py SETTING SEED COUNT` compares in another
 setting: it imports everything first, because in another user namespace, or as
@@ -46,14 +46,14 @@ is expected 45 times: that it falls short by chance is one in 10^10."""
 
 SETUID, SETGID, SETFCAP = 1 << CAP_SETUID, 1 << CAP_SETGID, 1 << CAP_SETFCAP
 EVERY_CAPABILITY = 2**64 - 1
-ORDINARY_UID, ORDINARY_GID = 1234, 4321
+UNPRIVILEGED_UID, UNPRIVILEGED_GID = 1234, 4321
 
 
 # ---- random maps ----
 
 
 class RandomMaps:
-    """Maps of which about half are good, and most of the others nearly."""
+    """Maps of which about half are good, and most of the others are nearly good."""
 
     def __init__(self, rng: random.Random, own_map: IdMap, own_id: int) -> None:
         self.rng = rng
@@ -88,7 +88,7 @@ class RandomMaps:
         return [own, *self.edges()][: self.rng.choice((1, 1, 1, 1, 2))]
 
     def pieces(self, most: int = 9) -> list[Triple]:
-        """Pieces of what the own namespace maps, each next to another or apart from it."""
+        """Pieces of the IDs that the caller's namespace maps, adjacent or apart."""
         free = [(r.inside, r.inside + r.count) for r in self.own_map]
         outside: list[tuple[int, int]] = []
         for _ in range(self.rng.randint(1, most)):
@@ -112,7 +112,7 @@ class RandomMaps:
         return found
 
     def nearly(self) -> list[Triple]:
-        """A good map with one number one off, or one range twice."""
+        """A good map with one number off by one, or one range twice."""
         good = self.pieces()
         spoilt = list(self.rng.choice(good))
         spoilt[self.rng.randrange(3)] += self.rng.choice((-1, 1))
@@ -122,7 +122,7 @@ class RandomMaps:
         return [*good[:where], (spoilt[0], spoilt[1], spoilt[2]), *good[where + self.rng.choice((0, 1, 1, 1)) :]]
 
     def foreign(self) -> list[Triple]:
-        """A good map, but for one id that the own namespace does not map, where there is such."""
+        """A good map except for one ID that the caller's namespace does not map, if there is one."""
         good = self.pieces()
         if self.foreign_ids:
             where = self.rng.randrange(len(good))
@@ -149,7 +149,7 @@ class RandomMaps:
 
 
 def ranges_with_text_of(length: int, outside_ids: Iterable[int]) -> list[Triple]:
-    """Ranges whose text has exactly *length* bytes, of outside ids of up to three digits."""
+    """Ranges whose text has exactly *length* bytes, of outside IDs of up to three digits."""
     outside = iter(outside_ids)
     ranges: list[Triple] = []
     rest = length
@@ -165,22 +165,22 @@ def ranges_with_text_of(length: int, outside_ids: Iterable[int]) -> list[Triple]
 
 
 def kernel_text(triples: list[Triple]) -> str:
-    """Not by `IdMap`, which is what is under test."""
+    """Return the text that the kernel reads, without `IdMap`, which is under test."""
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in triples)
 
 
 def shortest(text: str) -> str:
-    """The kernel does without the last newline, where that makes a text fit."""
+    """The kernel does not need the last newline, so the text is written without it if it fits only then."""
     return text if len(text) < mmap.PAGESIZE else text.removesuffix("\n")
 
 
 # ---- the two verdicts ----
 
 
-def our_verdict(
+def verdict_of_the_library(
     step: str, triples: list[Triple], setgroups: str | None, caller: Caller
 ) -> tuple[int, str | None, list[Triple]]:
-    """The errno that the refusal stands for, or 0; what setgroups shall be written; and the
+    """Return the errno that the refusal stands for, or 0; the value to write to setgroups; and the
     ranges, which may have been split."""
     try:
         id_map = IdMap(triples)
@@ -196,7 +196,7 @@ def our_verdict(
 
 
 def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, bytes]:
-    """The errno, or 0; and the map that the kernel shows, sometimes (it costs a process)."""
+    """Return the errno, or 0; and sometimes (it needs a process) the map that the kernel shows."""
     try:
         userns = _core.create_userns(setgroups, *((text, None) if step == "uid_map" else (None, text)))
     except _core.Failure as failure:
@@ -211,14 +211,14 @@ def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, by
 
 
 def setgroups_to_try(ours: int, asked: str | None, needed: str | None) -> tuple[str | None, ...]:
-    """A refusal with nothing asked for says that the map cannot be written at all."""
+    """If no value is requested, a refusal means that the map cannot be written at all."""
     if ours == 0:
         return (needed,)
     return (None, "deny") if asked is None else (asked,)
 
 
 def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Caller) -> int:
-    ours, needed, pieces = our_verdict(step, triples, asked, caller)
+    ours, needed, pieces = verdict_of_the_library(step, triples, asked, caller)
     if pieces != triples:
         assert kernel_verdict(step, shortest(kernel_text(triples)), needed)[0] == EPERM, "it need not have been split"
         triples = pieces
@@ -233,7 +233,7 @@ def compare_one(step: str, triples: list[Triple], asked: str | None, caller: Cal
 
 
 def compare(seed: int, maps: int) -> dict[str, int]:
-    """Counts of the verdicts, all of them shared by us and the kernel."""
+    """Return the counts of the verdicts. Check that the library and the kernel agree on each."""
     rng, caller, verdicts = random.Random(seed), Caller.now(), Counter[str]()
     answers = [None, None, "deny"]
     if Path("/proc/self/setgroups").read_text() == "allow\n":
@@ -262,7 +262,7 @@ NESTED_MANY = "200:300000:100,0:100000:100,100:100100:100,300:200000:50,350:4000
 
 
 def set_effective(capabilities: int) -> None:
-    """Let only these of the permitted capabilities be in effect."""
+    """Set the effective capabilities to these, which are permitted."""
     header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)()
     if LIBC.capget(header, data):
@@ -273,16 +273,16 @@ def set_effective(capabilities: int) -> None:
 
 
 def become(uid: int, gid: int, capabilities: int | None = None) -> None:
-    """Take these ids with these capabilities; by default root has all and an ordinary user none."""
+    """Change to these IDs with these capabilities; by default root has all and other users have none."""
     LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     set_effective(capabilities if capabilities is not None else EVERY_CAPABILITY if uid == 0 else 0)
-    LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or the children's files in /proc would be root's
+    LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise the children's files in /proc would belong to root
 
 
 def nest(id_map: str, uid: int = 0, gid: int = 0, *, setgroups: str | None = None) -> None:
-    """Enter a new user namespace of these maps as these of its ids."""
+    """Enter a new user namespace of these maps as these of its IDs."""
     with create_userns(id_map, id_map, setgroups=setgroups) as userns:
         userns.enter()
     become(uid, gid)
@@ -303,9 +303,9 @@ SETTINGS: dict[str, Callable[[], None]] = {
     "root without CAP_SETGID": lambda: set_effective(EVERY_CAPABILITY & ~SETGID),
     "root without CAP_SETFCAP": lambda: set_effective(EVERY_CAPABILITY & ~SETFCAP),
     "root without capabilities": lambda: set_effective(0),
-    "ordinary user": lambda: become(ORDINARY_UID, ORDINARY_GID),
-    "ordinary user with CAP_SETUID": lambda: become(ORDINARY_UID, ORDINARY_GID, SETUID),
-    "ordinary user with CAP_SETGID": lambda: become(ORDINARY_UID, ORDINARY_GID, SETGID),
+    "unprivileged user": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID),
+    "unprivileged user with CAP_SETUID": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID, SETUID),
+    "unprivileged user with CAP_SETGID": lambda: become(UNPRIVILEGED_UID, UNPRIVILEGED_GID, SETGID),
     "nested root": lambda: nest(NESTED),
     "nested root, many ranges": lambda: nest(NESTED_MANY),
     "nested root, setgroups denied": lambda: nest(NESTED, setgroups="deny"),
@@ -313,8 +313,8 @@ SETTINGS: dict[str, Callable[[], None]] = {
     "nested root without CAP_SETUID": lambda: nest_without(SETUID),
     "nested root without CAP_SETGID": lambda: nest_without(SETGID),
     "nested root without CAP_SETFCAP": lambda: nest_without(SETFCAP),
-    "nested ordinary user": lambda: nest(NESTED, 5, 5049),
-    "nested ordinary user, setgroups denied": lambda: nest(NESTED, 5, 5049, setgroups="deny"),
+    "nested unprivileged user": lambda: nest(NESTED, 5, 5049),
+    "nested unprivileged user, setgroups denied": lambda: nest(NESTED, 5, 5049, setgroups="deny"),
 }
 
 
@@ -329,7 +329,7 @@ def in_a_process_of_its_own(*arguments: object) -> str:
 # ---- the tests ----
 
 
-def test_we_and_the_kernel_agree_on_every_map() -> None:
+def test_the_library_and_the_kernel_agree_on_every_map() -> None:
     verdicts = compare(SEED, MAPS)
     assert sum(verdicts.values()) == 2 * MAPS
     for step in ("uid_map", "gid_map"):
@@ -339,7 +339,7 @@ def test_we_and_the_kernel_agree_on_every_map() -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_we_and_the_kernel_agree_whoever_asks(setting: str) -> None:
+def test_the_library_and_the_kernel_agree_for_every_caller(setting: str) -> None:
     verdicts = json.loads(in_a_process_of_its_own(setting, SEED, MAPS_IN_A_SETTING))
     assert sum(verdicts.values()) == 2 * MAPS_IN_A_SETTING
     for errno in (0, EPERM, EINVAL):
@@ -371,7 +371,7 @@ def test_numbers_that_the_kernel_would_cut_are_refused(excess: int) -> None:
         ("7:18446744073709551616:1", "7:0:1"),
     ],
 )
-def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, read: str) -> None:
+def test_the_kernel_cuts_numbers_to_32_bits_and_the_library_refuses_them(written: str, read: str) -> None:
     text = written.replace(":", " ") + "\n"
     userns = _core.create_userns(None, text, text)
     try:
@@ -384,7 +384,7 @@ def test_the_kernel_cuts_numbers_to_32_bits_and_we_do_not_let_it(written: str, r
 
 
 @pytest.mark.root
-def test_the_kernel_ignores_what_follows_a_nul_and_we_refuse_it() -> None:
+def test_the_kernel_ignores_what_follows_a_nul_and_the_library_refuses_it() -> None:
     with UsernsProcess() as holder:
         with open(f"/proc/{holder.pid}/uid_map", "wb", buffering=0) as file:
             assert file.write(b"0 100000 1\0 5 5 5") == len("0 100000 1\0 5 5 5")
@@ -406,15 +406,15 @@ def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
 
 
 @pytest.mark.root
-def test_the_kernel_composes_maps_as_we_do() -> None:
-    """What the initial namespace sees of a namespace two levels down."""
+def test_the_kernel_composes_maps_as_the_library_does() -> None:
+    """As the initial namespace sees a namespace two levels below."""
     assert int(in_a_process_of_its_own("composition", SEED)) > AT_LEAST
 
 
 @pytest.mark.root
 def test_a_map_whose_outside_ids_are_out_of_sight_is_refused_and_not_misread() -> None:
     """The kernel shows 4294967295 for them."""
-    assert in_a_process_of_its_own("stranger").strip().startswith("range 7:4294967295:5:")
+    assert in_a_process_of_its_own("namespace_out_of_sight").strip().startswith("range 7:4294967295:5:")
 
 
 @pytest.mark.root
@@ -446,7 +446,7 @@ def composition(seed: int) -> None:
     print(compared)
 
 
-def stranger() -> None:
+def namespace_out_of_sight() -> None:
     with UsernsProcess(uid_map="7:200000:5") as holder:
         child = os.fork()
         if child == 0:
@@ -480,8 +480,8 @@ def main(what: str, seed: str = "1", maps: str = "100") -> None:
         without_imports()
     elif what == "composition":
         composition(int(seed))
-    elif what == "stranger":
-        stranger()
+    elif what == "namespace_out_of_sight":
+        namespace_out_of_sight()
     else:
         SETTINGS[what]()
         print(json.dumps(compare(int(seed), int(maps))))

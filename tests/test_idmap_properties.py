@@ -1,4 +1,4 @@
-"""What holds for every id map, tried on maps that nobody thought of."""
+"""Properties of every ID map, tried on generated maps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Triple = tuple[int, int, int]
 
 @st.composite
 def stacked(draw: st.DrawFn, highest: int, most: int) -> list[Triple]:
-    """Ranges that overlap nowhere: both sides are cut into as many pieces, matched in any order."""
+    """Ranges that do not overlap: both sides are cut into the same number of pieces, matched in any order."""
     counts = draw(st.lists(st.integers(1, max(1, highest // (2 * most))), max_size=most))
 
     def starts() -> dict[int, int]:
@@ -50,7 +50,7 @@ ids = st.one_of(st.integers(0, ID_COUNT - 1), st.sampled_from([0, 2**31 - 1, 2**
 
 
 def some_ids(id_map: IdMap) -> set[int]:
-    """The ids at the edges of every range, on both sides, and their neighbours."""
+    """Return the IDs at the edges of every range, on both sides, and their neighbours."""
     edges = {edge for r in id_map for first in (r.inside, r.outside) for edge in (first, first + r.count - 1)}
     return {edge + step for edge in edges for step in (-1, 0, 1)}
 
@@ -173,7 +173,7 @@ def test_a_slice_is_the_slice_of_the_list(id_map: IdMap, part: slice) -> None:
 
 
 def is_a_map(ranges: list[Triple], limit: int) -> bool:
-    """Whether no id is used twice and every number is one: found by counting ids, not by arithmetic on ranges."""
+    """Return whether no ID is used twice and every number is an ID, by counting IDs instead of arithmetic on ranges."""
     for side in (0, 1):
         used: set[int] = set()
         for r in ranges:
@@ -206,7 +206,7 @@ def test_a_map_is_accepted_exactly_if_no_id_is_used_twice(ranges: list[Triple]) 
 @settings(PROFILE, max_examples=300)
 @given(st.lists(st.tuples(numbers, numbers, st.integers(1, 6)), max_size=3))
 def test_the_verdict_at_the_highest_id_is_the_one_at_0_mirrored(ranges: list[Triple]) -> None:
-    """Number the ids downwards from the highest: the same rules hold there."""
+    """Number the IDs downwards from the highest: the same rules hold there."""
     mirrored = [(ID_COUNT - i - c, ID_COUNT - o - c, c) for i, o, c in ranges]
     assert accepted(mirrored) == is_a_map(ranges, ID_COUNT)
 

@@ -1,4 +1,4 @@
-"""What a command, a holder and an init have from the caller is as docs/what-is-inherited.md says, thing by thing."""
+"""A command, a holder and an init inherit from the caller what docs/what-is-inherited.md says, thing by thing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_page_has_each_thing_and_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What became of each thing, from a program that has all of them."""
+    """Return what became of each thing, from a program that has all of them."""
     folder = tmp_path_factory.mktemp("luggage")
     (folder / "file").touch()
     cgroup = cgroup2() / f"usernsproc-luggage-{os.getpid()}"
@@ -81,7 +81,7 @@ if remote.IS_SUPPORTED:
 
     @pytest.mark.parametrize("name", [thing.name for thing in HERE])
     def test_each_thing_is_as_documented(name: str, found: dict[str, Any]) -> None:
-        """Whatever way a process is started."""
+        """For each way to start a process."""
         assert {way: set(words) for way, words in found[name].items()} == documented(name)
 
 
@@ -112,7 +112,7 @@ def test_a_record_lock_stays_with_the_caller(tmp_path: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """As another process sees it."""
+    """Return whether it is locked, as another process sees it."""
     program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     done = subprocess.run([sys.executable, "-I", "-c", program, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "BlockingIOError" in done.stderr
@@ -122,7 +122,7 @@ def is_locked(path: Path) -> bool:
 def test_a_command_that_joins_a_user_namespace_alone_stays_in_the_callers_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the mount namespace it starts in the root directory of that."""
+    """If it joins the mount namespace too, it starts in its root directory."""
     monkeypatch.chdir(tmp_path)
     command = ["readlink", "/proc/self/cwd"]
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace() as userns:

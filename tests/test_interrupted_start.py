@@ -1,6 +1,6 @@
-"""An exception before any line of the package that runs once there is a child, as of a debugger's trace function.
+"""An exception before any line of the package that runs after a child exists, as from a debugger's trace function.
 
-It comes out as it is. Nothing is left, and no descriptor is closed twice: its number may be that of another file by
+It is raised unchanged. Nothing is left, and no descriptor is closed twice: its number may be that of another file by
 then.
 """
 

@@ -1,4 +1,4 @@
-"""What an exception of a signal handler leaves, wherever it comes: nothing."""
+"""An exception of a signal handler leaves nothing behind, wherever it comes."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def test_of_a_namespace_that_is_opened() -> None:
 
 
 def test_of_namespaces_that_are_looked_up_to_be_joined() -> None:
-    """All those of a process."""
+    """Look up all namespaces of a process."""
     run_alone(interruptions.namespaces_are_looked_up_to_be_joined)
 
 
 @pytest.mark.parametrize("exception", ["Interruption", "TimeIsUp"])
 def test_of_a_thread_that_enters_and_comes_back(exception: str) -> None:
-    """It is where it was. But for the very beginning of `__enter__` and of `__exit__`: there an
+    """It is where it was, except for the very beginning of `__enter__` and of `__exit__`: there an
     exception comes too early for any context manager that is written in Python."""
     run_alone(interruptions.a_thread_enters_and_comes_back, exception)
 
 
-def test_a_pin_that_cannot_be_undone_is_told(folder: str) -> None:
-    """It, or the file that was made for it."""
+def test_a_pin_that_cannot_be_undone_is_reported(folder: str) -> None:
+    """The pin, or the file that was created for it."""
     run_alone(interruptions.a_pin_cannot_be_undone, folder)
 
 
-def test_an_entering_that_cannot_be_undone_is_told() -> None:
+def test_an_entering_that_cannot_be_undone_is_reported() -> None:
     run_alone(interruptions.an_entering_cannot_be_undone)
 
 
 @pytest.mark.root
-def test_a_mount_that_cannot_be_undone_is_told() -> None:
+def test_a_mount_that_cannot_be_undone_is_reported() -> None:
     run_alone(interruptions.a_mount_cannot_be_undone)

@@ -1,4 +1,4 @@
-"""A holder has nothing of the process that made it, and who is root in its namespace gets nothing."""
+"""A holder has nothing of the process that created it, and root in its namespace gets nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 def wait_until_parked(pid: int) -> int:
-    """Its name is the last thing that a holder sets."""
+    """Wait until it has its name, which a holder sets last."""
     while Path(f"/proc/{pid}/comm").read_text() != HOLDER_NAME:
         os.sched_yield()
     return pid
@@ -80,7 +80,7 @@ def core_limits(pid: int) -> list[str]:
     return next(line.split()[4:6] for line in lines if line.startswith("Max core file size"))
 
 
-# ---- what a holder is ----
+# ---- the holder ----
 
 
 @each_holder
@@ -91,7 +91,7 @@ def test_a_holder_has_an_empty_environment(holder: Holder) -> None:
 
 @each_holder
 def test_a_holder_has_one_descriptor_a_pidfd_of_its_creator(holder: Holder, tmp_path: Path) -> None:
-    """Neither what the creator lets its children inherit, nor its input and output."""
+    """Neither the inheritable descriptors of its creator, nor its standard input, output and error."""
     inheritable = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(inheritable, True)
     try:
@@ -130,14 +130,14 @@ def test_a_holder_takes_a_few_kilobytes(holder: Holder) -> None:
 
 @each_holder
 def test_a_holder_leads_a_session_of_its_own(holder: Holder) -> None:
-    """So that Ctrl-C at the terminal, or the terminal's end, does not reach it."""
+    """So that neither Ctrl-C nor a hangup of the terminal reaches it."""
     with holder() as pid:
         assert os.getsid(pid) == os.getpgid(pid) == pid
 
 
 @each_holder
 def test_a_holder_has_no_signal_blocked_and_ignores_its_children_alone(holder: Holder) -> None:
-    """Whatever its creator blocks, ignores or handles. A holder may be pid 1 of its namespace, whose
+    """Whatever its creator blocks, ignores or handles. A holder may be PID 1 of its namespace, whose
     orphans become its children: with SIGCHLD ignored none of them stays a zombie."""
     before = {
         signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
@@ -163,7 +163,7 @@ def test_a_holder_leaves_no_core_file(holder: Holder) -> None:
 
 @each_holder
 def test_a_holder_is_complete_when_it_is_handed_out(holder: Holder) -> None:
-    """Who looks at once sees what who looks later sees: it no longer is in the middle of its exec."""
+    """A process that looks at it immediately sees the final state: its execve(2) is complete."""
     for _ in range(MANY):
         with holder() as pid:
             assert os.listdir(f"/proc/{pid}/fd") == ["0"]
@@ -171,11 +171,11 @@ def test_a_holder_is_complete_when_it_is_handed_out(holder: Holder) -> None:
             assert core_limits(pid) == ["0", "0"]
 
 
-# ---- who is root inside ----
+# ---- root in the namespace ----
 
 
 class Treasure:
-    """A secret of this process: in its memory, and in an open file that nobody else can open."""
+    """A secret of this process: in its memory, and in an open file that no other process can open."""
 
     def __init__(self, folder: Path) -> None:
         self.secret = os.urandom(32)
@@ -186,7 +186,7 @@ class Treasure:
         os.write(self.fd, self.secret)
 
     def attacked(self, pid: int, inside: int) -> dict[str, str]:
-        """What root in the user namespace of process *inside* gets out of process *pid*."""
+        """Return what root in the user namespace of process *inside* gets from process *pid*."""
         userns = os.open(f"/proc/{inside}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return attacker.attack(pid, userns, self.secret, self.address)
@@ -205,7 +205,7 @@ def treasure(tmp_path: Path) -> Iterator[Treasure]:
 
 
 def obtained(report: dict[str, str]) -> dict[str, str]:
-    """All that was not plainly refused."""
+    """Return all results that are not plain refusals."""
     return {name: outcome for name, outcome in report.items() if outcome not in REFUSED}
 
 
@@ -215,7 +215,7 @@ def obtained(report: dict[str, str]) -> dict[str, str]:
 def test_inside_root_gets_nothing_out_of_a_holder_that_root_made(
     holder: Holder, id_map: str, treasure: Treasure
 ) -> None:
-    """Its program is not readable, so it is not for inside root to inspect: every attempt is refused."""
+    """Its program is not readable, so root in the namespace cannot trace it: every attempt is refused."""
     with holder(id_map) as pid:
         assert obtained(treasure.attacked(pid, inside=pid)) == {}
         assert treasure.is_untouched()
@@ -224,7 +224,7 @@ def test_inside_root_gets_nothing_out_of_a_holder_that_root_made(
 @each_holder
 @each_map
 def test_inside_root_finds_nothing_of_the_creator_in_a_holder(holder: Holder, id_map: str, treasure: Treasure) -> None:
-    """An ordinary user's holder can be inspected, but there is nothing in it: a pidfd, good for nothing."""
+    """An unprivileged user's holder can be traced, but contains nothing except a pidfd, which gives no access."""
     with holder(id_map) as pid:
         report = treasure.attacked(pid, inside=pid)
         taken = {outcome for name, outcome in report.items() if "getfd" in name}
@@ -244,9 +244,9 @@ def test_inside_root_gets_nothing_out_of_the_creator_itself(holder: Holder, id_m
 
 @contextmanager
 def forked_copy(treasure: Treasure, id_map: str) -> Iterator[tuple[int, int]]:
-    """What a holder must not be: a copy of this process in a new user namespace, by `fork`.
+    """The opposite of a holder: a copy of this process in a new user namespace, by `fork`.
 
-    Gives its pid, and a descriptor by whose end it ends, with a status that tells
+    Yield its PID, and a descriptor that makes it exit when it is closed, with a status that shows
     whether its copy of the secret was changed.
     """
     is_inside, tell_inside = os.pipe()
@@ -275,7 +275,7 @@ def forked_copy(treasure: Treasure, id_map: str) -> Iterator[tuple[int, int]]:
 
 @each_map
 def test_the_attacker_is_strong_enough_to_find_the_secret_in_a_forked_copy(id_map: str, treasure: Treasure) -> None:
-    """The control experiment: were a holder such a copy, the tests above would fail."""
+    """The control experiment: if a holder was such a copy, the tests above would fail."""
     with forked_copy(treasure, id_map) as (pid, _):
         report = treasure.attacked(pid, inside=pid)
     _, wait_status = os.waitpid(pid, 0)
@@ -311,25 +311,25 @@ def processes_in(userns: Namespace) -> list[int]:
             try:
                 inode = os.stat(f"/proc/{entry}/ns/user").st_ino
             except OSError:
-                continue  # ended meanwhile, or another user's, who is not in our namespace
+                continue  # ended meanwhile, or of another user, so not in this namespace
             if inode == userns.inode:
                 found.append(int(entry))
     return found
 
 
 @each_map
-def test_nobody_is_in_a_new_namespace_whom_its_root_could_inspect(id_map: str) -> None:
-    """The transient child is gone before the namespace is handed out."""
+def test_a_new_namespace_has_no_process_that_its_root_could_inspect(id_map: str) -> None:
+    """The transient child has exited before the namespace is returned."""
     with create_userns(id_map, id_map) as userns:
         assert processes_in(userns) == []
         str(userns.uid_map)  # by a program that enters and leaves
         assert processes_in(userns) == []
     with UsernsProcess(uid_map=id_map, gid_map=id_map) as holder, holder.namespace() as userns:
-        assert processes_in(userns) == [holder.pid]  # this is how one would be seen
+        assert processes_in(userns) == [holder.pid]  # this is how such a process would be found
 
 
 def images() -> list[int]:
-    """Descriptors of programs of ours, that this process has."""
+    """Return the descriptors of this process that refer to internal helper programs."""
     links = {fd: Path(f"/proc/self/fd/{fd}") for fd in map(int, os.listdir("/proc/self/fd"))}
     return [fd for fd, link in links.items() if link.is_symlink() and "memfd:usernsproc" in str(link.readlink())]
 
@@ -346,9 +346,9 @@ CHANGES: dict[str, Callable[[int], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_its_program_cannot_be(change: str) -> None:
-    """Not even through the descriptor that it was made with, as a fork in another thread has it."""
+    """Not even through the descriptor that it was created with, as a fork in another thread may have it."""
 
-    [shared] = images()  # that of launchers, which stays open
+    [shared] = images()  # the one of launchers, which stays open
 
     def attempt(_: object) -> None:
         for image in images():

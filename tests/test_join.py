@@ -1,4 +1,4 @@
-"""A command in namespaces that are there already."""
+"""A command in existing namespaces."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import alone
 import pytest
 from alone import run_alone
 from commands import SLEEP, output, sleeping
-from ordinary import as_ordinary_user
 from programs import join
+from unprivileged import as_unprivileged_user
 
 from usernsproc import (
     DEVNULL,
@@ -62,7 +62,7 @@ def namespaces_of(process: Any, *kinds: str) -> Iterator[list[Namespace]]:
 
 @contextmanager
 def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
-    """New namespaces that belong to the own user namespace; takes root."""
+    """New namespaces that the caller's user namespace owns. Requires root."""
     names = {"net": "--net", "uts": "--uts", "ipc": "--ipc"}
     command = ["unshare", *(names[kind] for kind in kinds), "sh", "-c", "echo; exec sleep 1000"]
     with subprocess.Popen(command, stdout=PIPE) as process:
@@ -71,7 +71,7 @@ def host_owned(*kinds: str) -> Iterator[list[Namespace]]:
             process.stdout.readline()
             with namespaces_of(process.pid, *kinds) as found:
                 yield found
-        finally:  # a test that fails does not wait for it
+        finally:  # also if the test fails
             process.kill()
 
 
@@ -90,8 +90,8 @@ def test_a_process_stands_for_all_of_its_namespaces(all_kinds: UsernsProcess[byt
                     assert its == wanted
 
 
-def test_only_those_that_differ_from_the_own_are_entered() -> None:
-    """To enter one's own mount namespace would take rights that an ordinary user lacks."""
+def test_only_those_that_differ_from_the_callers_are_entered() -> None:
+    """Entering the current mount namespace requires capabilities that an unprivileged user lacks."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
         sleeping(join=holder) as process,
@@ -102,7 +102,7 @@ def test_only_those_that_differ_from_the_own_are_entered() -> None:
 
 
 def test_namespaces_that_are_named_one_by_one(all_kinds: UsernsProcess[bytes]) -> None:
-    """The others stay the caller's, whatever the order; also as an iterator."""
+    """The others stay the caller's, in whichever order they are given; also as an iterator."""
     with namespaces_of(all_kinds, "net", "user", "uts") as some:
         for joined in (some, some[::-1], iter(some)):
             with sleeping(join=joined) as process:
@@ -125,13 +125,13 @@ def test_a_path(all_kinds: UsernsProcess[bytes]) -> None:
 
 
 def test_a_path_where_one_is_pinned() -> None:
-    """A bind mount of a namespace file, when no process is left in there."""
+    """A bind mount of a namespace file, when no process is left in the namespace."""
     run_alone(join.a_path_where_one_is_pinned)
 
 
 @pytest.mark.root
 def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: UsernsProcess[bytes]) -> None:
-    """Entered first, while there are rights over it; the others after the user namespace that gives them."""
+    """It is entered first, while the caller has capabilities over it; the others after the user namespace."""
     with (
         host_owned("net", "uts") as outer,
         namespaces_of(all_kinds, "ipc", "user") as inner,
@@ -144,8 +144,8 @@ def test_a_network_namespace_that_the_user_namespace_does_not_own(all_kinds: Use
 
 
 @pytest.mark.root
-def test_staying_in_the_own_user_namespace() -> None:
-    """It is named for that, and keeps its rights; other namespaces are entered."""
+def test_staying_in_the_callers_user_namespace() -> None:
+    """It is named in `join`, and the capabilities in it are kept; other namespaces are entered."""
     script = "id -u; cat /proc/self/uid_map; stat -Lc %i /proc/self/ns/net; grep CapEff /proc/self/status"
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line)
     with host_owned("net") as (net,), Namespace.current() as own:
@@ -155,14 +155,14 @@ def test_staying_in_the_own_user_namespace() -> None:
         assert output(ids, join=[net, own], user=7, group=8, extra_groups=[9]) == "7\n8\n8 9\n"
 
 
-def test_staying_in_the_own_user_namespace_as_its_root() -> None:
-    """Also of who is root in a namespace of his own."""
-    run_alone(join.staying_in_the_own_user_namespace_as_its_root)
+def test_staying_in_the_callers_user_namespace_as_its_root() -> None:
+    """Also for root in a new user namespace."""
+    run_alone(join.staying_in_the_callers_user_namespace_as_its_root)
 
 
 @pytest.mark.root
 def test_a_new_user_namespace_and_other_namespaces_that_are_joined() -> None:
-    """With none among those to be joined, a new one is made as ever: in there the joined ones are a stranger's."""
+    """If no user namespace is joined, a new one is created as always. It does not own the joined namespaces."""
     with (
         host_owned("net") as (net,),
         sleeping(join=net, uid_map="root", gid_map="root", namespaces=["uts"]) as process,
@@ -186,7 +186,7 @@ def test_new_namespaces_in_a_joined_user_namespace(all_kinds: UsernsProcess[byte
 
 
 def test_a_new_one_of_a_kind_that_is_joined(all_kinds: UsernsProcess[bytes]) -> None:
-    """A copy of the joined mount namespace, in which `/proc` shows the joined pid namespace."""
+    """A copy of the joined mount namespace, in which `/proc` shows the joined PID namespace."""
     script = "cd /proc; echo [0-9]*; echo $$"
     with all_kinds.namespace("mnt") as joined:
         shown = output(["sh", "-c", script], join=all_kinds, mount_proc=True)
@@ -217,7 +217,7 @@ def test_a_holder_with_new_namespaces_in_a_joined_user_namespace() -> None:
         assert owner == userns
 
 
-def test_a_holder_that_joins_outlives_the_thread_that_made_it(all_kinds: UsernsProcess[bytes]) -> None:
+def test_a_holder_that_joins_outlives_the_thread_that_created_it(all_kinds: UsernsProcess[bytes]) -> None:
     with ThreadPoolExecutor(1) as pool:
         holder = pool.submit(UsernsProcess, join=all_kinds).result()
         userns = pool.submit(lambda: UsernsProcess(join=all_kinds.namespace_path())).result()
@@ -228,11 +228,11 @@ def test_a_holder_that_joins_outlives_the_thread_that_made_it(all_kinds: UsernsP
 
 
 def test_it_ends_with_the_creating_process(all_kinds: UsernsProcess[bytes]) -> None:
-    """Commands and holders, in another pid namespace as well."""
+    """Commands and holders, in another PID namespace as well."""
     run_alone(join.it_ends_with_the_creating_process, all_kinds.pid)
 
 
-# ---- who it is in there ----
+# ---- its IDs in the namespace ----
 
 
 @pytest.mark.root
@@ -245,7 +245,7 @@ def test_it_becomes_inside_root_without_supplementary_groups() -> None:
 
 
 @pytest.mark.root
-def test_it_becomes_who_is_asked_for() -> None:
+def test_it_becomes_the_user_that_is_asked_for() -> None:
     with UsernsProcess(**SHIFTED) as holder, sleeping(join=holder, user=5, group=6, extra_groups=[7, 8]) as process:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         status = dict(line.split(":\t", 1) for line in lines)
@@ -270,7 +270,7 @@ def test_an_id_that_is_mapped_is_kept() -> None:
         assert output(["sh", "-c", "id -u; id -g"], join=holder) == "0\n0\n"
 
 
-def test_inside_root_has_all_rights_in_there(all_kinds: UsernsProcess[bytes]) -> None:
+def test_inside_root_has_all_capabilities_in_the_namespace(all_kinds: UsernsProcess[bytes]) -> None:
     program = "import socket; socket.sethostname('joined'); print(socket.gethostname())"
     assert output([sys.executable, "-c", program], join=all_kinds) == "joined\n"
     assert output(["uname", "-n"], join=all_kinds) == "joined\n"
@@ -292,7 +292,7 @@ def test_a_namespace_without_a_map_has_no_ids_to_become() -> None:
 
 
 def test_where_setgroups_is_denied() -> None:
-    """No supplementary group can be set, and those of the caller would be kept: told, not silently done."""
+    """No supplementary group can be set, and those of the caller would be kept: this is an error."""
     with UsernsProcess(uid_map="root", gid_map="root", setgroups="deny") as holder:
         with pytest.raises(PermissionError) as caught:
             UsernsProcess(TRUE, join=holder, extra_groups=[0])
@@ -303,7 +303,7 @@ def test_where_setgroups_is_denied() -> None:
 
 @contextmanager
 def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
-    """A holder two levels below: its pid, and who made it."""
+    """A holder two levels below: its PID, and the process that created it."""
     command = alone.command(join.hold_a_namespace, inner)
     options: dict[str, Any] = {"uid_map": outer, "gid_map": outer, "env": alone.environment()}
     with UsernsProcess(command, stdin=PIPE, stdout=PIPE, text=True, **options) as between:
@@ -313,7 +313,7 @@ def nested(outer: str, inner: str) -> Iterator[tuple[int, UsernsProcess[str]]]:
 
 
 def test_a_namespace_two_levels_below() -> None:
-    """Its root is the own id, mapped twice."""
+    """Its root is the caller's ID, mapped twice."""
     with nested("root", "root") as (pid, between), Namespace.of(pid) as userns:
         assert output(["sh", "-c", "id -u; stat -Lc %i /proc/self/ns/user"], join=pid) == f"0\n{userns.inode}\n"
         with open_joins(pid) as joins:
@@ -334,7 +334,7 @@ def test_maps_are_composed_through_the_levels() -> None:
 
 @pytest.mark.root
 def test_a_network_namespace_that_a_level_between_owns() -> None:
-    """Who has rights in the own user namespace has them there, but not from below."""
+    """A caller with capabilities in its own user namespace has them there too, but not from below."""
     with (
         nested("0:0:1,1:100001:65535", "0:0:1") as (pid, between),
         UsernsProcess(join=between.namespace_path(), namespaces=["net"]) as holder,
@@ -344,7 +344,7 @@ def test_a_network_namespace_that_a_level_between_owns() -> None:
         assert inode_in("net", join=[userns, net]) == net.inode
 
 
-# ---- pid namespaces ----
+# ---- PID namespaces ----
 
 
 def test_the_command_is_a_process_of_the_joined_pid_namespace(all_kinds: UsernsProcess[bytes]) -> None:
@@ -353,13 +353,13 @@ def test_the_command_is_a_process_of_the_joined_pid_namespace(all_kinds: UsernsP
         inside = process.stdout.readline().strip()
         info = Path(f"/proc/self/fdinfo/{process.pidfd}").read_text().split()
         assert info[info.index("NSpid:") + 1 :][:2] == [str(process.pid), inside]
-        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # our child
+        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None  # a child
         process.kill()
     assert process.returncode == -signal.SIGKILL
 
 
-def test_it_is_part_of_our_process_group_and_session(all_kinds: UsernsProcess[bytes]) -> None:
-    """As every child, though another process came before it."""
+def test_it_is_part_of_the_callers_process_group_and_session(all_kinds: UsernsProcess[bytes]) -> None:
+    """Like every child, although another process was created before it."""
     with sleeping(join=all_kinds) as process:
         assert (os.getpgid(process.pid), os.getsid(process.pid)) == (os.getpgrp(), os.getsid(0))
     with sleeping(join=all_kinds, process_group=0) as process:
@@ -373,8 +373,8 @@ def test_the_exit_status_is_the_commands(status: int, all_kinds: UsernsProcess[b
     assert run(["/bin/sh", "-c", f"exit {status}"], join=all_kinds).returncode == status
 
 
-def test_the_signal_that_ended_it_is_told(all_kinds: UsernsProcess[bytes]) -> None:
-    """It is no process 1, so signals do what they always do."""
+def test_the_signal_that_ended_it_is_reported(all_kinds: UsernsProcess[bytes]) -> None:
+    """It is not process 1, so signals have their usual effect."""
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with sleeping(join=all_kinds) as process:
             process.send_signal(sig)
@@ -386,7 +386,7 @@ def test_pipes_and_text(all_kinds: UsernsProcess[bytes]) -> None:
         assert process.communicate("words\n" * 20_000, timeout=60) == ("WORDS\n" * 20_000, None)
 
 
-def test_a_pid_namespace_that_has_ended_is_told() -> None:
+def test_a_pid_namespace_that_has_ended_is_reported() -> None:
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["pid"]) as holder,
         namespaces_of(holder, "user", "pid") as left,
@@ -398,12 +398,12 @@ def test_a_pid_namespace_that_has_ended_is_told() -> None:
 
 
 def test_a_pid_namespace_above_is_impossible() -> None:
-    """The kernel lets nobody out of his pid namespace."""
+    """The kernel does not allow a process to enter an ancestor of its PID namespace."""
     run_alone(join.a_pid_namespace_above_is_impossible)
 
 
 def test_from_a_thread_that_ends(all_kinds: UsernsProcess[bytes]) -> None:
-    """Its keeper knows the process that goes on."""
+    """Its keeper thread knows the process that continues."""
     with ThreadPoolExecutor(1) as pool:
         process = pool.submit(UsernsProcess, ["sleep", "0.3"], join=all_kinds).result()
     with process:
@@ -419,7 +419,7 @@ def test_from_many_threads_at_once(all_kinds: UsernsProcess[bytes]) -> None:
 
 
 def test_beside_a_loop_that_reaps_everything() -> None:
-    """It may reap the first process, and the command: the status is the true one, or told to be lost."""
+    """It may reap the first process, and the command. The status is the real one, or is reported as lost."""
     run_alone(join.beside_a_loop_that_reaps_everything)
 
 
@@ -427,7 +427,7 @@ def test_where_sigchld_is_ignored() -> None:
     run_alone(join.where_sigchld_is_ignored)
 
 
-# ---- where it starts ----
+# ---- its directory and program ----
 
 
 def test_programs_and_directories_are_those_of_the_joined_mount_namespace(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_programs_and_directories_are_those_of_the_joined_mount_namespace(tmp_pa
         container.kill()
 
 
-# ---- what it is given ----
+# ---- its descriptors ----
 
 
 def descriptors_of(**options: Any) -> list[str]:
@@ -460,7 +460,7 @@ def descriptors_of(**options: Any) -> list[str]:
 
 def test_it_has_no_descriptors_but_those_passed_on(all_kinds: UsernsProcess[bytes]) -> None:
     usual = descriptors_of(join=all_kinds)
-    assert usual == ["0", "1", "2", "3"]  # the last lists
+    assert usual == ["0", "1", "2", "3"]  # the last one is of ls itself
     folder = os.open("/", os.O_RDONLY)
     os.set_inheritable(folder, True)
     numbers = [30, 31, 40, 200]
@@ -474,7 +474,7 @@ def test_it_has_no_descriptors_but_those_passed_on(all_kinds: UsernsProcess[byte
             os.close(number)
 
 
-def test_close_fds_of_no_lets_others_through_but_none_of_ours(all_kinds: UsernsProcess[bytes]) -> None:
+def test_without_close_fds_others_are_inherited_but_none_of_the_library(all_kinds: UsernsProcess[bytes]) -> None:
     kinds = [*NamespaceKind]
     program = "for fd in /proc/self/fd/*; do readlink $fd; done; true"
     with namespaces_of(all_kinds, *kinds) as namespaces:
@@ -483,7 +483,7 @@ def test_close_fds_of_no_lets_others_through_but_none_of_ours(all_kinds: UsernsP
 
 
 def test_where_standard_input_output_and_error_are_closed() -> None:
-    """The numbers 0, 1 and 2 are given to none of the descriptors that it takes to join."""
+    """The descriptors that the call needs do not get the numbers 0, 1 and 2."""
     run_alone(join.where_standard_input_output_and_error_are_closed)
 
 
@@ -514,7 +514,7 @@ def test_an_exception_in_on_created_leaves_nothing(all_kinds: UsernsProcess[byte
 
 
 def test_two_of_one_kind(all_kinds: UsernsProcess[bytes]) -> None:
-    """But the same one twice is once."""
+    """The same namespace twice counts as one."""
     with create_userns("root", "root") as other, all_kinds.namespace() as userns:
         with pytest.raises(ValueError, match="two namespaces of the kind user"):
             UsernsProcess(TRUE, join=[all_kinds, other])
@@ -548,18 +548,18 @@ def test_a_process_that_is_in_no_other_namespace() -> None:
 
 
 @pytest.mark.parametrize("joined", [[None], ["/proc/self/ns/user", 3.5], 3.5, object()])
-def test_what_stands_for_no_namespace(joined: Any) -> None:
+def test_what_does_not_stand_for_a_namespace(joined: Any) -> None:
     with pytest.raises(TypeError, match="join takes namespaces, paths, pids and processes"):
         UsernsProcess(TRUE, join=joined)
 
 
-def test_what_is_no_pid() -> None:
+def test_what_is_not_a_pid() -> None:
     for joined in (-1, [-(2**40)], 2**31, [2**64]):
         with pytest.raises(ValueError, match="is neither a pid nor a pidfd"):
             UsernsProcess(TRUE, join=joined)
 
 
-def test_a_file_that_is_no_namespace(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_namespace(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     for path, number in ((tmp_path / "plain", errno.ENOTTY), (tmp_path / "missing", errno.ENOENT)):
         with pytest.raises(OSError, match=str(path)) as caught:
@@ -602,7 +602,7 @@ def test_a_closed_namespace() -> None:
 
 def test_processes_of_another_user_cannot_be_joined() -> None:
     """An unprivileged user cannot even open the namespace of such a process; setns(2) refuses an open one."""
-    as_ordinary_user(join.processes_of_root_cannot_be_joined)
+    as_unprivileged_user(join.processes_of_root_cannot_be_joined)
 
 
 @pytest.mark.root
@@ -610,8 +610,8 @@ def test_a_namespace_of_another_user_cannot_be_joined() -> None:
     run_alone(join.another_user_cannot_join)
 
 
-def test_who_is_in_one_container_does_not_get_into_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
-    """By whatever descriptor it is given, and whatever kind."""
+def test_a_process_in_one_container_cannot_join_its_sibling(all_kinds: UsernsProcess[bytes]) -> None:
+    """For every descriptor that refers to it, and every kind."""
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=join.KINDS[1:]) as sibling,
         namespaces_of(sibling, *join.KINDS) as theirs,
@@ -622,7 +622,7 @@ def test_who_is_in_one_container_does_not_get_into_its_sibling(all_kinds: Userns
         assert output(command, join=joined, pass_fds=fds, env=alone.environment()) == "refused\n"
 
 
-def test_a_program_that_is_missing_in_there(all_kinds: UsernsProcess[bytes]) -> None:
+def test_a_program_that_is_missing_in_the_namespace(all_kinds: UsernsProcess[bytes]) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         UsernsProcess(["/nonexistent/program"], join=all_kinds)
     assert isinstance(caught.value, UsernsError)
@@ -658,7 +658,7 @@ def test_the_calling_thread_stays_where_it_is(all_kinds: UsernsProcess[bytes]) -
 
 
 def test_joining_while_others_join_and_leave(all_kinds: UsernsProcess[bytes]) -> None:
-    """Two containers from two threads: nobody lands in the wrong one."""
+    """Two containers from two threads: no command starts in the wrong one."""
     with UsernsProcess(uid_map="root", gid_map="root", namespaces=["net", "pid"]) as other:
         wrong: list[int] = []
 

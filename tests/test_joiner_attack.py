@@ -1,7 +1,7 @@
-"""Whoever is root in a namespace that is joined gets nothing of the program that joins.
+"""Root in a namespace that is joined gets nothing of the program that joins.
 
 In another process (pursued.py) a program with a secret starts commands in the namespaces of a holder,
-while root in there (pursuer.c) pursues everybody who comes in.
+while root in the namespace (pursuer.c) attacks every process that enters.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def pursued(pursuer: Path, mode: str, way: str, who: str, id_map: str, kinds: st
 
 
 def pursued_until(enough: Callable[[Pursuit], bool], pursuer: Path, *arguments: Any) -> Pursuit:
-    """All pursuits together, of which there are as many as it takes."""
+    """Return all pursuits together. They are repeated until there are enough."""
     found = pursued(pursuer, *arguments)
     for _ in range(MORE_TRIES):
         if enough(found):
@@ -95,8 +95,8 @@ def all_is_tried(pursuit: Pursuit) -> bool:
 
 @each_who
 def test_a_joined_container_gets_nothing_of_the_joining_program(who: str, id_map: str, pursuer: Path) -> None:
-    """All namespaces of it are joined. Who comes in is refused to its root until he runs the command, and
-    then has nothing."""
+    """All its namespaces are joined. Its root is refused access to a joining process until that runs the command, and
+    then the process has nothing."""
     found = pursued_until(all_is_tried, pursuer, "look", "usernsproc", who, id_map, "all", 2 * OF_500)
     assert found.outcomes.keys() == {"0"}
     assert found.obtained() & (NOTHING | PATHS if who == "in own mounts" else NOTHING) == set()
@@ -104,8 +104,8 @@ def test_a_joined_container_gets_nothing_of_the_joining_program(who: str, id_map
 
 @each_who
 def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer: Path) -> None:
-    """User and pid namespace alone: then the command itself, which its root may inspect, is in our mount
-    namespace. That way, and no other, it reaches our files, as far as their permissions allow."""
+    """Only the user and PID namespace are joined. Then the command itself, which their root can trace, is in the
+    caller's mount namespace. Only through it, root reaches the caller's files, as far as their permissions allow."""
     found = pursued_until(all_is_tried, pursuer, "look", "usernsproc", who, id_map, "some", OF_500)
     assert found.outcomes.keys() == {"0"}
     assert found.obtained() & NOTHING == set()
@@ -113,10 +113,10 @@ def test_where_the_mount_namespace_is_not_joined(who: str, id_map: str, pursuer:
 
 @each_who
 @pytest.mark.parametrize("kinds", ["all", "some"])
-def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
+def test_a_process_that_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
     who: str, id_map: str, kinds: str, pursuer: Path
 ) -> None:
-    """To have more time. The call does not wait for ever: it goes on, or is told that the child is lost."""
+    """To have more time. The call does not wait forever: it goes on, or reports that the child is lost."""
 
     def enough(pursuit: Pursuit) -> bool:
         return pursuit.least("seen", "refused") > LEAST_SEEN
@@ -128,7 +128,9 @@ def test_who_is_stopped_on_the_way_goes_on_and_gives_nothing_away(
 
 @each_who
 @pytest.mark.parametrize("kinds", ["all", "some"])
-def test_who_is_killed_on_the_way_leaves_nothing_behind(who: str, id_map: str, kinds: str, pursuer: Path) -> None:
+def test_a_process_that_is_killed_on_the_way_leaves_nothing_behind(
+    who: str, id_map: str, kinds: str, pursuer: Path
+) -> None:
     """No process, zombie, descriptor, thread: pursued.py compares."""
 
     def enough(pursuit: Pursuit) -> bool:
@@ -143,6 +145,6 @@ def test_who_is_killed_on_the_way_leaves_nothing_behind(who: str, id_map: str, k
 def test_the_pursuer_is_strong_enough_for_a_copy_of_the_program(
     who: str, id_map: str, kinds: str, pursuer: Path
 ) -> None:
-    """The control experiment: were a joiner a forked copy that enters the namespaces, the tests above would fail."""
+    """The control experiment: if a forked copy entered the namespaces, the tests above would fail."""
     wanted = {"address", "taken", "ours"} | ({"memory", "environment", "opened"} if id_map == "root" else set())
     pursued_until(lambda pursuit: pursuit.obtained() >= wanted, pursuer, "look", "fork", who, id_map, kinds, 20)

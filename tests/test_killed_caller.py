@@ -1,6 +1,6 @@
 """A program that is killed while it creates a namespace, at the worst moments.
 
-The child in its memory, which keeps the namespace until that is open, ends with it.
+The child in its memory, which keeps the namespace alive until it is open, is killed with it.
 """
 
 from __future__ import annotations

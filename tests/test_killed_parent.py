@@ -41,7 +41,7 @@ def killed_at_a_random_moment(*arguments: str) -> None:
 
 
 def assert_all_end() -> None:
-    """Every process that it left is a child of this one by now."""
+    """Check that all exit. Every process that it left is now a child of this one."""
     end = time.monotonic() + ENDED_WITHIN
     while time.monotonic() < end:
         try:

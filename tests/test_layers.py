@@ -1,4 +1,4 @@
-"""The layers in the documentation are those of the code, and what is written about files is true of them."""
+"""The layers in the documentation are those of the code, and the files and names that it mentions exist."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def module_of(name: str) -> str:
 
 
 def layers() -> list[list[str]]:
-    """The first column of the picture, from top to bottom; names in a line are one layer."""
+    """Return the first column of the picture, from top to bottom. The names in a line are one layer."""
     lines = PICTURE.partition("\n- - -")[0].splitlines()
     return [[module_of(name) for name in re.split(r" {2,}", line)[0].split(" ")] for line in lines if line[:1].strip()]
 
 
 def layer_of(module: str) -> int:
-    """That of the module, or of the nearest package around it."""
+    """Return the layer of the module, or of the nearest package that contains it."""
     name = module
     while True:
         found = [number for number, names in enumerate(layers()) if name in names]
@@ -60,7 +60,7 @@ def test_each_module_is_in_one_layer_and_imports_from_below() -> None:
 
 
 def is_explained(module: str, imported: str) -> bool:
-    """A comment beside the import, or in the line before it, says why there is a circle."""
+    """Return whether a comment beside the import, or in the line before it, explains the circular import."""
     path = SOURCE / module.removeprefix("usernsproc").lstrip(".").replace(".", "/")
     text = path.with_suffix(".py") if path != SOURCE and path.with_suffix(".py").exists() else path / "__init__.py"
     name = re.compile(rf"\b{imported.rpartition('.')[2]} import\b")
@@ -79,7 +79,7 @@ def test_no_modules_import_each_other_but_where_a_comment_says_why() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-# ---- what is written about the code ----
+# ---- files and names that texts mention ----
 
 TEXTS = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(SOURCE / "_core").glob("*.[ch]")]
 FILES = {path.name for folder in ("src", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*")} | {
@@ -90,12 +90,12 @@ OF_OTHERS = {"subprocess.py", "Python.h", "sched.h", "posixmodule.c"}
 
 
 def spoken_of(text: str) -> set[str]:
-    """Names of files, with or without a folder."""
+    """Return names of files, with or without a folder."""
     return {name.rpartition("/")[2] for name in re.findall(r"(?<![\w<.-])[\w/]+\.(?:py|pyi|[ch])\b(?![\w>(])", text)}
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
-def test_files_that_are_spoken_of_exist(text: Path) -> None:
+def test_files_that_are_mentioned_exist(text: Path) -> None:
     assert spoken_of(text.read_text()) - FILES - OF_OTHERS == set()
 
 
@@ -108,8 +108,8 @@ def words_of_the_code() -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/how-it-works.md"])
-def test_names_that_are_spoken_of_exist(name: str) -> None:
-    """Those in code font that look like a name of Python or C: with an underscore inside or in front."""
+def test_names_that_are_mentioned_exist(name: str) -> None:
+    """Names in code font that look like names of Python or C: with an underscore inside or in front."""
     names = {
         word
         for code in re.findall(r"`([^`\n]+)`", (ROOT / name).read_text())

@@ -21,7 +21,7 @@ NOBODYS_ID = 1 << 62
 
 
 def test_statmount_of_a_unique_id() -> None:
-    """The answer is the kernel's structure, and the strings that it points to."""
+    """The result is the kernel's structure, and the strings that it points to."""
     mount = lowlevel.unique_mount_id(AT_FDCWD, "/proc")
     assert mount == lowlevel.unique_mount_id(AT_FDCWD, b"/proc/self") > 1 << 31
     answer = lowlevel.statmount(mount, STATMOUNT_MNT_BASIC | STATMOUNT_MNT_POINT | STATMOUNT_FS_TYPE)
@@ -54,13 +54,13 @@ def test_listmount_has_what_mountinfo_has() -> None:
 
 @pytest.mark.root
 def test_listmount_in_pieces() -> None:
-    """More mounts than one answer has room for."""
+    """More mounts than fit into one answer."""
     run_alone(lowlevel_mounts.listmount_in_pieces)
 
 
 @pytest.mark.kernel("6.15")
 def test_open_tree_attr(tmp_path: Path) -> None:
-    """A copy of a mount takes rights; without them it is the kernel's own error."""
+    """Copying a mount requires capabilities; without them the kernel's error is raised."""
     if os.geteuid() == 0:
         tree = lowlevel.open_tree_attr(AT_FDCWD, tmp_path, os.O_CLOEXEC | 1, attr_set=1)
         with pytest.raises(OSError, match="Read-only file system"):

@@ -1,6 +1,6 @@
-"""What a caller may write, decided without the kernel: made-up callers, no privileges.
+"""Which maps a caller may write, decided without the kernel: constructed callers, no privileges.
 
-That the kernel decides likewise is shown in `test_idmap_kernel.py`.
+`test_idmap_kernel.py` shows that the kernel decides in the same way.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Fake = Callable[[str, list[tuple[int, int]]], None]
 
 @pytest.fixture(autouse=True)
 def subids(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Nobody has subordinate ids, and newuidmap could write them; a test may give some."""
+    """No user has subordinate IDs, and newuidmap could write them; a test may set some."""
     given: dict[str, list[tuple[int, int]]] = {}
     status = {"CapBnd": f"{EVERY_CAPABILITY:x}", "NoNewPrivs": "0"}
     monkeypatch.setattr(_subids.Owner, "ranges", lambda _owner, side: given.get(side.file, []))
@@ -98,7 +98,7 @@ CAPABLE_OF_ALL_BUT_SETGID = with_only(EVERY_CAPABILITY & ~SETGID)
 
 @pytest.mark.parametrize("caller", [ORDINARY, CAPABLE_OF_ALL_BUT_SETUID, CAPABLE_OF_ALL_BUT_SETGID, ROOT])
 @pytest.mark.parametrize("inside", [0, 1, UID, GID, 2**32 - 2])
-def test_everybody_may_map_the_own_ids_alone(caller: Caller, inside: int) -> None:
+def test_every_user_may_map_its_own_ids_alone(caller: Caller, inside: int) -> None:
     uids, gids = [(inside, caller.uid, 1)], [(inside, caller.gid, 1)]
     maps = wanted(caller, uid_map=uids, gid_map=gids)
     assert (maps.uid_map, maps.gid_map) == (IdMap(uids), IdMap(gids))
@@ -106,7 +106,7 @@ def test_everybody_may_map_the_own_ids_alone(caller: Caller, inside: int) -> Non
 
 @pytest.mark.parametrize("caller", [ORDINARY, with_only(SETGID | SETFCAP), CAPABLE_OF_ALL_BUT_SETUID])
 @pytest.mark.parametrize("text", FOREIGN_UIDS)
-def test_mapping_other_user_ids_takes_cap_setuid(caller: Caller, text: str) -> None:
+def test_mapping_other_user_ids_requires_cap_setuid(caller: Caller, text: str) -> None:
     error = refusal(caller, uid_map=text)
     assert error.cause == "no-subids"
     assert "CAP_SETUID" in str(error)
@@ -116,7 +116,7 @@ def test_mapping_other_user_ids_takes_cap_setuid(caller: Caller, text: str) -> N
 @pytest.mark.parametrize("caller", [ORDINARY, with_only(SETUID | SETFCAP), CAPABLE_OF_ALL_BUT_SETGID])
 @pytest.mark.parametrize("text", FOREIGN_GIDS)
 @pytest.mark.parametrize("setgroups", [None, "deny", "allow"])
-def test_mapping_other_group_ids_takes_cap_setgid(caller: Caller, text: str, setgroups: str | None) -> None:
+def test_mapping_other_group_ids_requires_cap_setgid(caller: Caller, text: str, setgroups: str | None) -> None:
     error = refusal(caller, gid_map=text, setgroups=setgroups)
     assert error.cause == "no-subids"
     assert "CAP_SETGID" in str(error)
@@ -124,12 +124,12 @@ def test_mapping_other_group_ids_takes_cap_setgid(caller: Caller, text: str, set
 
 
 @pytest.mark.parametrize("text", ["0:1000:1,1:1001:1", "1:1001:1,0:1000:1"])
-def test_the_own_id_among_others_takes_the_capability_too(text: str) -> None:
+def test_the_callers_id_among_others_requires_the_capability_too(text: str) -> None:
     assert refusal(ORDINARY, uid_map=text).cause == "no-subids"
     assert refusal(but(ORDINARY, gid=UID), gid_map=text).cause == "no-subids"
 
 
-def test_a_refusal_without_the_capability_tells_the_own_id() -> None:
+def test_a_refusal_without_the_capability_names_the_callers_id() -> None:
     assert re.search(rf"caller's ID .*\b{UID}\b", str(refusal(ORDINARY, uid_map="0:5:1")))
     assert re.search(rf"caller's ID .*\b{GID}\b", str(refusal(ORDINARY, gid_map="0:5:1")))
 
@@ -141,11 +141,11 @@ def test_the_capability_for_users_does_not_help_with_groups_nor_the_other_way_ro
     assert refusal(with_only(SETGID), uid_map="0:5:9").cause == "no-subids"
 
 
-# ---- outside id 0 ----
+# ---- outside ID 0 ----
 
 
 @pytest.mark.parametrize("text", ["0:0:1", "5:0:1", "0:0:65536", "5:100000:9,0:0:1"])
-def test_mapping_outside_root_takes_cap_setfcap_even_of_root(text: str) -> None:
+def test_mapping_outside_root_requires_cap_setfcap_even_of_root(text: str) -> None:
     error = refusal(without(SETFCAP), uid_map=text)
     assert error.cause == "no-cap-setfcap"
     assert f"range {text.split(',')[-1]}:" in str(error)
@@ -157,7 +157,7 @@ def test_cap_setfcap_is_needed_for_nothing_but_outside_user_0() -> None:
 
 
 def test_root_of_a_nested_namespace_needs_it_for_its_own_0() -> None:
-    """Outside ids are those of the caller's namespace, whatever they are further out."""
+    """Outside IDs are those of the caller's namespace, whatever they are in its ancestors."""
     assert refusal(without(SETFCAP, NESTED_ROOT), uid_map="7:0:1").cause == "no-cap-setfcap"
     assert wanted(NESTED_ROOT, uid_map="7:0:1").uid_map == IdMap.parse("7:0:1")
 
@@ -168,7 +168,7 @@ def test_root_of_a_nested_namespace_needs_it_for_its_own_0() -> None:
 @pytest.mark.parametrize(
     "text", ["0:0:1000", "0:999:1", "0:1000:50", "0:5000:50", "0:5049:1", "0:0:1000,1000:1000:50,1050:5000:50"]
 )
-def test_what_the_own_namespace_maps_in_one_piece_may_be_mapped_on(text: str) -> None:
+def test_what_the_callers_namespace_maps_in_one_piece_may_be_mapped_on(text: str) -> None:
     assert wanted(NESTED_ROOT, uid_map=text).uid_map == IdMap.parse(text)
 
 
@@ -185,7 +185,7 @@ def test_what_the_own_namespace_maps_in_one_piece_may_be_mapped_on(text: str) ->
     ],
     ids=["after", "before", "into", "out of", "outer ids", "all", "over a hole"],
 )
-def test_what_the_own_namespace_does_not_map_is_refused(text: str) -> None:
+def test_what_the_callers_namespace_does_not_map_is_refused(text: str) -> None:
     error = refusal(NESTED_ROOT, uid_map=text)
     assert error.cause == "not-mapped-in-parent"
     assert f"range {text}:" in str(error)
@@ -200,7 +200,7 @@ def test_what_the_own_namespace_does_not_map_is_refused(text: str) -> None:
         ("9:5:1,100:990:20,5000:5000:50", "9:5:1,100:990:10,110:1000:10,5000:5000:50"),
     ],
 )
-def test_a_range_across_a_seam_of_the_own_namespaces_map_is_split_there(text: str, pieces: str) -> None:
+def test_a_range_across_a_seam_of_the_map_of_the_callers_namespace_is_split_there(text: str, pieces: str) -> None:
     """The kernel refuses a range that two of the parent's ranges map together."""
     assert wanted(NESTED_ROOT, uid_map=text).uid_map == IdMap.parse(pieces)
 
@@ -230,7 +230,7 @@ def test_more_pieces_than_a_map_has_ranges_is_an_error_that_names_the_file() -> 
         ("0:3000000000:1000000000", "outside ids 3000000000 … 3999999999 are not mapped"),
     ],
 )
-def test_the_ids_that_the_own_namespace_does_not_map_are_named(text: str, missing: str) -> None:
+def test_the_ids_that_the_callers_namespace_does_not_map_are_named(text: str, missing: str) -> None:
     assert missing in str(refusal(NESTED_ROOT, uid_map=text))
 
 
@@ -246,7 +246,7 @@ def test_user_ids_are_looked_up_in_the_user_map_and_group_ids_in_the_group_map()
     assert wanted(NESTED_ROOT, gid_map="0:9:1").gid_map == IdMap.parse("0:9:1")
 
 
-def test_nothing_can_be_mapped_where_the_own_namespace_maps_nothing() -> None:
+def test_nothing_can_be_mapped_where_the_callers_namespace_maps_nothing() -> None:
     unmapped = but(NESTED_ROOT, uid=65534, gid=65534, uid_map=IdMap(), gid_map=IdMap())
     assert refusal(unmapped, uid_map="0:65534:1").cause == "not-mapped-in-parent"
     assert refusal(unmapped, gid_map="0:65534:1").cause == "not-mapped-in-parent"
@@ -301,7 +301,7 @@ def test_another_word_for_setgroups_is_a_value_error_that_repeats_it(setgroups: 
 # ---- presets ----
 
 
-def test_a_preset_takes_the_own_effective_ids() -> None:
+def test_a_preset_takes_the_callers_effective_ids() -> None:
     assert wanted(ORDINARY, uid_map="root", gid_map="root") == Maps(IdMap([(0, UID, 1)]), IdMap([(0, GID, 1)]), "deny")
     assert wanted(ORDINARY, uid_map="current", gid_map="root") == Maps(
         IdMap([(UID, UID, 1)]), IdMap([(0, GID, 1)]), "deny"
@@ -316,13 +316,13 @@ def test_one_preset_stands_for_both_maps(preset: str, given: str) -> None:
 
 @pytest.mark.parametrize("map_like", ["0:1000:1", [(0, 1000, 1)], IdMap.parse("0:1000:1")])
 @pytest.mark.parametrize(("given", "other"), [("uid_map", "gid_map"), ("gid_map", "uid_map")])
-def test_a_map_that_is_no_preset_leaves_the_other_unwritten(map_like: Any, given: str, other: str) -> None:
+def test_a_map_that_is_not_a_preset_leaves_the_other_unwritten(map_like: Any, given: str, other: str) -> None:
     maps = wanted(ROOT, **{given: map_like})
     assert getattr(maps, given) == IdMap.parse("0:1000:1")
     assert getattr(maps, other) is None
 
 
-def test_no_map_is_no_text_and_a_map_is_its_kernel_text() -> None:
+def test_a_missing_map_has_no_text_and_a_map_is_its_kernel_text() -> None:
     assert wanted(ROOT) == Maps(None, None, None)
     assert wanted(ROOT).for_core == (None, None, None)
     maps = wanted(ROOT, uid_map="0:5:1,1:6:2", gid_map="0:7:1")
@@ -330,7 +330,7 @@ def test_no_map_is_no_text_and_a_map_is_its_kernel_text() -> None:
 
 
 @pytest.mark.parametrize("caller", [ORDINARY, ROOT])
-def test_rootless_is_the_own_id_and_then_the_subordinate_ones(caller: Caller, subids: Fake) -> None:
+def test_rootless_is_the_callers_id_and_then_the_subordinate_ones(caller: Caller, subids: Fake) -> None:
     subids("uid_map", [(100000, 65536)])
     subids("gid_map", [(3000000000, 1000), (7, 2)])
     maps = wanted(caller, uid_map="rootless")
@@ -368,19 +368,19 @@ def test_a_preset_of_subordinate_ids_cannot_do_without(preset: str, caller: Call
     assert "usermod --add-subuids" in error.__notes__[0]
 
 
-def test_all_is_what_the_own_namespace_maps_unchanged() -> None:
+def test_all_is_what_the_callers_namespace_maps_unchanged() -> None:
     assert wanted(ROOT, uid_map="all") == Maps(IDENTITY, IDENTITY, None)
     maps = wanted(NESTED_ROOT, uid_map="all")
     assert (str(maps.uid_map), str(maps.gid_map)) == ("0:0:1000,1000:1000:50,5000:5000:50", "0:0:10")
 
 
-def test_all_of_a_namespace_with_the_own_id_alone_takes_no_rights() -> None:
+def test_all_of_a_namespace_with_the_callers_id_alone_requires_no_capability() -> None:
     own = IdMap([(UID, 7, 1)]), IdMap([(GID, 8, 1)])
     maps = wanted(but(ORDINARY, uid_map=own[0], gid_map=own[1]), uid_map="all")
     assert (str(maps.uid_map), str(maps.gid_map), maps.setgroups) == (f"{UID}:{UID}:1", f"{GID}:{GID}:1", "deny")
 
 
-def test_all_takes_the_rights_to_each_of_them() -> None:
+def test_all_requires_the_right_to_map_each_of_them() -> None:
     assert refusal(ORDINARY, uid_map="all").cause == "no-subids"
     assert refusal(without(SETFCAP), uid_map="all").cause == "no-cap-setfcap"
 
@@ -397,7 +397,7 @@ def test_all_takes_the_rights_to_each_of_them() -> None:
 def test_a_tool_writes_only_what_this_process_may_not(
     subids: Fake, uid_map: Any, gid_map: Any, via_newidmap: tuple[Side, ...], setgroups: str | None
 ) -> None:
-    """And setgroups is denied only where this process writes the group map."""
+    """And setgroups is denied only if this process writes the group map."""
     subids("uid_map", [(100000, 65536)])
     subids("gid_map", [(100000, 65536)])
     maps = wanted(ORDINARY, uid_map=uid_map, gid_map=gid_map)
@@ -429,8 +429,8 @@ def test_newgidmap_works_with_any_setgroups(subids: Fake, setgroups: str | None)
         ("0:3000000000:14", "subids-too-small"),
     ],
 )
-def test_newuidmap_takes_what_the_lines_of_the_user_give(subids: Fake, text: str, cause: str | None) -> None:
-    """Lines may adjoin; each range is the own id alone or within what they give."""
+def test_newuidmap_accepts_what_the_lines_of_the_user_give(subids: Fake, text: str, cause: str | None) -> None:
+    """Lines may be adjacent; each range is the caller's ID alone or within the lines."""
     subids("uid_map", [(3000000005, 8), (100000, 10), (3000000000, 5)])
     if cause is None:
         assert wanted(ORDINARY, uid_map=text).via_newidmap == (UIDS,)
@@ -460,7 +460,7 @@ def test_a_malformed_map_is_refused_with_the_file_it_was_meant_for(step: str, ma
     assert not isinstance(caught.value, OSError)
 
 
-def test_a_malformed_map_is_malformed_to_whoever_may_not_write_it_either() -> None:
+def test_a_malformed_map_is_malformed_also_to_a_caller_that_may_not_write_it() -> None:
     with pytest.raises(IdMapError, match="overlap") as caught:
         wanted(ORDINARY, uid_map="0:1:1,0:2:1")
     assert not isinstance(caught.value, IdMapPermissionError)
@@ -470,7 +470,7 @@ def test_a_malformed_map_is_malformed_to_whoever_may_not_write_it_either() -> No
 @pytest.mark.parametrize(
     "value", [5, 1.5, b"0:1:1", [b"abc"], [bytearray(b"abc")], [None], [(0, 1.0, 1)], [("0", "1", "1")], object()]
 )
-def test_what_is_no_map_is_a_type_error(step: str, value: Any) -> None:
+def test_what_is_not_a_map_is_a_type_error(step: str, value: Any) -> None:
     with pytest.raises(TypeError):
         wanted(ROOT, **{step: value})
 

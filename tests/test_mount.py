@@ -1,4 +1,4 @@
-"""Idmapped mounts on a real ext4 file system, in a mount namespace of the test's own."""
+"""Idmapped mounts on a real ext4 file system, in a new mount namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from programs import mount
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
 def test_a_shifted_directory() -> None:
-    """Owners seen through the mount, owners on disk after writing, and nothing left."""
+    """Owners seen through the mount, owners on disk after writing, and nothing is left."""
     run_alone(mount.a_shifted_directory)
 
 
@@ -53,37 +53,37 @@ def test_a_user_namespace_by_whatever_stands_for_it() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
-def test_what_cannot_be_mounted_is_told_apart_and_nothing_has_changed() -> None:
-    run_alone(mount.what_cannot_be_mounted_is_told_apart_and_nothing_has_changed)
+def test_what_cannot_be_mounted_has_a_distinct_error_and_nothing_has_changed() -> None:
+    run_alone(mount.what_cannot_be_mounted_has_a_distinct_error_and_nothing_has_changed)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
 def test_a_busy_mount_stays() -> None:
-    """It is not detached lazily, so that nobody deletes below what seems to be gone."""
+    """It is not detached lazily: otherwise a program could delete files below a target that seems to be unmounted."""
     run_alone(mount.a_busy_mount_stays)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
-def test_the_mount_of_somebody_else_is_not_unmounted() -> None:
-    run_alone(mount.the_mount_of_somebody_else_is_not_unmounted)
+def test_the_mount_of_another_program_is_not_unmounted() -> None:
+    run_alone(mount.the_mount_of_another_program_is_not_unmounted)
 
 
-def test_an_ordinary_user_is_refused_with_the_step() -> None:
-    run_alone(mount.an_ordinary_user_is_refused_with_the_step)
+def test_an_unprivileged_user_is_refused_with_the_step() -> None:
+    run_alone(mount.an_unprivileged_user_is_refused_with_the_step)
 
 
 @pytest.mark.kernel("6.3")
-def test_an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
-    """Where it is root, over a file system that it mounted there."""
-    run_alone(mount.an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own)
+def test_an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
+    """It is root there, and has mounted the file system there."""
+    run_alone(mount.an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("5.12")
 def test_at_the_limit_of_descriptors_nothing_is_mounted() -> None:
-    """Nor left mounted, when the call fails at the last moment."""
+    """And nothing stays mounted if the call fails at the last moment."""
     run_alone(mount.at_the_limit_of_descriptors_nothing_is_mounted)
 
 

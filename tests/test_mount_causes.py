@@ -1,4 +1,4 @@
-"""Why an idmapped mount was refused: each reason has a cause of its own, and nothing has changed."""
+"""Why an idmapped mount was refused: each reason has its own cause, and nothing has changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from usernsproc import idmapped_mount
 
 @pytest.mark.parametrize("one_map", ["root", "0:100000:65536"])
 def test_one_map_where_two_are_needed(one_map: str) -> None:
-    """Text is a path there; the error does not speak of a missing file that nobody meant."""
+    """Text is a path there; the error does not mention a missing file that was not meant."""
     with pytest.raises(TypeError, match=f"a pair of maps is needed .uid, gid., not '{one_map}' alone"):
         idmapped_mount("/nonexistent", "/nonexistent", one_map)
 
@@ -25,22 +25,22 @@ def test_of_the_user_namespace() -> None:
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_of_somebody_elses_user_namespace() -> None:
-    """The maps are taken only by who controls the namespace: not by its child."""
-    run_alone(mount_causes.of_somebody_elses_user_namespace)
+def test_of_the_user_namespace_of_another_user() -> None:
+    """Only a caller that controls the namespace can use its maps: its child cannot."""
+    run_alone(mount_causes.of_the_user_namespace_of_another_user)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
 def test_of_the_file_system() -> None:
-    """It cannot; its own user namespace would give the maps; its root is somebody else."""
+    """It has no support; it belongs to the user namespace of the maps; or its root is of another user."""
     run_alone(mount_causes.of_the_file_system)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.15")
 def test_of_a_source_that_has_maps_already() -> None:
-    """The new maps are in place of the old ones; before Linux 6.15 it is refused, and nothing else is to blame."""
+    """The new maps replace the old ones. Before Linux 6.15 it is refused, with this cause."""
     run_alone(mount_causes.of_a_source_that_has_maps_already)
 
 
@@ -71,7 +71,7 @@ def test_of_an_old_kernel() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
 def test_of_a_seccomp_profile() -> None:
-    """One that knows no mount_setattr and says EPERM to it: no right is missing."""
+    """One that does not know mount_setattr(2) and refuses it with EPERM: no capability is missing."""
     run_alone(mount_causes.of_a_seccomp_profile)
 
 
@@ -90,7 +90,7 @@ def test_of_a_source_or_target_in_another_mount_namespace() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
 def test_of_what_a_less_privileged_mount_namespace_may_not_undo() -> None:
-    """There, the mounts that came with it keep their attributes and their submounts, whoever asks."""
+    """There, the mounts that came with it keep their attributes and their submounts, for every caller."""
     run_alone(mount_causes.of_what_a_less_privileged_mount_namespace_may_not_undo)
 
 
@@ -107,19 +107,19 @@ def test_of_too_many_mounts() -> None:
     run_alone(mount_causes.of_too_many_mounts)
 
 
-def test_an_ordinary_user_has_no_rights_to_mount() -> None:
-    run_alone(mount_causes.an_ordinary_user_has_no_rights_to_mount)
+def test_an_unprivileged_user_has_no_rights_to_mount() -> None:
+    run_alone(mount_causes.an_unprivileged_user_has_no_rights_to_mount)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
-def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_told() -> None:
+def test_with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported() -> None:
     """Never a wrong cause."""
-    run_alone(mount_causes.with_no_descriptor_left_to_look_with_the_refusal_itself_is_told)
+    run_alone(mount_causes.with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported)
 
 
 @pytest.mark.root
 @pytest.mark.kernel("6.3")
 def test_without_proc() -> None:
-    """It tells which mounts there are, so nothing is mounted that could not be found again."""
+    """It lists the mounts, so nothing is mounted that could not be found again."""
     run_alone(mount_causes.without_proc)

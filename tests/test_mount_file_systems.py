@@ -1,4 +1,4 @@
-"""Idmapped mounts of real file systems: what is seen, what is on the disk, and which cannot be idmapped."""
+"""Idmapped mounts of real file systems: owners seen, owners on the disk, and file systems without support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRITABLE = [*ON_DISK, pytest.param("tmpfs", marks=pytest.mark.kernel("6.3"))]
 
 @pytest.mark.parametrize("kind", WRITABLE)
 def test_owners_are_shifted_both_ways(kind: str) -> None:
-    """What is 0 on the disk is seen as 100000, and what 100007 creates is 7 on the disk."""
+    """0 on the disk is seen as 100000, and a file that 100007 creates belongs to 7 on the disk."""
     run_alone(mount_file_systems.owners_are_shifted_both_ways, kind)
 
 
@@ -31,13 +31,13 @@ def test_squashfs_is_shown_with_other_owners() -> None:
 
 @pytest.mark.kernel("5.19")
 def test_an_overlay_of_idmapped_lower_layers() -> None:
-    """As containers have them: several images shifted into the container, what is written belongs to it."""
+    """As in containers: several images are shifted into the container, and written files belong to it."""
     run_alone(mount_file_systems.an_overlay_of_idmapped_lower_layers)
 
 
 @pytest.mark.kernel("5.19")
 def test_an_overlay_with_an_idmapped_upper_layer() -> None:
-    """The layers lie on the disk unshifted. Who mounts the overlay, user 0, has to be mapped too."""
+    """The layers are not shifted on the disk. User 0, which mounts the overlay, must be mapped too."""
     run_alone(mount_file_systems.an_overlay_with_an_idmapped_upper_layer)
 
 

@@ -1,4 +1,4 @@
-"""What others test of idmapped mounts, each by the name that it has there."""
+"""Tests of idmapped mounts from other projects, each with its name there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestKernelSelftestMountSetattr:
 
     @pytest.mark.kernel("6.15")
     def test_change_idmapping(self) -> None:
-        """Of a mount itself never; only of a copy, by the call that makes it."""
+        """Never of a mount itself; only of a copy, in the call that creates it."""
         run_alone(mount_peers.change_idmapping)
 
     def test_wrong_user_namespace_and_wrong_mount_namespace(self) -> None:
@@ -41,21 +41,21 @@ class TestContainerd:
 
     @pytest.mark.parametrize("reaped", [False, True])
     def test_the_child_is_killed_before_it_is_asked_for_its_namespace(self, reaped: bool) -> None:
-        """A zombie still has its namespace; one that was reaped is an error, not a stranger's namespace."""
+        """A zombie still has its namespace. After it is reaped, there is an error, not another one's namespace."""
         run_alone(mount_peers.the_child_is_killed_before_it_is_asked_for_its_namespace, reaped)
 
     @pytest.mark.parametrize("reaped", [False, True])
     @pytest.mark.parametrize("call", ["open_tree", "mount_setattr", "move_mount"])
     def test_the_child_is_killed_at_each_point(self, call: str, reaped: bool) -> None:
-        """Once its namespace is open, its end does not matter."""
+        """After its namespace has been opened, its exit has no effect."""
         run_alone(mount_peers.the_child_is_killed_at_each_point, call, reaped)
 
-    def test_a_bind_mounted_namespace_file_after_the_process_is_gone(self) -> None:
-        run_alone(mount_peers.a_bind_mounted_namespace_file_after_the_process_is_gone)
+    def test_a_bind_mounted_namespace_file_after_the_process_has_ended(self) -> None:
+        run_alone(mount_peers.a_bind_mounted_namespace_file_after_the_process_has_ended)
 
-    def test_the_namespace_belongs_to_who_made_it(self) -> None:
-        """An idmapped mount does not care who that is."""
-        run_alone(mount_peers.the_namespace_belongs_to_who_made_it)
+    def test_the_namespace_belongs_to_its_creator(self) -> None:
+        """The creator makes no difference to an idmapped mount."""
+        run_alone(mount_peers.the_namespace_belongs_to_its_creator)
 
 
 class TestRunc:
@@ -69,7 +69,7 @@ class TestRunc:
         run_alone(mount_peers.same_source_different_mappings)
 
     def test_simple_and_write_with_and_without_userns(self) -> None:
-        """In the namespace of the maps, owners are as on the disk; outside, creating is EOVERFLOW, in words."""
+        """In the namespace of the maps, owners are as on the disk; outside, creating fails with EOVERFLOW."""
         run_alone(mount_peers.simple_and_write_with_and_without_userns)
 
     def test_relative_path_and_bind_of_a_subdirectory(self) -> None:
@@ -79,5 +79,5 @@ class TestRunc:
         run_alone(mount_peers.complicated_mapping)
 
     def test_the_most_ranges_that_the_kernel_takes(self) -> None:
-        """They take more room than the first buffer for the answer has."""
+        """They are larger than the first buffer for the answer."""
         run_alone(mount_peers.the_most_ranges_that_the_kernel_takes)

@@ -1,6 +1,6 @@
-"""What an ordinary user can do: be root in a user namespace, with a mount namespace that belongs to it.
+"""Mounts of an unprivileged user: it is root in a user namespace that owns its mount namespace.
 
-These run as root too, which is then as little in the namespace as anybody.
+The tests run as root too, which then has no more capabilities in the namespace than other users.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def test_the_namespace_that_mounted_it_cannot_give_the_maps(inside: Inside) -> N
 
 
 def test_a_file_system_of_the_host_cannot_be_idmapped(inside: Inside) -> None:
-    """A plain bind mount of it is allowed; whose owners it would show otherwise is said."""
+    """A plain bind mount of it is allowed. The error says which file system has no support."""
     inside(mount_rootless.a_file_system_of_the_host_cannot_be_idmapped)
 
 
 def test_submounts_that_came_with_the_mount_namespace_are_locked(inside: Inside) -> None:
-    """They may cover what is not to be seen, so a copy has to have them."""
+    """They may cover files that must not be visible, so a copy must include them."""
     inside(mount_rootless.submounts_that_came_with_the_mount_namespace_are_locked)

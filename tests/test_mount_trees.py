@@ -29,7 +29,7 @@ def test_attributes_are_those_of_the_whole_tree() -> None:
 
 
 def test_each_attribute_does_what_it_says() -> None:
-    """`True` sets it, `False` takes it away, `None` leaves it as the source's mount has it."""
+    """`True` sets it, `False` clears it, `None` keeps it as in the source's mount."""
     run_alone(mount_trees.each_attribute_does_what_it_says)
 
 
@@ -38,16 +38,16 @@ def test_each_attribute_does_what_it_says() -> None:
     [("private", False, False), ("slave", True, False), ("shared", True, True), ("unbindable", False, False)],
 )
 def test_propagation(propagation: str, at_target: bool, at_source: bool) -> None:
-    """What is mounted later below one of the two is, or is not, seen below the other; also where
-    the target lies below a shared mount, which makes what is mounted there shared."""
+    """A later mount below one of the two is seen, or not seen, below the other; also if
+    the target is below a shared mount, which makes mounts there shared."""
     run_alone(mount_trees.later_mounts_are_seen_as_the_propagation_says, propagation, at_target, at_source)
 
 
 @pytest.mark.parametrize("propagation", ["private", "slave", "unbindable"])
 @pytest.mark.parametrize("recursive", [False, True])
-def test_a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(propagation: str, recursive: bool) -> None:
-    """A copy of it is in all mount namespaces that are peers, as of everything that is mounted there."""
-    run_alone(mount_trees.a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted, propagation, recursive)
+def test_a_mount_below_a_shared_one_is_unmounted_everywhere(propagation: str, recursive: bool) -> None:
+    """All peer mount namespaces have a copy of it, as of every mount there."""
+    run_alone(mount_trees.a_mount_below_a_shared_one_is_unmounted_everywhere, propagation, recursive)
 
 
 def test_a_propagation_that_does_not_exist_is_refused() -> None:

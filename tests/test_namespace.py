@@ -10,8 +10,8 @@ import threading
 
 import pytest
 from alone import run_alone
-from ordinary import as_ordinary_user
 from programs import namespace
+from unprivileged import as_unprivileged_user
 
 from usernsproc import IdMap, IdMapError, Namespace, NamespaceKind, UsernsError, UsernsProcess, create_userns
 
@@ -19,13 +19,13 @@ TEN = "0:100000:10,10:200000:5"
 OWN_UID, OWN_GID = os.geteuid(), os.getegid()
 
 
-def test_the_root_preset_maps_the_own_ids_to_0() -> None:
+def test_the_root_preset_maps_the_callers_ids_to_0() -> None:
     with create_userns("root", "root") as userns:
         assert userns.uid_map == IdMap([(0, OWN_UID, 1)])
         assert userns.gid_map == IdMap([(0, OWN_GID, 1)])
 
 
-def test_the_current_preset_keeps_the_own_ids() -> None:
+def test_the_current_preset_keeps_the_callers_ids() -> None:
     with create_userns("current", "current") as userns:
         assert userns.uid_map == IdMap([(OWN_UID, OWN_UID, 1)])
         assert userns.gid_map == IdMap([(OWN_GID, OWN_GID, 1)])
@@ -45,7 +45,7 @@ def test_a_map_of_340_ranges_comes_back_whole() -> None:
         assert userns.uid_map == IdMap(ranges)
 
 
-def test_which_file_of_proc_could_not_be_opened_is_told() -> None:
+def test_which_file_of_proc_could_not_be_opened_is_reported() -> None:
     with subprocess.Popen(["true"]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(ProcessLookupError) as caught:
@@ -88,13 +88,13 @@ def test_each_one_is_a_namespace_of_its_own() -> None:
 
 
 def test_the_namespace_stays_usable_without_any_process() -> None:
-    """setns in a helper; reading the maps back from the descriptor alone."""
+    """setns(2) in a helper process; the maps are read back from the descriptor alone."""
     printed = run_alone(namespace.the_namespace_stays_usable_without_any_process)
     assert printed == "0 ['0', '1']\n"
 
 
 def test_a_bind_mounted_namespace_file_can_be_opened() -> None:
-    """Also when no process is left, in a mount namespace of the test's own."""
+    """Also when no process is left, in a new mount namespace."""
     run_alone(namespace.a_bind_mounted_namespace_file_can_be_opened)
 
 
@@ -120,11 +120,11 @@ def test_of_takes_a_process_a_pidfd_and_a_pid() -> None:
 
 
 def test_a_number_that_is_two_processes_is_refused() -> None:
-    """Rather than to guess whether it is a pid or a descriptor. 1 is both here."""
+    """The library does not guess whether it is a PID or a descriptor. Here 1 is both."""
     run_alone(namespace.a_number_that_is_two_processes_is_refused)
 
 
-def test_a_file_that_is_no_namespace_is_refused() -> None:
+def test_a_file_that_is_not_a_namespace_is_refused() -> None:
     with pytest.raises(UsernsError, match="ioctl") as caught:
         Namespace.open("/etc/passwd")
     assert caught.value.step == "open_ns"
@@ -136,7 +136,7 @@ def test_a_missing_file_is_a_file_not_found_error() -> None:
     assert caught.value.filename == "/nonexistent"
 
 
-def test_a_process_that_is_gone_is_a_process_lookup_error() -> None:
+def test_a_process_that_has_exited_is_a_process_lookup_error() -> None:
     with UsernsProcess(uid_map="root") as holder:
         holder.kill()
         holder.wait()
@@ -209,7 +209,7 @@ def test_a_user_namespace_is_not_entered_by_a_threaded_program() -> None:
     assert caught.value.cause == "threads"
 
 
-def test_the_own_user_namespace_is_not_entered_again() -> None:
+def test_the_callers_user_namespace_is_not_entered_again() -> None:
     with Namespace.current() as current, pytest.raises(UsernsError) as caught:
         current.enter()
     assert caught.value.cause == "already-there"
@@ -260,12 +260,12 @@ def test_setgroups_for_root(asked: str | None, found: str) -> None:
     assert printed.strip() == found
 
 
-def test_setgroups_for_an_ordinary_user() -> None:
-    printed = as_ordinary_user(namespace.print_setgroups_inside, None)
+def test_setgroups_for_an_unprivileged_user() -> None:
+    printed = as_unprivileged_user(namespace.print_setgroups_inside, None)
     assert printed.strip() == "deny"
-    as_ordinary_user(namespace.setgroups_cannot_be_allowed)
+    as_unprivileged_user(namespace.setgroups_cannot_be_allowed)
 
 
-def test_a_proc_of_another_pid_namespace_leads_to_no_stranger() -> None:
-    """There the numbers are those of other processes: the pidfd tells which one is meant."""
-    run_alone(namespace.a_proc_of_another_pid_namespace_leads_to_no_stranger)
+def test_a_proc_of_another_pid_namespace_leads_to_no_other_process() -> None:
+    """There the PIDs are those of other processes. The pidfd identifies the process."""
+    run_alone(namespace.a_proc_of_another_pid_namespace_leads_to_no_other_process)

@@ -1,7 +1,7 @@
-"""Nothing that others see, wait for or put somewhere shares the calling program's memory.
+"""No child that other processes see, wait for or move to a cgroup shares the calling program's memory.
 
-To the kernel a child in shared memory is a part of the program: the out-of-memory killer
-would end both, and what is written to its files in /proc would change both.
+For the kernel, a child in shared memory is a part of the program: the out-of-memory killer
+would kill both, and a write to its files in /proc would change both.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def test_on_created_sees_the_time_namespace_of_the_command(args: Any) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("args", [TRUE, None])
 def test_a_child_that_runs_out_of_memory_ends_alone(args: list[str] | None) -> None:
-    """Moved by on_created to where there is none, as a program does that has version 1 of cgroups."""
+    """on_created moves it to a cgroup without memory, as a program does that uses version 1 of cgroups."""
     with cgroups.little_memory() as path:
         output = run_alone(never_exposed.a_child_that_runs_out_of_memory_ends_alone, args, str(path))
     assert int(output) == 10
@@ -124,7 +124,7 @@ def cgroup() -> Iterator[Path]:
 @pytest.mark.root
 @pytest.mark.parametrize("args", [["sleep", "100"], None])
 def test_no_other_way_leads_around_a_limit(args: Any, cgroup: Path) -> None:
-    """What clone3(2) says is the answer, unless it is refused as a call."""
+    """The result of clone3(2) is final, unless the call itself is refused."""
     with Strace("clone3:error=EAGAIN"), pytest.raises(BlockingIOError) as caught:
         UsernsProcess(args, uid_map="root", cgroup=cgroup)
     assert isinstance(caught.value, UsernsError)
@@ -134,7 +134,7 @@ def test_no_other_way_leads_around_a_limit(args: Any, cgroup: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("args", [["sleep", "100"], None])
-def test_a_refused_clone3_is_made_up_for(args: Any, refusal: str, cgroup: Path) -> None:
+def test_a_refused_clone3_has_a_substitute(args: Any, refusal: str, cgroup: Path) -> None:
     with Strace(f"clone3:error={refusal}"):
         process = UsernsProcess(args, uid_map="root", cgroup=cgroup)
     with process:
@@ -147,7 +147,7 @@ def test_a_refused_clone3_is_made_up_for(args: Any, refusal: str, cgroup: Path) 
 def test_a_cgroup_of_another_user_is_entered_with_the_rights_of_the_caller(
     cgroup: Path, options: dict[str, Any]
 ) -> None:
-    """They are those that it has outside of the new namespaces."""
+    """The capabilities are those that it has outside of the new namespaces."""
     for path in (cgroup, cgroup / "cgroup.procs"):
         os.chown(path, 1000, 1000)
     assert run(["grep", "-q", cgroup.name, "/proc/self/cgroup"], cgroup=cgroup, **options).returncode == 0
@@ -171,7 +171,7 @@ def test_a_cgroup_is_never_entered_in_shared_memory(cgroup: Path, tmp_path: Path
 
 
 def test_a_map_that_a_tool_writes_is_waited_for_in_other_memory() -> None:
-    """The namespace's child waits for milliseconds: for newuidmap, or whatever the hook does."""
+    """The namespace's child waits for milliseconds, for newuidmap or for the hook."""
     seen: list[bool] = []
     with Namespace(_core.create_userns(None, None, None, lambda pid, _pidfd: seen.append(shares_memory(pid)))):
         assert seen == [False]
@@ -202,6 +202,6 @@ def test_yama_is_obeyed_while_on_created_runs() -> None:
 
 
 def test_a_namespace_alone_needs_no_other_memory() -> None:
-    """The common case: a map that is written at once."""
+    """The common case: a map that the library writes itself."""
     with create_userns("root", "root") as userns:
         assert userns.owner_uid == os.geteuid()

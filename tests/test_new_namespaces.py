@@ -1,4 +1,4 @@
-"""Namespaces that are made for a command, its init, its `/proc`, and its mounts."""
+"""Namespaces that are created for a command, its init, its `/proc`, and its mounts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INIT = "usernsproc-init\n"
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_each_kind_is_made_and_belongs_to_the_new_user_namespace(kind: NamespaceKind) -> None:
+def test_each_kind_is_created_and_owned_by_the_new_user_namespace(kind: NamespaceKind) -> None:
     with (
         sleeping(uid_map="root", namespaces=[kind]) as process,
         process.namespace() as userns,
@@ -49,7 +49,7 @@ def test_all_kinds_at_once(options: dict[str, Any]) -> None:
                 assert made != own
 
 
-def test_no_other_kind_than_asked_for_is_made() -> None:
+def test_no_other_kind_than_requested_is_created() -> None:
     with sleeping(uid_map="root", namespaces=["uts"]) as process:
         for kind in OTHERS:
             with process.namespace(kind) as its, Namespace.current(kind) as own:
@@ -70,7 +70,7 @@ def test_the_command_is_process_1_of_its_pid_namespace(options: dict[str, Any]) 
 
 
 def test_a_new_namespace_is_the_commands_own_to_administer() -> None:
-    """It has the rights over it that root has."""
+    """It has root's capabilities over it."""
     program = "import socket; socket.sethostname('other'); print(socket.gethostname(), socket.if_nameindex())"
     shown = output([sys.executable, "-c", program], uid_map="root", namespaces=["net", "uts"])
     assert shown == "other [(1, 'lo')]\n"
@@ -78,14 +78,14 @@ def test_a_new_namespace_is_the_commands_own_to_administer() -> None:
 
 
 def test_after_the_next_children_were_sent_to_another_pid_namespace() -> None:
-    """`pid` is ours for it, and not that of the namespace in between."""
+    """`pid` is its PID for the caller, and not the one in the PID namespace of the caller's other children."""
     run_alone(new_namespaces.after_the_next_children_were_sent_to_another_pid_namespace)
 
 
 # ---- init ----
 
 
-def test_with_init_the_command_is_process_2_and_process_1_is_ours() -> None:
+def test_with_init_the_command_is_process_2_and_process_1_is_init() -> None:
     script = "echo $$; cat /proc/1/comm"
     assert output(["sh", "-c", script], **WITH_PROC) == f"2\n{INIT}"
 
@@ -98,7 +98,7 @@ def test_pid_and_pidfd_are_those_of_init() -> None:
 
 
 def test_init_leaves_no_zombies() -> None:
-    """Grandchildren whose parent has ended become its children, and are reaped: it and the shell remain."""
+    """Grandchildren whose parent has exited become its children and are reaped. Only init and the shell remain."""
     orphans = "for i in 1 2 3 4 5; do (/bin/true & exec /bin/true) ; done"
     script = f"{orphans}; until set -- /proc/[0-9]*; [ $# = 2 ]; do sleep 0.01; done; echo $@"
     with UsernsProcess(["sh", "-c", script], stdout=PIPE, text=True, **WITH_PROC) as process:
@@ -107,14 +107,14 @@ def test_init_leaves_no_zombies() -> None:
 
 
 def test_without_init_such_zombies_stay() -> None:
-    """The control experiment. (A shell reaps only those it knows.)"""
+    """The control experiment. (A shell reaps only its own children.)"""
     alone_there = {"uid_map": "root", "namespaces": ["pid"], "mount_proc": True, "env": alone.environment()}
     output(alone.command(new_namespaces.leave_orphans_until, 6, 5), **alone_there)  # and it does end
     output(alone.command(new_namespaces.leave_orphans_until, 2, 0), init=True, **alone_there)
 
 
 def test_signals_are_forwarded_to_the_command() -> None:
-    """Among them those that would be dropped for process 1, and real-time signals."""
+    """Including those that the kernel drops for process 1, and real-time signals."""
     names = [f"SIG{name}" for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "WINCH", "RTMIN"]]
     signals = [getattr(signal, name) for name in names]
     command = alone.command(new_namespaces.print_signals, *map(int, signals))
@@ -163,7 +163,7 @@ def test_a_command_that_a_signal_ends_is_128_and_its_number(sig: int) -> None:
 
 
 def test_all_of_the_namespace_ends_with_the_command() -> None:
-    """Whatever it has left running: who holds the other end of the pipe is gone."""
+    """Including all processes that it left: the process at the other end of the pipe has ended."""
     with UsernsProcess(["sh", "-c", "sleep 1000 & sleep 1000 & exit 3"], stdout=PIPE, **WITH_INIT) as process:
         assert process.communicate(timeout=60) == (b"", None)
     assert process.returncode == 3
@@ -179,7 +179,7 @@ def test_killing_it_ends_all() -> None:
 
 
 def test_init_holds_none_of_the_commands_descriptors() -> None:
-    """Who reads sees the end when the command closes its output, and the command sees that of its input."""
+    """A reader sees the end when the command closes its output, and the command sees the end of its input."""
     reader, writer = os.pipe()
     try:
         script = f"exec >&- 2>&- {writer}>&-; read line; exit 4"
@@ -213,7 +213,7 @@ def test_with_text_and_communicate() -> None:
 
 
 def test_init_where_sigchld_is_ignored_and_blocked() -> None:
-    """Of the calling program. The command inherits both, as ever."""
+    """In the calling program. The command inherits both, as always."""
     run_alone(new_namespaces.init_where_sigchld_is_ignored_and_blocked)
 
 
@@ -243,7 +243,7 @@ def test_init_from_many_threads_at_once() -> None:
 
 @pytest.mark.parametrize("death", ["SIGKILL", "SIGTERM"])
 def test_the_namespace_ends_with_the_creating_process(death: str) -> None:
-    """With SIGTERM the command gets the signal, through init, and may act on it."""
+    """With SIGTERM, init forwards the signal to the command, which may handle it."""
     run_alone(new_namespaces.the_namespace_ends_with_the_creating_process, death)
 
 
@@ -260,7 +260,7 @@ def test_the_creator_can_look_at_init_and_its_namespaces() -> None:
         assert str(process.uid_map) == f"0:{os.geteuid()}:1"
 
 
-def test_a_missing_program_is_told_through_init_as_well() -> None:
+def test_a_missing_program_is_reported_through_init_as_well() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         UsernsProcess(["/nonexistent/program"], **WITH_PROC)
     assert isinstance(caught.value, UsernsError)
@@ -291,7 +291,7 @@ def test_mount_proc_shows_the_processes_of_that_namespace_alone() -> None:
     assert output(["sh", "-c", "echo /proc/[0-9]*"], **WITH_PROC) == "/proc/1 /proc/2\n"
 
 
-def test_mount_proc_makes_a_mount_namespace_and_leaves_the_own_proc() -> None:
+def test_mount_proc_creates_a_mount_namespace_and_leaves_the_callers_proc() -> None:
     before = Path("/proc/self/mountinfo").read_text()
     with sleeping(**WITH_PROC) as process:
         with process.namespace("mnt") as its, Namespace.current("mnt") as own:
@@ -307,7 +307,7 @@ def test_mount_proc_for_other_ids_and_a_holder() -> None:
 
 
 def test_a_masked_proc_is_not_unmasked() -> None:
-    """As in containers: the kernel shows nobody in a user namespace more of `/proc` than there was."""
+    """As in containers: the kernel does not allow a new `/proc` that shows more than the existing one."""
     run_alone(new_namespaces.a_masked_proc_is_not_unmasked)
 
 
@@ -326,13 +326,13 @@ def test_a_masked_proc_is_not_unmasked() -> None:
     ],
 )
 def test_propagation_is_as_asked_for(asked: str | None, tags: tuple[str, ...], init: bool) -> None:
-    """Private by default. A mount namespace of another user namespace gets slaves of the shared mounts,
-    (`mount_namespaces(7)`), so that is what "unchanged" leaves and "shared" adds to."""
+    """Private by default. In a mount namespace of another user namespace, the shared mounts become slaves
+    (`mount_namespaces(7)`): "unchanged" keeps that, and "shared" adds to it."""
     shown = run_alone(new_namespaces.print_propagation, asked, init)
     assert sorted(field.partition(":")[0] for field in shown.split()) == sorted(tags)
 
 
-def test_mounts_of_the_command_do_not_reach_us(tmp_path: Path) -> None:
+def test_mounts_of_the_command_do_not_reach_the_caller(tmp_path: Path) -> None:
     before = Path("/proc/self/mountinfo").read_text()
     script = f"mount -t tmpfs none {tmp_path} && grep -c {tmp_path} /proc/self/mountinfo"
     assert output(["sh", "-c", script], uid_map="root", namespaces=["mnt"]) == "1\n"
@@ -361,12 +361,12 @@ def test_what_has_no_meaning_is_refused(options: dict[str, Any], error: type[Exc
 
 
 def test_a_holder_has_no_init() -> None:
-    """It is one."""
+    """It is the init of its PID namespace itself."""
     with pytest.raises(ValueError, match="init= has no meaning"):
         UsernsProcess(uid_map="root", namespaces=["pid"], init=True)
 
 
 @pytest.mark.parametrize("kind", ["net", "uts", "ipc", "mnt", "pid", "cgroup", "time"])
-def test_a_limit_of_a_kind_is_told(kind: str) -> None:
-    """`user.max_…_namespaces`, set inside of a namespace of our own."""
-    run_alone(new_namespaces.a_limit_of_a_kind_is_told, kind)
+def test_a_limit_of_a_kind_is_reported(kind: str) -> None:
+    """`user.max_…_namespaces`, set in a new user namespace."""
+    run_alone(new_namespaces.a_limit_of_a_kind_is_reported, kind)

@@ -1,6 +1,6 @@
-"""Any system call of a map's writer may fail: no process is left, and no namespace with half a map.
+"""Any system call of a process that writes a map may fail: no process is left, and no incomplete map.
 
-A program of user 1000 makes namespaces and commands; root follows it and its children
+A program of user 1000 creates namespaces and commands. Root follows it and its children
 with strace, and lets the Nth call of a kind fail, in each of them: also in newuidmap.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 import alone
 import pytest
 from alone import A_HANG
-from ordinary import COUNT, DROP, FIRST, UID, in_private_mounts, shadow
 from programs import newidmap_faults
+from unprivileged import COUNT, DROP, FIRST, UID, in_private_mounts, shadow
 
 FAULTS = (
     "access:error=EACCES",
@@ -60,7 +60,7 @@ WHOLE = [f"0:{UID}:1,1:{FIRST}:{COUNT}"] * 2
 
 
 class Server:
-    """The program, which is asked by messages."""
+    """The program, which gets requests as messages."""
 
     def __init__(self, suite: str) -> None:
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -95,7 +95,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @contextmanager
 def tampered_with(pid: int, fault: str, when: int) -> Iterator[list[str]]:
-    """The lines of what was tampered with come when the block is left."""
+    """Tamper with calls in the block. The lines with the tampered calls are available at its end."""
     struck: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
@@ -127,7 +127,7 @@ def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Serv
             assert server.ask("look") == WHOLE, where
         else:
             assert answer["os"], where
-            # That a pipe cannot be read does not happen, and is not told more exactly.
+            # Reading a pipe does not fail in practice, and is not reported more exactly.
             assert answer["step"] or answer["filename"] or fault.startswith("read:"), where
         changed = server.ask("after")
         assert changed == {}, f"{where}\n{changed}"

@@ -1,7 +1,7 @@
-"""Our verdict on a map against that of newuidmap and newgidmap, over random maps.
+"""The library's verdict on a map compared with that of newuidmap and newgidmap, for random maps.
 
-What we refuse they refuse; what we accept they write. As `test_idmap_kernel.py`, whose
-maps these are, has it for what the kernel itself decides.
+They refuse what the library refuses, and write what it accepts. `test_idmap_kernel.py`, whose
+maps these are, does the same for the kernel.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 from errno import EINVAL, EPERM
 
 import pytest
-from ordinary import SUITES, UID, as_ordinary_user, shadow
 from programs import newidmap_kernel
 from test_idmap_kernel import AT_LEAST, SEED
+from unprivileged import SUITES, UID, as_unprivileged_user, shadow
 
 MAPS = 800
 LINES = "\n".join(
@@ -25,8 +25,8 @@ LINES = "\n".join(
 @pytest.mark.root
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("step", ["uid_map", "gid_map"])
-def test_we_and_the_tools_agree_on_every_map(step: str, suite: str) -> None:
-    printed = as_ordinary_user(
+def test_the_library_and_the_tools_agree_on_every_map(step: str, suite: str) -> None:
+    printed = as_unprivileged_user(
         newidmap_kernel.compare,
         SEED,
         MAPS,

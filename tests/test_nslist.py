@@ -1,4 +1,4 @@
-"""Which namespaces there are."""
+"""The list of existing namespaces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_listed(kind: str, inode: int) -> bool:
     return any((info.kind, info.inode) == (kind, inode) for info in Namespace.list(kind))
 
 
-def test_the_own_namespaces_are_listed_with_this_process() -> None:
+def test_the_callers_namespaces_are_listed_with_this_process() -> None:
     found = Namespace.list()
     for kind in NamespaceKind:
         with Namespace.current(kind) as current:
@@ -80,7 +80,7 @@ def test_those_of_a_process_have_owner_parent_and_maps() -> None:
                 gid_map=OWN[1],
                 routes=((f"/proc/{holder.pid}/task/{holder.pid}/ns/user",), *info.routes[1:]),
             )
-            assert all(isinstance(number, int) for (number,) in info.routes[1:])  # where the kernel lists it
+            assert all(isinstance(number, int) for (number,) in info.routes[1:])  # if the kernel lists it
         for kind in kinds:
             with holder.namespace(kind) as namespace, Namespace.current(kind) as current:
                 owned = info_of(namespace, found)
@@ -120,7 +120,7 @@ def test_no_descriptor_stays_open_and_the_values_can_be_pickled() -> None:
 
 
 def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> None:
-    """The one in the middle has no process, no descriptor and no pin: only a child and a net namespace."""
+    """The one in the middle has no process, descriptor or pin: only a child and a network namespace refer to it."""
     nested = alone.command(nslist.enter_nested, 2)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (
@@ -144,9 +144,9 @@ def test_an_ancestor_that_nothing_else_holds_is_found_through_its_child() -> Non
 
 
 @pytest.mark.root
-def test_maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process() -> None:
-    """Outside ids are the caller's, as in /proc/PID/uid_map, also when there is no process left."""
-    printed = run_alone(nslist.maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process)
+def test_maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process() -> None:
+    """Outside IDs are the caller's, as in /proc/PID/uid_map, also if no process is left."""
+    printed = run_alone(nslist.maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process)
     assert printed == "() 100000 5:100010:20 5:200010:20\n5:10:20\n"
 
 
@@ -160,14 +160,14 @@ def test_an_unwritten_map_is_empty() -> None:
         assert (info.pids, info.uid_map, info.gid_map) == ((), "", "")
 
 
-def test_a_pin_is_told_by_its_path(tmp_path: Path) -> None:
-    """In the own mount namespace by itself, in another one through a process that is there."""
-    run_alone(nslist.a_pin_is_told_by_its_path, str(tmp_path))
+def test_a_pin_is_shown_by_its_path(tmp_path: Path) -> None:
+    """In the caller's mount namespace directly, in another one through a process that is in it."""
+    run_alone(nslist.a_pin_is_shown_by_its_path, str(tmp_path))
 
 
-def test_a_pin_that_two_roots_show_is_told_once(tmp_path: Path) -> None:
-    """The own root, and that of a process in a chroot."""
-    run_alone(nslist.a_pin_that_two_roots_show_is_told_once, str(tmp_path))
+def test_a_pin_that_two_roots_show_is_listed_once(tmp_path: Path) -> None:
+    """The caller's root, and the root of a process in a chroot."""
+    run_alone(nslist.a_pin_that_two_roots_show_is_listed_once, str(tmp_path))
 
 
 def test_a_thread_in_another_namespace_counts_for_its_process() -> None:
@@ -175,19 +175,19 @@ def test_a_thread_in_another_namespace_counts_for_its_process() -> None:
 
 
 def test_one_that_waits_for_children_is_found() -> None:
-    """unshare(CLONE_NEWTIME): nobody is in it yet, but it is there."""
+    """unshare(CLONE_NEWTIME): it exists, but no process is in it yet."""
     run_alone(nslist.one_that_waits_for_children_is_found)
 
 
 def test_processes_that_may_not_be_looked_into_are_counted() -> None:
-    """By who has no rights over them: here a process that entered an own user namespace."""
-    # Where no other process comes and goes.
+    """By a caller without capabilities over them: here a process that has entered a new user namespace."""
+    # In a PID namespace in which no other process starts or exits.
     there: dict[str, Any] = {"uid_map": "root", "namespaces": ["pid"], "init": True, "mount_proc": True}
     command = alone.command(nslist.processes_that_may_not_be_looked_into_are_counted)
     assert run(command, env=alone.environment(), **there).returncode == 0
 
 
-def test_processes_that_come_and_go_meanwhile_are_no_error() -> None:
+def test_processes_that_come_and_go_meanwhile_are_not_an_error() -> None:
     """A shell that starts one process after the other, and lists all the time."""
     forks = "while :; do (exit 0); (exit 0); done"
     with subprocess.Popen(["sh", "-c", forks]) as busy:
@@ -207,7 +207,7 @@ def test_two_hundred_that_descriptors_hold_are_all_there() -> None:
 
 
 def test_where_descriptors_are_short_it_fails_and_nothing_is_left_out() -> None:
-    """With one descriptor more each time: an error, until it is all there."""
+    """With one descriptor more each time: an error, until the list is complete."""
     run_alone(nslist.where_descriptors_are_short_it_fails_and_nothing_is_left_out)
 
 
@@ -216,7 +216,7 @@ def test_without_proc_it_says_so(tmp_path: Path) -> None:
 
 
 def test_what_another_mount_namespace_shows_is_looked_at_before_it_is_opened(tmp_path: Path) -> None:
-    """Its users can put anything in the place of a pin: opening a device, or a FIFO, could do harm."""
+    """Its users can replace a pin by another file: opening a device or a FIFO could do harm."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with Namespace.current() as current:
@@ -225,7 +225,7 @@ def test_what_another_mount_namespace_shows_is_looked_at_before_it_is_opened(tmp
         info.open()  # and does not hang
 
 
-# ---- listns(2) of Linux 6.19; where the kernel has none, its part is played here ----
+# ---- listns(2) of Linux 6.19, which the tests imitate on older kernels ----
 
 
 def number_of(namespace: Namespace) -> int:
@@ -238,12 +238,12 @@ def number_of(namespace: Namespace) -> int:
 
 @pytest.mark.kernel("6.18")
 def test_a_namespace_is_opened_by_its_number() -> None:
-    """open_by_handle_at, Linux 6.18, with the number that the kernel never gives out again."""
+    """By open_by_handle_at(2), Linux 6.18, with the number that the kernel never assigns again."""
     with Namespace.current("net") as net:
         try:
             fd = _core.open_ns(number_of(net), net.kind.flag, net.inode)
         except OSError as error:
-            # who is not root where the file system of namespaces is mounted has to be in it
+            # a caller that is not root in the user namespace of nsfs can only open its own namespaces
             assert (os.geteuid() != 0, type(error)) == (True, PermissionError)
         else:
             with Namespace(fd) as again:
@@ -253,7 +253,7 @@ def test_a_namespace_is_opened_by_its_number() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("6.19")
 def test_the_kernel_lists_what_nothing_in_proc_leads_to() -> None:
-    """Here a namespace whose only descriptor is on its way through a socket."""
+    """Here a namespace whose only descriptor is in transit through a socket."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with create_userns("root", "root") as userns:
@@ -278,7 +278,7 @@ def test_the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
 @pytest.mark.root
 @pytest.mark.kernel("6.19")
 def test_all_that_the_kernel_lists_is_there() -> None:
-    """More than it gives at once. (An ordinary user is given only those that it is in.)"""
+    """More than it returns in one call. (An unprivileged user gets only those that it is in.)"""
     with ExitStack() as stack:
         made = [stack.enter_context(create_userns("root", "root")) for _ in range(600)]
         numbers = set(_kernel_list())
@@ -289,7 +289,7 @@ def test_all_that_the_kernel_lists_is_there() -> None:
 
 
 def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As 6.19 does, two at a time: the numbers above the one given, none after the last."""
+    """As Linux 6.19, two at a time: the numbers above the argument, and none after the last."""
 
     def listns(after: int) -> list[int]:
         return sorted(number for number in namespaces if number > after)[:2]
@@ -306,7 +306,7 @@ def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.Mo
 
 
 def network_that_a_socket_holds() -> socket.socket:
-    """Nothing in /proc leads to it: a socket is no link to its namespace."""
+    """Nothing in /proc leads to it: a socket is not a link to its namespace."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.set_inheritable(True)

@@ -1,4 +1,4 @@
-"""What is done while the child exists and has not yet run the command."""
+"""Calls of on_created: the child exists and has not run the command yet."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_other_threads_start_processes_meanwhile() -> None:
 
 
 def test_a_pipe_of_the_parent_is_not_kept_open_by_the_waiting_child() -> None:
-    """What waits for its end in on_created would wait for ever."""
+    """If on_created waits for the end of the pipe, it would wait forever."""
     reader, writer = os.pipe()
 
     def wait_for_the_end(_: UsernsProcess[bytes]) -> None:
@@ -144,5 +144,5 @@ def test_a_pipe_of_the_parent_is_not_kept_open_by_the_waiting_child() -> None:
 
 @pytest.mark.root
 def test_a_network_interface_is_moved_in_before_the_program_starts() -> None:
-    """Its main use. In a network namespace of the test's own."""
+    """This is its main use. The test runs in a new network namespace."""
     run_alone(on_created.move_an_interface_in)

@@ -1,4 +1,4 @@
-"""A user namespace that belongs to another user than the caller: it is charged for it."""
+"""A user namespace that belongs to another user than the caller. That user is charged for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from alone import run_alone
 from commands import SLEEP, sleeping
-from ordinary import as_ordinary_user
 from programs import owner as programs
+from unprivileged import as_unprivileged_user
 
 from usernsproc import PIPE, Namespace, UsernsProcess, run
 
@@ -33,12 +33,12 @@ def status_of(pid: int, *names: str) -> list[str]:
     return [status[name].strip() for name in names]
 
 
-# ---- who it is ----
+# ---- the owner ----
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("owner", [1, 1000, OWNER, 65534])
-def test_the_namespace_belongs_to_who_is_asked_for(owner: int) -> None:
+def test_the_namespace_belongs_to_the_user_that_is_asked_for(owner: int) -> None:
     with sleeping(owner=owner, **SHIFTED) as process:
         assert owner_of(process) == owner
     with UsernsProcess(owner=owner, **SHIFTED) as holder:
@@ -52,7 +52,7 @@ def test_also_an_id_that_the_map_does_not_have() -> None:
         assert status_of(process.pid, "Uid", "Gid") == ["\t".join("0000")] * 2
 
 
-def test_the_own_id_is_what_it_is_without() -> None:
+def test_the_callers_id_is_what_it_is_without() -> None:
     for options in ({"owner": OWN_ID}, {"owner": None}, {}):
         with sleeping(uid_map="root", **options) as process:
             assert owner_of(process) == OWN_ID
@@ -69,16 +69,16 @@ def test_further_namespaces_belong_to_it(options: dict[str, Any]) -> None:
                     assert owner == userns
 
 
-# ---- the command's ids are what they are without ----
+# ---- the command's IDs are what they are without ----
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("options", "uid", "gid"),
     [
-        (SHIFTED, 100000, 100000),  # inside 0, for the own one is not mapped
+        (SHIFTED, 100000, 100000),  # 0 in the namespace, because the caller's ID is not mapped
         ({**SHIFTED, "user": 5, "group": 6}, 100005, 100006),
-        (WITH_ROOT, 0, 0),  # the own one is mapped, and kept
+        (WITH_ROOT, 0, 0),  # the caller's ID is mapped, and kept
         ({**WITH_ROOT, "user": 3}, 100002, 0),
         ({"uid_map": "root", "gid_map": "root"}, 0, 0),
         ({"uid_map": "current"}, 0, 0),
@@ -96,7 +96,7 @@ def test_the_ids_of_the_command_are_those_it_has_without(options: dict[str, Any]
 
 
 @pytest.mark.root
-def test_inside_root_has_all_rights_in_there() -> None:
+def test_inside_root_has_all_capabilities_in_the_namespace() -> None:
     program = "mount -t tmpfs none /mnt && ip link show lo >/dev/null 2>&1; id -u; grep CapEff /proc/self/status"
     done = run(["sh", "-c", program], owner=OWNER, namespaces=["mnt", "net"], stdout=PIPE, text=True, **SHIFTED)
     assert done.stdout.split()[0] == "0"
@@ -122,7 +122,7 @@ def test_a_holder_whose_maps_are_written_later() -> None:
 
 @pytest.mark.root
 def test_the_owner_has_the_rights_of_an_owner() -> None:
-    """An ordinary user can enter what was made for him, and what it owns."""
+    """An unprivileged user can enter a namespace that was created for it, and the namespaces that this owns."""
     run_alone(programs.owner_joins_what_it_owns)
 
 
@@ -130,15 +130,15 @@ def test_the_owner_has_the_rights_of_an_owner() -> None:
 
 
 @pytest.mark.root
-def test_the_caller_stays_who_it_is_in_all_of_its_threads() -> None:
-    """Another thread that looks all the time sees neither other ids or capabilities, nor a process that
+def test_the_caller_keeps_its_identity_in_all_of_its_threads() -> None:
+    """Another thread that checks all the time sees neither other IDs or capabilities, nor a process that
     is not dumpable."""
-    run_alone(programs.caller_stays_who_it_is)
+    run_alone(programs.caller_keeps_its_identity)
 
 
 @pytest.mark.root
 def test_the_owner_is_charged_for_it() -> None:
-    """`user.max_user_namespaces` is counted for each user: where one has used up his own, others have not."""
+    """`user.max_user_namespaces` is counted per user: one user's limit does not affect others."""
     run_alone(programs.each_owner_is_charged)
 
 
@@ -157,7 +157,7 @@ def test_from_a_thread_that_ends() -> None:
     ("lacking", "cause"), [(0, ""), (7, "no-cap-setuid"), (21, "no-cap-sys-admin"), (1, "no-cap-dac-override")]
 )
 def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: str) -> None:
-    """A service that is not root, but kept what it takes; without one of these it is told which."""
+    """A service that is not root, but has the required capabilities. If one is missing, the error names it."""
     assert run_alone(programs.service_without, lacking).split() == (["owner", cause] if cause else [])
 
 
@@ -174,17 +174,17 @@ def test_where_the_caller_is_some_user_with_capabilities(lacking: int, cause: st
         ({"owner": 2**40}, PermissionError, "owner=1099511627776 is not mapped"),
     ],
 )
-def test_what_is_no_id(options: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_what_is_not_an_id(options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         UsernsProcess(SLEEP, uid_map="root", **options)
 
 
-def test_who_may_not_become_another() -> None:
-    as_ordinary_user(programs.unprivileged_user_names_another)
+def test_a_caller_that_may_not_become_another_user() -> None:
+    as_unprivileged_user(programs.unprivileged_user_names_another)
 
 
 def test_an_id_that_is_not_mapped_here() -> None:
-    """In a user namespace of our own there are no other users."""
+    """In a new user namespace no other users are mapped."""
     run_alone(programs.owner_is_not_mapped_here)
 
 

@@ -14,7 +14,7 @@ OTHER = 1234
 
 
 @pytest.mark.root
-def test_the_namespace_belongs_to_whom_it_was_asked_for() -> None:
+def test_the_namespace_belongs_to_the_user_that_is_asked_for() -> None:
     with create_userns(MAP, MAP, owner=OTHER) as userns:
         assert userns.owner_uid == OTHER
         assert (str(userns.uid_map), str(userns.gid_map)) == (MAP, MAP)
@@ -28,12 +28,12 @@ def test_the_calling_process_keeps_its_ids_and_stays_dumpable() -> None:
         assert native.prctl(native.PR_GET_DUMPABLE) == dumpable
 
 
-def test_the_own_id_is_what_it_is_anyway() -> None:
+def test_the_callers_id_is_what_it_is_anyway() -> None:
     with create_userns("root", "root", owner=os.geteuid()) as userns:
         assert userns.owner_uid == os.geteuid()
 
 
-def test_an_ordinary_user_makes_none_for_others() -> None:
+def test_an_unprivileged_user_creates_none_for_others() -> None:
     if os.geteuid() == 0:
         with pytest.raises(CredentialsError, match="is not mapped in the caller's user namespace"):
             create_userns("root", "root", owner=2**32 - 1)

@@ -1,4 +1,4 @@
-"""The public names, and what the package promises as a whole."""
+"""The public names, and the promises of the package as a whole."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ def test_only_the_glue_sees_python() -> None:
 
 
 def test_a_name_is_loaded_when_it_is_asked_for() -> None:
-    """So that the import costs little, and a program only what it uses."""
+    """So that the import is fast, and a program loads only what it uses."""
     run_alone(package.names_are_loaded_when_asked_for)

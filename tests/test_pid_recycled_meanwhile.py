@@ -1,7 +1,7 @@
-"""A process ends, is reaped, and another gets its PID, while a call is at work on it.
+"""A process exits, is reaped, and another gets its PID, while a call uses it.
 
-Before any system call of the call: the program is stopped there. The other process is never looked at, signalled or
-mapped, and the call fails, or has done all that it had to do with the first process.
+This happens before each system call of the call, where the program is stopped. The other process is never inspected,
+signalled or mapped, and the call fails, or has done all that it had to do with the first process.
 """
 
 from __future__ import annotations

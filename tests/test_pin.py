@@ -1,4 +1,4 @@
-"""Namespaces that a path keeps."""
+"""Namespaces that are pinned to a path."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from alone import command, environment, run_alone
-from ordinary import as_ordinary_user
 from programs import pin
+from unprivileged import as_unprivileged_user
 
 from usernsproc import Namespace, UsernsError, create_userns, run
 
@@ -29,9 +29,9 @@ def test_a_pin_keeps_the_namespace_and_unpin_gives_it_up(folder: str) -> None:
     run_alone(pin.pin_and_unpin, folder)
 
 
-def test_a_process_that_was_in_it_can_be_gone(folder: str) -> None:
-    """As containerd does it: bind-mounted while the process is there, entered by nsenter(1) when it is not."""
-    run_alone(pin.nsenter_pins_of_a_process_that_is_gone, folder)
+def test_a_process_that_was_in_it_can_have_exited(folder: str) -> None:
+    """As containerd does it: bind-mounted while the process exists, and entered by nsenter(1) after it has exited."""
+    run_alone(pin.nsenter_pins_of_a_process_that_has_exited, folder)
 
 
 def test_an_empty_file_serves_as_mount_point(folder: str) -> None:
@@ -43,7 +43,7 @@ def test_what_is_pinned_can_be_pinned_elsewhere_as_well(folder: str) -> None:
 
 
 def test_a_pin_is_not_stacked_on_a_pin(folder: str) -> None:
-    """Not even that of the same namespace; and the pin that is there stays."""
+    """Not even of the same namespace. The existing pin stays."""
     run_alone(pin.pin_on_a_pin, folder)
 
 
@@ -59,7 +59,7 @@ def test_a_pin_is_not_stacked_on_a_pin(folder: str) -> None:
         pytest.param(Path.touch, "below/a/file", ENOTDIR, id="below a file"),
     ],
 )
-def test_what_is_no_place_for_a_pin_is_refused_and_unchanged(
+def test_what_cannot_hold_a_pin_is_refused_and_unchanged(
     prepare: Callable[[Path], object], below: str, errno: int, folder: str
 ) -> None:
     path = Path(folder, "pin")
@@ -71,7 +71,7 @@ def test_what_is_no_place_for_a_pin_is_refused_and_unchanged(
 @pytest.mark.parametrize("call", ["open_tree", "move_mount"])
 @pytest.mark.parametrize("failure", ["error", "interrupt"])
 def test_a_pin_that_fails_leaves_no_mount_and_no_file(is_there: bool, call: str, failure: str, folder: str) -> None:
-    """A file that was there before stays."""
+    """An existing file stays."""
     if is_there:
         Path(folder, "pin").touch()
     run_alone(pin.pin_while_a_call_fails, folder, call, failure)
@@ -91,7 +91,7 @@ def test_an_interrupt_just_after_the_mount_undoes_it(is_there: bool, folder: str
 
 
 def test_interrupts_at_any_moment_leave_no_mount_and_no_file(folder: str) -> None:
-    """Either it was pinned, or nothing has changed."""
+    """Either it is pinned, or nothing has changed."""
     run_alone(pin.interrupt_at_any_moment, folder)
 
 
@@ -115,15 +115,15 @@ def test_an_open_pin_can_be_unpinned_and_stays_usable(folder: str) -> None:
 
 
 def test_a_file_that_is_not_empty_is_not_removed(folder: str) -> None:
-    """Other tools pin on any file."""
+    """Other tools pin on files with content."""
     run_alone(pin.unpin_from_a_file_with_content, folder)
 
 
-def test_a_file_that_cannot_be_removed_is_told(folder: str) -> None:
+def test_a_file_that_cannot_be_removed_is_reported(folder: str) -> None:
     run_alone(pin.unpin_where_the_file_cannot_be_removed, folder)
 
 
-def test_a_mount_namespace_is_pinned_by_the_one_that_made_it(folder: str) -> None:
+def test_a_mount_namespace_is_pinned_by_its_creator(folder: str) -> None:
     run_alone(pin.pin_a_mount_namespace, folder)
 
 
@@ -132,7 +132,7 @@ def test_a_mount_namespace_is_not_pinned_into_itself(folder: str) -> None:
 
 
 def test_a_mount_namespace_is_not_pinned_where_it_would_propagate_to_itself(folder: str) -> None:
-    """Other kinds can be."""
+    """Other kinds can be pinned there."""
     run_alone(pin.pin_on_a_shared_mount, folder)
 
 
@@ -141,12 +141,12 @@ def test_a_pin_from_a_mount_namespace_with_more_rights_is_locked(folder: str) ->
 
 
 def test_without_rights_to_mount_nothing_is_made() -> None:
-    as_ordinary_user(pin.unprivileged_user_pins)
+    as_unprivileged_user(pin.unprivileged_user_pins)
 
 
 @pytest.mark.root
-def test_root_without_rights_to_mount_makes_nothing_either(folder: str) -> None:
-    """Without CAP_SYS_ADMIN."""
+def test_root_without_rights_to_mount_creates_nothing_either(folder: str) -> None:
+    """Root without CAP_SYS_ADMIN."""
     run_alone(pin.root_pins_without_rights, folder)
 
 
@@ -154,14 +154,14 @@ def test_unpin_without_rights_changes_nothing(folder: str) -> None:
     run_alone(pin.unpin_without_rights, folder)
 
 
-def test_an_ordinary_user_pins_in_a_mount_namespace_of_its_own(tmp_path: Path) -> None:
-    """By the library's own means: a command in new user and mount namespaces."""
+def test_an_unprivileged_user_pins_in_a_mount_namespace_of_its_own(tmp_path: Path) -> None:
+    """With the library itself: a command in new user and mount namespaces."""
     program = command(pin.pin_read_and_unpin, str(tmp_path / "pin"))
     result = run(program, uid_map="root", namespaces=["mnt"], capture_output=True, text=True, env=environment())
     assert (result.stdout, result.stderr) == ("0:0:1\nFalse\n", "")
 
 
-def test_a_pin_ends_with_the_mount_namespace_that_it_was_made_in(tmp_path: Path) -> None:
+def test_a_pin_ends_with_the_mount_namespace_that_it_was_created_in(tmp_path: Path) -> None:
     path = tmp_path / "pin"
     program = "import sys; from usernsproc import create_userns; create_userns('root', 'root').pin(sys.argv[1])"
     run([sys.executable, "-W", "ignore", "-c", program, str(path)], uid_map="root", namespaces=["mnt"], check=True)
@@ -188,7 +188,7 @@ def test_bytes_and_path_objects_and_strange_names(folder: str) -> None:
     run_alone(pin.pin_at_strange_names, folder)
 
 
-def test_what_is_no_namespace_is_not_pinned(tmp_path: Path) -> None:
+def test_what_is_not_a_namespace_is_not_pinned(tmp_path: Path) -> None:
     with Namespace(os.memfd_create("no namespace")) as wrong, pytest.raises(UsernsError) as caught:
         wrong.pin(tmp_path / "pin")
     assert "not a namespace" in caught.value.__notes__[0]

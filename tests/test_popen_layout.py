@@ -1,4 +1,4 @@
-"""The private parts of `subprocess.Popen` that are extended: known by name, and refused when unknown."""
+"""The private parts of `subprocess.Popen` that the library extends: checked by name, refused if unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usernsproc import UsernsProcess
 
 
 def test_values_are_known_by_name() -> None:
-    """Their order is that of the running Python, whatever it is."""
+    """Their order depends on the running Python."""
     run_alone(popen_layout.values_come_in_another_order)
 
 
@@ -38,12 +38,12 @@ def test_an_attribute_that_is_no_longer_there_is_named() -> None:
 
 
 def test_a_tool_may_record_calls() -> None:
-    """Wrappers that observability tools put around methods are seen through."""
+    """Wrappers that observability tools put around methods are unwrapped."""
     run_alone(popen_layout.methods_are_wrapped)
 
 
 def test_another_class_in_its_place_does_not_matter() -> None:
-    """A test double, say: the base class is the standard library's."""
+    """Such as a test double: the base class is that of the standard library."""
     run_alone(popen_layout.the_class_is_replaced)
 
 

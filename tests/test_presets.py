@@ -1,4 +1,4 @@
-"""What presets stand for: arithmetic alone."""
+"""The maps of the presets: only arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HIGHEST = 2**32 - 2
 
 
 @pytest.mark.parametrize("own_id", [0, 1000, 2**31, HIGHEST])
-def test_root_and_current_are_the_own_id(own_id: int) -> None:
+def test_root_and_current_are_the_callers_id(own_id: int) -> None:
     assert own_id_as("root", own_id) == IdMap([(0, own_id, 1)])
     assert own_id_as("current", own_id) == IdMap([(own_id, own_id, 1)])
 
@@ -34,7 +34,7 @@ def test_root_and_current_are_the_own_id(own_id: int) -> None:
     ],
 )
 def test_subordinate_ranges_are_laid_out_in_their_order_each_id_once(ranges: list[tuple[int, int]], laid: str) -> None:
-    """And what is no id is left out."""
+    """Numbers that are not IDs are left out."""
     assert str(stacked(ranges)) == laid
 
 
@@ -51,8 +51,8 @@ def test_subordinate_ranges_are_laid_out_in_their_order_each_id_once(ranges: lis
         (7, f"0:0:{2**32 - 1}", f"0:7:1,1:0:7,8:8:{2**32 - 9}"),
     ],
 )
-def test_rootless_is_the_own_id_and_then_the_others(own_id: int, subids: str, expected: str) -> None:
-    """An own id among the subordinate ones is mapped once."""
+def test_rootless_is_the_callers_id_and_then_the_others(own_id: int, subids: str, expected: str) -> None:
+    """If the caller's ID is among the subordinate IDs, it is mapped once."""
     assert str(rootless(own_id, IdMap.parse(subids))) == expected
 
 

@@ -1,4 +1,4 @@
-"""Namespaces made together, what a command may do, and where it is accounted."""
+"""Several new namespaces at once, the privileges of a command, and its cgroup."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(**options: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("options", WAYS)
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_kind_is_made_and_owned_by_the_new_user_namespace(kind: NamespaceKind, options: dict[str, Any]) -> None:
+def test_a_kind_is_created_and_owned_by_the_new_user_namespace(kind: NamespaceKind, options: dict[str, Any]) -> None:
     with UsernsProcess(["sleep", "1000"], namespaces=[kind], **options) as process:
         with process.namespace(kind) as made, process.namespace() as userns, made.owner() as owner:
             assert owner == userns
@@ -52,7 +52,7 @@ def test_all_kinds_at_once(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS)
 def test_in_a_new_pid_namespace_the_command_is_pid_1(options: dict[str, Any]) -> None:
-    """And the look at the parent, whom it cannot see, does not misfire."""
+    """The check of the parent, which it cannot see, does not fail."""
     assert check_output("echo $$", shell=True, namespaces=["pid"], **options) == b"1\n"
 
 
@@ -62,13 +62,13 @@ def test_a_holder_of_other_namespaces() -> None:
 
 
 @pytest.mark.parametrize(("namespaces", "error"), [(["mount"], ValueError), ("net", TypeError)])
-def test_what_is_no_kind_is_refused(namespaces: Any, error: type[Exception]) -> None:
+def test_what_is_not_a_kind_is_refused(namespaces: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         UsernsProcess(["true"], namespaces=namespaces)
 
 
 def test_without_clone3_all_but_time_work() -> None:
-    """As under a seccomp profile that cannot look into its flags."""
+    """As under a seccomp profile, which cannot inspect its flags."""
     run_alone(privileges.without_clone3)
 
 
@@ -83,7 +83,7 @@ def test_no_new_privs(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS)
 def test_inside_root_keeps_its_capabilities_under_no_new_privs(options: dict[str, Any]) -> None:
-    """The launcher's own exec takes none of them."""
+    """The execve(2) of the launcher does not drop any of them."""
     found = status(no_new_privs=True, **options)
     assert found["CapEff"] == found["CapBnd"]
 
@@ -107,7 +107,7 @@ def test_ambient_capabilities_are_kept_unmapped() -> None:
 
 
 @pytest.mark.parametrize(("caps", "error"), [(["net"], ValueError), ([-1], ValueError), ("chown", TypeError)])
-def test_what_is_no_capability_is_refused(caps: Any, error: type[Exception]) -> None:
+def test_what_is_not_a_capability_is_refused(caps: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         UsernsProcess(["true"], ambient_caps=caps)
 
@@ -168,5 +168,5 @@ def test_without_clone3_it_is_placed_before_the_program_runs(cgroup: Path) -> No
     assert cgroup_of(output) == f"0::/{cgroup.name}"
 
 
-def test_a_cgroup_of_somebody_else() -> None:
+def test_a_cgroup_of_another_user() -> None:
     run_alone(privileges.cgroup_of_another_user, str(unified_hierarchy()))

@@ -1,4 +1,4 @@
-"""A command in a new user namespace, with everything that `Popen` can do."""
+"""A command in a new user namespace, with all features of `Popen`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def status_field(name: str, **options: Any) -> list[str]:
 
 
 class EqualToAll(list[Any]):
-    """As an array is, or `unittest.mock.ANY`."""
+    """Equal to everything, like `unittest.mock.ANY`, or like an array."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -51,7 +51,7 @@ class EqualToAll(list[Any]):
     __hash__ = None
 
 
-# ---- what is given is taken ----
+# ---- arguments ----
 
 
 def test_several_are_iterated_whatever_they_are_equal_to() -> None:
@@ -68,13 +68,13 @@ def test_several_are_iterated_whatever_they_are_equal_to() -> None:
     assert [int(word, 16) for word in ambient] == [1]
 
 
-def test_a_number_that_is_none_of_c_names_the_parameter() -> None:
+def test_a_number_outside_the_c_type_names_the_parameter() -> None:
     with pytest.raises(OverflowError, match="^umask does not fit"):
         UsernsProcess(["true"], uid_map="root", umask=2**40)
 
 
 @pytest.mark.root
-def test_an_object_that_is_made_again_has_nothing_of_the_first_time() -> None:
+def test_an_object_that_is_initialized_again_has_nothing_of_the_first_time() -> None:
     with UsernsProcess(["true"], owner=1000, **SHIFTED) as process:
         pass
     process.__init__(["true"])  # type: ignore[misc]
@@ -82,16 +82,16 @@ def test_an_object_that_is_made_again_has_nothing_of_the_first_time() -> None:
         assert process.wait() == 0
 
 
-# ---- maps and ids ----
+# ---- maps and IDs ----
 
 
-def test_root_makes_the_own_id_0_inside() -> None:
+def test_root_maps_the_callers_id_to_0() -> None:
     assert output_of(["id", "-u"], uid_map="root") == "0\n"
     assert output_of(["cat", "/proc/self/uid_map"], uid_map="root").split() == ["0", str(OWN_UID), "1"]
     assert output_of(["cat", "/proc/self/gid_map"], uid_map="root").split() == ["0", str(OWN_GID), "1"]
 
 
-def test_current_keeps_the_own_id() -> None:
+def test_current_keeps_the_callers_id() -> None:
     assert output_of(["id", "-u"], gid_map="current") == f"{OWN_UID}\n"
 
 
@@ -102,7 +102,7 @@ def test_without_a_map_it_runs_unmapped() -> None:
 
 @pytest.mark.root
 def test_a_command_whose_own_id_is_not_mapped_becomes_inside_root() -> None:
-    """Else it would be the overflow id and could create no file."""
+    """Otherwise it would have the overflow ID and could not create files."""
     assert output_of(["id", "-u"], **SHIFTED) == "0\n"
     assert status_field("Uid", **SHIFTED) == ["0"] * 4
     assert status_field("Gid", **SHIFTED) == ["0"] * 4
@@ -158,7 +158,7 @@ def test_an_id_that_is_not_mapped_is_refused_before_anything_exists() -> None:
 
 
 @pytest.mark.root
-def test_a_map_with_neither_the_own_id_nor_0_needs_a_user() -> None:
+def test_a_map_with_neither_the_callers_id_nor_0_needs_a_user() -> None:
     with pytest.raises(ValueError, match="neither is inside 0"):
         UsernsProcess(["true"], uid_map="5:5:1", gid_map="root")
     assert output_of(["id", "-u"], uid_map="5:5:1", gid_map="root", user=5) == "5\n"
@@ -166,7 +166,7 @@ def test_a_map_with_neither_the_own_id_nor_0_needs_a_user() -> None:
 
 @pytest.mark.root
 def test_groups_that_could_not_be_dropped_are_refused() -> None:
-    """Not left in place silently."""
+    """They are not kept silently."""
     run_alone(programs.groups_are_not_left_in_place)
 
 
@@ -187,7 +187,7 @@ def test_the_maps_are_read_back_from_the_kernel() -> None:
         process.kill()
 
 
-# ---- what Popen does ----
+# ---- features of Popen ----
 
 
 def test_pipes_in_and_out() -> None:
@@ -274,7 +274,7 @@ def test_a_handler_of_the_parent_is_not_inherited() -> None:
 
 @pytest.mark.parametrize("options", [{}, pytest.param(SHIFTED, marks=pytest.mark.root)])
 def test_no_descriptor_but_0_1_2_and_those_passed(options: dict[str, Any]) -> None:
-    """Also with a great many open ones that are inheritable, and gaps between the passed ones."""
+    """Also with many inheritable ones, and gaps between the passed ones."""
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(40)]
     for fd in opened:
         os.set_inheritable(fd, True)
@@ -383,7 +383,7 @@ def test_wait_keeps_its_timeout() -> None:
         assert process.wait(timeout=1e9) == -signal.SIGKILL
 
 
-def test_waitid_tells_of_stops_and_looks_without_reaping() -> None:
+def test_waitid_reports_stops_and_looks_without_reaping() -> None:
     with UsernsProcess(FOREVER) as process:
         assert process.waitid(os.WEXITED | os.WNOHANG) is None
         process.send_signal(signal.SIGSTOP)
@@ -413,7 +413,7 @@ def test_the_process_is_readable_when_it_has_ended() -> None:
         assert selector.select(timeout=60)
 
 
-def test_the_status_is_exact_when_somebody_else_reaped_it() -> None:
+def test_the_status_is_exact_when_another_thread_reaped_it() -> None:
     """Linux 6.15 and later; before, it is 255 with a warning."""
     for command, expected in ((["sh", "-c", "exit 7"], 7), (["sh", "-c", "kill -9 $$"], -9)):
         with UsernsProcess(command) as process:
@@ -540,7 +540,7 @@ def test_a_missing_file_is_a_file_not_found_error_with_its_name() -> None:
         assert str(caught.value) == f"exec: No such file or directory: {name!r} [ENOENT]"
 
 
-def test_a_file_that_is_no_program_is_a_permission_error() -> None:
+def test_a_file_that_is_not_a_program_is_a_permission_error() -> None:
     with pytest.raises(PermissionError) as caught:
         UsernsProcess(["/etc/passwd"], uid_map="root")
     assert isinstance(caught.value, UsernsError)
@@ -548,7 +548,7 @@ def test_a_file_that_is_no_program_is_a_permission_error() -> None:
 
 
 @pytest.mark.root
-def test_errors_behind_a_change_of_ids_are_told_as_well() -> None:
+def test_errors_after_a_change_of_ids_are_reported_as_well() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         UsernsProcess(["/nonexistent"], **SHIFTED)
     assert caught.value.filename == "/nonexistent"
@@ -580,12 +580,12 @@ def test_python_runs_in_it_as_ever() -> None:
     assert process.communicate("abc")[0] == "cba\n"
 
 
-def test_the_pidfd_leaves_the_standard_streams_to_who_opens_them_again() -> None:
-    """A daemon that closes 0, 1 and 2 counts on the lowest number being the next."""
+def test_the_pidfd_leaves_the_standard_streams_to_the_program_that_opens_them_again() -> None:
+    """A daemon that closes 0, 1 and 2 relies on getting the lowest numbers next."""
     run_alone(programs.streams_are_opened_again)
 
 
-def test_no_descriptor_is_none_of_them() -> None:
-    """Popen takes it, or not, depending on Python's version and what else is asked for."""
+def test_minus_one_is_not_a_descriptor() -> None:
+    """Popen accepts -1 or not, depending on the version of Python and on other arguments."""
     options: dict[str, Any] = {"pass_fds": None}
     assert UsernsProcess(["true"], uid_map="root", **options).wait() == 0

@@ -1,7 +1,7 @@
-"""A process is its pidfd: a stranger that got its pid is never touched.
+"""A process is identified by its pidfd: another process that got its PID is never affected.
 
-The process was killed, or ended, and another part of the program reaped it;
-then, for certain, its pid is another child's of this program.
+The process was killed, or exited, and another part of the program reaped it;
+then another child of this program gets its PID, deterministically.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from leaks import descriptors
-from recycle import Stranger
+from recycle import OtherProcess
 
 from usernsproc import PIPE, IdMap, Namespace, UsernsError, UsernsProcess, idmapped_mount
 
@@ -30,16 +30,16 @@ Use = Callable[[Process], object]
 
 
 @contextmanager
-def recycled(pid: int, *, id_map: str = "") -> Iterator[Stranger]:
-    """Process *pid*, which has ended, is reaped behind its object's back, and a stranger gets its pid."""
+def recycled(pid: int, *, id_map: str = "") -> Iterator[OtherProcess]:
+    """Process *pid*, which has exited, is reaped without its object, and another process gets its PID."""
     os.waitpid(pid, 0)
-    stranger = Stranger(pid, id_map)
-    untouched = stranger.traces()
+    other = OtherProcess(pid, id_map)
+    untouched = other.traces()
     try:
-        yield stranger
-        assert stranger.traces() == untouched
+        yield other
+        assert other.traces() == untouched
     finally:
-        assert stranger.end() == -signal.SIGKILL  # so nobody has waited for it
+        assert other.end() == -signal.SIGKILL  # so it has not been reaped
 
 
 def killed_command() -> Process:
@@ -64,14 +64,14 @@ each_process = pytest.mark.parametrize("make", [killed_command, killed_holder])
 Make = Callable[[], Process]
 
 
-def test_the_stranger_would_notice() -> None:
+def test_the_other_process_would_notice() -> None:
     """The control experiment."""
     process = unmapped_holder()
-    with pytest.raises(AssertionError), recycled(process.pid) as stranger:
-        os.kill(stranger.pid, signal.SIGTERM)
-        Path(f"/proc/{stranger.pid}/uid_map").write_text("0 0 1")
-        assert stranger.traces()["signals of the process"] == f"{1 << signal.SIGTERM - 1:016x}"
-        assert stranger.traces()["uid_map"].split() == ["0", "0", "1"]
+    with pytest.raises(AssertionError), recycled(process.pid) as other:
+        os.kill(other.pid, signal.SIGTERM)
+        Path(f"/proc/{other.pid}/uid_map").write_text("0 0 1")
+        assert other.traces()["signals of the process"] == f"{1 << signal.SIGTERM - 1:016x}"
+        assert other.traces()["uid_map"].split() == ["0", "0", "1"]
     process.close()
 
 
@@ -84,8 +84,8 @@ SIGNALS: dict[str, Use] = {
 
 @each_process
 @pytest.mark.parametrize("send", SIGNALS.values(), ids=SIGNALS)
-def test_no_signal_is_sent_to_the_stranger(make: Make, send: Use) -> None:
-    """As in Popen it is no error to signal a process that has ended."""
+def test_no_signal_is_sent_to_the_other_process(make: Make, send: Use) -> None:
+    """As in Popen, signalling a process that has exited is not an error."""
     process = make()
     with recycled(process.pid):
         send(process)
@@ -103,8 +103,8 @@ WAITS: dict[str, Use] = {
 
 @each_process
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-def test_the_stranger_is_not_waited_for_and_the_exit_status_is_the_real_one(make: Make, wait: Use) -> None:
-    """Linux 6.15 keeps the status of who was reaped by somebody else."""
+def test_the_other_process_is_not_waited_for_and_the_exit_status_is_the_real_one(make: Make, wait: Use) -> None:
+    """Linux 6.15 keeps the status of a process that another thread has reaped."""
     process = make()
     with recycled(process.pid):
         assert wait(process) == process.returncode == -signal.SIGKILL
@@ -119,7 +119,7 @@ def test_the_exit_status_of_a_command_that_exited_is_the_real_one() -> None:
         process.close()
 
 
-def test_communicate_gives_the_output_and_does_not_wait_for_the_stranger() -> None:
+def test_communicate_gives_the_output_and_does_not_wait_for_the_other_process() -> None:
     process = UsernsProcess(("/bin/echo", "hello"), uid_map="root", stdout=PIPE)
     with recycled(process.pid):
         output, _ = process.communicate()
@@ -144,7 +144,7 @@ def test_waitid_says_that_it_has_been_reaped(make: Make) -> None:
 
 
 @each_process
-def test_close_leaves_the_stranger_alone(make: Make) -> None:
+def test_close_leaves_the_other_process_alone(make: Make) -> None:
     process = make()
     with recycled(process.pid):
         process.close()
@@ -152,7 +152,7 @@ def test_close_leaves_the_stranger_alone(make: Make) -> None:
 
 
 @each_process
-def test_leaving_a_with_block_leaves_the_stranger_alone(make: Make) -> None:
+def test_leaving_a_with_block_leaves_the_other_process_alone(make: Make) -> None:
     process = make()
     with recycled(process.pid):
         with process:
@@ -161,7 +161,7 @@ def test_leaving_a_with_block_leaves_the_stranger_alone(make: Make) -> None:
 
 
 @each_process
-def test_dropping_the_object_leaves_the_stranger_alone(make: Make) -> None:
+def test_dropping_the_object_leaves_the_other_process_alone(make: Make) -> None:
     process = make()
     with recycled(process.pid), pytest.warns(ResourceWarning, match="still running"):
         del process
@@ -183,8 +183,8 @@ LOOKS: dict[str, Use] = {
 
 @pytest.mark.parametrize("make", [killed_command, killed_holder, unmapped_holder])
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_the_stranger_is_not_looked_at(make: Make, look: Use) -> None:
-    """Neither before nor after it is known that the process has ended."""
+def test_the_other_process_is_not_looked_at(make: Make, look: Use) -> None:
+    """Neither before nor after it is known that the process has exited."""
     process = make()
     with recycled(process.pid):
         before = descriptors()
@@ -198,7 +198,7 @@ def test_the_stranger_is_not_looked_at(make: Make, look: Use) -> None:
         process.close()
 
 
-def test_no_mount_gets_the_ids_of_the_stranger(tmp_path: Path) -> None:
+def test_no_mount_gets_the_ids_of_the_other_process(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     target.mkdir()
@@ -211,18 +211,18 @@ def test_no_mount_gets_the_ids_of_the_stranger(tmp_path: Path) -> None:
 
 
 @each_process
-def test_a_process_that_was_waited_for_is_gone_for_good(make: Make) -> None:
-    """The usual case: reaped by its own object, long before the pid is another's."""
+def test_a_process_that_was_waited_for_stays_ended(make: Make) -> None:
+    """The usual case: reaped by its own object, long before the PID is used again."""
     process = make()
     assert process.wait() == -signal.SIGKILL
-    stranger = Stranger(process.pid)
-    untouched = stranger.traces()
+    other = OtherProcess(process.pid)
+    untouched = other.traces()
     try:
         process.kill()
         assert process.poll() == process.wait() == -signal.SIGKILL
         with pytest.raises(ProcessLookupError):
             process.namespace()
         process.close()
-        assert stranger.traces() == untouched
+        assert other.traces() == untouched
     finally:
-        assert stranger.end() == -signal.SIGKILL
+        assert other.end() == -signal.SIGKILL

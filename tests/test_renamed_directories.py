@@ -1,6 +1,6 @@
 """A directory above a mount or a pin is renamed between two steps: nothing else is unmounted or removed.
 
-What renames is a hook in front of a system call, so each race is lost at the worst moment, every time. One test
+A hook before a system call does the renaming, so each race is lost at the worst moment, every time. One test
 races for some seconds, too.
 """
 
@@ -42,51 +42,51 @@ def test_an_interrupted_attach_takes_its_own_mount_back() -> None:
 
 
 @pytest.mark.root
-def test_a_mount_is_made_where_the_path_led_first() -> None:
+def test_a_mount_is_created_where_the_path_led_first() -> None:
     run_alone(renamed_directories.attach)
 
 
 @pytest.mark.root
 def test_a_tree_is_not_put_back_outside_of_itself() -> None:
-    """Its directories belong to another user, who puts a link in place of one. The error says what is missing."""
+    """Its directories belong to another user, which replaces one by a link. The error says what is missing."""
     run_alone(renamed_directories.put_a_tree_back)
 
 
 @pytest.mark.root
 def test_success_is_not_reported_for_another_mount() -> None:
     """In the very directory, a process of another mount namespace can exchange two mount points: the kernel has
-    no way to unmount one of them for certain. It is an error then, and the mount is still the object's."""
+    no safe way to unmount one of them. This is an error, and the object still has the mount."""
     run_alone(renamed_directories.unmount_while_mount_points_are_exchanged)
 
 
 @pytest.mark.root
 def test_a_race_of_some_seconds() -> None:
-    """Thousands of unmounts while another user goes on exchanging. Paths that are looked up twice lose it at once."""
+    """Thousands of unmounts while another user exchanges directories. A path that is looked up twice soon loses."""
     run_alone(renamed_directories.race)
 
 
-@pytest.mark.parametrize("stranger", ["file", "pin", "nothing"])
-def test_unpin_removes_nothing_of_another_directory(stranger: str, tmp_path: Path) -> None:
-    """It was unpinned; the file of that name is another one by then."""
-    run_alone(renamed_directories.unpin, str(tmp_path), stranger)
+@pytest.mark.parametrize("replacement", ["file", "pin", "nothing"])
+def test_unpin_removes_nothing_of_another_directory(replacement: str, tmp_path: Path) -> None:
+    """The namespace was unpinned; the file with that name is another one by then."""
+    run_alone(renamed_directories.unpin, str(tmp_path), replacement)
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_an_interrupted_pin_takes_its_own_back(is_there: bool, tmp_path: Path) -> None:
-    """The mount, and the file if it was made for it. What has the same name elsewhere stays, a pin of the same
-    namespace, too."""
+    """The mount, and the file if it was created for it. What has the same name elsewhere stays, also a pin of the same
+    namespace."""
     run_alone(renamed_directories.interrupt_a_pin, str(tmp_path), is_there)
 
 
-def test_a_pin_is_made_in_the_directory_that_the_path_led_to_first(tmp_path: Path) -> None:
+def test_a_pin_is_created_in_the_directory_that_the_path_led_to_first(tmp_path: Path) -> None:
     run_alone(renamed_directories.pin, str(tmp_path))
 
 
 def test_a_file_that_has_got_the_name_of_the_pins_file_stays(tmp_path: Path) -> None:
-    """In the same directory: the one that was made for the pin was moved away."""
+    """In the same directory: the file that was created for the pin was renamed."""
     run_alone(renamed_directories.replace_the_file_of_a_pin, str(tmp_path))
 
 
 def test_the_command_create_undoes_its_own_pins(tmp_path: Path) -> None:
-    """The second one fails, when the directory of the first is another one already."""
+    """The second one fails after the directory of the first has been replaced."""
     run_alone(renamed_directories.command_create, str(tmp_path))

@@ -1,4 +1,4 @@
-"""`run`, `call`, `check_call`, `check_output`: as in subprocess, in a user namespace."""
+"""`run`, `call`, `check_call` and `check_output` as in subprocess, in a user namespace."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_a_timeout_kills_and_reaps(function: Callable[..., Any]) -> None:
     assert caught.value.timeout == pytest.approx(0.05, abs=0.01)
 
 
-def test_a_timeout_tells_what_was_printed_so_far() -> None:
-    for timeout in (0.3, 1, 3, 10, 30, 100):  # until the shell has been fast enough
+def test_a_timeout_has_what_was_printed_so_far() -> None:
+    for timeout in (0.3, 1, 3, 10, 30, 100):  # repeated until the shell was fast enough
         with pytest.raises(TimeoutExpired) as caught:
             check_output("echo so far; exec sleep 1000", shell=True, timeout=timeout)
         if caught.value.output:

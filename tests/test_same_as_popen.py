@@ -36,14 +36,14 @@ def builtin_type(error: BaseException) -> type[BaseException]:
 
 
 def outcome(popen: type[subprocess.Popen[Any]], options: dict[str, Any]) -> object:
-    """Return code and output, or the error as `except` and its attributes tell it; and the warnings."""
+    """Return the return code and output, or the type and attributes of the error; and the warnings."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
             with popen(**options) as process:
                 result: object = process.communicate(timeout=60)[0], process.returncode
         except OSError as error:
-            # What we know in addition comes after a colon.
+            # Additional information of the library comes after a colon.
             result = builtin_type(error), error.errno, str(error.strerror).partition(":")[0], error.filename
         except Exception as error:
             result = builtin_type(error)
@@ -125,7 +125,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pipesize is a word": {"args": [TRUE], "pipesize": "x"},
     "text and bytes": {"args": [TRUE], "text": True, "universal_newlines": False},
     "no such encoding": {"args": [TRUE], "encoding": "no-such-encoding"},
-    # ids
+    # IDs
     "own user": {"args": ["id", "-u"], "user": os.geteuid()},
     "own group": {"args": ["id", "-g"], "group": os.getegid()},
     "another user": {"args": ["id", "-u"], "user": 4242},
@@ -161,7 +161,7 @@ def test_the_outcome_is_that_of_popen(case: str) -> None:
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
 def test_a_bad_descriptor_is_an_error_that_does_not_name_the_program(stream: str) -> None:
-    """The program is not at fault. The child fails while the maps are written: that is no other error."""
+    """The program is not at fault. The child fails while the maps are written, with the same error."""
     options: dict[str, Any] = {stream: NO_DESCRIPTOR}
     with pytest.raises(OSError, match="Bad file descriptor") as of_popen:
         subprocess.Popen([TRUE], **options)
@@ -171,7 +171,7 @@ def test_a_bad_descriptor_is_an_error_that_does_not_name_the_program(stream: str
         assert (ours.value.errno, ours.value.step, ours.value.filename) == (of_popen.value.errno, "stdio", None)
 
 
-def test_a_negative_number_is_no_descriptor() -> None:
+def test_a_negative_number_is_not_a_descriptor() -> None:
     with pytest.raises(UsernsError, match="Bad file descriptor"):
         UsernsProcess([TRUE], **IN_USERNS, stdin=-9)
 
@@ -195,7 +195,7 @@ def test_an_id_that_cannot_be_taken_is_both_a_permission_error_and_a_value_error
 
 @pytest.mark.parametrize("call", ["UsernsProcess(['true'], text=True).wait()", "run(['true'], text=True)"])
 def test_the_warning_of_a_missing_encoding_names_the_line(call: str) -> None:
-    """`python -X warn_default_encoding`: not a line of ours."""
+    """`python -X warn_default_encoding`: it names a line of the caller, not of the library."""
     program = f"from usernsproc import UsernsProcess, run\n\n{call}"
     command = [sys.executable, "-X", "warn_default_encoding", "-W", "always", "-c", program]
     result = subprocess.run(command, capture_output=True)
@@ -204,7 +204,7 @@ def test_the_warning_of_a_missing_encoding_names_the_line(call: str) -> None:
 
 @pytest.mark.parametrize("keeper", ["os", "builtins", "subprocess", "sys"])
 def test_an_object_may_live_to_the_very_end(keeper: str) -> None:
-    """When it is dropped, modules are empty already."""
+    """When it is dropped, modules have been cleared already."""
     python, *rest = command(same_as_popen.keep_to_the_end, keeper)
     quiet = [python, "-W", "ignore::ResourceWarning", *rest]
     result = subprocess.run(quiet, stderr=PIPE, env=environment())
@@ -212,7 +212,7 @@ def test_an_object_may_live_to_the_very_end(keeper: str) -> None:
 
 
 def test_threads_may_kill_and_wait_while_another_leaves_the_block() -> None:
-    """A watchdog that is late finds a pidfd that is closed already, and not that of another process."""
+    """A late watchdog finds a pidfd that is closed already, and not the pidfd of another process."""
     errors: list[BaseException] = []
 
     def watch(process: UsernsProcess[bytes]) -> None:
@@ -238,14 +238,14 @@ def test_a_pid_works_as_ever() -> None:
 
 
 def test_the_status_is_true_although_sigchld_is_ignored() -> None:
-    """`Popen` says 0. Before Linux 6.15 it is lost, and that is said."""
+    """`Popen` reports 0. Before Linux 6.15 the status is lost, and that is reported."""
     run_alone(same_as_popen.ignore_sigchld)
 
 
 def test_waiting_with_a_timeout_sleeps_until_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it looks again and again"))
     used = []
-    for _ in range(5):  # a virtual machine that stands still may count that as ours, though not each time
+    for _ in range(5):  # time in which a virtual machine is paused may be counted for this process, but not each time
         with UsernsProcess(["sleep", "0.1"], uid_map="root") as process:
             began = time.process_time()
             assert process.wait(timeout=60) == 0
@@ -253,13 +253,13 @@ def test_waiting_with_a_timeout_sleeps_until_the_command_ends(monkeypatch: pytes
     assert min(used) < 0.05
 
 
-def test_the_signature_has_our_parameters() -> None:
+def test_the_signature_has_the_parameters_of_the_library() -> None:
     parameters = inspect.signature(UsernsProcess).parameters
     assert {"args", "popen_args", "uid_map", "gid_map", "pdeathsig", "popen_options"} <= set(parameters)
 
 
 def test_the_mask_of_the_calling_thread_is_inherited() -> None:
-    """In the place of `preexec_fn`."""
+    """It replaces `preexec_fn`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         command = ["grep", "SigBlk", "/proc/self/status"]

@@ -6,26 +6,26 @@ import errno
 
 import pytest
 from alone import run_alone
-from ordinary import as_ordinary_user
 from programs import session_keyring
+from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsProcess
 
 
 @pytest.mark.parametrize("asked", [None, "inherit"])
 def test_a_new_user_namespace_has_the_keys_of_the_caller(asked: str | None) -> None:
-    """As a child of `fork` has."""
+    """Like a child of `fork`."""
     run_alone(session_keyring.new_namespace_has_the_keys, asked)
 
 
 def test_new_is_an_empty_one_for_any_command() -> None:
-    """And the caller's own remains what it is."""
+    """The caller's own keyring is unchanged."""
     run_alone(session_keyring.new_is_empty)
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, False), ("new", False), ("inherit", True)])
 def test_a_command_that_joins_has_a_new_one_unless_asked(asked: str | None, found: bool) -> None:
-    """By process, by descriptor, and with further namespaces."""
+    """Joined by process, by descriptor, and with further namespaces."""
     run_alone(session_keyring.join_user_namespace, asked, found)
 
 
@@ -44,14 +44,14 @@ def test_the_new_keyring_belongs_to_the_command() -> None:
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_where_a_filter_refuses_keyctl_the_command_cannot_use_it_either(error: int) -> None:
-    """So it joins nevertheless. What is asked for is not left out silently."""
+    """So it joins nevertheless. A requested keyring is not omitted silently."""
     printed = run_alone(session_keyring.without_keyctl, error)
     assert printed.splitlines() == [f"{error} keyring no-keyctl"] * 2
 
 
 @pytest.mark.root
 def test_a_user_with_too_many_keys_is_an_error() -> None:
-    printed = as_ordinary_user(
+    printed = as_unprivileged_user(
         session_keyring.with_too_many_keys,
         drop=("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--inh-caps=-all"),
     )

@@ -1,4 +1,4 @@
-"""What the core is told to start, and what it returns: a child that ends with the object."""
+"""The arguments of the core's `spawn`, and its result: a child that ends with the object."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_there_are_not_more_shared_calls_than_calls() -> None:
 
 @pytest.mark.parametrize("needs", [0, OWN_MEMORY])
 def test_a_failing_call_is_reported_with_its_step_and_file(needs: int) -> None:
-    """In the child in the caller's memory, and in the launcher; those before it were made."""
+    """In the child in the caller's memory, and in the launcher. The calls before it succeeded."""
     calls = tuple(Call("chdir", "chdir", path, needs=needs, filename=path) for path in (b"/", b"proc", b"none", b"/"))
     for shared_count in (0, 2, 4):
         with pytest.raises(UsernsError) as caught:
@@ -127,7 +127,7 @@ def test_a_failing_call_is_reported_with_its_step_and_file(needs: int) -> None:
 
 
 @pytest.mark.parametrize("needs", [0, OWN_MEMORY])
-def test_tolerated_errnos_are_no_errors(needs: int) -> None:
+def test_tolerated_errnos_are_not_errors(needs: int) -> None:
     program = Program(("true",), ("/bin/true",))
     for tolerated in ((errno.ENOENT, 0), (0, errno.ENOENT)):
         call = Call("chdir", "chdir", b"/none", needs=needs, tolerated=tolerated)
@@ -184,7 +184,7 @@ STARTS: dict[str, Callable[[], UsernsProcess[bytes]]] = {
 
 @pytest.mark.parametrize("name", STARTS)
 def test_an_interrupted_start_leaves_no_child(name: str, recwarn: pytest.WarningsRecorder) -> None:  # noqa: ARG001
-    """Wherever the exception of a signal handler comes."""
+    """At each point where a signal handler can raise an exception."""
     before, points = children(), 0
     for where, _error in interruptions(STARTS[name], lambda process: process.close()):
         assert children() == before, where

@@ -2,7 +2,7 @@
 
 Each operation on namespaces, pins, mounts, maps and pipes is repeated with its Nth system
 call failing, by strace(1). It raises a `UsernsError` that names the step and the errno, or
-does what was asked for; it leaves nothing behind, and works the next time.
+succeeds; it leaves nothing behind, and works the next time.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ SOME = tuple(range(1, 6)) + tuple(2**power for power in range(3, 13))
 
 
 class Scene:
-    """What the operations work on."""
+    """The objects that the operations work on."""
 
     def __init__(self) -> None:
         self.late: UsernsProcess[bytes] | None = None
@@ -117,7 +117,7 @@ class Scene:
         Namespace.unpin(self.pin)
 
     def tidy(self) -> None:
-        """What could not be unpinned or unmounted is still there: the errors say so."""
+        """Remove pins and mounts that could not be removed before: the errors say so."""
         if self.late is not None:
             self.late.close()
             self.late = None
@@ -183,7 +183,7 @@ MADE_UP_FOR = ("diagnose", "of")
 def fail_each_call(name: str) -> None:
     allow_tracers()
     enter_own_mounts()
-    native.unshare(native.CLONE_NEWNET)  # one to come back to, also for an unprivileged user
+    native.unshare(native.CLONE_NEWNET)  # a namespace to return to, also for an unprivileged user
     scene, steps, complaints = Scene(), set[str](), list[str]()
     scene.learn()
     operation = scene.operations[name]
@@ -228,7 +228,7 @@ def checked_step(failed: OSError, fault: str) -> str:
     if fault.startswith("newfstatat"):
         allowed.append(errno.ENOENT)  # os.path.exists() does not report an error
     if fault.startswith("read:") and failed.cause == "child-killed":
-        allowed.append(errno.ESRCH)  # the launcher ends when it cannot read what it is sent; the note says how
+        allowed.append(errno.ESRCH)  # the launcher exits when it cannot read its messages; the note says how
     if failed.cause == "no-way-back":
         allowed.append(errno.EPERM)  # the note has what the kernel answered
     assert failed.errno in allowed, str(failed)

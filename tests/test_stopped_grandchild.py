@@ -1,4 +1,4 @@
-"""A helper program that is stopped, and is no child of the caller: its parent lets it go on."""
+"""A helper program that is stopped, and is not a child of the caller: its parent continues it."""
 
 from __future__ import annotations
 

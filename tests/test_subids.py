@@ -1,4 +1,4 @@
-"""Whose subordinate ids are which: files, and what nsswitch.conf names in their stead."""
+"""The subordinate IDs of a user, from files, or from another source that nsswitch.conf names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from alone import run_alone
-from ordinary import UID, as_ordinary_user
 from programs import subids as programs
+from unprivileged import UID, as_unprivileged_user
 
 import usernsproc
 from usernsproc import IdMap, IdMapError, subids
@@ -26,7 +26,7 @@ Write = Callable[..., None]
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Files of ours in the place of those in /etc."""
+    """Files of the test instead of those in /etc."""
     monkeypatch.setattr(_side.UID, "subids_file", str(tmp_path / "subuid"))
     monkeypatch.setattr(_side.GID, "subids_file", str(tmp_path / "subgid"))
     monkeypatch.setattr(_subids, "NSSWITCH", str(tmp_path / "nsswitch.conf"))
@@ -50,7 +50,7 @@ def test_all_lines_count_by_name_and_by_number(files: Write) -> None:
 
 
 def test_group_ids_are_looked_up_for_the_user(files: Write) -> None:
-    """Not for a group that is called likewise, or has the same number."""
+    """Not for a group with the same name or number."""
     files(subuid="", subgid="somebody:100:5\n4242:200:5\n")
     assert str(subids("somebody").gids) == "0:100:5"
     assert str(subids(4242).gids) == "0:200:5"
@@ -69,7 +69,7 @@ def test_an_unknown_user_has_what_is_written_for_that_name_or_number(files: Writ
 
 
 def test_files_that_are_missing_have_no_lines() -> None:
-    """Nor has anybody else than the user of a line."""
+    """And a line gives IDs to its user only."""
     assert subids("no-such-user") == (IdMap(), IdMap())
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_remembered(files: Write) -> None:
     ],
 )
 def test_a_malformed_line_is_passed_over(line: str, files: Write) -> None:
-    """As newuidmap passes over it."""
+    """As newuidmap ignores it."""
     name = OWN_NAME
     files(subuid=f"{line.replace('NAME', name)}\n{name}:200:5", subgid="")
     assert str(subids().uids) == "0:200:5"
@@ -144,7 +144,7 @@ def test_more_lines_than_a_map_has_ranges_are_an_error(files: Write) -> None:
         subids()
 
 
-def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(files: Write, tmp_path: Path) -> None:
     files(subgid="")
     (tmp_path / "subuid").mkdir()
     with pytest.raises(IsADirectoryError, match="subuid"):
@@ -152,9 +152,9 @@ def test_a_file_that_cannot_be_read_is_told(files: Write, tmp_path: Path) -> Non
 
 
 @pytest.mark.root
-def test_a_file_that_only_root_may_read_is_told_with_its_remedy() -> None:
-    """And not with that of another file which cannot be opened at this step."""
-    printed = as_ordinary_user(programs.ask, before="chmod 600 /etc/subgid")
+def test_a_file_that_only_root_may_read_is_reported_with_its_remedy() -> None:
+    """The remedy is not that of another file which cannot be opened at this step."""
+    printed = as_unprivileged_user(programs.ask, before="chmod 600 /etc/subgid")
     assert printed == "subids-unreadable prepare: Permission denied: '/etc/subgid' [EACCES, subids-unreadable]\n"
 
 
@@ -166,7 +166,7 @@ def test_names_are_decoded_alike_in_the_files_and_in_the_user_database(monkeypat
 
 
 def test_what_subids_gives_is_a_map() -> None:
-    """It can be passed on as it is."""
+    """It can be passed unchanged to other calls."""
     assert all(isinstance(id_map, IdMap) for id_map in usernsproc.subids())
 
 
@@ -215,11 +215,11 @@ def plugin(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("more", ["", "mount --bind /dev/null /usr/bin/getsubids"], ids=["getsubids", "libsubid"])
 @pytest.mark.parametrize("name", [None, "user name"])
 def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, name: str | None) -> None:
-    """By getsubids, and where that is not installed, by libsubid. What the files say does not count then.
+    """By getsubids, or by libsubid if that is not installed. The files are then ignored.
     Names in a directory may have blanks."""
     if name:
         more = f"{more}\necho '{name}:x:{UID}:{UID}::/:/bin/sh' >/etc/passwd"
-    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=more))
+    printed = as_unprivileged_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=more))
     found, maps, refused = printed.splitlines()
     assert found == "0:700000:1000 0:800000:1000"
     assert maps == "0:1000:1,1:700000:1000 0:1000:1,1:800000:1000"
@@ -228,7 +228,7 @@ def test_another_source_is_asked_as_newuidmap_asks_it(plugin: Path, more: str, n
 
 
 @pytest.mark.root
-def test_another_source_that_nothing_can_ask_is_told(plugin: Path) -> None:
+def test_another_source_that_nothing_can_ask_is_reported(plugin: Path) -> None:
     hide = "for file in /usr/bin/getsubids /usr/lib/*/libsubid.so.?; do mount --bind /dev/null $file; done"
-    printed = as_ordinary_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=hide))
+    printed = as_unprivileged_user(programs.ask, before=USE_PLUGIN.format(plugin=plugin, more=hide))
     assert printed.startswith("getsubids-missing")

@@ -15,12 +15,12 @@ def test_eight_threads_create_while_eight_others_compute() -> None:
 
 
 def test_eight_threads_run_commands_while_eight_others_compute() -> None:
-    """From threads, each command has a keeper thread: none is left."""
+    """A command of a thread has a keeper thread. No keeper thread is left."""
     run_alone(threads.run_in_eight_threads)
 
 
 def test_create_userns_beside_a_thread_that_reaps_everything() -> None:
-    """1 000 times, with a loop on waitpid(-1): nothing of ours is there for it to find."""
+    """1 000 times, beside a loop on waitpid(-1), which finds no child of the library."""
     run_alone(threads.create_beside_a_reaper)
 
 
@@ -34,7 +34,7 @@ def test_create_userns_sends_no_sigchld() -> None:
 
 @pytest.mark.parametrize("args", [["sleep", "1000"], None])
 def test_what_a_thread_started_outlives_the_thread(args: list[str] | None) -> None:
-    """And ends when the process is killed."""
+    """It ends when the process is killed."""
     run_alone(threads.thread_ends, args)
 
 
@@ -46,12 +46,12 @@ def test_without_a_death_signal_a_command_outlives_the_process(from_thread: bool
 
 @pytest.mark.parametrize("changes_ids", [False, True])
 def test_another_death_signal(changes_ids: bool) -> None:
-    """The command can catch it and end in its own way."""
+    """The command can catch it and exit in its own way."""
     run_alone(threads.command_catches_death_signal, changes_ids)
 
 
 def test_the_reparent_check_does_not_misfire_in_a_new_pid_namespace() -> None:
-    """There the parent is out of sight and getppid() is 0."""
+    """There the parent is not visible and getppid() returns 0."""
     run_alone(threads.run_in_a_new_pid_namespace)
 
 
@@ -72,7 +72,7 @@ def test_a_command_inherits_from_the_calling_thread(changes_ids: bool, program: 
 
 @pytest.mark.parametrize("changes_ids", [False, True])
 def test_the_calling_process_stays_dumpable(changes_ids: bool) -> None:
-    """A change of ids in shared memory would undo that, and an unprivileged process could then no
+    """A change of IDs in shared memory would clear that, and an unprivileged process could then no
     longer open its children's maps."""
     run_alone(threads.caller_stays_dumpable, changes_ids)
 
@@ -82,14 +82,14 @@ def test_a_process_that_is_not_dumpable_stays_so() -> None:
 
 
 @pytest.mark.root
-def test_an_unprivileged_daemon_that_was_root_makes_a_second_process() -> None:
-    """It became dumpable again by an exec; changes of ids in its children do not undo that."""
+def test_an_unprivileged_daemon_that_was_root_creates_a_second_process() -> None:
+    """It became dumpable again by execve(2). Changes of IDs in its children do not clear that."""
     run_alone(threads.daemon_starts_several)
 
 
 def test_sixteen_threads_with_500_commands_each() -> None:
-    """Right output each, no zombie, and no descriptor of a sibling: with close_fds, and without,
-    where close-on-exec alone has to do."""
+    """Each has the right output. There is no zombie, and no descriptor of a sibling: with close_fds, and without,
+    where only close-on-exec prevents it."""
     run_alone(threads.run_in_sixteen_threads)
 
 

@@ -1,4 +1,4 @@
-"""What a type checker knows of text and bytes is what comes out.
+"""A type checker and the library agree on text and bytes.
 
 `assert_type` is for mypy and basedpyright, which look at this folder; the rest is for pytest.
 """
@@ -43,7 +43,7 @@ def test_so_is_what_run_and_check_output_give() -> None:
 
 
 def test_what_is_known_only_when_it_runs_is_accepted() -> None:
-    """As `Popen` is declared: no type checker may refuse what it takes."""
+    """Like the declaration of `Popen`: a type checker must accept every value that it accepts."""
     for text in (True, False):
         encoding = "utf-8" if text else None
         with UsernsProcess(CAT, stdin=PIPE, text=text) as process:

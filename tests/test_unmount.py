@@ -1,4 +1,4 @@
-"""Taking mounts away: completely, or not at all and with a reason. What is still there is never passed over."""
+"""Unmounting is complete, or changes nothing and reports the reason. A mount that is still there is never ignored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from programs import unmount
 pytestmark = [pytest.mark.root, pytest.mark.kernel("6.3")]
 
 
-def test_who_keeps_it_busy_is_told() -> None:
-    """An open file, a working directory, a running program, a mapping: of this process or another."""
+def test_what_keeps_it_busy_is_reported() -> None:
+    """An open file, a working directory, a running program or a mapping, of this process or another."""
     run_alone(unmount.keep_it_busy_in_each_way)
 
 
 def test_a_busy_mount_raises_out_of_its_with_block() -> None:
-    """And what deletes afterwards stops at it: `rmdir` fails."""
+    """A deletion afterwards stops at it: `rmdir` fails."""
     run_alone(unmount.leave_the_block_of_a_busy_mount)
 
 
@@ -34,7 +34,7 @@ def test_a_tree_goes_as_a_whole() -> None:
 
 @pytest.mark.parametrize("busy", ["", "a", "a/deep", "b", "b/deep"])
 def test_a_tree_with_a_busy_mount_stays_as_a_whole(busy: str) -> None:
-    """Also those that were unmounted before the busy one was met: they are there again, with their maps."""
+    """Mounts that were unmounted before the busy one was reached are restored, with their maps."""
     run_alone(unmount.unmount_a_tree_with_a_busy_mount, busy)
 
 
@@ -57,7 +57,7 @@ def test_what_was_mounted_over_it_is_named_and_stays() -> None:
 
 @pytest.mark.parametrize("recursive", [False, True])
 def test_a_target_whose_parent_was_renamed_is_found(recursive: bool) -> None:
-    """And whatever is at its former path is left alone."""
+    """A mount at its former path is not changed."""
     run_alone(unmount.rename_the_parent, recursive)
 
 
@@ -66,22 +66,22 @@ def test_a_mount_that_was_moved_is_found() -> None:
 
 
 @pytest.mark.kernel("6.8")
-def test_one_that_somebody_else_unmounted_is_done_with() -> None:
-    """Even where another has got its number since, on the same target, from the same source."""
+def test_one_that_another_program_unmounted_is_done_with() -> None:
+    """Even if another mount has got its number since, on the same target, from the same source."""
     run_alone(unmount.unmount_behind_its_back)
 
 
-def test_a_submount_that_somebody_else_unmounted_is_done_with() -> None:
-    """One that has got its number since, at the same place, is a stranger."""
+def test_a_submount_that_another_program_unmounted_is_done_with() -> None:
+    """A mount that has got its number since, at the same place, is not mistaken for it."""
     run_alone(unmount.unmount_a_submount_behind_its_back)
 
 
-def test_a_mount_of_another_mount_namespace_does_not_count_as_gone() -> None:
-    """Here is a copy of it, with another number, and there it is still mounted."""
+def test_a_mount_of_another_mount_namespace_does_not_count_as_unmounted() -> None:
+    """This one has a copy with another number; in the other one it is still mounted."""
     run_alone(unmount.unmount_from_another_mount_namespace)
 
 
-def test_a_mount_out_of_sight_does_not_count_as_gone() -> None:
+def test_a_mount_out_of_sight_does_not_count_as_unmounted() -> None:
     """After a chroot the kernel's table does not have it."""
     run_alone(unmount.unmount_after_a_chroot)
 
@@ -97,13 +97,13 @@ def test_a_dropped_mount_stays() -> None:
 
 
 def test_a_recursive_delete_stops_before_the_source() -> None:
-    """What a program does that makes a directory, mounts on it, and removes the directory."""
+    """As in a program that creates a directory, mounts on it, and removes the directory."""
     run_alone(unmount.delete_the_directory_of_a_busy_mount)
 
 
 @pytest.mark.parametrize("propagation", ["private", "slave", "shared"])
 def test_the_sources_submounts_stay_whatever_the_propagation(propagation: str) -> None:
-    """Below a mount that is shared with the source, to unmount here would be to unmount there."""
+    """Below a mount that is shared with the source, unmounting in one place would unmount in the other."""
     run_alone(unmount.unmount_below_a_shared_mount, propagation)
 
 
@@ -111,6 +111,6 @@ def test_mounts_upon_each_other_go_and_come_back_in_their_order() -> None:
     run_alone(unmount.unmount_layers)
 
 
-def test_an_interrupt_after_a_submount_is_gone_puts_it_back() -> None:
+def test_an_interrupt_after_a_submount_is_unmounted_restores_it() -> None:
     """An exception of a signal handler between any two steps."""
     run_alone(unmount.interrupt_each_call)

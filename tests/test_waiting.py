@@ -1,7 +1,7 @@
-"""Every wait for a child ends: by its end, a signal handler, a deadline, a cancellation; and a
+"""Every wait for a child ends, by its exit, a signal handler, a deadline or a cancellation; and a
 stopped child is continued.
 
-What a child may wait for is in the hands of others: a file system that never answers, a frozen
+Other processes control what a child may wait for: a file system that never answers, a frozen
 cgroup, a debugger, a program of the system that hangs.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 import cgroups
 import pytest
 from alone import command, environment, run_alone
-from ordinary import COUNT, FIRST, UID, as_ordinary_user
 from programs import waiting
+from unprivileged import COUNT, FIRST, UID, as_unprivileged_user
 
 from usernsproc import TimeoutExpired, UsernsProcess, aio, call, check_call, check_output, run
 
@@ -56,7 +56,7 @@ def alarm() -> Iterator[None]:
 
 
 class SilentFuse:
-    """The server is root in a container: it mounts the file system there, and answers INIT alone."""
+    """The server is root in a container. It mounts the file system there, and answers only INIT."""
 
     def __init__(self, container: UsernsProcess[bytes], folder: Path) -> None:
         self.server = UsernsProcess(
@@ -66,15 +66,15 @@ class SilentFuse:
             env=environment(),
         )
         assert self.server.stdout is not None
-        told = self.server.stdout.readline()
-        if told != b"mounted\n":  # the container does not end before it is reaped
+        reported = self.server.stdout.readline()
+        if reported != b"mounted\n":  # the container does not end before it is reaped
             self.server.close()
-        assert told == b"mounted\n"
+        assert reported == b"mounted\n"
 
 
 @pytest.fixture
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[UsernsProcess[bytes], Path]]:
-    """A container, and a directory in it that no call comes back from. (The device is root's, on many systems.)"""
+    """A container, and a directory in it in which no call returns. (On many systems, root owns the device.)"""
     folder = tmp_path_factory.mktemp("silent")
     with UsernsProcess(uid_map="root", namespaces=["mnt", "pid"]) as container:
         fuse = SilentFuse(container, folder)
@@ -105,7 +105,7 @@ def test_a_handler_interrupts_a_call_into_a_file_system_that_never_answers(
 
 @pytest.mark.root
 def test_signals_that_keep_coming_do_not_prolong_the_end(silent: tuple[UsernsProcess[bytes], Path]) -> None:
-    """The child cannot be killed, as its call does not return: it is left to a thread after a second, by the clock."""
+    """The child cannot be killed, because its call does not return. After one second a thread waits for it."""
     container, folder = silent
     args, options = calls(folder)["program"]
     has_returned = threading.Event()
@@ -154,7 +154,7 @@ def test_an_event_loop_runs_on_and_a_cancellation_ends_it(silent: tuple[UsernsPr
 
 
 async def ticks_until_cancelled(*args: Any, **options: Any) -> int:
-    """How often the loop came round while a creation waited."""
+    """Return how often the loop ran while a creation waited."""
     creation = asyncio.create_task(aio.create_subprocess_exec(*args, **options))
     ticks, end = 0, time.monotonic() + SOON
     while time.monotonic() < end:
@@ -223,7 +223,7 @@ def test_a_child_frozen_while_on_created_runs_is_waited_for(args: Any, options: 
             UsernsProcess(args, on_created=freeze, **options)
 
 
-# ---- stopped, and in a debugger's hands ----
+# ---- stopped, or traced by a debugger ----
 
 
 def ways() -> list[Any]:
@@ -255,7 +255,7 @@ def test_a_handler_interrupts_the_wait_for_a_child_in_the_hands_of_a_debugger(op
         tracers.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()))
         assert tracers[0].stdout is not None
         assert tracers[0].stdout.readline() == b"traced\n"
-        signal.setitimer(signal.ITIMER_REAL, SOON)  # not before the debugger is there, however long that takes
+        signal.setitimer(signal.ITIMER_REAL, SOON)  # not before the debugger is attached
 
     try:
         with alarm(), pytest.raises(HandlerError):
@@ -267,12 +267,12 @@ def test_a_handler_interrupts_the_wait_for_a_child_in_the_hands_of_a_debugger(op
 
 @pytest.mark.parametrize("args", [TRUE, None])
 def test_handlers_run_while_a_child_in_shared_memory_is_held(args: Any) -> None:
-    """Here by a tracer, strace, which lets no system call of the child come back for a long time."""
+    """Here by strace, which delays each system call of the child for a long time."""
     output = run_alone(waiting.interrupt_under_strace, args)
     assert output == "interrupted True\n"
 
 
-# ---- a program of the system that hangs ----
+# ---- a system program that hangs ----
 
 
 def test_signals_do_not_prolong_a_wait_for_descriptors() -> None:
@@ -284,4 +284,4 @@ def test_a_timeout_ends_newuidmap() -> None:
     """It may wait for a directory service that does not answer."""
     subids = f"{UID}:{FIRST}:{COUNT}\n"
     given = subids if os.geteuid() == 0 else None
-    assert as_ordinary_user(waiting.end_a_stopped_newuidmap, subuid=given, subgid=given) == "2 True\n"
+    assert as_unprivileged_user(waiting.end_a_stopped_newuidmap, subuid=given, subgid=given) == "2 True\n"

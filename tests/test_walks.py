@@ -1,4 +1,4 @@
-"""How many files a value passes, and how many a new parameter touches: as the documentation says."""
+"""The number of files that a value passes, and that a new parameter changes, are as the documentation says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "usernsproc"
 
 
 def test_a_map_passes_four_files_and_changes_its_type_twice() -> None:
-    """Two others look at it, and hand nothing on."""
+    """Two others read it and do not pass it on."""
     files, types = json.loads(run_alone(walk_of_a_map, f"0:{os.geteuid()}:1"))
     handed_on = ["_processes/process.py", "_maps/writer.py", "_maps/idmap.py", "_spawn.py"]
     assert sorted(files) == sorted([*handed_on, "_maps/permission.py", "_processes/credentials.py"])
@@ -23,7 +23,7 @@ def test_a_map_passes_four_files_and_changes_its_type_twice() -> None:
 
 
 def names_in(path: Path) -> set[str]:
-    """Of parameters, keyword arguments, fields and functions."""
+    """Return names of parameters, keyword arguments, fields and functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.arg, ast.keyword)):
@@ -37,7 +37,7 @@ def names_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("parameter", ["session_keyring", "no_new_privs", "pdeathsig"])
 def test_a_parameter_is_in_three_files(parameter: str) -> None:
-    """Its type, the constructor, and what makes a system call of it. The command line has options of its own."""
+    """Its type, the constructor, and the function that makes a system call of it. The command line is separate."""
     files = [path for folder in (".", "_processes", "_namespaces", "_maps") for path in (PACKAGE / folder).glob("*.py")]
     touched = {path.name for path in files if parameter in names_in(path)}
     assert {"options.py", "process.py"} <= touched <= {"options.py", "process.py", "setup.py"}

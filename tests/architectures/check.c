@@ -52,7 +52,7 @@ int check_outcome(long result, const struct failure *failure, enum step step, in
 
 	if (step != STEP_none) {
 		good = result < 0 && failure->step == (int)step && failure->error == error;
-		snprintf(what, sizeof(what), "the error is told, %s", step < STEP_COUNT ? names[step] : "a call");
+		snprintf(what, sizeof(what), "the error is reported, %s", step < STEP_COUNT ? names[step] : "a call");
 	}
 	if (!check(good, subject, what))
 		printf("        result %ld, step %d, %s\n", result, (int)failure->step,

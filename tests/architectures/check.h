@@ -1,4 +1,4 @@
-/* Checks that are counted and told, and what they look at. */
+/* Checks that are counted and reported, and what they look at. */
 #ifndef USERNSPROC_TEST_CHECK_H
 #define USERNSPROC_TEST_CHECK_H
 
@@ -7,13 +7,13 @@
 
 #include "core.h"
 
-#define SURVIVAL_MILLISECONDS 400 /* who is still there then, stays */
+#define SURVIVAL_MILLISECONDS 400 /* a process that is still there then, stays */
 #define PATIENCE_MILLISECONDS 10000
 
-/* Before the first check, in whoever forks the processes that run a part of
+/* Before the first check, in the process that forks those which run a part of
  * them: they count together. */
 void start_counting(void);
-/* Tells the numbers, as the last line. */
+/* Prints the numbers, as the last line. */
 void tell_result(void);
 
 /* One line, "SUBJECT: WHAT". Gives `good` back. */

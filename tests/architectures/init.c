@@ -1,9 +1,9 @@
 /* /init of a machine that has a kernel and this program, nothing else: runs the
- * core on it and tells what came of it, one line per check.
+ * core on it and prints the results, one line per check.
  *
  * Linked statically from the core's own files (all but module.c), see `run`. It
  * is also the command that it starts: with arguments it is "report", which
- * tells how it finds itself, or "park".
+ * prints its own state, or "park".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -221,11 +221,11 @@ static void check_report(struct plan plan, const char *wanted, const char *subje
 
 /* ---- namespaces ---- */
 
-static volatile sig_atomic_t told_of_children;
+static volatile sig_atomic_t sigchld_count;
 
 static void count_sigchld(int signal)
 {
-	told_of_children += signal == SIGCHLD;
+	sigchld_count += signal == SIGCHLD;
 }
 
 static void check_maps(int userns)
@@ -264,7 +264,7 @@ static void namespaces(void)
 	signal(SIGCHLD, count_sigchld);
 	userns = create_userns(&subordinate_ids, &failure);
 	check_outcome(userns, &failure, STEP_none, 0, "create_userns");
-	check(told_of_children == 0, "create_userns", "no SIGCHLD was sent");
+	check(sigchld_count == 0, "create_userns", "no SIGCHLD was sent");
 	check(ioctl(userns, NS_GET_NSTYPE) == CLONE_NEWUSER, "create_userns", "a user namespace");
 	check(fcntl(userns, F_GETFD) == FD_CLOEXEC, "create_userns", "closed on exec");
 	look(&with_one);
@@ -281,7 +281,7 @@ static void namespaces(void)
 	check_maps(userns);
 	close(userns);
 	check_nothing_left(&before, "create_userns for another owner");
-	check(told_of_children == 0, "programs of ours", "no SIGCHLD was sent");
+	check(sigchld_count == 0, "internal helper programs", "no SIGCHLD was sent");
 
 	forget_old_code();
 	check_outcome(read_maps(0, maps, sizeof(maps), &patient, &failure), &failure, STEP_setns, EINVAL,
@@ -392,7 +392,7 @@ static void commands_in_cgroup(void)
 	/* As clone3(2) says, or where that is refused, openat(2). */
 	check(spawn(&plan, &spawned, &failure) < 0 && failure.step == STEP_cgroup &&
 		      (failure.error == EBADF || failure.error == ENOENT),
-	      "a command in what is no cgroup", "the error is told");
+	      "a command in what is not a cgroup", "the error is reported");
 	close(plan.cgroup);
 }
 
@@ -489,7 +489,7 @@ static void holders(void)
 
 /* ---- whose end is whose ---- */
 
-/* A process that starts one child and tells its pid. */
+/* A process that starts one child and reports its PID. */
 struct creator {
 	struct plan plan;
 	enum whence { MAIN_THREAD, THREAD, OUT_OF_SIGHT } place;
@@ -596,7 +596,7 @@ static void *report_from_thread(void *subject)
 	return NULL;
 }
 
-/* A command's keeper ends with it, though nobody waits for the keeper. */
+/* A command's keeper ends with it, although no process waits for the keeper. */
 static void threads(void)
 {
 	struct traces before, now;

@@ -3,11 +3,11 @@
     python tests/conformance/run_cpython_tests.py [--plain] [-v] [CLASS[.TEST] ...]
 
 The tests are those that came with the running interpreter. They are imported
-after the replacement, and so is what they use of `test.support`: whoever asks the
+after the replacement, and so is what they use of `test.support`: code that asks the
 module `subprocess` for `Popen`, its own `run` and `call` included, gets the
 replacement. In an interpreter that a test starts, `subprocess` is as it always is.
 
-With `--plain` nothing is replaced, which tells what this machine skips by itself.
+With `--plain` nothing is replaced, which shows what this machine skips in any case.
 The last line printed is the outcome, as JSON.
 """
 
@@ -31,7 +31,7 @@ GIVE_UP_AFTER = 500  # seconds; then all threads are shown
 
 
 def replace_popen() -> None:
-    """Only the namespace is to differ: root maps every id, anybody else the own one, unchanged."""
+    """Only the namespace differs: root maps every ID, other users only their own, both unchanged."""
     from usernsproc import UsernsProcess
 
     id_map = EVERY_ID if os.geteuid() == 0 else "current"

@@ -77,7 +77,7 @@ async def cancel_at_random() -> None:
                 task.result()
         tasks.clear()
     assert min(ended.values()) > 5, ended
-    # One whose wait was cancelled as well has been killed, and the loop reaps it.
+    # A process whose wait was cancelled as well has been killed, and the loop reaps it.
     await until(lambda: not children())
 
 
@@ -97,7 +97,7 @@ def cancellations(loop: str) -> None:
     assert_unchanged(before)
 
 
-# ---- many ----
+# ---- many processes ----
 
 
 def allow_descriptors() -> int:
@@ -215,4 +215,4 @@ async def use_beside_a_copy(act: str) -> None:
 def a_copy(loop: str, act: str) -> None:
     runner = asyncio.Runner(loop_factory=LOOPS[loop])
     runner.run(use_beside_a_copy(act))
-    runner.close()  # not by the copy: uvloop itself would take its own from the selector
+    runner.close()  # not by the copy: uvloop would remove its own descriptors from the shared selector

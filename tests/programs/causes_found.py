@@ -134,7 +134,7 @@ def refused_calls_of_the_core() -> None:
     assert {step_error(call, errno.ENOSYS).cause for call in calls} == {"seccomp-refused"}
 
 
-# ---- faked ids ----
+# ---- faked IDs ----
 
 
 def ids_that_a_tool_fakes() -> None:

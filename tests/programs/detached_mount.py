@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import native
 from leaks import state
-from mounting import MAP, failure, mounts_below, own_file_system, owners, run, tells
+from mounting import MAP, failure, has_maps, mounts_below, own_file_system, owners, run
 
 from usernsproc import DetachedMount, UsernsError, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
 from usernsproc._mounts.mount import _statmount_copy
@@ -48,7 +48,7 @@ def attached_once() -> None:
     with detached.attach(target) as mount:
         assert detached.closed
         assert mount.target == str(target)
-        assert tells(mount, MAP)
+        assert has_maps(mount, MAP)
         assert owners(target / "of-0") == (100000, 100000)
         try:
             detached.attach(target)
@@ -89,7 +89,7 @@ def attach_inside(target: Path, fd: int) -> None:
         assert owners(target / "sub") == (0, 0)
         (target / "new").touch()
         assert owners(target / "new") == (0, 0)
-        assert tells(mount, "0:0:65536")
+        assert has_maps(mount, "0:0:65536")
         assert len(mounts_below(target)) == 2
     assert mounts_below(target) == []
 
@@ -135,7 +135,7 @@ def maps_or_an_error() -> None:
         else:
             assert native.KERNEL >= (7, 0)
         with detached.attach(target) as mount:
-            assert tells(mount, MAP, "5:6:7")
+            assert has_maps(mount, MAP, "5:6:7")
 
 
 def maps_with_submounts_and_without() -> None:
@@ -145,11 +145,11 @@ def maps_with_submounts_and_without() -> None:
     for recursive in (True, False):
         with open_idmapped(source, (MAP, "5:6:7"), recursive=recursive) as detached:
             before = state()
-            assert tells(detached, MAP, "5:6:7")
+            assert has_maps(detached, MAP, "5:6:7")
             assert state() == before
             inner = os.open(".", os.O_PATH | os.O_CLOEXEC, dir_fd=detached.fileno())
             with DetachedMount(inner) as again:
-                assert tells(again, MAP, "5:6:7")
+                assert has_maps(again, MAP, "5:6:7")
     with DetachedMount(lowlevel.open_tree(AT_FDCWD, source, os.O_CLOEXEC | OPEN_TREE_CLONE)) as plain:
         assert (list(plain.uid_map), list(plain.gid_map)) == ([], [])
     with open_idmapped(source, (MAP, MAP)) as detached:

@@ -1,4 +1,4 @@
-"""Programs in surroundings in which something does not work, and what `diagnose` reports there."""
+"""Programs in environments in which something does not work, and what `diagnose` reports there."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def load_and_become_root() -> None:
     be_root()
 
 
-def tell(diagnosis: Diagnosis) -> None:
+def report(diagnosis: Diagnosis) -> None:
     for ability in diagnosis.abilities:
         print(ability.name, ability.works, ability.step, ability.errno, ability.cause)
 
 
 def enter_userns_with_a_limit_of_its_own() -> None:
-    """For user 0. An unprivileged user has entered one in `be_root`."""
+    """Enter one as user 0. An unprivileged user has entered one in `be_root`."""
     if not os.geteuid():
         with create_userns("all", "all") as own:
             own.enter()
@@ -57,7 +57,7 @@ def user_namespaces_forbidden() -> None:
     LIMIT.write_text("0")
     diagnosis = diagnose("net", "many-ids")
     assert not diagnosis.has_userns
-    tell(diagnosis)
+    report(diagnosis)
 
 
 def in_a_chroot(folder: str) -> None:
@@ -68,7 +68,7 @@ def in_a_chroot(folder: str) -> None:
     native.must(native.libc.mount(b"/proc", bytes(proc), None, native.MS_BIND | native.MS_REC, None))
     outside = os.open("/", os.O_RDONLY)
     os.chroot(folder)
-    tell(diagnose("userns"))
+    report(diagnose("userns"))
     os.fchdir(outside)
     os.chroot(".")
 
@@ -77,14 +77,14 @@ def under_a_filter() -> None:
     load_and_become_root()
     native.refuse_system_call(native.NR_CLONE, 1)
     diagnosis = diagnose("userns")
-    tell(diagnosis)
+    report(diagnosis)
     print(diagnosis.surroundings.seccomp, diagnosis.surroundings.no_new_privs)
 
 
 def own_id_not_mapped() -> None:
     load_and_become_root()
     native.unshare(native.CLONE_NEWUSER)
-    tell(diagnose("userns"))
+    report(diagnose("userns"))
 
 
 def masked_proc() -> None:
@@ -92,7 +92,7 @@ def masked_proc() -> None:
     enter_own_mounts()
     native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
     diagnosis = diagnose("proc", "mount")
-    tell(diagnosis)
+    report(diagnosis)
     print("/proc/sys" in (diagnosis.ability("proc").reason or ""))
 
 

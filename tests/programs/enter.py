@@ -443,13 +443,13 @@ def pidfd_with_wrong_flags() -> None:
 def links_of(process: UsernsProcess[Any]) -> dict[str, str]:
     """Return the links that a program has after it has entered all namespaces of *process*."""
     names: dict[str, str] = {kind: os.readlink(f"/proc/{process.pid}/ns/{kind}") for kind in NamespaceKind}
-    # A pid namespace is entered by children that are made later.
+    # A PID namespace is entered by children that are created later.
     return names | {f"{kind}_for_children": names[kind] for kind in ("pid", "time")} | {"pid": links()["pid"]}
 
 
 def pidfd_incremental_and_one_shot() -> None:
     every = [kind.flag for kind in NamespaceKind]
-    # A command: a holder of root's is not to be inspected from inside, as the second step would.
+    # A command: a holder created by root cannot be inspected from the namespace, as the second step requires.
     with UsernsProcess(["sleep", "60"], uid_map="root", namespaces=ALL_BUT_USER) as process:
         expected = links_of(process)
         for steps in (every, [sum(every)]):

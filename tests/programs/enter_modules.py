@@ -1,7 +1,7 @@
 """Programs that enter a hostile mount namespace: its owner, a child process, has replaced every file of the package
 and of the standard library, and the helper programs in PATH.
 
-This module imports only those parts of the package that a program needs before it enters. `enter` has to load the rest.
+This module imports only those parts of the package that a program needs before it enters. `enter` must load the rest.
 """
 
 from __future__ import annotations

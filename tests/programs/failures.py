@@ -1,4 +1,4 @@
-"""Programs at their limits, in surroundings that forbid something, and with system calls that are refused."""
+"""Programs at their limits, in restricted environments, and with system calls that are refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def a_closed_directory() -> None:
     assert (ours.errno, ours.strerror, ours.filename) == (theirs.errno, theirs.strerror, theirs.filename)
 
 
-def become_an_ordinary_user() -> None:
+def become_an_unprivileged_user() -> None:
     if IS_ROOT:
         os.setgroups([])
         os.setresgid(ORDINARY_ID, ORDINARY_ID, ORDINARY_ID)
@@ -115,14 +115,14 @@ def forbid_more_processes() -> None:
 
 def limit_of_processes() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     forbid_more_processes()
     assert_all_fail(errno.EAGAIN, "clone", "process-limit", builtin=BlockingIOError)
 
 
 def limit_of_processes_in_a_thread() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(forbid_more_processes).result()
         pool.submit(assert_all_fail, errno.EAGAIN, "clone", "process-limit").result()
@@ -145,7 +145,7 @@ def nest_too_deep() -> None:
     assert_all_fail(errno.ENOSPC, "clone", "max-user-namespaces")
 
 
-# ---- surroundings ----
+# ---- environment ----
 
 
 def in_a_chroot(folder: str) -> None:
@@ -197,7 +197,7 @@ def look_without_proc() -> None:
 
 def not_dumpable() -> None:
     warm_up()
-    become_an_ordinary_user()
+    become_an_unprivileged_user()
     native.prctl(native.PR_SET_DUMPABLE, 0)
     alone = [KINDS.pop("holder"), KINDS.pop("command with ids")]
     assert_all_fail(errno.EACCES, "setgroups", "not-dumpable", builtin=PermissionError)

@@ -84,8 +84,8 @@ def start_with(kind: Kind, *faults: str) -> Outcome:
     return Outcome(started, failed, strace.has_struck)
 
 
-def assert_told(kind: Kind, outcome: Outcome, *numbers: int, allowed: frozenset[int] = frozenset()) -> None:
-    """An exact error, or what was asked for."""
+def assert_reported(kind: Kind, outcome: Outcome, *numbers: int, allowed: frozenset[int] = frozenset()) -> None:
+    """Check that the error is exact, or that the usual process was created."""
     failed = outcome.failed
     if failed is None:
         kind.check(outcome.started, allowed=allowed)
@@ -96,7 +96,7 @@ def assert_told(kind: Kind, outcome: Outcome, *numbers: int, allowed: frozenset[
 
 
 class Complaints:
-    """Goes on after an assertion that failed, to see the others."""
+    """Collects failed assertions and goes on, to see the others."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -128,7 +128,7 @@ def each_fault(name: str) -> None:
                 call, _, error = fault.partition(":error=")
                 allowed = LOADER_FAILED if call in LOADER_CALLS else frozenset[int]()
                 numbers = (getattr(errno, error), *NO_THREAD.get(error, ()), *NO_WORD.get(call, ()))
-                assert_told(kind, outcome, *numbers, allowed=allowed)
+                assert_reported(kind, outcome, *numbers, allowed=allowed)
                 kind.check(kind.start())
             if not has_struck:
                 break
@@ -161,7 +161,7 @@ def children_killed(name: str) -> None:
         with complaints.about(faults):
             outcome = start_with(kind, *faults)
             failures += outcome.failed is not None
-            assert_told(kind, outcome, errno.ESRCH, allowed=frozenset({-signal.SIGKILL, 128 + signal.SIGKILL}))
+            assert_reported(kind, outcome, errno.ESRCH, allowed=frozenset({-signal.SIGKILL, 128 + signal.SIGKILL}))
             kind.check(kind.start())
     print(failures)
     complaints.raise_all()

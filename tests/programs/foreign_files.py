@@ -24,7 +24,7 @@ CALLS: dict[str, Callable[[], object]] = {
 
 
 def refused_there(name: str) -> None:
-    """Make the call in there; before and after, the same files are used."""
+    """Make the call in that namespace. Before and after it, the same files are used."""
     be_root()
     native.unshare(native.CLONE_NEWNS)
     use_files()

@@ -25,7 +25,7 @@ from forging import (
     refuse_requests_of_pidfds,
     tmpfs_over_proc,
 )
-from recycle import Stranger
+from recycle import OtherProcess
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns
 from usernsproc._proc import read_mounts, read_sysctl
@@ -220,7 +220,7 @@ def proc_of_another_pid_namespace() -> None:
         native.prctl(native.PR_SET_PDEATHSIG, signal.SIGKILL)
         mount(b"proc", "/proc")
         for number in range(STRANGERS):
-            Stranger(start + number)
+            OtherProcess(start + number)
         os.write(done, b".")
         signal.pause()
 
@@ -237,7 +237,7 @@ def proc_of_another_pid_namespace() -> None:
     assert os.read(ready, 1) == b"."
     assert not os.path.exists("/proc/self")
     maps = [os.open(f"/proc/{start + number}/uid_map", os.O_RDONLY) for number in range(STRANGERS)]
-    for _ in range(300):  # each takes the next number
+    for _ in range(300):  # each gets the next number
         try:
             create_userns("root", "root")
         except UsernsError as error:

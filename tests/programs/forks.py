@@ -66,7 +66,7 @@ def raises(error: type[BaseException], call: Callable[[], object]) -> None:
 
 
 def runs(process: UsernsProcess[Any]) -> bool:
-    """Whether it is neither stopped nor ended."""
+    """Return whether it is neither stopped nor ended."""
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "RSD"
 
 

@@ -23,7 +23,7 @@ Process = UsernsProcess[bytes]
 
 
 class Paused:
-    """A thread that calls *work*, and is held at each point where Python enters or leaves a function."""
+    """A thread that calls *work* and is stopped at each point where Python enters or leaves a function."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -47,7 +47,7 @@ class Paused:
             self._may_go_on.acquire()
 
     def is_at_point(self) -> bool:
-        """At the next one; false: it has ended."""
+        """Return whether it is at the next point; false if it has ended."""
         self._is_at_point.acquire()
         return not self._has_ended
 
@@ -88,7 +88,7 @@ WORK: dict[str, Callable[[Process], object]] = {
 
 
 def fork_at_each_point(name: str) -> None:
-    warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which this is about
+    warnings.simplefilter("ignore", DeprecationWarning)  # about a fork while threads run, which this test is for
     process = UsernsProcess(SLEEP, uid_map="root")
     paused, points = Paused(lambda: WORK[name](process)), 0
     while paused.is_at_point():

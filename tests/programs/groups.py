@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import native
-from ordinary import UID
+from unprivileged import UID
 
 from usernsproc import (
     DEVNULL,
@@ -30,7 +30,7 @@ IDS = ("sh", "-c", "grep -E '^[UG]id' /proc/self/status; kill -0 $1; echo $?", "
 
 
 def print_ids(**options: Any) -> None:
-    """Effective user and group ID and supplementary groups of a command."""
+    """Print the effective user and group ID and the supplementary groups of a command."""
     lines = check_output(["cat", "/proc/self/status"], text=True, **options).splitlines()
     found = {
         name: [*map(int, numbers.split())]
@@ -54,7 +54,7 @@ def print_refusal(**options: Any) -> None:
 # ---- of root ----
 
 
-def no_group_that_is_not_mapped_goes_in(asked: dict[str, int]) -> None:
+def no_group_that_is_not_mapped_is_kept(asked: dict[str, int]) -> None:
     os.setgroups(GROUPS)
     print_ids(**BOTH, **asked)
     print_ids(**BOTH, owner=1000, **asked)
@@ -105,7 +105,7 @@ def in_the_callers_own_user_namespace_everything_stays() -> None:
         print_ids(join=[own, net], user=1000, group=1000)
 
 
-def an_id_that_the_own_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
+def an_id_that_the_callers_namespace_does_not_map_is_not_taken_for_the_overflow_id() -> None:
     os.setgroups(GROUPS)
     with create_userns(MAP, MAP) as userns:
         os.setresgid(100000, 100000, 100000)
@@ -170,13 +170,13 @@ def subordinate_groups_let_an_unprivileged_user_drop_its_own() -> None:
 
 
 def print_all_ids(**options: Any) -> None:
-    """Of a command, in one line, and whether it can send signals to this process."""
+    """Print them for a command, in one line, and whether it can send signals to this process."""
     done = run([*IDS, str(os.getppid())], stdout=PIPE, stderr=DEVNULL, text=True, **options)
     print(*done.stdout.split())
 
 
 def a_real_id_that_is_not_mapped_stays_outside() -> None:
-    """Root has become user 1000 for the time being."""
+    """Root has temporarily become user 1000."""
     os.setgroups([])
     os.setresgid(0, 1000, 0)
     os.setresuid(0, 1000, 0)

@@ -11,7 +11,7 @@ from usernsproc import UsernsProcess
 
 
 def created_by_one_that_is_killed(**options: Any) -> int:
-    """A pidfd of the holder."""
+    """Return a pidfd of the holder."""
     reader, writer = os.pipe()
     creator = os.fork()
     if creator == 0:

@@ -12,7 +12,7 @@ import alone
 import native
 import remote
 from leaks import assert_unchanged, state
-from ordinary import FIRST
+from unprivileged import FIRST
 
 from usernsproc import UsernsProcess, check_output, create_userns
 
@@ -21,7 +21,7 @@ NR_OPENAT, AT_FDCWD = 257, -100
 
 
 def ids(process: UsernsProcess[Any]) -> list[list[str]]:
-    """User IDs, group IDs and supplementary groups, each one once."""
+    """Return the user IDs, group IDs and supplementary groups, each one once."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return [sorted(set(found[name].split())) for name in ("Uid", "Gid", "Groups")]

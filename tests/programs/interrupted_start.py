@@ -32,13 +32,13 @@ class Other:
         self.fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(OTHERS)]
 
     def close(self) -> None:
-        """Raises `OSError` if one has been closed."""
+        """Close them. Raises `OSError` if one is closed already."""
         for fd in self.fds:
             os.close(fd)
 
 
 def interrupted(call: Callable[[], Any]) -> Iterator[tuple[str, BaseException, Other]]:
-    """Call it again and again, interrupted one line later each time; tells where. In the end it is not."""
+    """Call it repeatedly, interrupted one line later each time, and yield the line. Return after a call that is not."""
     for number in count(1):
         lines, where, other = 0, "", Other()
 

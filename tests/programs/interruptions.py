@@ -1,4 +1,4 @@
-"""Calls of the library that an exception of a signal handler interrupts, at one point after the other."""
+"""Calls of the library that an exception of a signal handler interrupts, at each point in turn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXCEPTIONS: dict[str, type[BaseException]] = {"Interruption": Interruption, "Tim
 
 
 def silence_warnings() -> None:
-    """Ignore those about objects that an exception has lost and the interpreter closes."""
+    """Ignore warnings about objects that were lost by an exception and are closed by the interpreter."""
     warnings.simplefilter("ignore")
 
 
@@ -138,7 +138,7 @@ def a_namespace_is_opened() -> None:
 
 
 def namespaces_are_looked_up_to_be_joined() -> None:
-    """All those of a process."""
+    """Look up all namespaces of a process."""
     enter_own_namespaces()
     with UsernsProcess(uid_map="root", namespaces=["net"]) as holder:
         before, points = state(), 0
@@ -180,7 +180,7 @@ def a_thread_enters_and_comes_back(exception: str) -> None:
                 assert points > 20, points
 
 
-# ---- what cannot be undone ----
+# ---- failures that cannot be undone ----
 
 
 def fail(*_: object, **__: object) -> NoReturn:

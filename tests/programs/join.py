@@ -1,4 +1,4 @@
-"""Commands in namespaces that are there already, by programs in namespaces of their own."""
+"""Commands in existing namespaces, started by programs in new namespaces."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def a_path_where_one_is_pinned() -> None:
         native.must(native.libc.umount2(path.encode(), 0))
 
 
-def staying_in_the_own_user_namespace_as_its_root() -> None:
+def staying_in_the_callers_user_namespace_as_its_root() -> None:
     enter_own_userns()
     with (
         UsernsProcess(uid_map="root", gid_map="root", namespaces=["net"]) as holder,
@@ -52,7 +52,7 @@ def staying_in_the_own_user_namespace_as_its_root() -> None:
 
 
 def hold_a_namespace(id_map: str) -> None:
-    """Print the pid of its holder; it ends with standard input."""
+    """Print the PID of its holder. It exits at the end of standard input."""
     with UsernsProcess(uid_map=id_map, gid_map=id_map, namespaces=["net"]) as holder:
         print(holder.pid, flush=True)
         sys.stdin.read()
@@ -168,7 +168,7 @@ def where_standard_input_output_and_error_are_closed() -> None:
 
 
 def processes_of_root_cannot_be_joined() -> None:
-    """By another user."""
+    """Processes of root, by another user."""
     try:
         UsernsProcess(["true"], join=1)
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""A program that does one thing again and again, until it is killed."""
+"""A program that repeats one call until it is killed."""
 
 from __future__ import annotations
 

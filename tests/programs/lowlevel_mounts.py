@@ -1,4 +1,4 @@
-"""The bare system calls for mounts, in a mount namespace of its own."""
+"""The bare system calls for mounts, in a new mount namespace."""
 
 from __future__ import annotations
 

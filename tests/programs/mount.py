@@ -112,7 +112,7 @@ def a_user_namespace_by_whatever_stands_for_it() -> None:
             assert descriptors() == before
 
 
-def what_cannot_be_mounted_is_told_apart_and_nothing_has_changed() -> None:
+def what_cannot_be_mounted_has_a_distinct_error_and_nothing_has_changed() -> None:
     with own_ext4() as (work, source, target):
         error = failure(idmapped_mount, work / "nothing", target, (MAP, MAP))
         assert (error.step, error.errno, error.filename) == ("open_tree", errno.ENOENT, str(work / "nothing"))
@@ -148,7 +148,7 @@ def a_busy_mount_stays() -> None:
         assert repr(mount) == f"<Mount at {target}, unmounted>"
 
 
-def the_mount_of_somebody_else_is_not_unmounted() -> None:
+def the_mount_of_another_program_is_not_unmounted() -> None:
     with own_ext4() as (_, source, target):
         mount = idmapped_mount(source, target, (MAP, MAP))
         run("mount", "-t", "tmpfs", "tmpfs", target)
@@ -162,7 +162,7 @@ def the_mount_of_somebody_else_is_not_unmounted() -> None:
         mount.unmount()
 
 
-def an_ordinary_user_is_refused_with_the_step() -> None:
+def an_unprivileged_user_is_refused_with_the_step() -> None:
     if os.geteuid() == 0:
         os.setresgid(65533, 65533, 65533)
         os.setresuid(65533, 65533, 65533)
@@ -177,7 +177,7 @@ def an_ordinary_user_is_refused_with_the_step() -> None:
             raise AssertionError("it was mounted")
 
 
-def an_ordinary_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
+def an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:
     with create_userns("root", "root") as userns:
         userns.enter()
     native.unshare(native.CLONE_NEWNS)

@@ -14,12 +14,12 @@ from mounting import (
     MAP,
     create_as,
     failure,
+    has_maps,
     make_file_system,
     mounts_below,
     own_file_system,
     owners,
     run,
-    tells,
 )
 
 from usernsproc import (
@@ -75,7 +75,7 @@ def of_the_user_namespace() -> None:
             raise AssertionError(nonsense)
 
 
-def of_somebody_elses_user_namespace() -> None:
+def of_the_user_namespace_of_another_user() -> None:
     _, _, _target = own_file_system("tmpfs")
     with create_userns(MAP, MAP) as sibling, create_userns("0:200000:65536", "0:200000:65536") as own:
         reader, writer = os.pipe()
@@ -134,7 +134,7 @@ def of_a_source_that_has_maps_already() -> None:
     with idmapped_mount(source, target, (MAP, MAP)):
         with idmapped_mount(target, target_2, (other, other)) as mount:
             assert owners(target_2 / "of-1000") == (301000, 301000)
-            assert tells(mount, other)
+            assert has_maps(mount, other)
             assert create_as(300001, target_2 / "new") == 0
             assert owners(source / "new") == (1, 1)
             assert owners(target / "new") == (100001, 100001)
@@ -194,7 +194,7 @@ def of_an_old_kernel() -> None:
 def of_a_seccomp_profile() -> None:
     _, source, target = own_file_system("tmpfs")
     native.refuse_system_call(NR_MOUNT_SETATTR, errno.EPERM)
-    # open_tree_attr() makes the mount, but what comes after it is attached fails: it is taken away again
+    # open_tree_attr() creates the mount, but a step after it is attached fails: the mount is removed again
     assert cause(source, target, (MAP, MAP), quiet=True)[:2] == ("mount_setattr", "EPERM")
     native.refuse_system_call(NR_OPEN_TREE_ATTR, errno.EPERM)
     assert cause(source, target, (MAP, MAP)) == ("mount_setattr", "EPERM", "idmap-refused")
@@ -269,7 +269,7 @@ def of_too_many_mounts() -> None:
     assert cause(source, target, (MAP, MAP)) == ("move_mount", "ENOSPC", "mount-max")
 
 
-def an_ordinary_user_has_no_rights_to_mount() -> None:
+def an_unprivileged_user_has_no_rights_to_mount() -> None:
     if os.geteuid() == 0:
         os.setresgid(65533, 65533, 65533)
         os.setresuid(65533, 65533, 65533)
@@ -292,7 +292,7 @@ def an_ordinary_user_has_no_rights_to_mount() -> None:
     assert answer.cause == "no-mount-rights"
 
 
-def with_no_descriptor_left_to_look_with_the_refusal_itself_is_told() -> None:
+def with_no_descriptor_left_to_look_with_the_refusal_itself_is_reported() -> None:
     _, _, target = own_file_system("tmpfs")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     seen = []

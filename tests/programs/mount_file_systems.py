@@ -13,13 +13,13 @@ from mounting import (
     create_as,
     errno_as,
     failure,
+    has_maps,
     make_file_system,
     mount_again,
     own_file_system,
     own_mount_namespace,
     owners,
     run,
-    tells,
 )
 
 from usernsproc import idmapped_mount, open_idmapped, supports_idmap
@@ -32,7 +32,7 @@ def owners_are_shifted_both_ways(kind: str) -> None:
     with idmapped_mount(source, target, (MAP, MAP)) as mount:
         assert owners(target / "of-0") == (100000, 100000)
         assert owners(target / "of-1000") == (101000, 101000)
-        assert tells(mount, MAP)
+        assert has_maps(mount, MAP)
         assert create_as(100007, target / "new") == 0
         assert owners(target / "new") == (100007, 100007)
         os.chown(target / "of-1000", 100001, 100002)
@@ -48,7 +48,7 @@ def three_ranges_an_unmapped_creator_and_read_only(kind: str) -> None:
     _, source, target = own_file_system(kind)
     ranges = "0:100000:10,1000:200000:1,10:300000:990"
     with idmapped_mount(source, target, (ranges, ranges)) as mount:
-        assert tells(mount, ranges)
+        assert has_maps(mount, ranges)
         assert owners(target / "of-0") == (100000, 100000)
         assert owners(target / "of-1000") == (200000, 200000)
         assert create_as(300005, target / "new") == 0

@@ -1,4 +1,4 @@
-"""What others test of idmapped mounts."""
+"""Tests of idmapped mounts from other projects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 
 import native
 from leaks import state
-from mounting import MAP, errno_as, failure, mounts_below, own_file_system, owners, run, tells
+from mounting import MAP, errno_as, failure, has_maps, mounts_below, own_file_system, owners, run
 
 from usernsproc import Namespace, UsernsProcess, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
 
@@ -143,11 +143,11 @@ def the_child_is_killed_at_each_point(call: str, reaped: bool) -> None:
         with idmapped_mount(source, target, holder) as mount:
             assert getattr(_core, call) is original
             assert owners(target / "of-1000") == (101000, 101000)
-            assert tells(mount, MAP)
+            assert has_maps(mount, MAP)
     assert mounts_below(target) == []
 
 
-def a_bind_mounted_namespace_file_after_the_process_is_gone() -> None:
+def a_bind_mounted_namespace_file_after_the_process_has_ended() -> None:
     work, source, target = own_file_system("ext4")
     pinned = work / "pinned"
     pinned.touch()
@@ -159,13 +159,13 @@ def a_bind_mounted_namespace_file_after_the_process_is_gone() -> None:
         assert owners(target / "of-0") == (100000, 100000)
 
 
-def the_namespace_belongs_to_who_made_it() -> None:
+def the_namespace_belongs_to_its_creator() -> None:
     _, source, target = own_file_system("ext4")
     ids = "0:100000:10,10:300000:20,30:700000:1"
     with create_userns(ids, ids) as userns:
         assert userns.owner_uid == 0
         with idmapped_mount(source, target, userns) as mount:
-            assert tells(mount, ids)
+            assert has_maps(mount, ids)
             (source / "of-30").touch()
             os.chown(source / "of-30", 30, 29)
             assert owners(target / "of-30") == (700000, 300019)
@@ -247,12 +247,12 @@ def complicated_mapping() -> None:
         assert owners(target / "of-1000") == (200000, 0)
         assert owners(target / "of-0") == (300009, 0)
         assert owners(target) == (100000, 5)
-        assert tells(mount, uids, gids)
+        assert has_maps(mount, uids, gids)
 
 
 def the_most_ranges_that_the_kernel_takes() -> None:
     _, source, target = own_file_system("ext4")
     ids = ",".join(f"{number * 2}:{number * 2 + 100000}:1" for number in range(221))
     with idmapped_mount(source, target, (ids, ids)) as mount:
-        assert tells(mount, ids)
+        assert has_maps(mount, ids)
         assert owners(target / "of-0") == (100000, 100000)

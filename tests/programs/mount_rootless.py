@@ -1,4 +1,4 @@
-"""Idmapped mounts by root of a user namespace, in a mount namespace that belongs to it."""
+"""Idmapped mounts by root of a user namespace, in a mount namespace that it owns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import errno
 import os
 from pathlib import Path
 
-from mounting import failure, run, tells
+from mounting import failure, has_maps, run
 
 from usernsproc import Namespace, UsernsError, idmapped_mount, open_idmapped, supports_idmap
 
 
 def prepared(folder: str) -> tuple[Path, Path, Path]:
-    """Mount a file system on *folder*; gives that directory, and in it one with a file and a mount point."""
+    """Mount a file system on *folder*. Return that directory, and in it one with a file and a mount point."""
     work = Path(folder)
     run("mount", "-t", "tmpfs", "own", work)
     source, target = work / "source", work / "target"
@@ -29,17 +29,17 @@ def a_file_system_of_its_own_can_be_idmapped(folder: str) -> None:
     assert answer.file_system == "tmpfs"
     with idmapped_mount(source, target, ("0:0:1", "0:0:1")) as mount:
         assert os.stat(target).st_uid == 0
-        assert tells(mount, "0:0:1")
+        assert has_maps(mount, "0:0:1")
         (target / "new").touch()
         assert os.stat(source / "new").st_uid == 0
     with idmapped_mount(source, target, ("5:0:1", "6:0:1"), read_only=True, nosuid=True) as mount:
         assert os.stat(target / "file").st_uid == 65534  # 0 of the file system is not mapped
-        assert tells(mount, "5:0:1", "6:0:1")
+        assert has_maps(mount, "5:0:1", "6:0:1")
     with idmapped_mount(source, target, ("5:0:1", "6:0:1")):
         try:
             (target / "newer").touch()
         except OSError as error:
-            assert error.errno == errno.EOVERFLOW  # 5 and 6 are no ids of the file system
+            assert error.errno == errno.EOVERFLOW  # 5 and 6 are no IDs of the file system
         else:
             raise AssertionError
     assert not list(target.iterdir())

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import native
-from mounting import MAP, create_as, errno_as, own_file_system, owners, tells
+from mounting import MAP, create_as, errno_as, has_maps, own_file_system, owners
 
 from usernsproc import Namespace, create_userns, idmapped_mount
 
@@ -28,7 +28,7 @@ NET_RAW, EFFECTIVE, REVISION_2 = 1 << 13, 1, 0x02000000
 
 @contextmanager
 def shifted(kind: str) -> Iterator[tuple[Path, Path, Path]]:
-    """A directory on a new file system, where it is mounted with other ids, and another mount point."""
+    """A directory on a new file system, where it is mounted with other IDs, and another mount point."""
     work, source, target = own_file_system(kind)
     second = work / "second"
     second.mkdir()
@@ -38,14 +38,14 @@ def shifted(kind: str) -> Iterator[tuple[Path, Path, Path]]:
 
 
 def acl(uid: int) -> bytes:
-    """An access control list, as its extended attribute has it, by which that user may read."""
+    """Return an access control list that lets that user read, in the form of its extended attribute."""
     rest = [(GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]
     entries = [(USER_OBJ, 6, NOBODY), (USER, 4, uid), *rest]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def status_of(program: Path, uid: int) -> tuple[int, str]:
-    """The capabilities and the effective user ID that a copy of cat(1) has if that user runs it."""
+    """Return the capabilities and the effective user ID that a copy of cat(1) has if that user runs it."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -207,7 +207,7 @@ def nested_userns(kind: str) -> None:
         _, [fd], _, _ = socket.recv_fds(ours, 1, 1)
         with Namespace(fd) as inner, idmapped_mount(source, second, inner) as nested:
             assert owners(second / "of-0") == (101000, 101000)
-            assert tells(nested, "0:101000:500")
+            assert has_maps(nested, "0:101000:500")
 
 
 def a_circular_mapping(kind: str) -> None:

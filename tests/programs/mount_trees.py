@@ -35,7 +35,7 @@ FIELDS: dict[str, list[str]] = {
 
 
 def prepared() -> tuple[Path, Path, Path]:
-    """As `own_file_system`, of which the source has two mounts below it, at `sub` and `sub/deep`."""
+    """Like `own_file_system`, with two submounts of the source, at `sub` and `sub/deep`."""
     work, source, target = own_file_system("ext4")
     (source / "sub").mkdir()
     (source / "sub" / "covered").touch()
@@ -87,7 +87,7 @@ def one_that_cannot_makes_all_of_it_fail_and_is_named() -> None:
         assert error.filename == culprit
         assert f"the proc at {culprit} cannot be idmapped" in error.__notes__[0]
     assert mounts_below(work) == before
-    with idmapped_mount(source, target, (MAP, MAP)):  # which leaves it away
+    with idmapped_mount(source, target, (MAP, MAP)):  # which does not include it
         assert owners(target / "of-0") == (100000, 100000)
 
 
@@ -178,7 +178,7 @@ def later_mounts_are_seen_as_the_propagation_says(propagation: str, at_target: b
             mount.unmount()
 
 
-def a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(propagation: str, recursive: bool) -> None:
+def a_mount_below_a_shared_one_is_unmounted_everywhere(propagation: str, recursive: bool) -> None:
     work, source, target = own_file_system("tmpfs")
     (source / "sub").mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", source / "sub")
@@ -188,7 +188,7 @@ def a_mount_below_a_shared_one_is_gone_everywhere_once_it_is_unmounted(propagati
     question, ask = os.pipe()
     answer, reply = os.pipe()
     peer = os.fork()
-    if peer == 0:  # in a mount namespace that is a peer of ours
+    if peer == 0:  # in a mount namespace that is a peer of this one
         native.prctl(native.PR_SET_PDEATHSIG, 9)
         native.unshare(native.CLONE_NEWNS)
         while True:

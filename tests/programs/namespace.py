@@ -70,7 +70,7 @@ def setgroups_cannot_be_allowed() -> None:
         raise AssertionError("it was allowed")
 
 
-def a_proc_of_another_pid_namespace_leads_to_no_stranger() -> None:
+def a_proc_of_another_pid_namespace_leads_to_no_other_process() -> None:
     be_root()
     native.unshare(native.CLONE_NEWPID)
     child = os.fork()

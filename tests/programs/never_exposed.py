@@ -1,4 +1,4 @@
-"""Children in cgroups with limits, and one that another process of the same user looks into."""
+"""Children in cgroups with limits, and one whose memory another process of the same user reads."""
 
 from __future__ import annotations
 

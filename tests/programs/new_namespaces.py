@@ -1,4 +1,4 @@
-"""Commands in new namespaces, by programs that have changed their own, and some of these commands."""
+"""Commands in new namespaces, started by programs that have changed their own, and some of these commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def after_the_next_children_were_sent_to_another_pid_namespace() -> None:
 
 
 def leave_orphans_until(processes: int, zombies: int) -> None:
-    """Start five processes that end before their children; return when as many processes are to be seen."""
+    """Start five processes that exit before their children. Return when that many processes are visible."""
     for _ in range(5):
         if (pid := os.fork()) == 0:
             os.fork()
@@ -53,7 +53,7 @@ def leave_orphans_until(processes: int, zombies: int) -> None:
 
 
 def print_signals(*numbers: int) -> None:
-    """Print the names of the signals that arrive, as many as were given."""
+    """Print the names of as many arriving signals as there are arguments."""
     wanted = [signal.Signals(number) for number in numbers]
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     print("ready", flush=True)
@@ -108,7 +108,7 @@ def a_masked_proc_is_not_unmasked() -> None:
 
 
 def print_propagation(asked: str | None, init: bool) -> None:
-    """Of a command's root directory, where the program's own mounts are shared."""
+    """Print that of a command's root directory, when the program's own mounts are shared."""
     enter_own_mounts(native.MS_SHARED)
     more: dict[str, Any] = {} if asked is None else {"propagation": asked}
     more |= {"namespaces": ["mnt", "pid"], "init": True} if init else {"namespaces": ["mnt"]}
@@ -117,7 +117,7 @@ def print_propagation(asked: str | None, init: bool) -> None:
     print(" ".join(field for field in root.split()[6:] if field.startswith(("shared:", "master:"))))
 
 
-def a_limit_of_a_kind_is_told(kind: str) -> None:
+def a_limit_of_a_kind_is_reported(kind: str) -> None:
     enter_own_userns()
     Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("0")
     ways: list[dict[str, Any]] = [

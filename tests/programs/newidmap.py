@@ -1,4 +1,4 @@
-"""Maps of subordinate ids that cannot be written, each with what is different for the program."""
+"""Maps of subordinate IDs that cannot be written, each in a different environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VFS_CAP_REVISION_2, VFS_CAP_EFFECTIVE = 0x02000000, 1
 
 
 def report(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Call it, print its exception in JSON, or null, and assert that nothing is left of it."""
+    """Call it, print its exception in JSON, or null, and check that nothing is left."""
     before = state()
     try:
         function(*arguments, **options)
@@ -41,7 +41,7 @@ def report(function: Callable[..., object], *arguments: object, **options: objec
 
 
 def check_nothing() -> None:
-    """As if files had changed between the library's look at them and the tool's."""
+    """Skip the checks, as if files had changed between the library's check and the tool's."""
     patch.object(writer, "newidmap_violations", lambda *_: iter(())).start()
 
 
@@ -75,7 +75,7 @@ def create_each(*uid_maps: list[tuple[int, int, int]]) -> None:
 
 
 def create_inside(options: dict[str, Any], *maps: str) -> None:
-    """In a command that is run with these options."""
+    """Create it in a command that is run with these options."""
     call(alone.command(create, *maps), **options)
 
 
@@ -87,7 +87,7 @@ def create_while_not_dumpable_and_after() -> None:
 
 
 def create_with_secrets(by_fd: bool) -> None:
-    """In the environment, and an inheritable descriptor."""
+    """The secrets are in the environment and behind an inheritable descriptor."""
     let_the_tool_be_known(by_fd)
     os.environ["SECRET"] = "secret"
     os.chdir("/tmp")
@@ -148,7 +148,7 @@ def write_setgroups_late_and_twice() -> None:
 
 
 def create_while_others_reap() -> None:
-    """SIGCHLD ignored, then a thread that reaps whatever there is."""
+    """SIGCHLD is ignored first; then a thread reaps all children."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     create()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -208,7 +208,7 @@ def create_where_standard_files_are_closed() -> None:
 
 
 def give_file_capabilities(folder: str) -> None:
-    """To copies of the tools, in place of set-user-ID, as Fedora and others have it (`struct vfs_cap_data`)."""
+    """Give them to copies of the tools instead of set-user-ID, as in Fedora (`struct vfs_cap_data`)."""
     for tool, capability in (("newuidmap", CAP_SETUID), ("newgidmap", CAP_SETGID)):
         path = Path(folder, tool)
         path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A program that does what it is asked for by messages, while its system calls are tampered with."""
+"""A program that carries out requests from messages, while its system calls are tampered with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS: dict[str, Callable[[], Made]] = {
 
 
 def look(made: Made) -> list[str]:
-    """Its maps; it is closed."""
+    """Return its maps, and close it."""
     try:
         return [str(made.uid_map), str(made.gid_map)]
     finally:

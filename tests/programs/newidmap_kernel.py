@@ -19,7 +19,7 @@ from usernsproc._maps.writer import Maps
 from usernsproc._proc import pid_of
 
 
-def our_verdict(side: Side, triples: list[Triple], caller: Caller) -> tuple[int, Maps | None]:
+def verdict_of_the_library(side: Side, triples: list[Triple], caller: Caller) -> tuple[int, Maps | None]:
     try:
         return 0, Maps.resolve_one(side, IdMap(triples), None, caller)
     except IdMapPermissionError as error:
@@ -48,13 +48,13 @@ def create(maps: Maps) -> None:
 
 
 def compare(seed: int, count: int, step: str) -> None:
-    """Print how often there was which verdict, and whether the tool had to write the map."""
+    """Print the number of each verdict, by whether the tool had to write the map."""
     rng, caller, verdicts = random.Random(seed), Caller.now(), Counter[str]()
     [side] = (side for side in SIDES if side.file == step)
     own = unchanged(subids()[SIDES.index(side)].inverse())
     random_maps = RandomMaps(rng, own, side.id_of(caller))
     for number, triples in zip(range(count), random_maps, strict=False):
-        errno, maps = our_verdict(side, triples, caller)
+        errno, maps = verdict_of_the_library(side, triples, caller)
         where = f"IDMAP_SEED={seed}, map {number} {triples}: ours {errno}"
         if maps is None:
             assert is_refused_by_the_tool(side, triples), where

@@ -1,4 +1,4 @@
-"""Namespaces that are listed, and programs that make some to be found."""
+"""Listing of namespaces, and programs that create namespaces to be found."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def info_of(inode: int) -> NamespaceInfo:
 
 
 def enter_nested(depth: int) -> None:
-    """Enter that many user namespaces, each in the one before, and wait for the end of standard input."""
+    """Enter that many user namespaces, each nested in the previous one, and wait for the end of standard input."""
     for _ in range(depth):
         enter_own_userns()
     print("ready", flush=True)
     sys.stdin.read()
 
 
-def maps_of_nested_ones_are_told_as_seen_from_here_with_and_without_a_process() -> None:
+def maps_of_nested_ones_are_shown_as_seen_from_here_with_and_without_a_process() -> None:
     with UsernsProcess(uid_map="0:100000:1000", gid_map="0:200000:1000") as outer:
         owner = os.stat(outer.namespace_path()).st_ino
         ready, write = os.pipe()
@@ -68,7 +68,7 @@ def pin_and_wait(path: str) -> None:
     sys.stdin.read()
 
 
-def a_pin_is_told_by_its_path(folder: str) -> None:
+def a_pin_is_shown_by_its_path(folder: str) -> None:
     path = folder + "/a pin\\ with\ttabs"
     command = alone.command(pin_and_wait, path)
     with UsernsProcess(command, uid_map="root", namespaces=["mnt"], stdin=PIPE, stdout=PIPE) as process:
@@ -94,7 +94,7 @@ def a_pin_is_told_by_its_path(folder: str) -> None:
     Namespace.unpin(path)
 
 
-def a_pin_that_two_roots_show_is_told_once(folder: str) -> None:
+def a_pin_that_two_roots_show_is_listed_once(folder: str) -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     path = folder + "/pin"
@@ -226,7 +226,7 @@ def the_kernel_lists_what_is_mounted_where_no_process_is() -> None:
     os.close(mounts)
     end = time.monotonic() + 10
     while routes():
-        assert time.monotonic() < end  # a mount namespace goes a moment later
+        assert time.monotonic() < end  # a mount namespace ends a moment later
         time.sleep(0.05)
 
 

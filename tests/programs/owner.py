@@ -61,7 +61,7 @@ def identities() -> tuple[set[tuple[str, ...]], int, int, int]:
     return seen, native.prctl(native.PR_GET_DUMPABLE), os.geteuid(), os.stat("/proc/self/environ").st_uid
 
 
-def caller_stays_who_it_is() -> None:
+def caller_keeps_its_identity() -> None:
     usual = identities()
     assert usual[1] == 1
     assert len(usual[0]) == 1
@@ -110,7 +110,7 @@ def each_owner_is_charged() -> None:
     assert len(own) == 3, len(own)
     of_seven.pop().close()
     end = time.monotonic() + 60
-    while not (again := fill(7)) and time.monotonic() < end:  # the kernel ends a namespace in its own time
+    while not (again := fill(7)) and time.monotonic() < end:  # the kernel destroys a namespace some time later
         time.sleep(0.01)
     assert len(again) == 1, len(again)
     for holder in [*of_seven, *of_eight, *own, *again]:

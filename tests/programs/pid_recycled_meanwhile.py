@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from commands import SLEEP
-from recycle import Stranger
+from recycle import OtherProcess
 from stepping import Stepped, wait_until
 
 from usernsproc import IdMap, Namespace, UsernsProcess, create_userns
@@ -20,7 +20,7 @@ OF_THE_STRANGER = "0 300000 1"
 FEWEST_STEPS = 4
 
 
-def gone_or(call: Callable[[], object]) -> None:
+def exited_or(call: Callable[[], object]) -> None:
     """Raises an exception other than `ProcessLookupError`."""
     try:
         call()
@@ -33,13 +33,13 @@ def at_each_step(one: Callable[[int], bool]) -> None:
     assert steps >= FEWEST_STEPS, steps
 
 
-def stranger_with(pid: int, id_map: str) -> Stranger:
-    """As soon as the number is free, which is a moment after the process has left `/proc`."""
-    found: list[Stranger] = []
+def other_process_with(pid: int, id_map: str) -> OtherProcess:
+    """Create it as soon as the PID is free, which is a moment after the process has left `/proc`."""
+    found: list[OtherProcess] = []
 
     def is_created() -> bool:
         try:
-            found.append(Stranger(pid, id_map))
+            found.append(OtherProcess(pid, id_map))
         except FileExistsError:
             pass
         return bool(found)
@@ -49,18 +49,18 @@ def stranger_with(pid: int, id_map: str) -> Stranger:
 
 
 def recycle_and_go_on(stepped: Stepped, pid: int, id_map: str = "") -> bool:
-    """False: the call has ended the process already."""
+    """Return false if the call has ended the process already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return False
-    stranger = stranger_with(pid, id_map)
-    untouched = stranger.traces()
+    other = other_process_with(pid, id_map)
+    untouched = other.traces()
     try:
         assert stepped.ends_with() == 0
-        assert stranger.traces() == untouched
+        assert other.traces() == untouched
     finally:
-        assert stranger.end() == -signal.SIGKILL
+        assert other.end() == -signal.SIGKILL
     return True
 
 
@@ -76,7 +76,7 @@ CREATIONS: dict[str, Callable[[], object]] = {
 
 def create(name: str) -> None:
     def one(steps: int) -> bool:
-        with Stepped(lambda: None, lambda _: gone_or(CREATIONS[name]), reaps=True) as stepped:
+        with Stepped(lambda: None, lambda _: exited_or(CREATIONS[name]), reaps=True) as stepped:
             pid = stepped.step_until_it_has_a_child()
             is_at_work = all(stepped.step() for _ in range(steps))
             return is_at_work and recycle_and_go_on(stepped, pid)
@@ -84,7 +84,7 @@ def create(name: str) -> None:
     at_each_step(one)
 
 
-# ---- while it is looked at ----
+# ---- while it is inspected ----
 
 
 class Look(NamedTuple):
@@ -118,7 +118,7 @@ def look_at(name: str) -> None:
         def compare() -> None:
             assert look(process) == expected
 
-        gone_or(compare)
+        exited_or(compare)
         os._exit(0)  # before the process is closed
 
     def one(steps: int) -> bool:

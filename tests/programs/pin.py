@@ -100,7 +100,7 @@ def pin_and_unpin(folder: str) -> None:
     place.assert_nothing_left()
 
 
-def nsenter_pins_of_a_process_that_is_gone(folder: str) -> None:
+def nsenter_pins_of_a_process_that_has_exited(folder: str) -> None:
     place = Place(folder)
     path = place.path
     with UsernsProcess(uid_map="root", namespaces=["net", "uts"]) as holder:
@@ -237,7 +237,7 @@ def interrupt_at_any_moment(folder: str) -> None:
                 interrupted += 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            # It may have come when all was done: then it is pinned.
+            # It may have come after the last step: then it is pinned.
             if is_pinned(place.path):
                 Namespace.unpin(place.path)
             else:
@@ -350,7 +350,7 @@ def unpin_where_the_file_cannot_be_removed(folder: str) -> None:
     assert (error.errno, error.step) == (errno.EROFS, "mount_point")
     assert "is unpinned" in error.__notes__[-1]
     assert not is_pinned(path)
-    # and where it is missing, it cannot be made
+    # and if it is missing, it cannot be created
     second = f"{path}2"
     error = refused(Namespace.current().pin, second)
     assert (error.errno, error.step, error.filename) == (errno.EROFS, "mount_point", second)

@@ -1,6 +1,6 @@
 """The programs of `test_popen_layout.py`.
 
-They change `subprocess.Popen` first: what is to see the change is imported after it, in each function.
+They change `subprocess.Popen` first. Each function imports the modules that must see the change afterwards.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def put_a_tree_back() -> None:
         os.symlink(scene.precious, source / "a")
 
     directory = os.open(scene.target, os.O_RDONLY)
-    with before(_core, "umount2", replace, call=2):  # that of the topmost mount, which is busy
+    with before(_core, "umount2", replace, call=2):  # the one of the topmost mount, which is busy
         try:
             mount.unmount()
         except UsernsError as error:
@@ -255,14 +255,14 @@ class Pins:
         return [point for point in points if point.startswith(self.folder)]
 
 
-def unpin(folder: str, stranger: str) -> None:
-    """Unpin while the other directory has *stranger* at the same name: a `file`, a `pin` or `nothing`."""
+def unpin(folder: str, replacement: str) -> None:
+    """Unpin while the other directory has *replacement* at the same name: a `file`, a `pin` or `nothing`."""
     scene = Pins(folder)
     with create_userns("root", "root") as userns:
         userns.pin(scene.path)
-        if stranger == "file":
+        if replacement == "file":
             Path(scene.precious, "pin").touch()
-        elif stranger == "pin":
+        elif replacement == "pin":
             userns.pin(f"{scene.precious}/pin")
     there, mounted = os.listdir(scene.precious), [p for p in scene.table() if p.startswith(scene.precious)]
     with after(_core, "umount2", scene.swap):

@@ -236,6 +236,6 @@ def measure_small_and_big() -> None:
     for page in range(0, len(memory), 4096):
         memory[page] = 1
     big, end = seconds_of_creation(), time.monotonic() + 60
-    while big >= small + 0.010 and time.monotonic() < end:  # others may keep the machine busy for a while
+    while big >= small + 0.010 and time.monotonic() < end:  # other programs may keep the machine busy for a while
         big = min(big, seconds_of_creation())
     print(small, big)

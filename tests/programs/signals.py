@@ -115,8 +115,8 @@ def interrupt_the_group(of_class: str, how: str) -> None:
     process = CLASSES[of_class](shell, shell=True, stderr=PIPE)
     assert process.stderr is not None
     process.stderr.readline()
-    # From outside: sent by a thread of ours, that thread might be the one to get it.
-    # And not before we are in the block, however long that takes.
+    # From outside: if a thread of this process sent it, that thread might get it.
+    # And not before the block is entered.
     kill = f"read line; sleep 0.1; kill -INT -{os.getpid()}"
     sender = subprocess.Popen(["sh", "-c", kill], stdin=PIPE, start_new_session=True)
     assert sender.stdin is not None
@@ -196,7 +196,7 @@ def forked_copy_ends_as_a_program(what: str) -> None:
 
 def forked_copy_waits() -> None:
     process = UsernsProcess(["sleep", "60"], uid_map="root")
-    threading.Thread(target=process.wait).start()  # it has a lock, which is never released in the copy
+    threading.Thread(target=process.wait).start()  # that thread holds a lock, which is never released in the copy
     copy = os.fork()
     if copy == 0:
         waits: list[Callable[[], object]] = [

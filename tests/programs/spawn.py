@@ -9,7 +9,7 @@ from usernsproc._spawn import SETUP_OF_HOLDER, start
 
 
 def drop_in_a_forked_copy() -> None:
-    """The copy closes its descriptor, and the child runs on."""
+    """The copy closes its descriptor, and the child continues."""
     child = start(None, setup=SETUP_OF_HOLDER, signals=(None, signal.SIGKILL))
     if os.fork() == 0:
         pidfd = child.pidfd

@@ -13,7 +13,7 @@ from usernsproc._maps.side import UID
 
 
 def ask() -> None:
-    """Print what the caller has, what is done with it, and how other IDs fail."""
+    """Print the caller's subordinate IDs, a map of them, and how other IDs fail."""
     try:
         print(*subids_of_caller())
         with create_userns("rootless", "rootless") as userns:

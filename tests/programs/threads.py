@@ -125,7 +125,7 @@ def create_with_a_handler_of_sigchld() -> None:
             pass
     assert not seen
     UsernsProcess(["true"], uid_map="root").wait()
-    assert seen  # a command does, as with Popen
+    assert seen  # a command sends it, as with Popen
 
 
 def in_a_thread(function: Callable[[], Result]) -> Result:
@@ -202,7 +202,7 @@ def run_in_a_new_pid_namespace() -> None:
         assert process.wait() == 1, "it is pid 1 of the new namespace"
 
 
-# ---- what a command has of the calling thread ----
+# ---- attributes that a command inherits from the calling thread ----
 
 
 def said_by(changes_ids: bool, *command: str) -> str:
@@ -321,7 +321,7 @@ def daemon_starts_several() -> None:
 
 def run_in_sixteen_threads() -> None:
     command = ["sh", "-c", "cat; echo /proc/self/fd/*"]
-    listed = b" ".join(b"/proc/self/fd/%d" % fd for fd in range(4))  # and what lists them
+    listed = b" ".join(b"/proc/self/fd/%d" % fd for fd in range(4))  # and the descriptor that lists them
     failures = []
 
     def work(number: int) -> None:
@@ -332,7 +332,7 @@ def run_in_sixteen_threads() -> None:
             if output != word + listed + b"\n" or process.returncode:
                 failures.append((word, output, process.returncode))
 
-    for fd in range(3, 20):  # those of the test runner
+    for fd in range(3, 20):  # the descriptors of the test runner
         try:
             os.set_inheritable(fd, False)
         except OSError:

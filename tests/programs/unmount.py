@@ -19,7 +19,7 @@ from typing import Any
 import native
 from hooks import replaced
 from leaks import descriptors
-from mounting import MAP, make_file_system, mounts_below, own_mount_namespace, owners, run, tells
+from mounting import MAP, has_maps, make_file_system, mounts_below, own_mount_namespace, owners, run
 
 from usernsproc import Mount, UsernsError, _core, idmapped_mount
 
@@ -77,7 +77,7 @@ def keep_it_busy_in_each_way() -> None:
     os.chdir("/")
     with open(target / "of-0") as file:
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        # mmap keeps a descriptor of its own
+        # mmap keeps a duplicate of the descriptor
     assert "fd/" in refused(mount)[2]
     mapped.close()
     native.libc.mmap.restype = ctypes.c_void_p
@@ -261,7 +261,7 @@ def move_the_mount() -> None:
     with scene.mount() as mount:
         run("mount", "--move", scene.target, elsewhere)
         assert owners(elsewhere / "of-0") == (100000, 100000)
-        assert tells(mount, MAP)
+        assert has_maps(mount, MAP)
     assert mounts_below(elsewhere) == []
 
 
@@ -273,7 +273,7 @@ def unmount_behind_its_back() -> None:
 
     for _ in range(200):  # a number is given again at once, but perhaps to another program's mount
         first = scene.mount()
-        assert tells(first, MAP)
+        assert has_maps(first, MAP)
         run("umount", scene.target)
         second = scene.mount()
         if first._id.number == second._id.number:
@@ -361,7 +361,7 @@ def unmount_after_a_chroot() -> None:
 
 
 def unmount_without_statmount(refusal: str) -> None:
-    """Refuse `statmount(2)` with the named errno; or, for "no unique ids", behave as a kernel without these."""
+    """Refuse `statmount(2)` with the named errno; or, for "no unique IDs", behave as a kernel without these."""
     scene = Scene()
     if refusal == "no unique ids":
         mount_id = _core.mount_id
@@ -485,7 +485,7 @@ def unmount_layers() -> None:
         pass
     assert scene.mounted() == []
     assert len(mounts_below(scene.source)) == 3
-    # One that would have to be made private first cannot be reached while another covers it.
+    # A mount that has to be made private first cannot be reached while another covers it.
     mount = scene.mount(recursive=True, propagation="unbindable")
     for lazy in (False, True):
         before = scene.mounted()

@@ -27,7 +27,7 @@ class HandlerError(BaseException):
 
 
 def serve_silently(folder: str) -> None:
-    """Mount a FUSE file system there, and answer INIT alone."""
+    """Mount a FUSE file system there, and answer only INIT."""
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
     native.must(native.libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options.encode()))

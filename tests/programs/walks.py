@@ -1,4 +1,4 @@
-"""Where a value goes: the functions of the package that get it as an argument, in any of its forms."""
+"""The path of a value: the functions of the package that get it as an argument, in any of its forms."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGE = Path(usernsproc.__file__).parent
 
 
 def is_whole(value: object) -> bool:
-    """Not the map whose constructor runs."""
+    """Return whether it is complete: not the map whose constructor runs."""
     return isinstance(value, str) or (isinstance(value, IdMap) and hasattr(value, "_hash"))
 
 
 def walk_of_a_map(text: str) -> None:
-    """Print the files and the types, each in the order in which they are first met."""
+    """Print the files and the types, each in the order of their first occurrence."""
     forms: list[object] = [text, IdMap.parse(text), IdMap.parse(text).to_kernel()]
     files: list[str] = []
     types: list[str] = []
@@ -36,7 +36,7 @@ def walk_of_a_map(text: str) -> None:
                     kind = f"{type(part).__name__} {forms.index(part)}"
                     types.extend([kind] * (kind not in types))
 
-    UsernsProcess(["/bin/true"], uid_map="root").wait()  # loads what is loaded when it is first needed
+    UsernsProcess(["/bin/true"], uid_map="root").wait()  # loads modules that are loaded when they are first needed
     sys.setprofile(look)
     process = UsernsProcess(["/bin/true"], uid_map=text)
     sys.setprofile(None)

@@ -1,4 +1,4 @@
-"""The programs of `test_unheard.py`."""
+"""The programs of `test_hidden_helpers.py`."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill_children(parent: int, depth: str) -> None:
-    """Kill all children of *parent* except this process, for ever; or, if *depth* is "deep", the children of these."""
+    """Kill all children of *parent* except this process, forever; or, if *depth* is "deep", the children of these."""
     own = os.getpid()
     print("ready", flush=True)
     while True:

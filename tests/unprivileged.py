@@ -1,7 +1,7 @@
-"""Runs a function as an ordinary user who has subordinate ids.
+"""Runs a function as an unprivileged user that has subordinate IDs.
 
 Root gets a mount namespace in which copies of /etc/subuid and /etc/subgid are over
-the real ones, and more where a test asks for it, and becomes that user there. When
+the real ones (and further files if a test requests them), and becomes that user there. When
 the tests run as that user, `tests/run` has done so before.
 """
 
@@ -31,7 +31,7 @@ WITH_GROUPS = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--groups", 
 
 
 def shadow(suite: str) -> Path:
-    """The folder of newuidmap and newgidmap of a Debian release."""
+    """Return the folder with newuidmap and newgidmap of a Debian release."""
     folder = SHADOW / suite
     if not (folder / "newgidmap").exists():
         assert os.geteuid() == 0, f"as root, run first: tests/fetch-shadow {suite} {folder}"
@@ -47,7 +47,7 @@ def in_private_mounts(*command: str) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", str(TESTS / "expose"), *folders, "--", *command]
 
 
-def as_ordinary_user(
+def as_unprivileged_user(
     function: Callable[..., object],
     *arguments: object,
     subuid: str | None = None,
@@ -57,11 +57,11 @@ def as_ordinary_user(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> str:
-    """Call *function* in a new interpreter, as that user; gives what it printed.
+    """Call *function* in a new interpreter, as that user, and return what it printed.
 
     Args:
         function: as of `alone.run_alone`.
-        subuid: the text of /etc/subuid. This, as all that follows, is for root.
+        subuid: the text of /etc/subuid. This and the following arguments are for root.
         before: a shell script that root runs first, in the private mount namespace.
         drop: how root becomes the user.
     """
