@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from .. import _core
 from .._errors import userns_error
@@ -58,10 +58,10 @@ class Joins:
 
 
 NO_JOINS = Joins((), None)
+_NOTHING_TO_OPEN = nullcontext(NO_JOINS)
 
 
-@contextmanager
-def open_joins(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
+def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Joins]:
     """Open the namespaces that *join* stands for.
 
     Raises:
@@ -69,6 +69,11 @@ def open_joins(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
         TypeError: an object that does not stand for a namespace.
         UsernsError: step `open_ns` or `open_proc`, like `Namespace.open` and `Namespace.of`.
     """
+    return _NOTHING_TO_OPEN if join == () else _open(join)
+
+
+@contextmanager
+def _open(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets: list[JoinLike] = [join]
     elif not hasattr(join, "__iter__"):

@@ -20,7 +20,7 @@ from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._spawn import FOREVER, Files, Namespaces, Patience, Program, Setup, start
 from .._typing import TYPE_CHECKING
-from .cgroup import opened_cgroup
+from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
@@ -249,7 +249,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
         signals = self._signal_mask, _death_signal(pdeathsig)
-        with opened_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins:
+        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins:
             new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")

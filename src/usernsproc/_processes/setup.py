@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from errno import ENOSYS, EPERM
+from functools import lru_cache
 from operator import index
 
 from .._spawn import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Call, Setup
@@ -55,8 +56,9 @@ def no_new_privileges(wanted: bool) -> tuple[Call, ...]:
     return (Call("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if wanted else ()
 
 
-def _ids(credentials: Credentials) -> list[Call]:
-    uid, gid, groups = credentials.uid, credentials.gid, credentials.groups
+@lru_cache(maxsize=64)
+def _ids(uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> tuple[Call, ...]:
+    """Programs ask again and again for the same."""
     calls: list[Call] = []
     if groups is not None:
         packed = b"".join(group.to_bytes(4, sys.byteorder) for group in groups)
@@ -65,11 +67,15 @@ def _ids(credentials: Credentials) -> list[Call]:
         calls.append(Call("setid", "setresgid", gid, gid, gid, needs=OWN_MEMORY_AND_MAPS))
     if uid is not None:
         calls.append(Call("setid", "setresuid", uid, uid, uid, needs=OWN_MEMORY_AND_MAPS))
-    return calls
+    return tuple(calls)
+
+
+def _calls_of(credentials: Credentials) -> tuple[Call, ...]:
+    return _ids(credentials.uid, credentials.gid, credentials.groups)
 
 
 def holder_setup(first: tuple[Call, ...], credentials: Credentials, last: tuple[Call, ...]) -> Setup:
-    calls = (*first, ROOT_DIRECTORY, *_ids(credentials), *last, NEW_SESSION)
+    calls = (*first, ROOT_DIRECTORY, *_calls_of(credentials), *last, NEW_SESSION)
     return Setup(calls, len(calls))
 
 
@@ -93,7 +99,7 @@ def command_setup(
         shared.append(Call("chdir", "chdir", _path(cwd), filename=cwd))
     if _c_int("umask", umask) >= 0:
         shared.append(Call("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
-    shared += (*_ids(resolve(uid, gid, groups)), *last)
+    shared += (*_calls_of(resolve(uid, gid, groups)), *last)
     own: list[Call] = []
     if start_new_session:
         own.append(NEW_SESSION)
