@@ -80,6 +80,7 @@ class Attributes(NamedTuple):
     @classmethod
     def resolve(
         cls,
+        *,
         read_only: bool | None = None,
         nosuid: bool | None = None,
         nodev: bool | None = None,

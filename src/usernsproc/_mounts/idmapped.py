@@ -114,7 +114,9 @@ def open_idmapped(
 
     Linux 5.12. See `open_tree(2)`, `mount_setattr(2)`.
     """
-    attributes = Attributes.resolve(read_only, nosuid, nodev, noexec, propagation)
+    attributes = Attributes.resolve(
+        read_only=read_only, nosuid=nosuid, nodev=nodev, noexec=noexec, propagation=propagation
+    )
     if attributes.propagation == MS_UNBINDABLE:  # could not be attached below a shared mount
         attributes = attributes._replace(propagation=MS_PRIVATE)
     with borrow_userns(userns) as userns_fd, open_path("open_tree", source) as source_fd:
