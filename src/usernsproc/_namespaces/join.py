@@ -69,7 +69,7 @@ def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Jo
         TypeError: an object that does not stand for a namespace.
         UsernsError: step `open_ns` or `open_proc`, like `Namespace.open` and `Namespace.of`.
     """
-    return _NOTHING_TO_OPEN if join == () else _open(join)
+    return _NOTHING_TO_OPEN if type(join) is tuple and not join else _open(join)
 
 
 @contextmanager
