@@ -59,6 +59,7 @@ class Joins:
 
 NO_JOINS = Joins((), None)
 _NOTHING_TO_OPEN = nullcontext(NO_JOINS)
+_NONE: tuple[()] = ()  # the default of a parameter, and the same object
 
 
 def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Joins]:
@@ -69,7 +70,7 @@ def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Jo
         TypeError: an object that does not stand for a namespace.
         UsernsError: step `open_ns` or `open_proc`, like `Namespace.open` and `Namespace.of`.
     """
-    return _NOTHING_TO_OPEN if type(join) is tuple and not join else _open(join)
+    return _NOTHING_TO_OPEN if join is _NONE else _open(join)
 
 
 @contextmanager
