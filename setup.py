@@ -10,6 +10,7 @@ and against which headers to compile. Then it is tried whether the result runs.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,10 +68,16 @@ def _succeeds(*command: str | Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+NO_SYSTEM_CALLS = {"syscalls", "arch_specific_syscall"}
+"""Numbers of the kernel's headers that have a name as if they were."""
+
+
 class BuildCore(build_ext):
     """Compiles the bare files first, then the rest as setuptools does."""
 
     def build_extension(self, ext: Extension) -> None:
+        list_system_calls(self.compiler.compiler_so, Path(self.build_temp, "system_calls.h"))
+        ext.include_dirs = [*ext.include_dirs, self.build_temp]
         bare = [source for source in ext.sources if Path(source).name in BARE]
         objects = self.compile_bare(ext, bare)
         ext.sources = [source for source in ext.sources if source not in bare]
@@ -95,6 +102,15 @@ class BuildCore(build_ext):
         finally:
             compiler.compiler_so = before
         return objects
+
+
+def list_system_calls(compiler: Sequence[str], header: Path) -> None:
+    """Write `SYSTEM_CALL(name)` for each that the compiler's headers have a number for."""
+    command = [*compiler, "-E", "-dM", ROOT / "src" / "usernsproc" / "_core" / "compat.h"]
+    macros = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = sorted(set(re.findall(r"^#define __NR_([a-z_]\w*) ", macros, re.MULTILINE)) - NO_SYSTEM_CALLS)
+    header.parent.mkdir(parents=True, exist_ok=True)
+    header.write_text("".join(f"SYSTEM_CALL({name})\n" for name in names))
 
 
 def prove(core: Path) -> None:

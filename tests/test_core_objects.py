@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from test_compiler_flags import core_build
 
 from usernsproc import _core
 
@@ -86,7 +87,9 @@ def test_no_function_takes_much_of_a_small_stack(compiler: str, tmp_path: Path) 
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
     macros = [f"-D{name}={value}" for name, value in extension["define-macros"]]
     include = f"-I{sysconfig.get_path('include')}"
+    core_build().list_system_calls([compiler], tmp_path / "system_calls.h")
     warning = f"-Werror=frame-larger-than={LARGEST_FRAME}", f"-Wframe-larger-than={LARGEST_FRAME}"
     for source in extension["sources"]:
-        command = [compiler, "-fPIC", *macros, *extension["extra-compile-args"], *warning, include, "-c", ROOT / source]
+        command = [compiler, "-fPIC", *macros, *extension["extra-compile-args"], *warning, include]
+        command += [f"-I{tmp_path}", "-c", ROOT / source]
         subprocess.run([*command, "-o", tmp_path / "object"], check=True)

@@ -15,16 +15,17 @@ from leaks import children, state
 from programs.spawn import drop_in_a_forked_copy
 
 from usernsproc import UsernsError, UsernsProcess, _core, lowlevel
-from usernsproc._spawn import (
+from usernsproc._setup.calls import (
+    FORK,
     OWN_MEMORY,
     SETUP_OF_HOLDER,
-    Call,
-    Files,
-    Namespaces,
-    Program,
+    STORE_ADDRESS,
+    Place,
+    Result,
     Setup,
-    start,
+    SystemCall,
 )
+from usernsproc._spawn import Files, Namespaces, Program, start
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "namespaces": Namespaces(),
@@ -37,6 +38,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "cgroup": (-1, None),
 }
 NAMES = {
+    "setup": ("calls", "data", "ends", "needs", "ambient_caps", "fds", "labels"),
     "maps": ("setgroups", "uid_map", "gid_map"),
     "signals": ("mask", "death"),
     "patience": ("deadline", "cancelled"),
@@ -49,7 +51,7 @@ def names_of(group: str) -> tuple[str, ...]:
     return code.co_varnames[1 : code.co_argcount]
 
 
-NOT_CHECKED = ("argv", "candidates", "envp", "filename")
+NOT_CHECKED = ("argv", "candidates", "envp", "filename", "labels")
 """Of these, the message is that of `os.fsencode`, or any type will do."""
 FIELDS = [
     (group, place, name)
@@ -88,51 +90,118 @@ def test_a_misspelt_field_is_an_error(kind: type) -> None:
         value.umsak = 5  # type: ignore[attr-defined]
 
 
-CHDIR = Call("chdir", "chdir", b"/")
+CHDIR = SystemCall("chdir", "chdir", b"/")
+PROGRAM = Program(("true",), ("/bin/true",))
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("field", "value"),
     [
-        5,
-        (),
-        CHDIR[:-1],
-        (*CHDIR, 0),
-        ("chdir", *CHDIR[1:]),
-        (*CHDIR[:2], (0,), *CHDIR[3:]),
-        (*CHDIR[:3], [b"/"], *CHDIR[4:]),
-        (*CHDIR[:3], (b"/",) * 6, *CHDIR[4:]),
-        (*CHDIR[:3], ("/",), *CHDIR[4:]),
+        (0, b"\xff" * 88),  # its arguments point beyond the data
+        (1, b""),
+        (2, (0, 1, 2, 2)),  # more calls than there are
+        (2, (0, 1, 0, 1)),
+        (2, (0, -1, 1, 1)),
+        (2, (0, 0, 0, 0)),
     ],
 )
-def test_what_is_not_a_system_call_is_a_type_error(call: Any) -> None:
-    with pytest.raises(TypeError, match="^setup.calls: "):
-        spawn(setup=Setup((CHDIR, call), 2))
-
-
-def test_there_are_not_more_shared_calls_than_calls() -> None:
-    with pytest.raises(TypeError, match="^setup.shared_count: "):
-        spawn(setup=Setup((CHDIR,), 2))
+def test_an_unsound_setup_is_refused(field: int, value: Any) -> None:
+    fields = list(Setup((CHDIR,)))
+    fields[field] = value
+    with pytest.raises(TypeError, match="^setup: a call, or a section, goes beyond what is there$"):
+        spawn(setup=tuple(fields))
 
 
 @pytest.mark.parametrize("needs", [0, OWN_MEMORY])
 def test_a_failing_call_is_reported_with_its_step_and_file(needs: int) -> None:
     """In the child in the caller's memory, and in the launcher. The calls before it succeeded."""
-    calls = tuple(Call("chdir", "chdir", path, needs=needs, filename=path) for path in (b"/", b"proc", b"none", b"/"))
+    calls = tuple(
+        SystemCall("chdir", "chdir", path, needs=needs, filename=path) for path in (b"/", b"proc", b"none", b"/")
+    )
     for shared_count in (0, 2, 4):
         with pytest.raises(UsernsError) as caught:
-            start(Program(("true",), ("/bin/true",)), setup=Setup(calls, shared_count))
+            start(PROGRAM, setup=Setup(calls[:shared_count], calls[shared_count:]))
         error = caught.value
         assert (error.step, error.errno, error.filename) == ("chdir", errno.ENOENT, b"none")
 
 
 @pytest.mark.parametrize("needs", [0, OWN_MEMORY])
-def test_tolerated_errnos_are_not_errors(needs: int) -> None:
-    program = Program(("true",), ("/bin/true",))
-    for tolerated in ((errno.ENOENT, 0), (0, errno.ENOENT)):
-        call = Call("chdir", "chdir", b"/none", needs=needs, tolerated=tolerated)
-        with start(program, setup=Setup((call,), 1)) as child:
-            assert child.pidfd >= 0
+@pytest.mark.parametrize("place", range(5))
+def test_tolerated_errnos_are_not_errors(needs: int, place: int) -> None:
+    tolerated = (0,) * place + (errno.ENOENT,)
+    call = SystemCall("chdir", "chdir", b"/none", needs=needs, tolerated=tolerated)
+    with start(PROGRAM, setup=Setup((call,))) as child:
+        assert child.pidfd >= 0
+
+
+# ---- what the interpreter does ----
+
+
+def outcome(*calls: SystemCall) -> str:
+    """`"done"`, or what failed."""
+    try:
+        with start(PROGRAM, setup=Setup(own=calls)):
+            return "done"
+    except UsernsError as error:
+        return f"{error.step} {errno.errorcode[error.errno or 0]}"
+
+
+def call(name: str, *arguments: Any, **others: Any) -> SystemCall:
+    return SystemCall(name, name, *arguments, **{"needs": OWN_MEMORY, **others})
+
+
+def test_a_result_is_an_argument_of_a_later_call() -> None:
+    fd = Result()
+    opened = call("openat", -100, b"/", os.O_RDONLY, result=fd)
+    assert outcome(opened, call("fchdir", fd), call("close", fd)) == "done"
+    assert outcome(opened, call("close", fd), call("fchdir", fd)) == "fchdir EBADF"
+
+
+def test_without_a_result_a_call_is_left_out() -> None:
+    fd = Result()
+    missing = call("openat", -100, b"/none", os.O_RDONLY, result=fd, tolerated=(errno.ENOENT,))
+    assert outcome(missing, call("fchdir", fd)) == "done"
+    assert outcome(call("fchdir", fd)) == "done"
+
+
+@pytest.mark.parametrize(("expected", "answer"), [(5, "done"), (4, "write EIO"), (-1, "done")])
+def test_another_result_than_expected_is_an_error(expected: int, answer: str) -> None:
+    fd = Result()
+    null = call("openat", -100, b"/dev/null", os.O_WRONLY, result=fd)
+    assert outcome(null, call("write", fd, b"hello", 5, expected=expected)) == answer
+
+
+def test_an_address_of_a_result_and_one_within_a_structure() -> None:
+    """`writev` of the address of bytes, which are the result of `dup`."""
+    ends, fd, vector = Result(), Result(), bytearray(16)
+    vector[8] = 4
+    calls = (
+        call("openat", -100, b"/dev/null", os.O_WRONLY, result=fd),
+        call("dup", fd, result=ends),
+        call(STORE_ADDRESS, Place(vector), Place(ends)),
+        call("writev", fd, Place(vector), 1, expected=4),
+    )
+    assert outcome(*calls) == "done"
+
+
+def test_a_forked_helper_makes_its_calls_alone() -> None:
+    pid, status = Result(), bytearray(4)
+    fork = call(FORK, 2, result=pid)
+    wait = call("wait4", pid, Place(status), 0x40000000, 0)
+    there = call("chdir", b"/"), call("chdir", b"proc")
+    assert outcome(fork, *there, wait, call("chdir", b"/proc")) == "done"
+    assert outcome(fork, call("chdir", b"/"), call("chdir", b"none"), wait) == "chdir ENOENT"
+    assert (
+        outcome(
+            call("chdir", b"/"),
+            fork,
+            call("chdir", b"/dev"),
+            call("close", -1, tolerated=(errno.EBADF,)),
+            wait,
+            call("chdir", b"proc"),
+        )
+        == "done"
+    )
 
 
 def holder() -> _core.Child:

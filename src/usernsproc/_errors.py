@@ -59,6 +59,16 @@ class UsernsError(OSError):
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""
 
+    setup_index: int | None = None
+    """Of a set-up step: its place in the list that was given as `setup`. `step` is then the name of its
+    class, such as `"Bind"`, and `filename` its path."""
+
+    setup_step: str | None = None
+    """Of a set-up step: its `repr()`."""
+
+    call: str | None = None
+    """Of a set-up step: the system call that failed."""
+
     def __new__(cls, *args: Any, step: str | None = None, cause: str | None = None) -> Self:  # noqa: ARG004
         if cls is UsernsError and args:
             cls = _subclasses.get(args[0], cls)  # type: ignore[assignment]
@@ -76,7 +86,8 @@ class UsernsError(OSError):
         where = f": {' -> '.join(files)}" if files else ""
         code = _NAMES.get(self.errno, str(self.errno))
         why = code if self.cause is None else f"{code}, {self.cause}"
-        return f"{self.step}: {printable(self.strerror or '')}{where} [{why}]"
+        step = self.step if self.setup_index is None else f"setup[{self.setup_index}] {self.step}: {self.call}"
+        return f"{step}: {printable(self.strerror or '')}{where} [{why}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)

@@ -20,7 +20,8 @@ from . import _core
 from ._errors import at_step, userns_error
 from ._loading import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
-from ._spawn import FOREVER, ROOT_DIRECTORY, Files, GaveUp, Namespaces, Patience, Program, Setup, start
+from ._setup.calls import ROOT_DIRECTORY, Setup
+from ._spawn import FOREVER, Files, GaveUp, Namespaces, Patience, Program, start
 from ._uapi import WALL
 
 _PART = 4096
@@ -103,7 +104,7 @@ def run_tool(path: str, *args: str, keep_fds: tuple[int, ...] = (), patience: Pa
             Program((os.path.basename(path), *args), (path,), filename=path),
             namespaces=Namespaces(0),
             files=Files(stdin, stdout, stderr, keep_fds),
-            setup=Setup((ROOT_DIRECTORY,), 1),
+            setup=Setup((ROOT_DIRECTORY,)),
             patience=patience,
         ) as child:
             printed = _read_until_end(child.pidfd, (out, err), patience)

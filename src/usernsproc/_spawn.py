@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from . import _core
 from ._cgroups import frozen_cause
 from ._evidence import failed
+from ._setup.calls import Origin, Setup
 from ._typing import TYPE_CHECKING
 from ._uapi import CLONE_NEWUSER
 
@@ -89,54 +90,6 @@ class Files(tuple[int, int, int, tuple[int, ...], bool]):
         return super().__new__(cls, (stdin, stdout, stderr, keep, close))
 
 
-ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS = range(3)
-"""What a call needs: in memory that a process shares with the caller it would change the caller, too."""
-
-
-class Call(tuple[int, int, tuple[int, int], "tuple[int | bytes, ...]", str, object]):
-    """A system call that sets up a process.
-
-    Args:
-        step: the step of the error if it fails.
-        name: of the system call.
-        arguments: numbers, and bytes, which stand for their address; a NUL follows them.
-        needs: `ANY_MEMORY` and so on.
-        tolerated: errnos that are not errors.
-        filename: for the error.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        step: str,
-        name: str,
-        *arguments: int | bytes,
-        needs: int = ANY_MEMORY,
-        tolerated: tuple[int, int] = (0, 0),
-        filename: object = None,
-    ) -> Self:
-        return super().__new__(cls, (_core.NR[name], needs, tolerated, arguments, step, filename))
-
-
-class Setup(tuple["tuple[Call, ...]", int, int]):
-    """What the process does before it executes the program.
-
-    Args:
-        calls: in this order.
-        shared_count: the first so many are also those of an init, the others the program's alone.
-        ambient_caps: a bit for each capability that it keeps over exec.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, calls: tuple[Call, ...] = (), shared_count: int = 0, ambient_caps: int = 0) -> Self:
-        return super().__new__(cls, (calls, shared_count, ambient_caps))
-
-
-ROOT_DIRECTORY = Call("chdir", "chdir", b"/")
-NEW_SESSION = Call("setsid", "setsid")
-SETUP_OF_HOLDER = Setup((ROOT_DIRECTORY, NEW_SESSION))
 NO_CGROUP = -1, None
 
 
@@ -210,6 +163,12 @@ def start(
         raise
 
 
+def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:
+    """The error, with the step of the list whose call has failed."""
+    error.setup_index, error.setup_step, error.call = origin.index, repr(origin.step), origin.call
+    return error
+
+
 def _explained(
     failure: _core.Failure, program: Program | None, setup: Setup, cgroup: tuple[int, object]
 ) -> UsernsError:
@@ -217,6 +176,8 @@ def _explained(
     filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
     step, *others = failure.args
     if isinstance(step, int):
-        step, filename = setup[0][step][-2:]
-        filenames[step] = filename
+        call = setup[-1][step]
+        step, filenames[call.step] = call.step, call.filename
+        if isinstance(call.filename, Origin):
+            return of_setup_step(failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename)
     return failed(_core.Failure(step, *others), filenames, fd)

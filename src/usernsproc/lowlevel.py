@@ -10,7 +10,8 @@ import signal
 
 from . import _core
 from ._loading import before_entering
-from ._spawn import SETUP_OF_HOLDER, start
+from ._setup.calls import SETUP_OF_HOLDER
+from ._spawn import start
 from ._uapi import CLONE_NEWNS, STATX_MNT_ID_UNIQUE
 
 __all__ = [

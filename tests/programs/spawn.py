@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from usernsproc._spawn import SETUP_OF_HOLDER, start
+from usernsproc._setup.calls import SETUP_OF_HOLDER
+from usernsproc._spawn import start
 
 
 def drop_in_a_forked_copy() -> None:

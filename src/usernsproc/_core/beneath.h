@@ -26,7 +26,8 @@
 /* struct statx, what is used of it */
 struct whereabouts {
 	uint32_t mask;
-	char before[28];
+	char before[24];
+	uint16_t mode;
 	uint64_t inode;
 	char between[96];
 	uint32_t device_major, device_minor;
@@ -34,6 +35,7 @@ struct whereabouts {
 	char after[104];
 };
 
+#define WHEREABOUTS_TYPE 0x1
 #define WHEREABOUTS_INODE 0x100
 #define WHEREABOUTS_MOUNT 0x1000
 #define WHEREABOUTS_LASTING_MOUNT 0x4000 /* its number is never that of another: Linux 6.8 */

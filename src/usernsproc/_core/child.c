@@ -108,17 +108,21 @@ static void close_between(struct child *child, unsigned first, unsigned last)
 		must(child, STEP_stdio, close_descriptors(first, last, child->proc));
 }
 
-/* What is not the command's: five, and the namespaces to enter. */
+/* What is not the command's: five, the namespaces to enter, and what its set-up uses. */
 static int own_count(const struct child *child)
 {
-	return 5 + (int)child->plan.namespaces.join_count;
+	return 5 + (int)child->plan.namespaces.join_count + child->plan.setup.fds.count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
 	const int own[] = {child->image, child->socket, child->death.parent_pidfd, child->cgroup, child->proc};
 
-	return i < 5 ? own[i] : child->plan.namespaces.joins[i - 5].fd;
+	int join_count = (int)child->plan.namespaces.join_count;
+
+	if (i < 5)
+		return own[i];
+	return i < 5 + join_count ? child->plan.namespaces.joins[i - 5].fd : child->plan.setup.fds.fds[i - 5 - join_count];
 }
 
 /* Close what lies in a gap between two kept descriptors, but not those that are the
@@ -198,12 +202,12 @@ static void set_up(struct child *child)
 	const struct setup *setup = &child->plan.setup;
 	enum step step = STEP_none;
 
-	long result = run_calls(setup, 0, setup->shared_count, &step);
+	long result = run_calls(setup, FOR_INIT_AND_COMMAND, &step);
 
 	must(child, step, result);
 	if (setup->ambient)
 		must(child, STEP_capabilities, keep_over_exec(setup->ambient));
-	result = run_calls(setup, setup->shared_count, setup->count, &step);
+	result = run_calls(setup, FOR_COMMAND, &step);
 	must(child, step, result);
 }
 

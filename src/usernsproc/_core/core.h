@@ -175,35 +175,57 @@ struct parent_death {
 	int32_t parent_pidfd; /* the same, for when it is out of sight in another pid namespace */
 };
 
-/* A system call that sets up a process, as data: what such a call may require, and what is reported if it fails. */
+/* What a call of the set-up may require. */
 enum call_needs { ANY_MEMORY, OWN_MEMORY, OWN_MEMORY_AND_MAPS };
 
-struct system_call {
-	int32_t number, step;
-	int32_t needs, pointers;  /* bit n: argument n is an offset into the data of the set-up */
-	int32_t tolerated[2];	  /* errnos, or 0 */
-	uint64_t arguments[5];
+/* In place of the number of a system call: the few things that none does. */
+enum own_call {
+	CALL_MAKE_LIKE = -1,	 /* directory, name, fd: makes a directory or a file, as the other is */
+	CALL_CHOOSE_LIKE = -2,	 /* fd, a, b: a if it is a directory, else b */
+	CALL_STORE_ADDRESS = -3, /* pointer to a pointer, pointer: for a structure that holds addresses */
+	CALL_IS_SAME = -4,	 /* fd, fd: fails with ESTALE if they are of different files */
+	CALL_FORK = -5,		 /* count: another process makes the next so many calls, and exits */
 };
 
-/* They run one after the other, in the child in the caller's memory or in a launcher. */
+/* A system call that sets up a process, as data. Bit n of `pointers`: argument n is an offset into the data of the set-up,
+ * and stands for its address; of `results`: for the int32_t there, which is the result of an earlier call. If that is
+ * negative, an error that was tolerated, the call is left out. */
+struct system_call {
+	int32_t number, pointers, results;
+	int32_t result;	      /* offset of the int32_t that gets its own, or -1 */
+	int32_t expected;     /* another result than this is a failure; -1: none is */
+	int32_t tolerated[5]; /* errnos, or 0 */
+	uint64_t arguments[6];
+};
+
+/* They run one after the other, in the child in the caller's memory or in a launcher, in four sections. */
+enum section {
+	BEFORE_NAMESPACES_ARE_USED, /* by the process that has created them, when pid and time are those of its children */
+	FOR_INIT_AND_COMMAND,
+	FOR_COMMAND,
+	BEFORE_EXEC, /* after the last call of the launcher's own but execve(2) */
+	SECTIONS
+};
+
+struct descriptors {
+	int *fds;
+	int count;
+};
+
 struct setup {
 	const struct system_call *calls;
-	const char *data;
+	char *data;
 	uint32_t count, data_size;
-	uint32_t shared_count; /* the first so many are also those of an init, the others the command's alone */
+	int32_t ends[SECTIONS]; /* of the sections, as indices of calls */
 	int32_t needs;	    /* the most of all */
 	uint64_t ambient;   /* capabilities to keep over exec, a bit for each */
+	struct descriptors fds; /* that the calls use, none of them 0, 1 or 2 */
 };
 extern const struct setup setup_of_helper; /* of a helper program: "/" as its directory, a session of its own */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {
 	char *const *argv, *const *envp, *const *candidates;
-};
-
-struct descriptors {
-	int *fds;
-	int count;
 };
 
 /* A namespace to be entered. */

@@ -188,15 +188,15 @@ static PyObject *core_open(PyObject *module, PyObject *arguments)
 	return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
 }
 
-PyDoc_STRVAR(dup_doc, "dup(fd) -> OwnedFd\n\nF_DUPFD_CLOEXEC of fcntl(2); none of 0, 1 and 2.");
+PyDoc_STRVAR(dup_doc, "dup(fd, least=3) -> OwnedFd\n\nF_DUPFD_CLOEXEC of fcntl(2): the first free number from `least` on.");
 
 static PyObject *core_dup(PyObject *module, PyObject *arguments)
 {
-	int fd;
+	int fd, least = 3;
 
-	if (!PyArg_ParseTuple(arguments, "i:dup", &fd))
+	if (!PyArg_ParseTuple(arguments, "i|i:dup", &fd, &least))
 		return NULL;
-	fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, least);
 	return fd_or_error(module, fd < 0 ? -errno : fd);
 }
 

@@ -399,7 +399,7 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 	}
 	own.setup.calls = put(&arena, own.setup.calls, calls_size);
 	own.namespaces.joins = put(&arena, own.namespaces.joins, joins_size);
-	own.setup.data = put(&arena, own.setup.data, own.setup.data_size);
+	own.setup.data = (char *)put(&arena, own.setup.data, own.setup.data_size);
 	own.candidates = put_vector(&arena, own.candidates);
 	own.size = arena.used;
 	return memcpy(arena.memory, &own, sizeof(own));

@@ -208,21 +208,119 @@ RAW_INLINE long keep_over_exec(uint64_t wanted)
 	return result;
 }
 
-/* Make the calls from the first to before the last. A negative errno, and what to report. */
-RAW_INLINE long run_calls(const struct setup *setup, uint32_t first, uint32_t last, enum step *step)
-{
-	for (uint32_t i = first; i < last; i++) {
-		const struct system_call *call = &setup->calls[i];
-		long arguments[5], result;
+/* ---- the calls of a set-up ---- */
 
-		for (int n = 0; n < 5; n++)
-			arguments[n] = (long)(call->arguments[n] + (call->pointers >> n & 1 ? (uintptr_t)setup->data : 0));
-		result = raw_syscall(call->number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
-		if (result < 0 && result != -call->tolerated[0] && result != -call->tolerated[1]) {
-			*step = (enum step)call->step;
+RAW_INLINE long is_directory(long fd)
+{
+	struct whereabouts found;
+	long result = find_whereabouts_by((int)fd, WHEREABOUTS_TYPE, &found);
+
+	return result < 0 ? result : (found.mode & S_IFMT) == S_IFDIR;
+}
+
+RAW_INLINE long make_like(const long *arguments)
+{
+	long directory = is_directory(arguments[2]);
+
+	if (directory < 0)
+		return directory;
+	if (directory)
+		return RAW3(mkdirat, arguments[0], arguments[1], 0755);
+	return RAW4(mknodat, arguments[0], arguments[1], S_IFREG | 0644, 0);
+}
+
+RAW_INLINE long choose_like(const long *arguments)
+{
+	long directory = is_directory(arguments[0]);
+
+	return directory < 0 ? directory : arguments[directory ? 1 : 2];
+}
+
+RAW_INLINE long is_same(const long *arguments)
+{
+	struct whereabouts one, other;
+	long result = find_whereabouts((int)arguments[0], &one);
+
+	if (result >= 0)
+		result = find_whereabouts((int)arguments[1], &other);
+	if (result < 0)
+		return result;
+	if (one.inode != other.inode || one.device_major != other.device_major || one.device_minor != other.device_minor)
+		return -ESTALE;
+	return 0;
+}
+
+RAW_INLINE long store_address(const long *arguments)
+{
+	*(volatile long *)arguments[0] = arguments[1];
+	return 0;
+}
+
+RAW_INLINE long make_call(long number, const long *arguments)
+{
+	if (number == CALL_MAKE_LIKE)
+		return make_like(arguments);
+	if (number == CALL_CHOOSE_LIKE)
+		return choose_like(arguments);
+	if (number == CALL_IS_SAME)
+		return is_same(arguments);
+	if (number == CALL_STORE_ADDRESS)
+		return store_address(arguments);
+	if (number == CALL_FORK)
+		return raw_fork(0, 0);
+	return raw_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+}
+
+/* Whether all results that it takes exist. */
+RAW_INLINE int take_arguments(const struct setup *setup, const struct system_call *call, long *arguments)
+{
+	for (int n = 0; n < 6; n++) {
+		arguments[n] = (long)call->arguments[n];
+		if (call->pointers >> n & 1)
+			arguments[n] += (long)setup->data;
+		if (call->results >> n & 1)
+			arguments[n] = *(volatile int32_t *)(setup->data + arguments[n]);
+		if (call->results >> n & 1 && arguments[n] < 0)
+			return 0;
+	}
+	return 1;
+}
+
+RAW_INLINE int is_tolerated(const struct system_call *call, long result)
+{
+	for (int n = 0; n < 5; n++)
+		if (result == -call->tolerated[n])
+			return 1;
+	return 0;
+}
+
+/* Make the calls of a section. A negative errno, and the index of the call to report. */
+RAW_INLINE long run_calls(const struct setup *setup, enum section section, enum step *step)
+{
+	int32_t last = setup->ends[section], helpers = -1;
+
+	for (int32_t i = section ? setup->ends[section - 1] : 0; i < last && i != helpers; i++) {
+		const struct system_call *call = &setup->calls[i];
+		long arguments[6], result;
+
+		if (!take_arguments(setup, call, arguments))
+			continue;
+		result = make_call(call->number, arguments);
+		if (result >= 0 && call->expected >= 0 && result != call->expected)
+			result = -EIO;
+		if (result < 0 && !is_tolerated(call, result)) {
+			*step = (enum step)(STEP_COUNT + i);
 			return result;
 		}
+		if (call->result >= 0)
+			*(volatile int32_t *)(setup->data + call->result) = (int32_t)result;
+		if (call->number == CALL_FORK && result == 0)
+			helpers = i + 1 + (int32_t)arguments[0];
+		else if (call->number == CALL_FORK)
+			i += (int32_t)arguments[0];
 	}
+	if (helpers >= 0)
+		leave(0);
 	return 0;
 }
 

@@ -82,6 +82,16 @@ RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
 	wait_for_parent(own);
 }
 
+/* ---- the calls of the set-up ---- */
+
+RAW_INLINE void set_up(const struct launcher_parameters *own, enum section section)
+{
+	enum step step = STEP_none;
+	long result = run_calls(&own->setup, section, &step);
+
+	must(own, step, result);
+}
+
 /* ---- entering and creating namespaces ---- */
 
 RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
@@ -109,6 +119,7 @@ RAW_INLINE void create_namespaces(const struct launcher_parameters *own)
 		must(own, STEP_owner, RAW3(setresuid, -1, namespaces->owner.id, -1));
 	if (namespaces->flags)
 		must(own, STEP_clone, RAW1(unshare, namespaces->flags));
+	set_up(own, BEFORE_NAMESPACES_ARE_USED);
 	if (needs_child(namespaces)) {
 		start_second_process(own);
 		return;
@@ -137,17 +148,9 @@ RAW_INLINE __attribute__((noreturn)) void hold(const struct holder_parameters *o
 		RAW5(ppoll, 0, 0, 0, 0, KERNEL_SIGSET_SIZE);
 }
 
-RAW_INLINE void set_up(const struct launcher_parameters *own, uint32_t first, uint32_t last)
-{
-	enum step step = STEP_none;
-	long result = run_calls(&own->setup, first, last, &step);
-
-	must(own, step, result);
-}
-
 RAW_INLINE __attribute__((noreturn)) void be_holder(const struct launcher_parameters *own)
 {
-	set_up(own, 0, own->setup.count);
+	set_up(own, FOR_INIT_AND_COMMAND);
 	die_with_parent(&own->death, own->death.signal); /* it looks after itself: the thread may end */
 	close_all_from(own, 1); /* 0 is its lifeline */
 	if (own->is_dumpable) /* there is nothing to be seen, any more */
@@ -168,7 +171,7 @@ RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 
 	if (ambient) /* only kept by this when inside 0 becomes another */
 		RAW5(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
-	set_up(own, 0, own->setup.shared_count);
+	set_up(own, FOR_INIT_AND_COMMAND);
 	if (ambient || has_kept_capabilities(&own->namespaces))
 		must(own, STEP_capabilities, keep_over_exec(ambient)); /* and no others */
 }
@@ -198,6 +201,7 @@ RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_
 	command.candidates = own->candidates;
 	report(own, STEP_none, 0);
 	set_signal_mask(own->signal_mask);
+	set_up(own, BEFORE_EXEC);
 	report(own, STEP_exec, -execute(&command));
 	leave(255);
 }
@@ -220,7 +224,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	become_unprivileged(own);
 	if (own->is_init)
 		put_init_above(own, start);
-	set_up(own, own->setup.shared_count, own->setup.count);
+	set_up(own, FOR_COMMAND);
 	if (!own->is_init) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);

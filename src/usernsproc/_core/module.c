@@ -246,13 +246,27 @@ static PyMethodDef methods[] = {
 };
 
 /* Those that set up a process, by name. */
+/* By name, all that the headers of the kernel have; the list is made when the core is built. */
 static PyObject *system_call_numbers(void)
 {
-#define NUMBER(name) #name, __NR_##name
-	return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", NUMBER(mount), NUMBER(chdir), NUMBER(umask),
-			     NUMBER(setgroups), NUMBER(setresgid), NUMBER(setresuid), NUMBER(keyctl), NUMBER(prctl),
-			     NUMBER(setsid), NUMBER(setpgid));
-#undef NUMBER
+#define SYSTEM_CALL(name) {#name, __NR_##name},
+	static const struct {
+		const char *name;
+		int number;
+	} known[] = {
+#include "system_calls.h"
+	};
+#undef SYSTEM_CALL
+	PyObject *numbers = PyDict_New();
+
+	for (size_t i = 0; numbers && i < sizeof(known) / sizeof(known[0]); i++) {
+		PyObject *number = PyLong_FromLong(known[i].number);
+
+		if (!number || PyDict_SetItemString(numbers, known[i].name, number) < 0)
+			Py_CLEAR(numbers);
+		Py_XDECREF(number);
+	}
+	return numbers;
 }
 
 /* The encoding of ioctl numbers, and those of system calls, differ between architectures. */

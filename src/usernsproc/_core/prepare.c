@@ -12,10 +12,12 @@
 #include "stack.h"
 
 static const struct system_call calls_of_helper[] = {
-	{.number = __NR_chdir, .step = STEP_chdir, .pointers = 1},
-	{.number = __NR_setsid, .step = STEP_setsid},
+	{.number = __NR_chdir, .pointers = 1, .result = -1, .expected = -1},
+	{.number = __NR_setsid, .result = -1, .expected = -1},
 };
-const struct setup setup_of_helper = {.calls = calls_of_helper, .count = 2, .shared_count = 2, .data = "/", .data_size = 2};
+static char root_directory[] = "/";
+const struct setup setup_of_helper = {
+	.calls = calls_of_helper, .count = 2, .data = root_directory, .data_size = 2, .ends = {0, 2, 2, 2}};
 
 /* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
  * memory, or would change the caller with itself. */

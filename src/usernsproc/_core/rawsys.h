@@ -28,14 +28,15 @@ typedef void child_function(void *argument);
 
 #if defined(__x86_64__)
 
-RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
 	long result;
 	__asm__ volatile("syscall"
 			 : "=a"(result)
-			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
 }
@@ -67,7 +68,7 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 
 #elif defined(__aarch64__)
 
-RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long x8 __asm__("x8") = nr;
 	register long x0 __asm__("x0") = a;
@@ -75,9 +76,10 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	register long x2 __asm__("x2") = c;
 	register long x3 __asm__("x3") = d;
 	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
 	__asm__ volatile("svc #0"
 			 : "+r"(x0)
-			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
 			 : "memory", "cc");
 	return x0;
 }
@@ -120,7 +122,7 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 #define RAW_CLOBBERED "memory"
 #endif
 
-RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long a7 __asm__("a7") = nr;
 	register long a0 __asm__("a0") = a;
@@ -128,9 +130,10 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	register long a2 __asm__("a2") = c;
 	register long a3 __asm__("a3") = d;
 	register long a4 __asm__("a4") = e;
+	register long a5 __asm__("a5") = f;
 	__asm__ volatile("ecall"
 			 : "+r"(a0)
-			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4)
+			 : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5)
 			 : RAW_CLOBBERED);
 	return a0;
 }
@@ -164,7 +167,7 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 
 #elif defined(__s390x__)
 
-RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long r1 __asm__("r1") = nr;
 	register long r2 __asm__("r2") = a;
@@ -172,9 +175,10 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	register long r4 __asm__("r4") = c;
 	register long r5 __asm__("r5") = d;
 	register long r6 __asm__("r6") = e;
+	register long r7 __asm__("r7") = f;
 	__asm__ volatile("svc 0"
 			 : "+d"(r2)
-			 : "d"(r1), "d"(r3), "d"(r4), "d"(r5), "d"(r6)
+			 : "d"(r1), "d"(r3), "d"(r4), "d"(r5), "d"(r6), "d"(r7)
 			 : "memory", "cc");
 	return r2;
 }
@@ -210,7 +214,7 @@ RAW_INLINE long raw_start(long nr, long a, long b, long c, long d, long e)
 
 #elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
 
-RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
+RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long r0 __asm__("r0") = nr;
 	register long r3 __asm__("r3") = a;
@@ -218,14 +222,15 @@ RAW_INLINE long raw_syscall(long nr, long a, long b, long c, long d, long e)
 	register long r5 __asm__("r5") = c;
 	register long r6 __asm__("r6") = d;
 	register long r7 __asm__("r7") = e;
+	register long r8 __asm__("r8") = f;
 	/* The summary overflow bit means failure, errno is positive. */
 	__asm__ volatile("sc\n\t"
 			 "bns+ 1f\n\t"
 			 "neg 3, 3\n"
 			 "1:"
-			 : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7)
+			 : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7), "+r"(r8)
 			 :
-			 : "r8", "r9", "r10", "r11", "r12", "cr0", "ctr", "xer", "memory");
+			 : "r9", "r10", "r11", "r12", "cr0", "ctr", "xer", "memory");
 	return r3;
 }
 
@@ -295,7 +300,7 @@ RAW_INLINE long raw_clone(unsigned long flags, char *stack_top, int *pidfd, int 
 }
 
 #define RAW_SYSCALL(nr, ...) RAW_SYSCALL_(nr, __VA_ARGS__)
-#define RAW_SYSCALL_(nr, a, b, c, d, e) raw_syscall(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+#define RAW_SYSCALL_(nr, a, b, c, d, e) raw_syscall(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 
 /* Copies the memory: for programs that have a few pages of it. */
 RAW_INLINE long raw_fork(unsigned long flags, int *pidfd)
@@ -321,12 +326,12 @@ RAW_INLINE long raw_clone3(struct raw_clone_args *args, char *stack_bottom, char
 	return RAW_START(__NR_clone3, args, sizeof(*args), 0, 0, 0);
 }
 
-#define RAW0(name) raw_syscall(__NR_##name, 0, 0, 0, 0, 0)
-#define RAW1(name, a) raw_syscall(__NR_##name, (long)(a), 0, 0, 0, 0)
-#define RAW2(name, a, b) raw_syscall(__NR_##name, (long)(a), (long)(b), 0, 0, 0)
-#define RAW3(name, a, b, c) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), 0, 0)
-#define RAW4(name, a, b, c, d) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), 0)
+#define RAW0(name) raw_syscall(__NR_##name, 0, 0, 0, 0, 0, 0)
+#define RAW1(name, a) raw_syscall(__NR_##name, (long)(a), 0, 0, 0, 0, 0)
+#define RAW2(name, a, b) raw_syscall(__NR_##name, (long)(a), (long)(b), 0, 0, 0, 0)
+#define RAW3(name, a, b, c) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define RAW4(name, a, b, c, d) raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define RAW5(name, a, b, c, d, e) \
-	raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+	raw_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 
 #endif

@@ -174,66 +174,75 @@ static int take_signal_mask(PyObject *value, void *field)
 
 /* ---- the calls of the set-up ---- */
 
-/* Appends an argument. An int is a number, bytes are the offset of a copy of them, with a NUL at the end. `data` may be
- * NULL: then it only finds out how much there is of it. */
-static int pack_argument(PyObject *value, struct system_call *call, int n, char *data, uint32_t *size)
+/* A copy of bytes, to be given to PyMem_Free(). */
+static void *copy_of_bytes(PyObject *value, size_t *size)
 {
-	if (!PyBytes_Check(value)) {
-		call->arguments[n] = (uint64_t)PyLong_AsLongLong(value);
-		return PyErr_Occurred() ? -1 : 0;
-	}
-	call->pointers |= 1 << n;
-	call->arguments[n] = *size;
-	if (data)
-		memcpy(data + *size, PyBytes_AsString(value), (size_t)PyBytes_Size(value) + 1);
-	*size += (uint32_t)PyBytes_Size(value) + 1;
-	return 0;
+	char *bytes, *copy;
+	Py_ssize_t length;
+
+	if (PyBytes_AsStringAndSize(value, &bytes, &length) < 0)
+		return NULL;
+	copy = block_of((size_t)length);
+	*size = (size_t)length;
+	return copy ? memcpy(copy, bytes, *size) : NULL;
 }
 
-/* (number, needs, (errno, errno), arguments, …): the rest is for messages. */
-static int pack_call(PyObject *tuple, struct system_call *call, char *data, uint32_t *size)
-{
-	PyObject *arguments, *ignored;
-
-	if (check_tuple(tuple) < 0 || !PyArg_ParseTuple(tuple, "ii(ii)O!OO", &call->number, &call->needs, &call->tolerated[0],
-							&call->tolerated[1], &PyTuple_Type, &arguments, &ignored, &ignored))
-		return -1;
-	if (PyTuple_Size(arguments) > 5) {
-		PyErr_SetString(PyExc_TypeError, "a system call has at most 5 arguments here");
-		return -1;
-	}
-	for (int n = 0; n < (int)PyTuple_Size(arguments); n++)
-		if (pack_argument(PyTuple_GetItem(arguments, n), call, n, data, size) < 0)
-			return -1;
-	return 0;
-}
-
-/* The calls and behind them their data, in one block. */
 static int take_calls(PyObject *value, void *field)
 {
 	struct setup *setup = field;
-	struct system_call *calls, call = {0};
-	char *data;
+	size_t size = 0;
 
-	if (check_tuple(value) < 0)
+	setup->calls = copy_of_bytes(value, &size);
+	setup->count = (uint32_t)(size / sizeof(*setup->calls));
+	return setup->calls ? 0 : -1;
+}
+
+static int take_data(PyObject *value, void *field)
+{
+	struct setup *setup = field;
+	size_t size = 0;
+
+	setup->data = copy_of_bytes(value, &size);
+	setup->data_size = (uint32_t)size;
+	return setup->data ? 0 : -1;
+}
+
+static int take_ends(PyObject *value, void *field)
+{
+	int32_t *ends = field;
+
+	if (check_tuple(value) < 0 || !PyArg_ParseTuple(value, "iiii", &ends[0], &ends[1], &ends[2], &ends[3]))
 		return -1;
-	setup->count = (uint32_t)PyTuple_Size(value);
-	for (uint32_t i = 0; i < setup->count; i++)
-		if (pack_call(PyTuple_GetItem(value, (Py_ssize_t)i), &call, NULL, &setup->data_size) < 0)
-			return -1;
-	setup->calls = calls = block_of(setup->count * sizeof(call) + setup->data_size);
-	if (!calls)
-		return -1;
-	setup->data = data = (char *)(calls + setup->count);
-	setup->data_size = 0;
-	for (uint32_t i = 0; i < setup->count; i++) {
-		calls[i].step = (int32_t)(STEP_COUNT + i);
-		if (pack_call(PyTuple_GetItem(value, (Py_ssize_t)i), &calls[i], data, &setup->data_size) < 0)
-			return -1;
-		if (setup->needs < calls[i].needs)
-			setup->needs = calls[i].needs;
-	}
 	return 0;
+}
+
+static int lies_within(uint64_t offset, size_t size, const struct setup *setup)
+{
+	return offset <= setup->data_size && size <= setup->data_size - offset;
+}
+
+static int is_sound_call(const struct system_call *call, const struct setup *setup)
+{
+	for (int n = 0; n < 6; n++) {
+		if (call->pointers >> n & 1 && !lies_within(call->arguments[n], 1, setup))
+			return 0;
+		if (call->results >> n & 1 && !lies_within(call->arguments[n], sizeof(int32_t), setup))
+			return 0;
+	}
+	return call->result == -1 || (call->result >= 0 && lies_within((uint64_t)call->result, sizeof(int32_t), setup));
+}
+
+static int is_sound(const struct setup *setup)
+{
+	int32_t end = 0;
+
+	for (int i = 0; i < SECTIONS; end = setup->ends[i++])
+		if (setup->ends[i] < end)
+			return 0;
+	for (uint32_t i = 0; i < setup->count; i++)
+		if (!is_sound_call(&setup->calls[i], setup))
+			return 0;
+	return end == (int32_t)setup->count;
 }
 
 static int take_nothing(PyObject *value, void *field)
@@ -272,8 +281,12 @@ static const struct field fields[] = {
 	FIELD(files, keep, take_descriptors, keep),
 	FIELD(files, close, take_number, close_fds),
 	FIELD(setup, calls, take_calls, setup),
-	FIELD(setup, shared_count, take_number, setup.shared_count),
+	FIELD(setup, data, take_data, setup),
+	FIELD(setup, ends, take_ends, setup.ends),
+	FIELD(setup, needs, take_number, setup.needs),
 	FIELD(setup, ambient_caps, take_flags, setup.ambient),
+	FIELD(setup, fds, take_descriptors, setup.fds),
+	FIELD(setup, labels, take_nothing, setup),
 	FIELD(signals, mask, take_signal_mask, signal_mask),
 	FIELD(signals, death, take_number, death_signal),
 	FIELD(patience, deadline, take_time, patience.deadline),
@@ -343,9 +356,9 @@ int get_plan(PyObject *groups, struct plan *plan)
 		if (get_group(tuple, &fields[i], count, plan) < 0)
 			return -1;
 	}
-	if (plan->setup.shared_count <= plan->setup.count)
+	if (is_sound(&plan->setup))
 		return 0;
-	PyErr_SetString(PyExc_TypeError, "setup.shared_count: there are fewer calls");
+	PyErr_SetString(PyExc_TypeError, "setup: a call, or a section, goes beyond what is there");
 	return -1;
 }
 
@@ -360,4 +373,6 @@ void free_plan(struct plan *plan)
 	}
 	PyMem_Free(plan->keep.fds);
 	PyMem_Free((void *)plan->setup.calls);
+	PyMem_Free(plan->setup.data);
+	PyMem_Free(plan->setup.fds.fds);
 }

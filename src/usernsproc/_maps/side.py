@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from .._caller import CAP_SETGID, CAP_SETUID, Caller
+from .._caller import CAP_SETGID, CAP_SETUID
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Protocol, TypeVar
 
     Map = TypeVar("Map", covariant=True)
+    Id = TypeVar("Id", covariant=True)
+
+    class BothIds(Protocol[Id]):
+        @property
+        def uid(self) -> Id: ...
+        @property
+        def gid(self) -> Id: ...
 
     class BothMaps(Protocol[Map]):
         @property
@@ -47,9 +54,9 @@ class Side:
     def map_of(self, both: BothMaps[Map]) -> Map:
         return both.uid_map if self is UID else both.gid_map
 
-    def id_of(self, caller: Caller) -> int:
-        """The effective ID."""
-        return caller.uid if self is UID else caller.gid
+    def id_of(self, both: BothIds[Id]) -> Id:
+        """Of a caller the effective ID."""
+        return both.uid if self is UID else both.gid
 
 
 UID = Side("uid_map", "user", CAP_SETUID, "CAP_SETUID", "newuidmap", "/etc/subuid")

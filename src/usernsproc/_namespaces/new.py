@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import index
 
 from .. import _core
@@ -126,7 +126,14 @@ class NewNamespaces:
     __slots__ = ("flags", "init", "mount_proc", "propagation")
 
     def __init__(
-        self, namespaces: Iterable[str], joins: Joins, *, propagation: str | None, mount_proc: bool, init: bool
+        self,
+        namespaces: Iterable[str],
+        joins: Joins,
+        *,
+        propagation: str | None,
+        mount_proc: bool,
+        init: bool,
+        root: bool = False,
     ) -> None:
         self.flags = _flags(namespaces)
         self.init, self.mount_proc = bool(init), bool(mount_proc)
@@ -137,9 +144,15 @@ class NewNamespaces:
             if not (self.flags | joins.kinds) & CLONE_NEWPID:
                 raise ValueError('mount_proc= shows another pid namespace: namespaces=("pid",) is needed with it')
             self.flags |= CLONE_NEWNS  # like unshare(1): never over the caller's /proc
+        if root and not joins.kinds & CLONE_NEWNS:
+            self.flags |= CLONE_NEWNS
         self.propagation = self._propagation(propagation)
         if joins.userns is None:
             self.flags |= CLONE_NEWUSER
+
+    def kinds(self, joins: Joins) -> Iterator[str]:
+        """Those that are new or joined."""
+        return (kind for kind in NamespaceKind if kind.flag & (self.flags | joins.kinds))
 
     def _refuse_what_is_joined(self, joins: Joins) -> None:
         if joins.userns is not None and self.flags & CLONE_NEWUSER:

@@ -9,6 +9,7 @@ from typing_extensions import TypeAlias
 
 from .._maps.idmap import IdMapLike
 from .._namespaces.join import JoinLike
+from .._setup.step import Step
 from .cgroup import CgroupLike
 
 File: TypeAlias = int | IO[Any] | None
@@ -49,6 +50,7 @@ class CommandOptions(TypedDict, total=False):
     ambient_caps: Iterable[str | int]
     cgroup: CgroupLike | None
     session_keyring: str | None
+    setup: Iterable[Step]
 
 
 class StreamOptions(CommandOptions, total=False):

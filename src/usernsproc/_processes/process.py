@@ -10,7 +10,7 @@ from functools import partial
 from operator import index
 
 from .._caller import Caller
-from .._errors import at_step, closed_error
+from .._errors import at_step, closed_error, userns_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
@@ -18,14 +18,16 @@ from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._spawn import FOREVER, Files, Namespaces, Patience, Program, Setup, start
+from .._setup.calls import Setup
+from .._setup.compiler import CompiledSetup
+from .._spawn import FOREVER, Files, Namespaces, Patience, Program, of_setup_step, start
 from .._typing import TYPE_CHECKING
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
 from .popen import Popen, name_default_encoding
-from .setup import capability_mask, command_setup, holder_setup, mounts, no_new_privileges
+from .setup import Steps, capability_mask, command_setup, holder_setup, is_root, mounts, no_new_privileges
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from .._core import Child
     from .._maps.side import Side
     from .._namespaces.join import JoinLike, Joins
+    from .._setup.step import Step
     from .cgroup import CgroupLike
     from .credentials import Userns
     from .options import ProcessOptions
@@ -109,6 +112,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             one that the command owns; `None`: `"new"` when a namespace is joined,
             unless the system refuses `keyctl(2)` to the command as well, and
             otherwise `"inherit"`.
+        setup: set-up steps, values of `usernsproc.setup`: what is done between clone and exec, such as mounts, a
+            new root, limits, signals or a seccomp filter. Those that concern files are done in the
+            order of the list, the others where they work. They take the place of `preexec_fn`.
         pdeathsig: the signal the command gets when the creating **process** ends,
             also when it is killed (`PR_SET_PDEATHSIG`); `None`: none. The signal is
             tied to the process, not to the calling thread. The kernel
@@ -140,6 +146,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     _maps: Maps
     _setup: Callable[..., Setup]
     _start_with: Callable[..., Child]
+    _compiled: CompiledSetup
     _patience: Patience = FOREVER
     _signal_mask: int | None = None
     """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
@@ -236,6 +243,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         ambient_caps: Iterable[str | int] = (),
         cgroup: CgroupLike | None = None,
         session_keyring: str | None = None,
+        setup: Iterable[Step] = (),
         **popen_options: Any,
     ) -> None:
         _refuse_preexec_fn(popen_args, popen_options)
@@ -248,9 +256,17 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
-        signals = self._signal_mask, _death_signal(pdeathsig)
-        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins:
-            new = NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init)
+        self._death_signal = _death_signal(pdeathsig)
+        steps = tuple(setup)
+        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, CompiledSetup() as compiled:
+            new = NewNamespaces(
+                namespaces,
+                joins,
+                propagation=propagation,
+                mount_proc=mount_proc,
+                init=init,
+                root=any(map(is_root, steps)),
+            )
             if owner is not None and joins.userns is not None:
                 raise ValueError("a user namespace is joined, and has its owner")
             owner_uid = None if owner is None else resolve_owner(owner, caller)
@@ -261,17 +277,25 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             before = mounts(new.propagation, new.mount_proc)
             keyring = keyring_calls(session_keyring, joins=bool(entered))
             after = keyring + no_new_privileges(bool(no_new_privs))
+            of_setup = None
+            if steps:
+                kinds = new.kinds(joins)
+                of_setup = Steps(
+                    steps, compiled, kinds, userns, maps, caller, propagation=propagation, mount_proc=mount_proc
+                )
+            self._compiled = compiled
             if self._is_holder:
                 _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
-                self._setup = partial(holder_setup, before, Credentials.of_holder(maps, caller, userns), after)
+                self._setup = partial(
+                    holder_setup, before, Credentials.of_holder(maps, caller, userns), after, of_setup
+                )
             else:
                 resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
-                self._setup = partial(command_setup, before, resolve, after, capabilities)
+                self._setup = partial(command_setup, before, resolve, after, capabilities, steps=of_setup)
             self._start_with = partial(
                 start,
                 namespaces=Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init),
                 maps=maps.for_core if userns == "new" else (None, None, None),
-                signals=signals,
                 patience=self._patience,
                 cgroup=cgroup_to_enter,
             )
@@ -347,18 +371,31 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _start(self, program: Program | None, files: Files, setup: Setup) -> None:
-        hook = None if self._on_created is None and not self._maps.via_newidmap else self._while_it_waits
+        waits = self._on_created is not None or self._maps.via_newidmap or self._compiled.in_parent
+        hook = self._while_it_waits if waits else None
         try:
-            self._child = child = self._start_with(program, files=files, setup=setup, hook=hook)
+            mask = self._signal_mask if self._compiled.signal_mask is None else self._compiled.signal_mask
+            signals = mask, self._death_signal
+            self._child = child = self._start_with(program, files=files, setup=setup, signals=signals, hook=hook)
             self.pid, self._child_created = child.pid, True
         except BaseException:
             self._child_created = False
             raise
 
     def _while_it_waits(self, child: Child) -> None:
-        """The maps that a tool writes, then `on_created`, which may even close the pidfd: it is a copy."""
+        """The maps that a tool writes, then `on_created`, then what set-up steps have to be done from outside."""
         if self._maps.via_newidmap:
             self._maps.write_via_newidmap(child.pid, child.pidfd, self._patience)
+        self._call_on_created(child)
+        for origin, action in self._compiled.in_parent:
+            try:
+                action(child.pid)
+            except OSError as error:
+                step = type(origin.step).__name__
+                raise of_setup_step(userns_error(step, error.errno or 0, origin.path), origin) from None
+
+    def _call_on_created(self, child: Child) -> None:
+        """It may even close the pidfd, which is a copy."""
         if self._on_created is None:
             return
         self._child, self.pid, self._child_created = child, child.pid, True
@@ -492,7 +529,8 @@ def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any
     if preexec_fn is not None:
         raise ValueError(
             "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
-            "Most of its uses have a parameter: cwd, umask, user, group, start_new_session, process_group, pdeathsig"
+            "Its uses have a parameter (cwd, umask, user, group, start_new_session, process_group, pdeathsig) "
+            "or a set-up step: setup=[...] with the values of usernsproc.setup"
         )
 
 

@@ -15,7 +15,7 @@ NOT_TRIED, CRASHED = 1, 3
 TYPE_CHECKING = False  # this file is run by its path
 
 if TYPE_CHECKING:
-    from .._spawn import Call
+    from .._setup.calls import SystemCall
 
 _STATUS = 7
 _SHELL = "/bin/sh"
@@ -35,24 +35,26 @@ def crashed() -> Iterator[str]:
                 yield name
 
 
-def _run_command(*calls: Call) -> None:
-    from .._spawn import Namespaces, Program, Setup, start
+def _run_command(*calls: SystemCall) -> None:
+    from .._setup.calls import Setup
+    from .._spawn import Namespaces, Program, start
 
     program = Program((_SHELL, "-c", f"exit {_STATUS}"), (_SHELL,))
-    with start(program, namespaces=Namespaces(0), setup=Setup(calls, len(calls))) as child:
+    with start(program, namespaces=Namespaces(0), setup=Setup(calls)) as child:
         result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
         assert result is not None
         assert result.si_status == _STATUS, result
 
 
 def _run_launcher() -> None:
-    from .._spawn import OWN_MEMORY, Call
+    from .._setup.calls import OWN_MEMORY, SystemCall
 
-    _run_command(Call("prepare", "umask", 0o77, needs=OWN_MEMORY))
+    _run_command(SystemCall("prepare", "umask", 0o77, needs=OWN_MEMORY))
 
 
 def _run_holder() -> None:
-    from .._spawn import SETUP_OF_HOLDER, Namespaces, start
+    from .._setup.calls import SETUP_OF_HOLDER
+    from .._spawn import Namespaces, start
 
     with start(None, namespaces=Namespaces(0), setup=SETUP_OF_HOLDER, signals=(None, 9)):
         pass

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from errno import ENOSYS, EPERM
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import index
 
-from .._spawn import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Call, Setup
+from .._maps.side import SIDES
+from .._setup.calls import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Setup, SystemCall
+from .._setup.compiler import CompiledSetup, Surroundings, compile_steps
+from .._setup.step import Phase
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from .._caller import Caller
+    from .._maps.side import Side
+    from .._maps.writer import Maps
+    from .._setup.step import Step
     from .credentials import Credentials
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -23,17 +30,17 @@ _PR_SET_NO_NEW_PRIVS = 38
 _NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
-def mounts(propagation: int, mount_proc: bool) -> tuple[Call, ...]:
+def mounts(propagation: int, mount_proc: bool) -> tuple[SystemCall, ...]:
     """In a new mount namespace; *propagation* is `MS_…`, 0: leave it as it is."""
-    calls: tuple[Call, ...] = ()
+    calls: tuple[SystemCall, ...] = ()
     if propagation:
-        calls += (Call("propagation", "mount", 0, b"/", 0, _MS_REC | propagation),)
+        calls += (SystemCall("propagation", "mount", 0, b"/", 0, _MS_REC | propagation),)
     if mount_proc:
-        calls += (Call("mount_proc", "mount", b"proc", b"/proc", b"proc", _NOSUID_NODEV_NOEXEC),)
+        calls += (SystemCall("mount_proc", "mount", b"proc", b"/proc", b"proc", _NOSUID_NODEV_NOEXEC),)
     return calls
 
 
-def session_keyring(value: str | None, *, joins: bool) -> tuple[Call, ...]:
+def session_keyring(value: str | None, *, joins: bool) -> tuple[SystemCall, ...]:
     """The session keyring of a command (`session-keyring(7)`): whose keys it possesses.
 
     A command that *joins* a namespace has a new one unless it is asked for another: root there could
@@ -47,42 +54,95 @@ def session_keyring(value: str | None, *, joins: bool) -> tuple[Call, ...]:
         raise ValueError(f'session_keyring must be "new", "inherit" or None, not {value!r}')
     if value == "inherit" or (value is None and not joins):
         return ()
-    tolerated = (0, 0) if value == "new" else (ENOSYS, EPERM)
-    call = Call("keyring", "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, needs=OWN_MEMORY, tolerated=tolerated)
+    tolerated = () if value == "new" else (ENOSYS, EPERM)
+    call = SystemCall("keyring", "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, needs=OWN_MEMORY, tolerated=tolerated)
     return (call,)
 
 
-def no_new_privileges(wanted: bool) -> tuple[Call, ...]:
-    return (Call("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if wanted else ()
+def no_new_privileges(wanted: bool) -> tuple[SystemCall, ...]:
+    return (SystemCall("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if wanted else ()
 
 
 @lru_cache(maxsize=64)
-def _ids(uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> tuple[Call, ...]:
+def _ids(uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> tuple[SystemCall, ...]:
     """Programs ask again and again for the same."""
-    calls: list[Call] = []
+    calls: list[SystemCall] = []
     if groups is not None:
         packed = b"".join(group.to_bytes(4, sys.byteorder) for group in groups)
-        calls.append(Call("setid", "setgroups", len(groups), packed, needs=OWN_MEMORY_AND_MAPS))
+        calls.append(SystemCall("setid", "setgroups", len(groups), packed, needs=OWN_MEMORY_AND_MAPS))
     if gid is not None:
-        calls.append(Call("setid", "setresgid", gid, gid, gid, needs=OWN_MEMORY_AND_MAPS))
+        calls.append(SystemCall("setid", "setresgid", gid, gid, gid, needs=OWN_MEMORY_AND_MAPS))
     if uid is not None:
-        calls.append(Call("setid", "setresuid", uid, uid, uid, needs=OWN_MEMORY_AND_MAPS))
+        calls.append(SystemCall("setid", "setresuid", uid, uid, uid, needs=OWN_MEMORY_AND_MAPS))
     return tuple(calls)
 
 
-def _calls_of(credentials: Credentials) -> tuple[Call, ...]:
+def _calls_of(credentials: Credentials) -> tuple[SystemCall, ...]:
     return _ids(credentials.uid, credentials.gid, credentials.groups)
 
 
-def holder_setup(first: tuple[Call, ...], credentials: Credentials, last: tuple[Call, ...]) -> Setup:
-    calls = (*first, ROOT_DIRECTORY, *_calls_of(credentials), *last, NEW_SESSION)
-    return Setup(calls, len(calls))
+class Steps:
+    """The list that is given as `setup=`, for a process with these namespaces and maps."""
+
+    __slots__ = ("_caller", "_maps", "_options", "_steps", "_surroundings", "compiled")
+
+    def __init__(
+        self,
+        steps: tuple[Step, ...],
+        compiled: CompiledSetup,
+        kinds: Iterable[str],
+        userns: str,
+        maps: Maps,
+        caller: Caller,
+        **options: Any,
+    ) -> None:
+        self._steps = steps
+        self._maps, self._caller = maps, caller
+        self._surroundings = partial(Surroundings, kinds, userns)
+        self._options = options
+        self.compiled = compiled
+
+    def compile(self, credentials: Credentials, **options: Any) -> CompiledSetup:
+        if self._steps:
+            surroundings = self._surroundings(file_ids=self._file_ids(credentials), **self._options, **options)
+            compile_steps(self.compiled, self._steps, surroundings)
+        return self.compiled
+
+    def _file_ids(self, credentials: Credentials) -> tuple[int | None, int | None]:
+        """Files cannot belong to an ID that is not mapped: those of the command, if the caller's are not."""
+        return tuple(_file_id(side, self._maps, self._caller, credentials) for side in SIDES)  # type: ignore[return-value]
+
+
+def _file_id(side: Side, maps: Maps, caller: Caller, credentials: Credentials) -> int | None:
+    id_map = side.map_of(maps)
+    if not id_map or id_map.to_inside(side.id_of(caller)) is not None:
+        return None
+    own = side.id_of(credentials)
+    return id_map[0].inside if own is None else own
+
+
+NO_STEPS = CompiledSetup()
+
+
+def is_root(step: object) -> bool:
+    return getattr(step, "is_root", False)
+
+
+def holder_setup(
+    first: tuple[SystemCall, ...], credentials: Credentials, last: tuple[SystemCall, ...], steps: Steps | None = None
+) -> Setup:
+    done = NO_STEPS if steps is None else steps.compile(credentials, holder=True)
+    before = done.calls(Phase.NAMES, Phase.ATTACH)
+    after = done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+    own = done.calls(Phase.IDS, Phase.SECCOMP)
+    calls = (*first, *before, ROOT_DIRECTORY, *after, *_calls_of(credentials), *last, NEW_SESSION, *own)
+    return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
 
 
 def command_setup(
-    first: tuple[Call, ...],
+    first: tuple[SystemCall, ...],
     resolve: Callable[[int | None, int | None, Sequence[int] | None], Credentials],
-    last: tuple[Call, ...],
+    last: tuple[SystemCall, ...],
     ambient_caps: int,
     *,
     uid: int | None,
@@ -92,20 +152,34 @@ def command_setup(
     umask: int,
     start_new_session: bool,
     process_group: int,
+    steps: Steps | None = None,
 ) -> Setup:
     """The parameters of `Popen`, between what comes before the IDs, and after."""
-    shared = [*first]
+    credentials = resolve(uid, gid, groups)
+    done = NO_STEPS if steps is None else steps.compile(credentials, start_new_session=start_new_session)
+    if done.no_new_privs and no_new_privileges(True)[0] not in last:
+        last += no_new_privileges(True)
+    shared = [*first, *done.calls(Phase.NAMES, Phase.ATTACH)]
     if cwd is not None:
-        shared.append(Call("chdir", "chdir", _path(cwd), filename=cwd))
+        shared.append(SystemCall("chdir", "chdir", _path(cwd), filename=cwd))
     if _c_int("umask", umask) >= 0:
-        shared.append(Call("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
-    shared += (*_calls_of(resolve(uid, gid, groups)), *last)
-    own: list[Call] = []
+        shared.append(SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
+    shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+    shared += (*_calls_of(credentials), *done.calls(Phase.IDS, Phase.IDS), *last)
+    own: list[SystemCall] = []
     if start_new_session:
         own.append(NEW_SESSION)
     if _c_int("process_group", process_group) >= 0:
-        own.append(Call("setpgid", "setpgid", 0, process_group))
-    return Setup((*shared, *own), len(shared), ambient_caps)
+        own.append(SystemCall("setpgid", "setpgid", 0, process_group))
+    own += done.calls(Phase.TERMINAL, Phase.LANDLOCK)
+    return Setup(
+        tuple(shared),
+        tuple(own),
+        first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES),
+        last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
+        ambient_caps=ambient_caps if done.ambient_caps is None else done.ambient_caps,
+        fds=tuple(done.fds),
+    )
 
 
 def _path(path: Any) -> bytes:

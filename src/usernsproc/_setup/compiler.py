@@ -1,0 +1,295 @@
+"""From a list of set-up steps to the system calls of a command.
+
+Files are set up in three rounds. *Gather*: everything that comes from the old root is opened
+there. *Pivot*: the new root takes its place. *Attach*: targets are made and looked up inside the
+new root, which no path and no symbolic link leads out of.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from errno import EBADF, EEXIST
+
+from .. import _core
+from .._typing import TYPE_CHECKING
+from .._uapi import (
+    AT_FDCWD,
+    MNT_DETACH,
+    MOVE_MOUNT_EMPTY_PATHS,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+)
+from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
+from .step import Phase, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from .calls import Argument
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ABOVE_STDIO = 3
+
+
+class Surroundings:
+    """What a list of steps is checked against: the process that they set up.
+
+    Args:
+        kinds: of the namespaces that are new or joined, by name.
+        userns: `"new"`, `"joined"` or `"own"`.
+        file_ids: user and group ID, inside, that the files belong to which steps make; `None`: the caller's.
+        options: parameters of the process that steps depend on, by name.
+    """
+
+    __slots__ = ("file_ids", "kinds", "options", "userns")
+
+    def __init__(
+        self,
+        kinds: Iterable[str],
+        userns: str,
+        *,
+        file_ids: tuple[int | None, int | None] = (None, None),
+        **options: Any,
+    ) -> None:
+        self.kinds = frozenset(kinds)
+        self.userns = userns
+        self.file_ids = file_ids
+        self.options = options
+
+
+class CompiledSetup:
+    """The calls of a list of steps, and what the parent does for them. To be closed when the process has started."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Phase, list[SystemCall]] = {phase: [] for phase in Phase}
+        self._open = ExitStack()
+        self.fds: list[int] = []
+        """Descriptors that the calls use."""
+        self.in_parent: list[tuple[Origin, Callable[[int], object]]] = []
+        """Called with the child's PID while it waits."""
+        self.at_end: list[Callable[[], object]] = []
+        """Called once, when the process has ended."""
+        self.signal_mask: int | None = None
+        self.ambient_caps: int | None = None
+        self.no_new_privs = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, phase: Phase, call: SystemCall) -> None:
+        self._calls[phase].append(call)
+
+    def calls(self, first: Phase, last: Phase) -> tuple[SystemCall, ...]:
+        """Those of these phases, in their order."""
+        return tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
+
+    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
+        """A copy of a descriptor, for the calls."""
+        copy = self._open.enter_context(_core.dup(fd, least))
+        self.fds.append(copy)
+        return copy
+
+
+class Emitter:
+    """What a step adds its calls to. Each returns what stands for the result of the call."""
+
+    def __init__(self, setup: CompiledSetup, surroundings: Surroundings, *, has_root: bool) -> None:
+        self.setup = setup
+        self.surroundings = surroundings
+        self.tree = Tree(self, has_root=has_root)
+        self._index, self._step = 0, Step()
+
+    def begin(self, index: int, step: Step) -> None:
+        self._index, self._step = index, step
+
+    def add(
+        self,
+        name: str,
+        *arguments: Argument,
+        phase: Phase | None = None,
+        path: str | None = None,
+        tolerated: tuple[int, ...] = (),
+        expected: int = -1,
+        needs: int = OWN_MEMORY_AND_MAPS,
+    ) -> Result:
+        """Add a system call.
+
+        Args:
+            phase: another one than that of the step.
+            path: for the error.
+            tolerated, expected, needs: as in `SystemCall`.
+        """
+        result = Result()
+        self.setup.add(
+            self._step.phase if phase is None else phase,
+            SystemCall(
+                type(self._step).__name__,
+                name,
+                *arguments,
+                needs=needs,
+                tolerated=tolerated,
+                expected=expected,
+                result=result,
+                filename=Origin(self._index, self._step, name, path),
+            ),
+        )
+        return result
+
+    def gather(
+        self, name: str, *arguments: Argument, path: str | None = None, tolerated: tuple[int, ...] = ()
+    ) -> Result:
+        """In the old root, with the caller's rights there."""
+        self.tree.begin()
+        return self.add(name, *arguments, phase=Phase.GATHER, path=path, tolerated=tolerated)
+
+    def create(self, name: str, *arguments: Argument, path: str | None = None, expected: int = -1) -> Result:
+        """Before the pivot; what is made belongs to an ID that is mapped."""
+        self.tree.begin()
+        return self.add(name, *arguments, phase=Phase.CREATE, path=path, expected=expected)
+
+    def attach(
+        self,
+        name: str,
+        *arguments: Argument,
+        path: str | None = None,
+        tolerated: tuple[int, ...] = (),
+        expected: int = -1,
+    ) -> Result:
+        """In the new root."""
+        self.tree.begin()
+        return self.add(name, *arguments, phase=Phase.ATTACH, path=path, tolerated=tolerated, expected=expected)
+
+    def in_parent(self, call: str, action: Callable[[int], object]) -> None:
+        """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
+        self.setup.in_parent.append((Origin(self._index, self._step, call, None), action))
+
+    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
+        """A copy of a descriptor of the caller's, which is there when the calls are made."""
+        try:
+            return self.setup.keep(fd, least)
+        except OSError as error:
+            if error.errno != EBADF:
+                raise
+            raise ValueError(f"{self._step!r}: descriptor {fd} is closed") from None
+
+
+class Tree:
+    """The root of the command. Paths in it are looked up beneath a descriptor of it, and lead nowhere else."""
+
+    def __init__(self, calls: Emitter, *, has_root: bool) -> None:
+        self._calls = calls
+        self._has_root = has_root
+        self._has_begun = False
+        self._made = {"/"}
+        self.root = Result()
+        self._directory = self._umask = Result()
+
+    def begin(self) -> None:
+        """Before the first call that concerns files."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        add = self._calls.add
+        self._umask = add("umask", 0, phase=Phase.GATHER)  # files get the modes that the steps say
+        self._directory = add("openat", AT_FDCWD, b".", _DIRECTORY, phase=Phase.GATHER, path=".")
+        for name, number in zip(("setfsuid", "setfsgid"), self._calls.surroundings.file_ids, strict=True):
+            if number is not None:
+                add(name, number, phase=Phase.CREATE)
+                add(name, number, phase=Phase.CREATE, expected=number)  # it returns the one before, and no error
+        if not self._has_root:
+            self.root = add("openat", AT_FDCWD, b"/", _DIRECTORY, phase=Phase.ATTACH, path="/")
+
+    def pivot(self, root: Argument, source: str) -> None:
+        """Put a detached mount over the old root, and let that go."""
+        add = self._calls.add
+        self.root = add("dup", root, phase=Phase.PIVOT)
+        add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, phase=Phase.PIVOT, path=source)
+        add("fchdir", root, phase=Phase.PIVOT, path=source)
+        add("pivot_root", b".", b".", phase=Phase.PIVOT, path=source)
+        add("umount2", b".", MNT_DETACH, phase=Phase.PIVOT, path="/")
+        add("chdir", b"/", phase=Phase.PIVOT, path="/")
+
+    def end(self) -> None:
+        """After the last one."""
+        if not self._has_begun:
+            return
+        self._calls.attach("umask", self._umask)
+        if not self._has_root:
+            self._calls.attach("fchdir", self._directory, path=".")
+
+    def open(
+        self, path: str, flags: int = os.O_PATH, *, strict: bool = False, tolerated: tuple[int, ...] = ()
+    ) -> Result:
+        """A descriptor of what is there. If *strict*, no symbolic link is followed."""
+        resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_SYMLINKS if strict else RESOLVE_NO_MAGICLINKS)
+        how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, resolve)
+        return self._calls.attach(
+            "openat2", self.root, os.fsencode(path), how, len(how), path=path, tolerated=tolerated
+        )
+
+    def parent(self, path: str) -> tuple[Argument, bytes]:
+        """A descriptor of the parent directory, which is made if it is missing, and the name in it."""
+        head, _, name = path.rpartition("/")
+        if not head:
+            return self.root, os.fsencode(name)
+        self.make(head)
+        return self.open(head, _DIRECTORY), os.fsencode(name)
+
+    def make(self, path: str, *, mode: int = 0o755, like: Argument | None = None) -> None:
+        """Make a directory, and those above it, where they are missing. It may be a file if *like* is one."""
+        if path in self._made:
+            return
+        parent, name = self.parent(path)
+        if like is None:
+            self._made.add(path)
+            self._calls.attach("mkdirat", parent, name, mode, path=path, tolerated=(EEXIST,))
+        else:
+            self._calls.attach(MAKE_LIKE, parent, name, like, path=path, tolerated=(EEXIST,))
+
+    def attach(
+        self,
+        mount: Argument,
+        path: str,
+        *,
+        like: Argument | None = None,
+        create: bool = True,
+        strict: bool = False,
+        tolerated: tuple[int, ...] = (),
+    ) -> None:
+        """Attach a detached mount to a path, which is made like a directory, or like another descriptor."""
+        if create:
+            self.make(path, like=like)
+        place = self.open(path, strict=strict, tolerated=tolerated)
+        self._calls.attach("move_mount", mount, b"", place, b"", MOVE_MOUNT_EMPTY_PATHS, path=path)
+        self._made = {made for made in self._made if not made.startswith(path.rstrip("/") + "/")}
+
+
+def compile_steps(setup: CompiledSetup, steps: Sequence[Step], surroundings: Surroundings) -> None:
+    """Add what the steps do.
+
+    Raises:
+        ValueError, TypeError: a step does not fit to the others or to the process; names both.
+    """
+    for index, step in enumerate(steps):
+        if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
+    calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
+    for index, step in enumerate(steps):
+        calls.begin(index, step)
+        try:
+            step.check(steps, surroundings)
+            step.emit(calls)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"setup[{index}]: {error}") from None
+    calls.tree.end()
