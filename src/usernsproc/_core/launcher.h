@@ -176,6 +176,12 @@ RAW_INLINE void become_unprivileged(const struct launcher_parameters *own)
 		must(own, STEP_capabilities, keep_over_exec(ambient)); /* and no others */
 }
 
+RAW_INLINE void close_if_there(int fd)
+{
+	if (fd >= 0)
+		RAW1(close, fd);
+}
+
 RAW_INLINE void set_close_on_exec(const struct launcher_parameters *own, int fd)
 {
 	if (fd >= 0)
@@ -196,6 +202,9 @@ RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_
 {
 	struct command command;
 
+	/* Not only by the exec: until then a path below /proc/self/fd leads through them out of a new root. */
+	close_if_there(own->cgroup);
+	close_if_there(own->proc);
 	command.argv = start->argv + 1;
 	command.envp = start->argv + start->argc + 1;
 	command.candidates = own->candidates;

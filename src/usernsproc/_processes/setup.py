@@ -10,7 +10,7 @@ from operator import index
 
 from .._maps.side import SIDES
 from .._setup.calls import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Setup, SystemCall
-from .._setup.compiler import CompiledSetup, Surroundings, compile_steps
+from .._setup.compiler import CompiledSetup, Surroundings, change_directory, compile_steps
 from .._setup.step import Phase
 from .._typing import TYPE_CHECKING
 
@@ -161,7 +161,7 @@ def command_setup(
         last += no_new_privileges(True)
     shared = [*first, *done.calls(Phase.NAMES, Phase.ATTACH)]
     if cwd is not None:
-        shared.append(SystemCall("chdir", "chdir", _path(cwd), filename=cwd))
+        shared += change_directory(done, _path(cwd), cwd)
     if _c_int("umask", umask) >= 0:
         shared.append(SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
     shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
@@ -172,6 +172,7 @@ def command_setup(
     if _c_int("process_group", process_group) >= 0:
         own.append(SystemCall("setpgid", "setpgid", 0, process_group))
     own += done.calls(Phase.TERMINAL, Phase.LANDLOCK)
+    own += [SystemCall("prepare", "close", fd) for fd in done.fds]  # no path of the command may lead through them
     return Setup(
         tuple(shared),
         tuple(own),

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from errno import EBADF, EEXIST
+from functools import partial
 
 from .. import _core
 from .._typing import TYPE_CHECKING
@@ -80,6 +81,7 @@ class CompiledSetup:
         self.signal_mask: int | None = None
         self.ambient_caps: int | None = None
         self.no_new_privs = False
+        self.new_root: Result | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +195,8 @@ class Tree:
         self._has_begun = False
         self._made = {"/"}
         self.root = Result()
-        self._directory = self._umask = Result()
+        self._old_directory: Result | None = None
+        self._umask = Result()
 
     def begin(self) -> None:
         """Before the first call that concerns files."""
@@ -202,18 +205,18 @@ class Tree:
         self._has_begun = True
         add = self._calls.add
         self._umask = add("umask", 0, phase=Phase.GATHER)  # files get the modes that the steps say
-        self._directory = add("openat", AT_FDCWD, b".", _DIRECTORY, phase=Phase.GATHER, path=".")
         for name, number in zip(("setfsuid", "setfsgid"), self._calls.surroundings.file_ids, strict=True):
             if number is not None:
                 add(name, number, phase=Phase.CREATE)
                 add(name, number, phase=Phase.CREATE, expected=number)  # it returns the one before, and no error
         if not self._has_root:
+            self._old_directory = add("openat", AT_FDCWD, b".", _DIRECTORY, phase=Phase.GATHER, path=".")
             self.root = add("openat", AT_FDCWD, b"/", _DIRECTORY, phase=Phase.ATTACH, path="/")
 
     def pivot(self, root: Argument, source: str) -> None:
         """Put a detached mount over the old root, and let that go."""
         add = self._calls.add
-        self.root = add("dup", root, phase=Phase.PIVOT)
+        self.root = self._calls.setup.new_root = add("dup", root, phase=Phase.PIVOT)
         add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, phase=Phase.PIVOT, path=source)
         add("fchdir", root, phase=Phase.PIVOT, path=source)
         add("pivot_root", b".", b".", phase=Phase.PIVOT, path=source)
@@ -225,15 +228,15 @@ class Tree:
         if not self._has_begun:
             return
         self._calls.attach("umask", self._umask)
-        if not self._has_root:
-            self._calls.attach("fchdir", self._directory, path=".")
+        if self._old_directory is not None:
+            self._calls.attach("fchdir", self._old_directory, path=".")
+            self._calls.attach("close", self._old_directory)
 
     def open(
         self, path: str, flags: int = os.O_PATH, *, strict: bool = False, tolerated: tuple[int, ...] = ()
     ) -> Result:
         """A descriptor of what is there. If *strict*, no symbolic link is followed."""
-        resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_SYMLINKS if strict else RESOLVE_NO_MAGICLINKS)
-        how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, resolve)
+        how = _how(flags, RESOLVE_NO_SYMLINKS if strict else RESOLVE_NO_MAGICLINKS)
         return self._calls.attach(
             "openat2", self.root, os.fsencode(path), how, len(how), path=path, tolerated=tolerated
         )
@@ -273,6 +276,23 @@ class Tree:
         place = self.open(path, strict=strict, tolerated=tolerated)
         self._calls.attach("move_mount", mount, b"", place, b"", MOVE_MOUNT_EMPTY_PATHS, path=path)
         self._made = {made for made in self._made if not made.startswith(path.rstrip("/") + "/")}
+
+
+def _how(flags: int, resolve: int) -> bytes:
+    """`struct open_how`, for a path in a root that it cannot leave."""
+    return struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve)
+
+
+def change_directory(setup: CompiledSetup, path: bytes, filename: object) -> tuple[SystemCall, ...]:
+    """In a new root not by a magic link of `/proc`: one of a descriptor could lead out of it."""
+    if setup.new_root is None:
+        return (SystemCall("chdir", "chdir", path, filename=filename),)
+    how, directory = _how(_DIRECTORY, RESOLVE_NO_MAGICLINKS), Result()
+    call = partial(SystemCall, "chdir", needs=OWN_MEMORY_AND_MAPS, filename=filename)
+    return (
+        call("openat2", setup.new_root, path, how, len(how), result=directory),
+        call("fchdir", directory),
+    )
 
 
 def compile_steps(setup: CompiledSetup, steps: Sequence[Step], surroundings: Surroundings) -> None:
