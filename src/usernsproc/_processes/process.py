@@ -19,7 +19,6 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.calls import Setup
-from .._setup.compiler import CompiledSetup
 from .._spawn import FOREVER, Files, Namespaces, Patience, Program, of_setup_step, start
 from .._typing import TYPE_CHECKING
 from .cgroup import open_cgroup
@@ -27,7 +26,7 @@ from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
 from .popen import Popen, name_default_encoding
-from .setup import Steps, capability_mask, command_setup, holder_setup, is_root, mounts, no_new_privileges
+from .setup import Steps, capability_mask, command_setup, holder_setup, is_root, mounts, no_new_privileges, open_setup
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     _maps: Maps
     _setup: Callable[..., Setup]
     _start_with: Callable[..., Child]
-    _compiled: CompiledSetup
+    _steps: Steps | None
     _patience: Patience = FOREVER
     _signal_mask: int | None = None
     """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
@@ -258,7 +257,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         caller = Caller.now()
         self._death_signal = _death_signal(pdeathsig)
         steps = tuple(setup)
-        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, CompiledSetup() as compiled:
+        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, open_setup(steps) as compiled:
             new = NewNamespaces(
                 namespaces,
                 joins,
@@ -277,13 +276,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             before = mounts(new.propagation, new.mount_proc)
             keyring = keyring_calls(session_keyring, joins=bool(entered))
             after = keyring + no_new_privileges(bool(no_new_privs))
-            of_setup = None
-            if steps:
+            self._steps = of_setup = None
+            if compiled is not None:
                 kinds = new.kinds(joins)
                 of_setup = Steps(
                     steps, compiled, kinds, userns, maps, caller, propagation=propagation, mount_proc=mount_proc
                 )
-            self._compiled = compiled
+                self._steps = of_setup
             if self._is_holder:
                 _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
                 self._setup = partial(
@@ -291,7 +290,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 )
             else:
                 resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
-                self._setup = partial(command_setup, before, resolve, after, capabilities, steps=of_setup)
+                self._setup = partial(command_setup, before, resolve, after, capabilities, of_setup)
             self._start_with = partial(
                 start,
                 namespaces=Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init),
@@ -371,11 +370,14 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
     def _start(self, program: Program | None, files: Files, setup: Setup) -> None:
-        waits = self._on_created is not None or self._maps.via_newidmap or self._compiled.in_parent
-        hook = self._while_it_waits if waits else None
+        compiled = None if self._steps is None else self._steps.compiled
+        mask = self._signal_mask
+        waits = self._on_created is not None or bool(self._maps.via_newidmap)
+        if compiled is not None:
+            mask = mask if compiled.signal_mask is None else compiled.signal_mask
+            waits = waits or bool(compiled.in_parent)
+        signals, hook = (mask, self._death_signal), self._while_it_waits if waits else None
         try:
-            mask = self._signal_mask if self._compiled.signal_mask is None else self._compiled.signal_mask
-            signals = mask, self._death_signal
             self._child = child = self._start_with(program, files=files, setup=setup, signals=signals, hook=hook)
             self.pid, self._child_created = child.pid, True
         except BaseException:
@@ -387,7 +389,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if self._maps.via_newidmap:
             self._maps.write_via_newidmap(child.pid, child.pidfd, self._patience)
         self._call_on_created(child)
-        for origin, action in self._compiled.in_parent:
+        for origin, action in () if self._steps is None else self._steps.compiled.in_parent:
             try:
                 action(child.pid)
             except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from errno import ENOSYS, EPERM
 from functools import lru_cache, partial
 from operator import index
@@ -16,6 +17,7 @@ from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from .._caller import Caller
@@ -103,9 +105,8 @@ class Steps:
         self.compiled = compiled
 
     def compile(self, credentials: Credentials, **options: Any) -> CompiledSetup:
-        if self._steps:
-            surroundings = self._surroundings(file_ids=self._file_ids(credentials), **self._options, **options)
-            compile_steps(self.compiled, self._steps, surroundings)
+        surroundings = self._surroundings(file_ids=self._file_ids(credentials), **self._options, **options)
+        self.compiled = compile_steps(self.compiled, self._steps, surroundings)
         return self.compiled
 
     def _file_ids(self, credentials: Credentials) -> tuple[int | None, int | None]:
@@ -121,7 +122,8 @@ def _file_id(side: Side, maps: Maps, caller: Caller, credentials: Credentials) -
     return id_map[0].inside if own is None else own
 
 
-NO_STEPS = CompiledSetup()
+def open_setup(steps: tuple[Step, ...]) -> AbstractContextManager[CompiledSetup | None]:
+    return CompiledSetup() if steps else nullcontext()
 
 
 def is_root(step: object) -> bool:
@@ -131,11 +133,12 @@ def is_root(step: object) -> bool:
 def holder_setup(
     first: tuple[SystemCall, ...], credentials: Credentials, last: tuple[SystemCall, ...], steps: Steps | None = None
 ) -> Setup:
-    done = NO_STEPS if steps is None else steps.compile(credentials, holder=True)
-    before = done.calls(Phase.NAMES, Phase.ATTACH)
-    after = done.calls(Phase.SCHEDULING, Phase.BOUNDING)
-    own = done.calls(Phase.IDS, Phase.SECCOMP)
-    calls = (*first, *before, ROOT_DIRECTORY, *after, *_calls_of(credentials), *last, NEW_SESSION, *own)
+    own = (*_calls_of(credentials), *last, NEW_SESSION)
+    if steps is None:
+        return Setup((*first, ROOT_DIRECTORY, *own))
+    done = steps.compile(credentials, holder=True)
+    before, between = done.calls(Phase.NAMES, Phase.ATTACH), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+    calls = (*first, *before, ROOT_DIRECTORY, *between, *own, *done.calls(Phase.IDS, Phase.SECCOMP))
     return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
 
 
@@ -144,6 +147,7 @@ def command_setup(
     resolve: Callable[[int | None, int | None, Sequence[int] | None], Credentials],
     last: tuple[SystemCall, ...],
     ambient_caps: int,
+    steps: Steps | None,
     *,
     uid: int | None,
     gid: int | None,
@@ -152,26 +156,32 @@ def command_setup(
     umask: int,
     start_new_session: bool,
     process_group: int,
-    steps: Steps | None = None,
 ) -> Setup:
-    """The parameters of `Popen`, between what comes before the IDs, and after."""
+    """The parameters of `Popen`, between what comes before the IDs, and after; and the steps where they belong."""
     credentials = resolve(uid, gid, groups)
-    done = NO_STEPS if steps is None else steps.compile(credentials, start_new_session=start_new_session)
-    if done.no_new_privs and no_new_privileges(True)[0] not in last:
-        last += no_new_privileges(True)
-    shared = [*first, *done.calls(Phase.NAMES, Phase.ATTACH)]
+    done = None if steps is None else steps.compile(credentials, start_new_session=start_new_session)
+    shared = [*first]
+    if done:
+        shared += done.calls(Phase.NAMES, Phase.ATTACH)
     if cwd is not None:
-        shared += change_directory(done, _path(cwd), cwd)
+        shared += change_directory(None if done is None else done.new_root, _path(cwd), cwd)
     if _c_int("umask", umask) >= 0:
         shared.append(SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
-    shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
-    shared += (*_calls_of(credentials), *done.calls(Phase.IDS, Phase.IDS), *last)
+    if done:
+        shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+    shared += (*_calls_of(credentials), *last)
     own: list[SystemCall] = []
     if start_new_session:
         own.append(NEW_SESSION)
     if _c_int("process_group", process_group) >= 0:
         own.append(SystemCall("setpgid", "setpgid", 0, process_group))
-    own += done.calls(Phase.TERMINAL, Phase.LANDLOCK)
+    if done is None:
+        return Setup(tuple(shared), tuple(own), ambient_caps=ambient_caps)
+    shared += done.calls(Phase.IDS, Phase.IDS)
+    own += done.calls(Phase.TERMINAL, Phase.SIGNALS)
+    if done.no_new_privs and no_new_privileges(True)[0] not in last:
+        own += no_new_privileges(True)
+    own += done.calls(Phase.NO_NEW_PRIVS, Phase.LANDLOCK)
     own += [SystemCall("prepare", "close", fd) for fd in done.fds]  # no path of the command may lead through them
     return Setup(
         tuple(shared),

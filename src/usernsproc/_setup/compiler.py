@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from errno import EBADF, EEXIST
-from functools import partial
+from functools import lru_cache, partial
 
 from .. import _core
 from .._typing import TYPE_CHECKING
@@ -65,12 +65,22 @@ class Surroundings:
         self.file_ids = file_ids
         self.options = options
 
+    def _values(self) -> tuple[object, ...]:
+        return self.kinds, self.userns, self.file_ids, tuple(self.options.items())
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Surroundings) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
 
 class CompiledSetup:
     """The calls of a list of steps, and what the parent does for them. To be closed when the process has started."""
 
     def __init__(self) -> None:
         self._calls: dict[Phase, list[SystemCall]] = {phase: [] for phase in Phase}
+        self._found: dict[tuple[Phase, Phase], tuple[SystemCall, ...]] = {}
         self._open = ExitStack()
         self.fds: list[int] = []
         """Descriptors that the calls use."""
@@ -94,7 +104,11 @@ class CompiledSetup:
 
     def calls(self, first: Phase, last: Phase) -> tuple[SystemCall, ...]:
         """Those of these phases, in their order."""
-        return tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
+        found = self._found.get((first, last))
+        if found is None:
+            found = tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
+            self._found[first, last] = found
+        return found
 
     def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
         """A copy of a descriptor, for the calls."""
@@ -283,20 +297,20 @@ def _how(flags: int, resolve: int) -> bytes:
     return struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve)
 
 
-def change_directory(setup: CompiledSetup, path: bytes, filename: object) -> tuple[SystemCall, ...]:
+def change_directory(new_root: Result | None, path: bytes, filename: object) -> tuple[SystemCall, ...]:
     """In a new root not by a magic link of `/proc`: one of a descriptor could lead out of it."""
-    if setup.new_root is None:
+    if new_root is None:
         return (SystemCall("chdir", "chdir", path, filename=filename),)
     how, directory = _how(_DIRECTORY, RESOLVE_NO_MAGICLINKS), Result()
     call = partial(SystemCall, "chdir", needs=OWN_MEMORY_AND_MAPS, filename=filename)
     return (
-        call("openat2", setup.new_root, path, how, len(how), result=directory),
+        call("openat2", new_root, path, how, len(how), result=directory),
         call("fchdir", directory),
     )
 
 
-def compile_steps(setup: CompiledSetup, steps: Sequence[Step], surroundings: Surroundings) -> None:
-    """Add what the steps do.
+def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> CompiledSetup:
+    """What the steps do: added to *setup*, or, if it is the same again, what was compiled before.
 
     Raises:
         ValueError, TypeError: a step does not fit to the others or to the process; names both.
@@ -304,6 +318,21 @@ def compile_steps(setup: CompiledSetup, steps: Sequence[Step], surroundings: Sur
     for index, step in enumerate(steps):
         if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
+    if all(step.is_constant() for step in steps):
+        return _compile_constant(steps, surroundings)
+    _compile(setup, steps, surroundings)
+    return setup
+
+
+@lru_cache(maxsize=32)
+def _compile_constant(steps: tuple[Step, ...], surroundings: Surroundings) -> CompiledSetup:
+    """Programs set up many commands in the same way."""
+    setup = CompiledSetup()
+    _compile(setup, steps, surroundings)
+    return setup
+
+
+def _compile(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> None:
     calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
     for index, step in enumerate(steps):
         calls.begin(index, step)

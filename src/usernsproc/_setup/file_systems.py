@@ -122,6 +122,9 @@ class Root(Step):
     def __init__(self, source: Source) -> None:
         self._set(source=_source(self, source))
 
+    def is_constant(self) -> bool:
+        return isinstance(self.source, str)
+
     def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
         super().check(steps, surroundings)
         if sum(step.is_root for step in steps) > 1:
@@ -197,6 +200,9 @@ class Bind(Step):
             create=bool(create),
         )
 
+    def is_constant(self) -> bool:
+        return isinstance(self.source, str)
+
     def emit(self, calls: Emitter) -> None:
         shown = str(self.source)
         mount = gather(calls, self.source, recursive=self.recursive, missing_ok=self.missing_ok)
@@ -241,6 +247,9 @@ class Tmpfs(Step):
             mode=number(self, "mode", mode, 0, 0o7777),
         )
 
+    def is_constant(self) -> bool:
+        return True
+
     def emit(self, calls: Emitter) -> None:
         options = [("mode", f"{self.mode:o}")]
         if self.size is not None:
@@ -262,6 +271,9 @@ class _Kernel(Step):
 
     def __init__(self, target: Path) -> None:
         self._set(target=inside(self, "target", target))
+
+    def is_constant(self) -> bool:
+        return True
 
     def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
         super().check(steps, surroundings)

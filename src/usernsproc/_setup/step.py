@@ -70,6 +70,10 @@ class Step:
     namespace: ClassVar[str | None] = None
     """The kind of namespace that has to be new or joined for it."""
 
+    def is_constant(self) -> bool:
+        """Whether its calls depend on its values and the namespaces alone: not on descriptors, limits, files."""
+        return False
+
     def emit(self, calls: Emitter) -> None:
         """Add the system calls of this step."""
         raise NotImplementedError
