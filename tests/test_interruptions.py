@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def test_of_a_namespace_that_is_opened() -> None:
 def test_of_namespaces_that_are_looked_up_to_be_joined() -> None:
     """Look up all namespaces of a process."""
     run_alone(interruptions.namespaces_are_looked_up_to_be_joined)
+
+
+def test_of_a_program_that_is_run() -> None:
+    """The pipes to it, and the program itself."""
+    run_alone(interruptions.a_program_is_run, shutil.which("true"))
 
 
 @pytest.mark.parametrize("exception", ["Interruption", "TimeIsUp"])

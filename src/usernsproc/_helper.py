@@ -116,7 +116,7 @@ def _open_standard_files(opened: ExitStack) -> list[int]:
     with at_step("prepare"):
         fds = [opened.enter_context(_core.open("/dev/null", os.O_RDONLY))]
         for _ in range(2):
-            fds.extend(opened.enter_context(_core.own(fd)) for fd in os.pipe())
+            fds.extend(opened.enter_context(end) for end in _core.pipe())
     return fds
 
 

@@ -27,6 +27,7 @@ from usernsproc import (
     lowlevel,
     open_idmapped,
 )
+from usernsproc._helper import run_tool
 from usernsproc._namespaces.join import open_joins
 
 EXCEPTIONS: dict[str, type[BaseException]] = {"Interruption": Interruption, "TimeIsUp": TimeIsUp}
@@ -151,6 +152,15 @@ def namespaces_are_looked_up_to_be_joined() -> None:
             assert state() == before, where
             points += 1
         assert points > 300, points
+
+
+def a_program_is_run(path: str) -> None:
+    silence_warnings()
+    before, points = state(), 0
+    for where, _ in interruptions(lambda: run_tool(path), lambda _: None):
+        assert state() == before, where
+        points += 1
+    assert points > 30, points
 
 
 def a_thread_enters_and_comes_back(exception: str) -> None:
