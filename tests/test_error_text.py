@@ -29,7 +29,8 @@ from usernsproc import (
     UsernsProcess,
     create_userns,
 )
-from usernsproc._errors import _subclasses, at_step, credentials_error, userns_error
+from usernsproc._causes import at_step, credentials_error, userns_error
+from usernsproc._errors import _subclasses
 from usernsproc._maps.permission import Violation
 from usernsproc._maps.side import UID
 

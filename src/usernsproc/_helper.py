@@ -17,7 +17,7 @@ from posix import read  # eventlet's os.read would wait for data
 from typing import NamedTuple
 
 from . import _core
-from ._errors import at_step, userns_error
+from ._causes import at_step, userns_error
 from ._loading import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
 from ._setup.calls import ROOT_DIRECTORY, Setup

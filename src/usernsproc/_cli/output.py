@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TextIO
 
-from .._errors import userns_error
+from .._causes import userns_error
 
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
 """For what is drawn, if the encoding of standard output lacks it."""

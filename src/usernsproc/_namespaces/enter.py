@@ -7,7 +7,8 @@ from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
+from .._errors import UsernsError
 from .._proc import list_in, namespace_identity, open_root, own_namespace_identity
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from .. import _core
-from .._errors import userns_error
+from .._causes import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
 from .._proc import is_known, open_namespace_of, open_pidfd, own_setgroups

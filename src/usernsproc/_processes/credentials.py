@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .._caller import CAP_SETGID, CAP_SYS_PTRACE, Caller
-from .._errors import credentials_error
+from .._causes import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
 from .._maps.side import GID
 from .._maps.writer import Maps

@@ -10,7 +10,7 @@ from functools import partial
 from operator import index
 
 from .._caller import Caller
-from .._errors import at_step, closed_error, userns_error
+from .._causes import at_step, userns_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
@@ -410,7 +410,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     @contextmanager
     def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
-            raise closed_error("process")
+            raise ValueError("operation on a closed process")
         with open_proc_dir_of(self._pidfd) as proc_dir:
             yield proc_dir
 
