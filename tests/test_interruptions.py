@@ -54,7 +54,7 @@ def test_of_a_program_that_is_run() -> None:
     run_alone(interruptions.a_program_is_run, shutil.which("true"))
 
 
-@pytest.mark.parametrize("exception", ["Interruption", "TimeIsUp"])
+@pytest.mark.parametrize("exception", interruptions.EXCEPTIONS)
 def test_of_a_thread_that_enters_and_comes_back(exception: str) -> None:
     """It is where it was, except for the very beginning of `__enter__` and of `__exit__`: there an
     exception comes too early for any context manager that is written in Python."""

@@ -12,7 +12,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import native
 from entering import enter_own_userns
@@ -512,7 +513,7 @@ def interrupted_while_entering() -> None:
     become_root_with_namespaces()
     before, setns = link("net"), _core.setns
 
-    def interrupted(fd: int | _core.OwnedFd, nstype: int, /) -> int:
+    def interrupted(fd: int | _core.OwnedFd, nstype: int, /) -> NoReturn:
         setns(fd, nstype)
         _core.setns = setns
         raise KeyboardInterrupt
@@ -549,8 +550,8 @@ def a_failing_way_back() -> None:
     with holding("mnt") as holder, holder.namespace("mnt") as mnt:
         opened = descriptors()
         try:
-            with mnt.enter():
-                os.fchdir = os.fsync  # EBADF, of such a descriptor
+            with patch.object(os, "chdir", os.fsync), mnt.enter():  # EBADF, of such a descriptor
+                pass
         except UsernsError as error:
             assert (error.step, error.errno) == ("chroot", errno.EBADF)
         else:

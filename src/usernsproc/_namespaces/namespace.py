@@ -140,10 +140,10 @@ class Namespace:
             UsernsError: the descriptor is not a namespace (`ENOTTY`, step `open_ns`).
         """
         if self._kind is None:
-            try:
-                self._kind = KIND_OF_FLAG[fcntl.ioctl(self.fileno(), _core.NS_GET_NSTYPE)]
-            except OSError as error:
-                raise _no_namespace(error.errno or 0) from None
+            flag = _core.attempt(fcntl.ioctl, self.fileno(), _core.NS_GET_NSTYPE)
+            if isinstance(flag, OSError):
+                raise _no_namespace(flag.errno or 0)
+            self._kind = KIND_OF_FLAG[flag]
         return self._kind
 
     @property
