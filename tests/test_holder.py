@@ -111,7 +111,7 @@ def test_no_map_is_written_for_one_that_has_ended() -> None:
                 assert (error.step, error.cause) == ("open_proc", "process-gone")
             else:
                 owner = os.stat(f"/proc/{holder.pid}/uid_map").st_uid
-                assert owner == os.geteuid(), "the kernel lets him do it whose the files are"
+                assert owner == os.geteuid(), "the kernel permits it to the owner of the files"
 
 
 def test_a_bad_map_is_refused_before_it_is_written() -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from . import _core
 from ._causes import at_step, userns_error
-from ._loading import refuse_elsewhere
+from ._preload import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
 from ._setup.calls import ROOT_DIRECTORY, Setup
 from ._spawn import FOREVER, Files, GaveUp, Namespaces, Patience, Program, start

@@ -193,7 +193,7 @@ def other_kinds() -> None:
     enter_own_userns()
     with usernsproc.UsernsProcess(uid_map="root", namespaces=["net"]) as holder, holder.namespace("net") as net:
         net.enter()
-    assert not {"usernsproc._loading", "usernsproc._cli", "usernsproc.aio"} & set(sys.modules)
+    assert not {"usernsproc._preload", "usernsproc._cli", "usernsproc.aio"} & set(sys.modules)
 
 
 # ---- programs and files that the caller does not name ----
@@ -272,7 +272,7 @@ def a_module_that_is_missing() -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
-        from usernsproc import _loading  # noqa: F401
+        from usernsproc import _preload  # noqa: F401
 
         before = os.readlink("/proc/thread-self/ns/mnt")
         sys.modules["usernsproc._mounts.support"] = None  # type: ignore[assignment]
@@ -295,7 +295,7 @@ def modules_that_cannot_be_read(what: str) -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
-        from usernsproc import _loading  # noqa: F401
+        from usernsproc import _preload  # noqa: F401
 
         limits, walk = resource.getrlimit(resource.RLIMIT_NOFILE), pkgutil.iter_modules
 

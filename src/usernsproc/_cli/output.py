@@ -9,7 +9,7 @@ from typing import TextIO
 from .._causes import userns_error
 
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
-"""For what is drawn, if the encoding of standard output lacks it."""
+"""For drawings, if the encoding of standard output lacks it."""
 
 
 def columns() -> int | None:

@@ -104,7 +104,7 @@ static PyMethodDef methods[] = {
 	{"take", method_take, METH_NOARGS, "The number, which is the caller's to close from now on."},
 	{"move", method_move, METH_NOARGS,
 	 "Another object that owns the descriptor in place of this one: to return it from a block that closes this one."},
-	{"close", method_close, METH_NOARGS, "Again: no effect."},
+	{"close", method_close, METH_NOARGS, "Calling it again has no effect."},
 	{"__enter__", method_fileno, METH_NOARGS, "The number; leaving the block closes it."},
 	{"__exit__", method_close, METH_VARARGS, NULL},
 	{NULL, NULL, 0, NULL},

@@ -35,7 +35,7 @@ _LINK = {PID: "pid_for_children"}
 def enter(fd: int, kind: NamespaceKind) -> Entered:
     """`Namespace.enter`."""
     if kind is MNT:
-        from .._loading import before_entering  # slow, and needed for this kind alone
+        from .._preload import before_entering  # slow, and needed for this kind alone
 
         before_entering()
     entered = Entered(kind)

@@ -109,7 +109,7 @@ def _is_process(target: object) -> TypeIs[HasFileno]:
 
 
 def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
-    """Each as a new object, whose descriptor is none of the child's 0, 1 and 2."""
+    """Each as a new object, whose descriptor is not 0, 1 or 2 of the child."""
     if isinstance(target, Namespace):
         yield _above_stdio(target)
     elif isinstance(target, (str, bytes, os.PathLike)):

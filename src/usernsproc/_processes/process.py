@@ -290,7 +290,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     holder_setup, before, Credentials.of_holder(maps, caller, userns), after, of_setup
                 )
             else:
-                resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
+                resolve = partial(Credentials.resolve, maps=maps, caller=caller, owner=owner_uid, userns=userns)
                 self._setup = partial(command_setup, before, resolve, after, capabilities, steps=of_setup)
             self._start_with = partial(
                 start,
