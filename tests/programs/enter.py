@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import native
 from entering import enter_own_userns
+from errors import error_of
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns, lowlevel
 
@@ -41,14 +42,6 @@ def links() -> dict[str, str]:
 
 def descriptors() -> list[str]:
     return os.listdir("/proc/self/fd")
-
-
-def refused(call: Callable[..., object], *arguments: object) -> UsernsError:
-    try:
-        call(*arguments)
-    except UsernsError as error:
-        return error
-    raise AssertionError("it was not refused")
 
 
 def holding(*kinds: str) -> UsernsProcess[bytes]:
@@ -155,7 +148,7 @@ def close() -> None:
         entered.close()
         entered.leave()
         assert link("net") == f"net:[{net.inode}]"
-        assert refused(entered.__enter__).cause == "no-way-back"
+        assert error_of(entered.__enter__).cause == "no-way-back"
 
 
 def an_exception_in_the_block() -> None:
@@ -312,7 +305,7 @@ def without_proc_and_no_way_back() -> None:
 
         def visit() -> None:
             os.chroot(empty)
-            error = refused(net.enter().__enter__)
+            error = error_of(net.enter().__enter__)
             assert error.cause == "no-way-back"
             assert "No such file" in error.__notes__[0]
 
@@ -326,7 +319,7 @@ def threads_started_meanwhile() -> None:
         entered, done = mnt.enter(), threading.Event()
         thread = threading.Thread(target=done.wait)
         thread.start()
-        error = refused(entered.leave)
+        error = error_of(entered.leave)
         assert (error.errno, error.step, error.cause) == (errno.EINVAL, "setns", "shared-fs")
         assert "started meanwhile" in error.__notes__[0]
         done.set()
@@ -346,7 +339,7 @@ def a_thread_that_shares_its_directory() -> None:
         before, seen, errors = link("mnt"), list[str](), list[UsernsError]()
 
         def visit() -> None:
-            errors.append(refused(mnt.enter))
+            errors.append(error_of(mnt.enter))
             native.unshare(native.CLONE_FS)
             with mnt.enter():
                 seen.append(link("mnt"))
@@ -367,7 +360,7 @@ def a_threaded_program(kind: str) -> None:
     thread.start()
     with holding("time") as holder, holder.namespace(kind) as other:
         before = link(kind), descriptors()
-        error = refused(other.enter)
+        error = error_of(other.enter)
         assert error.errno in (errno.EINVAL, errno.EUSERS)
         assert error.cause == "threads"
         assert "join=" in error.__notes__[0]
@@ -387,7 +380,7 @@ def a_sibling_pid_namespace() -> None:
         inner.enter()
 
         def visit() -> None:
-            error = refused(sibling.enter)
+            error = error_of(sibling.enter)
             assert (error.errno, error.cause) == (errno.EINVAL, "not-below"), error
 
         in_child(visit)
@@ -400,7 +393,7 @@ def without_rights_in_its_owner() -> None:
             userns.enter()
         before = links()
         for kind, namespace in of_two.items():
-            error = refused(namespace.enter)
+            error = error_of(namespace.enter)
             assert isinstance(error, PermissionError), kind
             assert (error.step, error.cause) == ("setns", "no-setns-rights")
             assert "CAP_SYS_ADMIN" in error.__notes__[0]
@@ -500,7 +493,7 @@ def namespaces_of_an_exited_child() -> None:
         for kind in NamespaceKind:
             if kind in ("user", "pid") and not reaped:
                 continue  # a zombie still has these
-            error = refused(Namespace.of, pidfd, kind)
+            error = error_of(Namespace.of, pidfd, kind)
             assert isinstance(error, (ProcessLookupError, FileNotFoundError)), kind
             assert error.step == ("open_proc" if reaped else "open_ns")
     assert links() == before
