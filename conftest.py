@@ -4,7 +4,7 @@ A block ```` ```python ```` is executed, all of a document in one namespace. In 
 block ```` ```console ```` the lines after `$ ` are given to one shell, and what
 each prints has to be what is written below it. A block after the comment
 `<!-- needs: root -->` is left out, not skipped, for anybody else; one after
-`<!-- needs: subordinate ids -->` for root, who on most systems has none.
+`<!-- needs: subordinate ids -->` for root, which has none on most systems.
 """
 
 from __future__ import annotations

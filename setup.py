@@ -119,7 +119,7 @@ def prove(core: Path) -> None:
     Raises:
         CompileError: one of them crashed.
     """
-    command = [sys.executable, "-P", ROOT / "src" / "usernsproc" / "_processes" / "proof.py", ROOT / "src", core]
+    command = [sys.executable, "-P", ROOT / "src" / "usernsproc" / "_processes" / "trial_run.py", ROOT / "src", core]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return

@@ -18,32 +18,27 @@ from usernsproc.setup import Bind, Dev, Proc, Root, Step, Tmpfs
 COUNT, ROUNDS = 40, 9
 TRUE = ["/bin/true"]
 LINKS = [name for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32") if os.path.lexists(f"/{name}")]
-NAMESPACES = ("net", "pid", "ipc")
 
-OURS = "UsernsProcess, a minimal root"
 PLAIN = "subprocess.run"
-BWRAP = "subprocess.run of bwrap, the same root"
-"""A new root: /usr and /etc read-only, /tmp, /dev, /proc, no network."""
+OURS = "UsernsProcess, a minimal root"
+BWRAP = "bwrap by subprocess.run, the same root"
+OURS_PID = "UsernsProcess, in PID and IPC namespaces as well"
+BWRAP_PID = "bwrap, in PID and IPC namespaces as well"
+"""A minimal root: /usr and /etc read-only, /tmp, /dev, /proc, no network."""
+NAMESPACES = ("net",)
+MORE = ("net", "pid", "ipc")
 
 
-def minimal_root() -> list[Step]:
-    links: list[Step] = [Bind(f"/{name}", read_only=True) for name in LINKS]
-    return [
-        Root("tmpfs"),
-        Bind("/usr", read_only=True),
-        Bind("/etc", read_only=True),
-        *links,
-        Tmpfs("/tmp"),
-        Dev(),
-        Proc(),
-    ]
+def minimal_root(proc: Step) -> list[Step]:
+    links: list[Step] = [Symlink(os.readlink(f"/{name}"), f"/{name}") for name in LINKS]
+    binds = [Bind("/usr", read_only=True), Bind("/etc", read_only=True)]
+    return [Root("tmpfs"), *binds, *links, Tmpfs("/tmp"), Dev(), proc]
 
 
-def bwrap_words() -> list[str]:
+def bwrap(*namespaces: str) -> Callable[[], object]:
     links = [word for name in LINKS for word in ("--symlink", os.readlink(f"/{name}"), f"/{name}")]
-    binds = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", *links]
-    return ["bwrap", *binds, "--tmpfs", "/tmp", "--dev", "/dev", "--proc", "/proc", "--unshare-user", "--unshare-net",
-            "--unshare-pid", "--unshare-ipc", *TRUE]  # fmt: skip
+    root = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", *links, "--tmpfs", "/tmp"]
+    return run(["bwrap", *root, "--dev", "/dev", "--proc", "/proc", "--unshare-user", *namespaces, *TRUE])
 
 
 def started(setup: Sequence[Step] = (), namespaces: Sequence[str] = ()) -> Callable[[], object]:
@@ -59,17 +54,22 @@ def run(command: list[str]) -> Callable[[], object]:
 
 
 def sandboxes(gib: float) -> None:
-    contestants = {PLAIN: run(TRUE), OURS: started(minimal_root(), NAMESPACES)}
-    contestants["UsernsProcess, the same namespaces alone"] = started((), ("mnt", *NAMESPACES))
-    if shutil.which("bwrap"):
-        contestants[BWRAP] = run(bwrap_words())
+    contestants = {
+        PLAIN: run(TRUE),
+        OURS: started(minimal_root(Bind("/proc")), NAMESPACES),
+        BWRAP: bwrap("--unshare-net"),
+        OURS_PID: started(minimal_root(Proc()), MORE),
+        BWRAP_PID: bwrap("--unshare-net", "--unshare-pid", "--unshare-ipc"),
+        "UsernsProcess, mount and network namespace alone": started((), ("mnt", *NAMESPACES)),
+        "UsernsProcess, all these namespaces alone": started((), ("mnt", *MORE)),
+    }
     with touched(gib):
         result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})
     heading(f"/bin/true, {gib:g} GiB touched")
     for name, value in result.items():
         row(name, value, result[PLAIN], most=2.2 if name == OURS else None)
-    if BWRAP in result:
-        row("of bubblewrap's time", result[OURS], result[BWRAP], most=0.6)
+    for ours, theirs in ((OURS, BWRAP), (OURS_PID, BWRAP_PID)):
+        row(f"of the time of {theirs}", result[ours], result[theirs], most=0.6)
 
 
 if __name__ == "__main__":

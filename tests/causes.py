@@ -6,23 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from usernsproc import UsernsError, UsernsProcess, create_userns
+from errors import error_of
+
+from usernsproc import UsernsProcess, create_userns
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "namespace": lambda: create_userns("root", "root"),
     "command": lambda: UsernsProcess(["/bin/true"], uid_map="root"),
     "holder": lambda: UsernsProcess(uid_map="root"),
 }
-
-
-def error_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> UsernsError:
-    """Return the error of a call that has to fail."""
-    try:
-        made = call(*arguments, **options)
-    except UsernsError as error:
-        return error
-    made.close()
-    raise AssertionError("it works")
 
 
 def assert_all_fail(text: str, *words: str) -> None:

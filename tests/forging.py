@@ -137,7 +137,7 @@ PIDFD_REQUESTS = range(0xFF01, 0xFF0B)
 def refuse_requests_of_pidfds() -> None:
     """Behave as Linux before 6.11."""
     for request in PIDFD_REQUESTS:
-        native.refuse_ioctl(request, ENOTTY)
+        native.refuse_argument(native.NR_IOCTL, 1, request, ENOTTY)
 
 
 # ---- attempts ----

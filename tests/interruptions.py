@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
+from errno import EPERM
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,13 @@ class Interruption(BaseException):
 
 class TimeIsUp(TimeoutError):
     """As a handler of SIGALRM may raise it: an `OSError` that does not come from a system call."""
+
+
+class Refused(PermissionError):
+    """Of a system call in a signal handler. The interrupted call did not fail."""
+
+    def __init__(self) -> None:
+        super().__init__(EPERM, os.strerror(EPERM))
 
 
 def interruptions(

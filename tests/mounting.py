@@ -9,6 +9,7 @@ from errno import ENOSYS
 from pathlib import Path
 
 import native
+from errors import error_of
 from leaks import state
 
 from usernsproc import DetachedMount, Mount, UsernsError
@@ -107,12 +108,9 @@ def create_as(uid: int, path: Path) -> int:
 def failure(function: Callable[..., object], *arguments: object, **options: object) -> UsernsError:
     """Return how it fails. Check that nothing has changed."""
     before = state()
-    try:
-        function(*arguments, **options)
-    except UsernsError as error:
-        assert state() == before, "it left something behind"
-        return error
-    raise AssertionError("it did not fail")
+    error = error_of(function, *arguments, **options)
+    assert state() == before, "it left something behind"
+    return error
 
 
 def has_maps(mount: Mount | DetachedMount, uid_map: str, gid_map: str | None = None) -> bool:

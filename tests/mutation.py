@@ -37,7 +37,7 @@ TESTS = {
     "_maps/idmap.py": "idmap presets idmap_properties idmap_kernel",
     "_maps/presets.py": "presets subids map_permissions",
     "_maps/subids*.py": "subids presets",
-    "_maps/writer.py": "groups map_permissions holder process newidmap idmap_kernel",
+    "_maps/writer.py": "groups map_permissions holder process newidmap idmap_kernel forged_proc",
     "_maps/*.py": "newidmap newidmap_kernel map_permissions rootless newidmap_faults",
     "_core/clone.[ch]": f"{ALL_OF_CORE} exec_is_over threads waiting",
     "_core/cgroup.[ch]": "cgroup cgroup_causes cgroup_files",

@@ -71,14 +71,14 @@ def refuse_system_call(number: int, errno: int) -> None:
     )
 
 
-def refuse_ioctl(request: int, errno: int) -> None:
-    """Refuse `ioctl(2)` with that request, like `refuse_system_call`."""
-    low = 24 if sys.byteorder == "little" else 28  # of the second argument, in struct seccomp_data
+def refuse_argument(number: int, index: int, value: int, errno: int) -> None:
+    """Refuse system call *number* with that value of an argument, like `refuse_system_call`."""
+    low = 16 + 8 * index + (0 if sys.byteorder == "little" else 4)  # half of it, in struct seccomp_data
     _install(
         struct.pack("HBBI", 0x20, 0, 0, 0),
-        struct.pack("HBBI", 0x15, 0, 3, NR_IOCTL),
+        struct.pack("HBBI", 0x15, 0, 3, number),
         struct.pack("HBBI", 0x20, 0, 0, low),
-        struct.pack("HBBI", 0x15, 0, 1, request),
+        struct.pack("HBBI", 0x15, 0, 1, value),
         struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno),
         struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),
     )

@@ -16,7 +16,7 @@ import native
 from typing_extensions import Self
 
 PTRACE_DETACH, PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 24, 0x4206, 0x4207
-PTRACE_O_TRACESYSGOOD, PTRACE_O_EXITKILL = 1, 1 << 20
+PTRACE_O_TRACESYSGOOD, PTRACE_O_TRACEEXEC, PTRACE_O_EXITKILL = 1, 1 << 4, 1 << 20
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x40000000
 """Also children with exit signal 0."""
@@ -69,6 +69,7 @@ class Stepped:
             finally:
                 os._exit(status)
         self.status: int | None = None
+        self.is_stepped = True
         try:
             os.close(started[1])
             assert os.read(started[0], 1) == b"x", "it could not be prepared"
@@ -114,13 +115,23 @@ class Stepped:
             assert self.step(), f"it made no child: {self.status}"
         return found[0]
 
+    def interrupt_exec_of(self, child: int, seconds: float) -> None:
+        """Let both continue, and stop the child for a time when it has just executed another program."""
+        native.must(_ptrace(PTRACE_SEIZE, child, 0, PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL))
+        self.run_on()
+        os.waitpid(child, WALL)
+        time.sleep(seconds)
+        native.must(_ptrace(PTRACE_DETACH, child, 0, 0))
+
     def run_on(self) -> None:
+        self.is_stepped = False
         native.must(_ptrace(PTRACE_DETACH, self.pid, 0, 0))
 
     def ends_with(self, seconds: float = 20) -> int:
         """Let it continue, and return its exit status."""
         if self.status is None:
-            self.run_on()
+            if self.is_stepped:
+                self.run_on()
             found = (0, 0)
 
             def has_ended() -> bool:

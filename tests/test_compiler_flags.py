@@ -252,13 +252,13 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
     core = tmp_path / "_core.abi3.so"
     core.write_bytes(b"for another machine")
     core.chmod(core.stat().st_mode | stat.S_IXUSR)
-    proof: list[str | Path] = [
+    trial: list[str | Path] = [
         sys.executable,
-        ROOT / "src" / "usernsproc" / "_processes" / "proof.py",
+        ROOT / "src" / "usernsproc" / "_processes" / "trial_run.py",
         ROOT / "src",
         core,
     ]
-    assert subprocess.run(proof, capture_output=True, check=False).returncode == 1
+    assert subprocess.run(trial, capture_output=True, check=False).returncode == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGSEGV])

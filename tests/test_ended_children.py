@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from cgroups import unified
+from errors import error_of
 
-from usernsproc import Namespace, UsernsError, UsernsProcess, _core, create_userns
+from usernsproc import Namespace, UsernsProcess, _core, create_userns
 from usernsproc._evidence import child_error, failed
 from usernsproc.lowlevel import fork_userns
 
@@ -41,12 +42,6 @@ def core_fails(monkeypatch: pytest.MonkeyPatch, name: str, *args: object) -> Non
         raise _core.Failure(*args)
 
     monkeypatch.setattr(_core, name, fail)
-
-
-def error_of(call: Callable[[], Any]) -> UsernsError:
-    with pytest.raises(UsernsError) as caught:
-        call()
-    return caught.value
 
 
 CALLS: dict[str, tuple[str, Callable[[], Any]]] = {

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from alone import run_alone
-from programs import enter
+from programs import enter, enter_refusals
 
 from usernsproc import Entered, Namespace, NamespaceKind, UsernsError, create_userns
 
@@ -106,44 +106,44 @@ def test_threads_that_were_started_meanwhile_are_in_the_way() -> None:
 
 def test_a_mount_namespace_is_not_entered_by_a_thread_that_shares_its_directory() -> None:
     """The note names os.unshare(CLONE_FS) as the remedy."""
-    run_alone(enter.a_thread_that_shares_its_directory)
+    run_alone(enter_refusals.a_thread_that_shares_its_directory)
 
 
 @pytest.mark.parametrize("kind", ["user", "time"])
 def test_a_threaded_program_gets_an_error_with_the_remedy(kind: str) -> None:
-    run_alone(enter.a_threaded_program, kind)
+    run_alone(enter_refusals.a_threaded_program, kind)
 
 
 def test_a_pid_namespace_is_entered_from_above_only() -> None:
-    run_alone(enter.a_sibling_pid_namespace)
+    run_alone(enter_refusals.a_sibling_pid_namespace)
 
 
 def test_without_rights_in_its_owner_it_is_not_entered() -> None:
     """nsfd: no_foul_play of the kernel's own tests: from one user namespace, every
     namespace of a sibling is refused, and nothing has changed."""
-    run_alone(enter.without_rights_in_its_owner)
+    run_alone(enter_refusals.without_rights_in_its_owner)
 
 
 def test_one_namespace_after_the_other_is_entered() -> None:
     """nsfd_incremental_setns of the kernel's own tests: the user namespace first, then what it owns."""
-    run_alone(enter.one_after_the_other)
+    run_alone(enter_refusals.one_after_the_other)
 
 
 def test_pidfd_setns_with_invalid_flags() -> None:
     """invalid_flags of the kernel's own tests: with a pidfd, the flags must name kinds, and nothing else."""
-    run_alone(enter.pidfd_with_wrong_flags)
+    run_alone(enter_refusals.pidfd_with_wrong_flags)
 
 
 def test_pidfd_setns_incremental_and_one_shot() -> None:
     """pidfd_incremental_setns and pidfd_one_shot_setns of the kernel's own tests: one kind
     after the other, and all at once."""
-    run_alone(enter.pidfd_incremental_and_one_shot)
+    run_alone(enter_refusals.pidfd_incremental_and_one_shot)
 
 
 def test_pidfd_setns_no_foul_play_and_of_an_exited_child() -> None:
     """By these names in the kernel's own tests: a sibling is refused for every kind, and a process that has
     exited has no namespaces. In both cases nothing has changed."""
-    run_alone(enter.pidfd_of_a_sibling_and_of_an_exited_child)
+    run_alone(enter_refusals.pidfd_of_a_sibling_and_of_an_exited_child)
 
 
 def test_a_file_that_is_not_a_namespace_is_not_entered() -> None:
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_a_namespace_is_not_entered() -> None:
 
 def test_of_a_process_that_has_exited_nothing_is_entered() -> None:
     """pidfd_exited_child of the kernel's own tests: ESRCH or ENOENT, and nothing has changed."""
-    run_alone(enter.namespaces_of_an_exited_child)
+    run_alone(enter_refusals.namespaces_of_an_exited_child)
 
 
 def test_a_thread_of_the_test_runner_shares_its_directory() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from errors import error_of
 
 from usernsproc import (
     CredentialsError,
@@ -29,19 +30,14 @@ from usernsproc import (
     UsernsProcess,
     create_userns,
 )
-from usernsproc._errors import _subclasses, at_step, credentials_error, userns_error
+from usernsproc._causes import at_step, credentials_error, userns_error
+from usernsproc._errors import _subclasses
 from usernsproc._maps.permission import Violation
 from usernsproc._maps.side import UID
 
 PROGRAM = str(Path(sys.executable).parent / "usernsproc")
 EVERY_COPY = [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
 each_copy = pytest.mark.parametrize("duplicate", EVERY_COPY, ids=["copy", "deepcopy", "pickle"])
-
-
-def error_of(call: Callable[..., Any], *args: Any, **options: Any) -> UsernsError:
-    with pytest.raises(UsernsError) as caught:
-        call(*args, **options)
-    return caught.value
 
 
 def tool_error() -> MapToolError:

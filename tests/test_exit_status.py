@@ -13,7 +13,7 @@ import pytest
 from alone import run_alone
 from programs import exit_status
 
-from usernsproc import UsernsProcess
+from usernsproc import UsernsProcess, _core
 
 Reap = Callable[[UsernsProcess[bytes]], None]
 
@@ -136,3 +136,16 @@ def test_waitid_and_wait_of_several_threads_agree(monkeypatch: pytest.MonkeyPatc
             for thread in threads:
                 thread.join()
             assert process.returncode == 7
+
+
+@kept_by_the_kernel
+def test_the_kernel_is_asked_for_the_status_of_a_reaped_process_only() -> None:
+    """A zombie has its status still: -2, unlike -1, where the kernel does not keep one."""
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    with _core.pidfd_open(child) as pidfd:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+        assert _core.exit_status(pidfd) == -2
+        os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(_core.exit_status(pidfd)) == 7

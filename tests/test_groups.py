@@ -162,9 +162,9 @@ def test_a_caller_whose_groups_are_mapped_needs_nothing_done() -> None:
     """The command is then created without a change of IDs, and the answer is cached."""
     caller = Caller(0, 0, 1 << CAP_SETGID, IDENTITY, IDENTITY, (0, 5))
     maps = Maps(IdMap.parse("0:0:1"), IdMap.parse("0:0:10"), None)
-    credentials = Credentials.wanted(None, None, None, maps, caller)
+    credentials = Credentials.resolve(None, None, None, maps, caller)
     assert (credentials.uid, credentials.gid, credentials.groups) == (None, None, None)
-    assert Credentials.wanted(None, None, None, maps, caller) is credentials
+    assert Credentials.resolve(None, None, None, maps, caller) is credentials
 
 
 def test_the_caller_is_known_by_its_groups_and_real_ids() -> None:
@@ -189,11 +189,11 @@ def test_only_a_command_with_the_callers_ids_keeps_groups_that_are_not_mapped(
 ) -> None:
     caller = Caller(1000, 1000, 0, IDENTITY, IDENTITY, (1000,))
     maps = Maps(IdMap.parse("0:1000:2"), IdMap.parse("0:1000:2"), setgroups)
-    assert Credentials.wanted(user, group, None, maps, caller).groups is None
+    assert Credentials.resolve(user, group, None, maps, caller).groups is None
     with_another = Caller(1000, 1000, 0, IDENTITY, IDENTITY, (1000, 27))
 
     def wanted() -> Any:
-        return Credentials.wanted(user, group, None, maps, with_another).groups
+        return Credentials.resolve(user, group, None, maps, with_another).groups
 
     if kept:
         assert wanted() == ((0,) if setgroups is None else None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alone import run_alone
 from programs import holder
+from stepping import Stepped
 
 from usernsproc import PIPE, IdMap, IdMapError, TimeoutExpired, UsernsError, UsernsProcess, lowlevel
 
@@ -24,6 +26,23 @@ def test_a_holder_has_the_maps_and_lives_until_it_is_closed() -> None:
     assert repr(holder) == f"<UsernsProcess holder: pid {holder.pid}, running when last looked at>"
     holder.close()
     assert holder.returncode == -signal.SIGKILL
+
+
+@pytest.mark.root
+def test_it_has_its_name_even_if_its_exec_took_long() -> None:
+    """Then it runs alone: the caller looks for the name before it writes maps."""
+
+    def create(_: object) -> None:
+        with UsernsProcess(uid_map="root") as holder:
+            assert Path(f"/proc/{holder.pid}/comm").read_text() == "usernsproc-hold\n"
+
+    with Stepped(lambda: None, create) as program:
+        program.interrupt_exec_of(program.step_until_it_has_a_child(), seconds=0.3)
+        assert program.ends_with() == 0
+
+
+def test_a_seccomp_filter_that_refuses_names_does_not_stop_it() -> None:
+    run_alone(holder.it_starts_where_names_are_refused)
 
 
 def test_leaving_the_block_ends_it() -> None:
@@ -92,7 +111,7 @@ def test_no_map_is_written_for_one_that_has_ended() -> None:
                 assert (error.step, error.cause) == ("open_proc", "process-gone")
             else:
                 owner = os.stat(f"/proc/{holder.pid}/uid_map").st_uid
-                assert owner == os.geteuid(), "the kernel lets him do it whose the files are"
+                assert owner == os.geteuid(), "the kernel permits it to the owner of the files"
 
 
 def test_a_bad_map_is_refused_before_it_is_written() -> None:

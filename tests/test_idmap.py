@@ -17,7 +17,7 @@ from usernsproc._maps.idmap import as_id_map
 
 HIGHEST_ID = 2**32 - 2
 NO_ID = 2**32 - 1
-MOST_RANGES = 340
+MAX_RANGES = 340
 LONGEST_TEXT = mmap.PAGESIZE - 1
 BEYOND_INT_CONVERSION = 5_000
 """Digits that `int()` and `str()` refuse to convert (the limit is 4300)."""
@@ -399,8 +399,8 @@ def test_the_same_range_twice_is_refused() -> None:
 
 
 def test_340_ranges_are_a_map_and_the_next_is_one_too_many() -> None:
-    ranges = [(n, 1000 + n, 1) for n in range(MOST_RANGES + 1)]
-    assert len(IdMap(ranges[:-1])) == MOST_RANGES
+    ranges = [(n, 1000 + n, 1) for n in range(MAX_RANGES + 1)]
+    assert len(IdMap(ranges[:-1])) == MAX_RANGES
     with pytest.raises(IdMapError, match=r"341 ranges.*340:1340:1"):
         IdMap(ranges)
 
@@ -500,8 +500,8 @@ def test_composing_splits_and_drops_what_the_parent_does_not_map(child: str, par
 
 
 def test_a_composition_of_more_ranges_than_the_kernel_takes_is_refused() -> None:
-    parent = IdMap([*((2 * n, 10000 + 2 * n, 1) for n in range(MOST_RANGES - 1)), (1000, 20000, 2)])
-    assert len(IdMap([(0, 0, 2000)]).compose(parent)) == MOST_RANGES
+    parent = IdMap([*((2 * n, 10000 + 2 * n, 1) for n in range(MAX_RANGES - 1)), (1000, 20000, 2)])
+    assert len(IdMap([(0, 0, 2000)]).compose(parent)) == MAX_RANGES
     cut_in_the_last_range = IdMap([(0, 0, 1001), (5000, 1001, 1)])
     with pytest.raises(IdMapError, match=r"341 ranges.*5000:20001:1"):
         cut_in_the_last_range.compose(parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,12 @@ def test_of_namespaces_that_are_looked_up_to_be_joined() -> None:
     run_alone(interruptions.namespaces_are_looked_up_to_be_joined)
 
 
-@pytest.mark.parametrize("exception", ["Interruption", "TimeIsUp"])
+def test_of_a_program_that_is_run() -> None:
+    """The pipes to it, and the program itself."""
+    run_alone(interruptions.a_program_is_run, shutil.which("true"))
+
+
+@pytest.mark.parametrize("exception", interruptions.EXCEPTIONS)
 def test_of_a_thread_that_enters_and_comes_back(exception: str) -> None:
     """It is where it was, except for the very beginning of `__enter__` and of `__exit__`: there an
     exception comes too early for any context manager that is written in Python."""

@@ -489,3 +489,12 @@ def test_many_threads_at_once() -> None:
 def test_where_standard_files_are_closed() -> None:
     """The tool's standard files are never the descriptors of the child's folder."""
     assert reported_by(newidmap.create_where_standard_files_are_closed) == [None]
+
+
+@pytest.mark.root
+def test_without_a_name_a_line_would_be_of_no_use_either() -> None:
+    """A user name would not help where the caller's ID alone is mapped."""
+    drop = tuple(word.replace(str(UID), "1234") for word in DROP)
+    error = the_refusal(newidmap.create_inside, {"uid_map": "current"}, "subids", drop=drop)
+    assert (error.step, error.cause) == ("uid_map", "not-mapped-in-parent")
+    assert "(1234:1234:1)" in error.text

@@ -55,7 +55,7 @@ FAULTS = (
 WRITERS = [("bookworm", "namespace"), ("bookworm", "command"), ("bookworm", "holder"), ("bookworm", "late")]
 WRITERS += [("trixie", "namespace")]
 """The child is named to newuidmap by its pid, and by fd:N."""
-MOST_CALLS = 60
+MAX_CALLS = 60
 WHOLE = [f"0:{UID}:1,1:{FIRST}:{COUNT}"] * 2
 
 
@@ -118,7 +118,7 @@ def tampered_with(pid: int, fault: str, when: int) -> Iterator[list[str]]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_it_is_all_or_nothing(kind: str, fault: str, server: Server) -> None:
     """Either both maps are whole, or an exception says what failed; and nothing is left."""
-    for when in range(1, MOST_CALLS):
+    for when in range(1, MAX_CALLS):
         server.ask("before")
         with tampered_with(server.process.pid, fault, when) as struck:
             answer = server.ask(kind)

@@ -15,7 +15,7 @@ from programs import package
 
 import usernsproc
 from usernsproc import IdMapPermissionError, UsernsError, lowlevel
-from usernsproc._errors import userns_error
+from usernsproc._causes import userns_error
 
 ROOT = Path(__file__).parent.parent
 

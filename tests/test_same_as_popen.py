@@ -37,7 +37,7 @@ def builtin_type(error: BaseException) -> type[BaseException]:
 
 def outcome(popen: type[subprocess.Popen[Any]], options: dict[str, Any]) -> object:
     """Return the return code and output, or the type and attributes of the error; and the warnings."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             with popen(**options) as process:
@@ -47,7 +47,7 @@ def outcome(popen: type[subprocess.Popen[Any]], options: dict[str, Any]) -> obje
             result = builtin_type(error), error.errno, str(error.strerror).partition(":")[0], error.filename
         except Exception as error:
             result = builtin_type(error)
-    return result, [(warning.category, str(warning.message), warning.filename) for warning in told]
+    return result, [(warning.category, str(warning.message), warning.filename) for warning in warned]
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a list of lists": {"args": [[TRUE]]},
     "a NUL": {"args": [TRUE, "a\0b"]},
     "a surrogate": {"args": ["/bin/echo", "\udcff"]},
-    "a surrogate that is no byte": {"args": ["/bin/echo", "\ud800"]},
+    "a surrogate that is not a byte": {"args": ["/bin/echo", "\ud800"]},
     "executable": {"args": ["sh", "-c", "echo $0"], "executable": "/bin/sh"},
     "no such executable": {"args": ["true"], "executable": "/no/such/file"},
     "executable is a number": {"args": ["true"], "executable": 4},
@@ -134,7 +134,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no groups": {"args": ["id", "-G"], "extra_groups": []},
     "no such user": {"args": [TRUE], "user": "no-such-user"},
     "no such group": {"args": [TRUE], "group": "no-such-group"},
-    "user is no id": {"args": [TRUE], "user": 1.5},
+    "user is not an ID": {"args": [TRUE], "user": 1.5},
     "user is negative": {"args": [TRUE], "user": -1},
     "user is too large": {"args": [TRUE], "user": 2**32},
     "user is much too large": {"args": [TRUE], "user": 2**64},

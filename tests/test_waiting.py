@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cgroups
+import native
 import pytest
 from alone import command, environment, run_alone
 from programs import waiting
@@ -243,6 +244,23 @@ def test_a_child_that_was_stopped_before_it_runs_the_command_is_continued(option
     with UsernsProcess(["sh", "-c", "exit 7"], on_created=stop, **options) as process:
         pass
     assert process.returncode == 7
+    assert run(["sh", "-c", "exit 7"], on_created=stop, timeout=60, **options).returncode == 7, (
+        "long before the timeout"
+    )
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("options", [{"uid_map": "root"}, {"uid_map": "root", "namespaces": ["pid"], "init": True}])
+def test_a_child_that_sigcont_does_not_continue_is_given_up(options: dict[str, Any]) -> None:
+    """Here it is traced by the calling thread, which waits."""
+
+    def trace(process: UsernsProcess[bytes]) -> None:
+        for request in (waiting.PTRACE_SEIZE, waiting.PTRACE_INTERRUPT):
+            native.must(native.libc.ptrace(request, process.pid, None, None))
+
+    with pytest.raises(ProcessLookupError) as caught:
+        run(TRUE, on_created=trace, timeout=60, **options)
+    assert getattr(caught.value, "step", None) == "on_created"
 
 
 @pytest.mark.parametrize("options", ways())

@@ -1,4 +1,4 @@
-"""The table of the likely causes of each failure, and their remedies.
+"""The tables of the likely causes of each failure and their remedies, and the exceptions that carry them.
 
 In each note the first sentence is the likely cause, the second the remedy that changes least.
 `_evidence.py` decides between several causes by a look at the system.
@@ -6,6 +6,7 @@ In each note the first sentence is the likely cause, the second the remedy that 
 
 from __future__ import annotations
 
+import os
 from errno import (
     EACCES,
     EAGAIN,
@@ -28,6 +29,8 @@ from errno import (
     EXDEV,
 )
 from signal import SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP
+
+from ._errors import CredentialsError, UsernsError
 
 CRASHES = frozenset(-number for number in (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV))
 """Return codes of a program that crashed: these signals come from the kernel, and hardly ever from a process."""
@@ -308,3 +311,48 @@ TOOL_CAUSES: dict[str, str] = {
     "map-differs": "The program exited with status 0, but the kernel shows another map. Check that it is the "
     "newuidmap or newgidmap of the distribution.",
 }
+
+
+def userns_error(
+    step: str,
+    errno: int,
+    filename: object = None,
+    *,
+    cause: str | None = None,
+    note: str | None = None,
+) -> UsernsError:
+    """The exception for a failed step. If neither cause nor note is given, both come from the table."""
+    if cause is None and note is None:
+        cause, note = CAUSES.get((step, errno), (None, None))
+    error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
+    if note is not None:
+        error.add_note(note)
+    return error
+
+
+class at_step:  # noqa: N801, reads as a statement
+    """In this block, an `OSError` of a system call becomes the `UsernsError` of a step.
+
+    A block that opens a descriptor must keep it as an `OwnedFd`: a signal handler can raise at
+    the end of the block, and a bare number would be lost.
+    """
+
+    def __init__(self, step: str, filename: object = None) -> None:
+        self._step = step
+        self._filename = filename
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        # One without an errno is not the answer of a system call: a signal handler's TimeoutError.
+        if isinstance(error, OSError) and not isinstance(error, UsernsError) and error.errno is not None:
+            filename = error.filename if self._filename is None else self._filename
+            raise userns_error(self._step, error.errno, filename) from None
+
+
+def credentials_error(step: str, reason: str, cause: str, *, remedy: str | None = None) -> CredentialsError:
+    """Ids that the kernel would refuse with EPERM or EINVAL, before it is asked; step `setid` or `owner`."""
+    error = CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step=step, cause=cause)
+    error.add_note(remedy or CREDENTIALS_REMEDIES[step, cause])
+    return error

@@ -19,10 +19,9 @@ The text of a `UsernsError` is one line, `STEP: STRERROR[: FILENAME[ -> FILENAME
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EAGAIN, EDEADLK, EEXIST, EINTR, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESRCH, errorcode
 
-from ._causes import CAUSES, CREDENTIALS_REMEDIES
+from ._text import printable
 from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -175,58 +174,3 @@ _subclasses: dict[int, type[UsernsError]] = {
     EISDIR: UsernsIsADirectoryError,
     ENOTDIR: UsernsNotADirectoryError,
 }
-
-
-def printable(text: str) -> str:
-    """The text on one line, with escapes for characters that cannot be printed or that control a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def userns_error(
-    step: str,
-    errno: int,
-    filename: object = None,
-    *,
-    cause: str | None = None,
-    note: str | None = None,
-) -> UsernsError:
-    """The exception for a failed step. If neither cause nor note is given, both come from the table."""
-    if cause is None and note is None:
-        cause, note = CAUSES.get((step, errno), (None, None))
-    error = UsernsError(errno, os.strerror(errno), filename, step=step, cause=cause)
-    if note is not None:
-        error.add_note(note)
-    return error
-
-
-class at_step:  # noqa: N801, reads as a statement
-    """In this block, an `OSError` of a system call becomes the `UsernsError` of a step.
-
-    A block that opens a descriptor must keep it as an `OwnedFd`: a signal handler can raise at
-    the end of the block, and a bare number would be lost.
-    """
-
-    def __init__(self, step: str, filename: object = None) -> None:
-        self._step = step
-        self._filename = filename
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        # One without an errno is not the answer of a system call: a signal handler's TimeoutError.
-        if isinstance(error, OSError) and not isinstance(error, UsernsError) and error.errno is not None:
-            filename = error.filename if self._filename is None else self._filename
-            raise userns_error(self._step, error.errno, filename) from None
-
-
-def credentials_error(step: str, reason: str, cause: str, *, remedy: str | None = None) -> CredentialsError:
-    """Ids that the kernel would refuse with EPERM or EINVAL, before it is asked; step `setid` or `owner`."""
-    error = CredentialsError(EPERM, f"{os.strerror(EPERM)}: {reason}", step=step, cause=cause)
-    error.add_note(remedy or CREDENTIALS_REMEDIES[step, cause])
-    return error
-
-
-def closed_error(what: str) -> ValueError:
-    """For an operation on an object whose descriptor is closed, worded like the error of a closed file."""
-    return ValueError(f"operation on a closed {what}")

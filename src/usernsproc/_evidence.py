@@ -13,8 +13,8 @@ from errno import EACCES, EAGAIN, ENOSYS, EPERM
 
 from . import _cgroups, _core
 from ._caller import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Caller
-from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, MAPS, PROC_READ_ONLY, SECCOMP_REFUSED
-from ._errors import UsernsError, userns_error
+from ._causes import BROKEN_BUILD, CRASHES, IDS_FAKED, MAPS, PROC_READ_ONLY, SECCOMP_REFUSED, userns_error
+from ._errors import UsernsError
 from ._proc import read_status
 from ._typing import TYPE_CHECKING
 from ._uapi import WALL

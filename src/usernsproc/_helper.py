@@ -17,8 +17,8 @@ from posix import read  # eventlet's os.read would wait for data
 from typing import NamedTuple
 
 from . import _core
-from ._errors import at_step, userns_error
-from ._loading import refuse_elsewhere
+from ._causes import at_step, userns_error
+from ._preload import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
 from ._setup.calls import ROOT_DIRECTORY, Setup
 from ._spawn import FOREVER, Files, GaveUp, Namespaces, Patience, Program, start
@@ -116,7 +116,7 @@ def _open_standard_files(opened: ExitStack) -> list[int]:
     with at_step("prepare"):
         fds = [opened.enter_context(_core.open("/dev/null", os.O_RDONLY))]
         for _ in range(2):
-            fds.extend(opened.enter_context(_core.own(fd)) for fd in os.pipe())
+            fds.extend(opened.enter_context(end) for end in _core.pipe())
     return fds
 
 

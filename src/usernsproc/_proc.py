@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
 
 from . import _core
-from ._errors import UsernsError, at_step, printable, userns_error
+from ._causes import at_step, userns_error
+from ._errors import UsernsError
 from ._maps.idmap import IdMap
+from ._text import printable
 from ._typing import TYPE_CHECKING
 from ._uapi import PF_KTHREAD
 

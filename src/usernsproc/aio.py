@@ -55,8 +55,8 @@ async def create_subprocess_exec(
         program: the program; as in `Popen`, looked for in the `PATH` of the command.
         args: its arguments.
         stdin: as in `Popen`; with `PIPE`, the process has a `StreamWriter`.
-        stdout: likewise; a `StreamReader`.
-        stderr: likewise.
+        stdout: the same for standard output; a `StreamReader`.
+        stderr: the same for standard error; a `StreamReader`.
         limit: bytes; a `StreamReader` lets the command wait when twice as much is unread.
         options: those of `UsernsProcess`: `uid_map`, `cwd`, `env` and all others.
 
@@ -170,7 +170,7 @@ class Process(subprocess.Process):
         """Wait until the process has ended; gives `returncode`.
 
         Any number of tasks can wait at once. Unlike in asyncio, a pipe that another
-        process keeps open, or that nobody reads, does not delay it.
+        process keeps open, or that is not read, does not delay it.
         """
         return await self._transport.wait()
 
@@ -362,7 +362,7 @@ class _Transport(asyncio.SubprocessTransport):
         self._closing = self._released = True
         if self._process._is_copy():
             # Closing is all: the loop's selector is shared with the process that it was copied
-            # from, which would no longer be told of what is removed from it here.
+            # from, which would not notice that something is removed from it here.
             if self._watched >= 0:
                 os.close(self._watched)
             self._process.close()

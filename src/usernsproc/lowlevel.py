@@ -9,7 +9,7 @@ import os
 import signal
 
 from . import _core
-from ._loading import before_entering
+from ._preload import before_entering
 from ._setup.calls import SETUP_OF_HOLDER
 from ._spawn import start
 from ._uapi import CLONE_NEWNS, STATX_MNT_ID_UNIQUE

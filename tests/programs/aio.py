@@ -23,7 +23,7 @@ FOREVER = ("sleep", "1000")
 COMMANDS = (("cat",), ("true",), FOREVER, ("head", "-c", "1000"))
 MUCH = b"x" * 200_000
 PROCESSES, DESCRIPTORS_OF_EACH, OTHER_DESCRIPTORS = 1000, 4, 100
-MOST_DESCRIPTORS = 65536
+MAX_DESCRIPTORS = 65536
 
 
 def a_parent_that_is_killed() -> None:
@@ -102,7 +102,7 @@ def cancellations(loop: str) -> None:
 
 def allow_descriptors() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    soft = min(hard, MOST_DESCRIPTORS) if hard != resource.RLIM_INFINITY else MOST_DESCRIPTORS
+    soft = min(hard, MAX_DESCRIPTORS) if hard != resource.RLIM_INFINITY else MAX_DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return soft
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import alone
 import native
-from causes import MAKERS, assert_all_fail, error_of, warm_up
+from causes import MAKERS, assert_all_fail, warm_up
 from entering import enter_own_mounts
+from errors import error_of
 
 from usernsproc import IdMapPermissionError, MapToolError, UsernsProcess, create_userns
 from usernsproc._evidence import faked_ids, step_error

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import native
 from entering import enter_own_mounts
+from errors import error_of
 
 from usernsproc import UsernsError, run
 
 
 def refusal(cgroup: str) -> UsernsError:
-    try:
-        run(["true"], uid_map="root", cgroup=cgroup)
-    except UsernsError as error:
-        return error
-    raise AssertionError("it was started")
+    return error_of(run, ["true"], uid_map="root", cgroup=cgroup)
 
 
 def a_fifo(folder: str, where: str) -> None:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import native
-from causes import error_of, warm_up
+from causes import warm_up
 from entering import enter_own_mounts
+from errors import error_of
 
 from usernsproc import UsernsError, UsernsProcess
 

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import native
 from commands import USERNSPROC
 from entering import enter_own_mounts
+from leaks import state
 
 from usernsproc import Namespace, create_userns
 
@@ -35,10 +35,6 @@ def fails(*arguments: str) -> str:
     return result.stderr
 
 
-def mountinfo() -> str:
-    return Path("/proc/self/mountinfo").read_text()
-
-
 class Scene:
     """A folder in which namespaces are pinned."""
 
@@ -46,11 +42,11 @@ class Scene:
         enter_own_mounts()
         self.folder = folder
         self.path = f"{folder}/pin"
-        self.before = mountinfo()
+        self.before = state()["mounts"]
 
     def assert_nothing_left(self) -> None:
         assert os.listdir(self.folder) == []
-        assert mountinfo() == self.before
+        assert state()["mounts"] == self.before
 
 
 def pinned_listed_and_given_up(folder: str) -> None:

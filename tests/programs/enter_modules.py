@@ -18,6 +18,7 @@ from typing import Any
 
 import native
 from entering import enter_own_mounts, enter_own_userns
+from errors import error_of
 
 import usernsproc
 from usernsproc import Namespace
@@ -193,49 +194,38 @@ def other_kinds() -> None:
     enter_own_userns()
     with usernsproc.UsernsProcess(uid_map="root", namespaces=["net"]) as holder, holder.namespace("net") as net:
         net.enter()
-    assert not {"usernsproc._loading", "usernsproc._cli", "usernsproc.aio"} & set(sys.modules)
+    assert not {"usernsproc._preload", "usernsproc._cli", "usernsproc.aio"} & set(sys.modules)
 
 
 # ---- programs and files that the caller does not name ----
 
 
 def a_tool_that_is_there(folder: str, tool: str) -> None:
-    from usernsproc import UsernsError
     from usernsproc._helper import find_tool
 
     with visiting(folder) as scene:
         outside = find_tool(tool)
         with scene.mnt.enter():
-            try:
-                find_tool(tool)
-            except UsernsError as error:
-                assert (error.errno, error.step, error.cause) == (1, "prepare", "other-mount-namespace"), error
-                assert error.filename == tool
-            else:
-                raise AssertionError("it was found")
+            error = error_of(find_tool, tool)
+            assert (error.errno, error.step, error.cause) == (1, "prepare", "other-mount-namespace"), error
+            assert error.filename == tool
         assert find_tool(tool) == outside
         scene.assert_nothing_ran()
 
 
 def nsswitch_that_is_there(folder: str) -> None:
-    from usernsproc import UsernsError
 
     with visiting(folder) as scene:
         if os.path.exists(NSSWITCH):
             with scene.mnt.enter():
                 with open(NSSWITCH) as file:
                     assert file.read() == "subid: hostile\n"
-                try:
-                    usernsproc.subids("root")
-                except UsernsError as error:
-                    assert (error.step, error.cause) == ("prepare", "other-mount-namespace"), error
-                else:
-                    raise AssertionError("it was asked")
+                error = error_of(usernsproc.subids, "root")
+                assert (error.step, error.cause) == ("prepare", "other-mount-namespace"), error
         scene.assert_nothing_ran()
 
 
 def from_there_into_another(folder: str) -> None:
-    from usernsproc import UsernsError
     from usernsproc._helper import find_tool
 
     with visiting(folder) as scene:
@@ -252,12 +242,7 @@ def from_there_into_another(folder: str) -> None:
             with Namespace.of(second, "mnt") as other, scene.mnt.enter():
                 with other.enter():
                     pass
-                try:
-                    find_tool("newuidmap")
-                except UsernsError:
-                    pass
-                else:
-                    raise AssertionError("it was found")
+                error_of(find_tool, "newuidmap")
         finally:
             os.kill(second, signal.SIGKILL)
             os.waitpid(second, 0)
@@ -267,22 +252,18 @@ def from_there_into_another(folder: str) -> None:
 
 
 def a_module_that_is_missing() -> None:
-    from usernsproc import UsernsError, UsernsProcess
+    from usernsproc import UsernsProcess
 
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
-        from usernsproc import _loading  # noqa: F401
+        from usernsproc import _preload  # noqa: F401
 
         before = os.readlink("/proc/thread-self/ns/mnt")
         sys.modules["usernsproc._mounts.support"] = None  # type: ignore[assignment]
-        try:
-            mnt.enter()
-        except UsernsError as error:
-            assert (error.errno, error.step, error.cause) == (errno.ENOENT, "prepare", "modules-missing"), error
-            assert "_mounts.support" in error.__notes__[0]
-        else:
-            raise AssertionError("it was entered")
+        error = error_of(mnt.enter)
+        assert (error.errno, error.step, error.cause) == (errno.ENOENT, "prepare", "modules-missing"), error
+        assert "_mounts.support" in error.__notes__[0]
         assert os.readlink("/proc/thread-self/ns/mnt") == before
         del sys.modules["usernsproc._mounts.support"]
         with mnt.enter():
@@ -295,7 +276,7 @@ def modules_that_cannot_be_read(what: str) -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
     with UsernsProcess(uid_map="root", namespaces=["mnt"]) as holder, holder.namespace("mnt") as mnt:
-        from usernsproc import _loading  # noqa: F401
+        from usernsproc import _preload  # noqa: F401
 
         limits, walk = resource.getrlimit(resource.RLIMIT_NOFILE), pkgutil.iter_modules
 

@@ -39,7 +39,7 @@ from usernsproc.lowlevel import fork_userns
 
 CLOSED_TO_ORDINARY_USERS = "/proc/1/cwd"
 ORDINARY_ID = 65533
-MOST_DESCRIPTORS = 64
+MAX_DESCRIPTORS = 64
 HIGH_DESCRIPTOR = 200
 DEEPEST = 33
 MS_NOEXEC = 8
@@ -76,7 +76,7 @@ def limit_of_descriptors(name: str) -> None:
     kind.learn()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = max(map(int, descriptors())) + 1
-    for limit in range(lowest, lowest + MOST_DESCRIPTORS):
+    for limit in range(lowest, lowest + MAX_DESCRIPTORS):
         with nothing_left():
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             started = error = None

@@ -56,7 +56,7 @@ FAULTS = (
     "write:error=EPERM",
     "writev:error=ENOSPC",
 )
-"""What fails, and how. Not those that cannot be told or made up for (`close`, `munmap`, what kills and reaps), nor
+"""What fails, and how. Not those that cannot be reported or made up for (`close`, `munmap`, what kills and reaps), nor
 `futex`, which libc needs."""
 LOADER_CALLS = ("mmap", "mprotect", "openat", "read")
 """Those of `ld.so`, which may be hit in the command itself."""
@@ -64,8 +64,8 @@ LOADER_FAILED = frozenset({1, 127, -signal.SIGSEGV, 128 + signal.SIGSEGV})
 NO_THREAD = {"ENOMEM": (errno.EAGAIN,)}
 """What `pthread_create(3)` makes of it."""
 NO_WORD = {"write": (errno.ESRCH,)}
-"""What is told of a child that cannot tell, and ends."""
-MOST_CALLS = 40
+"""The report of a child that cannot report, and ends."""
+MAX_CALLS = 40
 
 
 class Outcome(NamedTuple):
@@ -120,7 +120,7 @@ def each_fault(name: str) -> None:
     allow_tracers()
     kind.learn()
     for fault in FAULTS:
-        for count in range(1, MOST_CALLS):
+        for count in range(1, MAX_CALLS):
             has_struck = True
             with complaints.about(f"{fault}:when={count}"):
                 outcome = start_with(kind, f"{fault}:when={count}")
@@ -144,7 +144,7 @@ KILLED_EARLY = ("ppoll", "getppid")
 KILLED_LATE = ("chdir", "setsid", "execveat", "setns", "unshare", "sendmsg", "mount", "setresuid", "capset", "execve")
 """And afterwards."""
 TOGETHER = ("sendmsg:signal=KILL:when=1", "ppoll:signal=KILL:when=1")
-"""Who was to tell of another process, and that one, if there are such."""
+"""A process that was to report the end of another one, and that one, if there are such."""
 
 
 def children_killed(name: str) -> None:

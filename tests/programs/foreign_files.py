@@ -34,8 +34,8 @@ def refused_there(name: str) -> None:
                 CALLS[name]()
             except PermissionError as error:
                 assert isinstance(error, UsernsError)
-                told = error.errno, error.step, error.cause
-                assert told == (errno.EPERM, "prepare", "foreign-mount-namespace"), told
+                reported = error.errno, error.step, error.cause
+                assert reported == (errno.EPERM, "prepare", "foreign-mount-namespace"), reported
                 assert "join=" in error.__notes__[0]
             else:
                 raise AssertionError("the files were used")

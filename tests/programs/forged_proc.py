@@ -32,7 +32,7 @@ from usernsproc._proc import read_mounts, read_sysctl
 
 UNPRIVILEGED = 1000
 EVERY_ID = "0 0 4294967295"
-STRANGERS = 40
+OTHER_PROCESSES = 40
 NR_PIDFD_OPEN = 434
 
 
@@ -219,7 +219,7 @@ def proc_of_another_pid_namespace() -> None:
     def in_other_pid_namespace() -> None:
         native.prctl(native.PR_SET_PDEATHSIG, signal.SIGKILL)
         mount(b"proc", "/proc")
-        for number in range(STRANGERS):
+        for number in range(OTHER_PROCESSES):
             OtherProcess(start + number)
         os.write(done, b".")
         signal.pause()
@@ -236,7 +236,7 @@ def proc_of_another_pid_namespace() -> None:
             os._exit(1)
     assert os.read(ready, 1) == b"."
     assert not os.path.exists("/proc/self")
-    maps = [os.open(f"/proc/{start + number}/uid_map", os.O_RDONLY) for number in range(STRANGERS)]
+    maps = [os.open(f"/proc/{start + number}/uid_map", os.O_RDONLY) for number in range(OTHER_PROCESSES)]
     for _ in range(300):  # each gets the next number
         try:
             create_userns("root", "root")

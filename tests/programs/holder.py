@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 from typing import Any
 
-from usernsproc import UsernsProcess
+import native
+
+from usernsproc import UsernsProcess, _core
+
+PR_SET_NAME = 15
 
 
 def created_by_one_that_is_killed(**options: Any) -> int:
@@ -32,3 +37,11 @@ def it_ends_with_the_creating_process() -> None:
     pidfd = created_by_one_that_is_killed(pdeathsig=None)
     assert not select.select([pidfd], [], [], 0.2)[0], "it is gone"
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def it_starts_where_names_are_refused() -> None:
+    native.refuse_argument(_core.NR["prctl"], 0, PR_SET_NAME, errno.EPERM)
+    with UsernsProcess(uid_map="root") as holder:
+        with open(f"/proc/{holder.pid}/comm") as comm:
+            assert comm.read() != "usernsproc-hold\n"
+        assert holder.poll() is None

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import native
 from entering import enter_own_userns
-from interruptions import Interruption, TimeIsUp, interruptions
+from interruptions import Interruption, Refused, TimeIsUp, interruptions
 from leaks import state
 from mounting import MAP, mounts_below, own_file_system, run
 
@@ -27,9 +27,10 @@ from usernsproc import (
     lowlevel,
     open_idmapped,
 )
+from usernsproc._helper import run_tool
 from usernsproc._namespaces.join import open_joins
 
-EXCEPTIONS: dict[str, type[BaseException]] = {"Interruption": Interruption, "TimeIsUp": TimeIsUp}
+EXCEPTIONS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (Interruption, TimeIsUp, Refused)}
 
 
 def silence_warnings() -> None:
@@ -153,6 +154,15 @@ def namespaces_are_looked_up_to_be_joined() -> None:
         assert points > 300, points
 
 
+def a_program_is_run(path: str) -> None:
+    silence_warnings()
+    before, points = state(), 0
+    for where, _ in interruptions(lambda: run_tool(path), lambda _: None):
+        assert state() == before, where
+        points += 1
+    assert points > 30, points
+
+
 def a_thread_enters_and_comes_back(exception: str) -> None:
     enter_own_namespaces()
     kind_of_exception = EXCEPTIONS[exception]
@@ -167,10 +177,12 @@ def a_thread_enters_and_comes_back(exception: str) -> None:
                 link = f"/proc/thread-self/ns/{kind}"
                 before, descriptors, cwd = os.readlink(link), state()["descriptors"], os.getcwd()
                 points = 0
-                for where, _ in interruptions(namespace.enter, lambda entered: entered.leave(), kind_of_exception):
+                for where, error in interruptions(namespace.enter, lambda entered: entered.leave(), kind_of_exception):
+                    assert type(error) is kind_of_exception, (where, error)
                     assert (os.readlink(link), state()["descriptors"]) == (before, descriptors), where
                     assert os.getcwd() == cwd
-                for where, _ in interruptions(partial(visit, namespace), lambda _: None, kind_of_exception):
+                for where, error in interruptions(partial(visit, namespace), lambda _: None, kind_of_exception):
+                    assert type(error) is kind_of_exception, (where, error)
                     if where in ("enter.py __enter__", "enter.py __exit__"):
                         lowlevel.setns(own.fileno())
                         os.chdir(cwd)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import native
+from errors import error_of
 from leaks import descriptors, state
 from mounting import (
     MAP,
@@ -22,7 +23,7 @@ from mounting import (
     run,
 )
 
-from usernsproc import Namespace, UsernsError, UsernsProcess, create_userns, idmapped_mount
+from usernsproc import Namespace, UsernsProcess, create_userns, idmapped_mount
 
 
 @contextmanager
@@ -136,12 +137,8 @@ def a_busy_mount_stays() -> None:
     with own_ext4() as (_, source, target):
         mount = idmapped_mount(source, target, (MAP, MAP))
         with open(target / "of-0"):
-            try:
-                mount.unmount()
-            except UsernsError as error:
-                assert (error.step, error.errno) == ("umount", errno.EBUSY)
-            else:
-                raise AssertionError("it was unmounted")
+            error = error_of(mount.unmount)
+            assert (error.step, error.errno) == ("umount", errno.EBUSY)
             assert owners(target / "of-0") == (100000, 100000)
         mount.unmount()
         mount.unmount()
@@ -152,12 +149,8 @@ def the_mount_of_another_program_is_not_unmounted() -> None:
     with own_ext4() as (_, source, target):
         mount = idmapped_mount(source, target, (MAP, MAP))
         run("mount", "-t", "tmpfs", "tmpfs", target)
-        try:
-            mount.unmount()
-        except UsernsError as error:
-            assert (error.errno, error.cause) == (errno.EBUSY, "mounted-over")
-        else:
-            raise AssertionError("it was unmounted")
+        error = error_of(mount.unmount)
+        assert (error.errno, error.cause) == (errno.EBUSY, "mounted-over")
         run("umount", target)
         mount.unmount()
 
@@ -168,13 +161,9 @@ def an_unprivileged_user_is_refused_with_the_step() -> None:
         os.setresuid(65533, 65533, 65533)
         native.prctl(native.PR_SET_DUMPABLE, 1)
     with create_userns("root", "root") as userns:
-        try:
-            idmapped_mount("/usr", "/mnt", userns)
-        except PermissionError as error:
-            assert isinstance(error, UsernsError)
-            assert (error.step, error.errno) == ("open_tree", errno.EPERM)
-        else:
-            raise AssertionError("it was mounted")
+        error = error_of(idmapped_mount, "/usr", "/mnt", userns)
+        assert isinstance(error, PermissionError)
+        assert (error.step, error.errno) == ("open_tree", errno.EPERM)
 
 
 def an_unprivileged_user_mounts_a_tmpfs_in_a_mount_namespace_of_its_own() -> None:

@@ -39,7 +39,7 @@ def a_file_system_of_its_own_can_be_idmapped(folder: str) -> None:
         try:
             (target / "newer").touch()
         except OSError as error:
-            assert error.errno == errno.EOVERFLOW  # 5 and 6 are no IDs of the file system
+            assert error.errno == errno.EOVERFLOW  # 5 and 6 are not IDs of the file system
         else:
             raise AssertionError
     assert not list(target.iterdir())

@@ -21,7 +21,7 @@ from usernsproc import UsernsProcess, _core, call, create_userns, run
 from usernsproc._maps import newidmap as tools
 from usernsproc._maps import writer
 
-TOLD = ("errno", "step", "cause", "returncode", "stderr")
+REPORTED = ("errno", "step", "cause", "returncode", "stderr")
 CAP_SETGID, CAP_SETUID = 6, 7
 VFS_CAP_REVISION_2, VFS_CAP_EFFECTIVE = 0x02000000, 1
 
@@ -32,9 +32,9 @@ def report(function: Callable[..., object], *arguments: object, **options: objec
     try:
         function(*arguments, **options)
     except Exception as error:
-        told = {name: getattr(error, name, None) for name in TOLD}
-        told |= {"type": type(error).__name__, "text": str(error), "notes": getattr(error, "__notes__", [])}
-        print(json.dumps(told))
+        reported = {name: getattr(error, name, None) for name in REPORTED}
+        reported |= {"type": type(error).__name__, "text": str(error), "notes": getattr(error, "__notes__", [])}
+        print(json.dumps(reported))
     else:
         print("null")
     assert_unchanged(before)

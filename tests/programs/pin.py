@@ -16,6 +16,7 @@ from pathlib import Path
 
 import native
 from alone import command, environment
+from errors import error_of
 from hooks import after, replaced
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, _core, check_output, create_userns, idmapped_mount, run
@@ -42,14 +43,6 @@ def mount_tmpfs(target: str) -> None:
 
 def is_pinned(path: str) -> bool:
     return os.path.exists(path) and os.stat(path).st_dev == os.stat("/proc/self/ns/user").st_dev
-
-
-def refused(call: Callable[..., object], *args: object) -> UsernsError:
-    try:
-        call(*args)
-    except UsernsError as error:
-        return error
-    raise AssertionError("it was not refused")
 
 
 def injected(failure: str, number: int) -> BaseException:
@@ -147,7 +140,7 @@ def pin_on_a_pin(folder: str) -> None:
     with create_userns("root", "root") as userns, create_userns("root", "root") as other:
         userns.pin(path)
         for one in (userns, other):
-            error = refused(one.pin, path)
+            error = error_of(one.pin, path)
             assert isinstance(error, FileExistsError)
             assert (error.step, error.cause, error.filename) == ("mount_point", "already-pinned", path)
             assert "unpin" in error.__notes__[0]
@@ -164,7 +157,7 @@ def pin_where_there_is_no_place(folder: str, path: str, number: int) -> None:
 
     there = look()
     with create_userns("root", "root") as userns:
-        error = refused(userns.pin, path)
+        error = error_of(userns.pin, path)
     assert (error.errno, error.step, error.filename) == (number, "mount_point", path)
     assert error.cause == ("not-a-mount-point" if number == errno.EEXIST else None)
     assert look() == there
@@ -195,7 +188,7 @@ def pin_while_the_kernel_refuses(folder: str, number: int, step: str) -> None:
     with create_userns("root", "root") as userns:
         descriptors = os.listdir("/proc/self/fd")
         native.refuse_system_call(number, errno.EDOM)
-        error = refused(userns.pin, place.path)
+        error = error_of(userns.pin, place.path)
         assert (error.errno, error.step, error.cause) == (errno.EDOM, step, None)
         assert os.listdir("/proc/self/fd") == descriptors
     place.assert_nothing_left()
@@ -302,7 +295,7 @@ def unpin_what_is_not_pinned(folder: str, what: str) -> None:
     prepare(place.path)
     path = elsewhere or place.path
     there, mounted = place.names(), mountinfo()
-    error = refused(Namespace.unpin, path)
+    error = error_of(Namespace.unpin, path)
     assert (error.errno, error.step, error.filename) == (number, "mount_point", path)
     assert error.cause == ("not-pinned" if number == errno.EINVAL else None)
     assert (place.names(), mountinfo()) == (there, mounted)
@@ -313,7 +306,7 @@ def unpin_by_a_link(folder: str) -> None:
     place.pin_a_new_one()
     link = f"{place.path}.link"
     os.symlink(place.path, link)
-    assert refused(Namespace.unpin, link).cause == "not-pinned"
+    assert error_of(Namespace.unpin, link).cause == "not-pinned"
     assert is_pinned(place.path)
     Namespace.unpin(place.path)
 
@@ -346,13 +339,13 @@ def unpin_where_the_file_cannot_be_removed(folder: str) -> None:
     with create_userns("root", "root") as userns:
         mount("", folder, b"", native.MS_REMOUNT | native.MS_RDONLY)
         userns.pin(path)
-    error = refused(Namespace.unpin, path)
+    error = error_of(Namespace.unpin, path)
     assert (error.errno, error.step) == (errno.EROFS, "mount_point")
     assert "is unpinned" in error.__notes__[-1]
     assert not is_pinned(path)
     # and if it is missing, it cannot be created
     second = f"{path}2"
-    error = refused(Namespace.current().pin, second)
+    error = error_of(Namespace.current().pin, second)
     assert (error.errno, error.step, error.filename) == (errno.EROFS, "mount_point", second)
 
 
@@ -369,7 +362,7 @@ def pin_a_mount_namespace(folder: str) -> None:
 def pin_a_mount_namespace_into_itself(folder: str) -> None:
     place = Place(folder)
     with Namespace.current("mnt") as current:
-        error = refused(current.pin, place.path)
+        error = error_of(current.pin, place.path)
     assert (error.errno, error.step, error.cause) == (errno.ELOOP, "move_mount", "mount-loop")
     assert "made in" in error.__notes__[0]
     place.assert_nothing_left()
@@ -383,7 +376,7 @@ def pin_on_a_shared_mount(folder: str) -> None:
         UsernsProcess(uid_map="root", namespaces=["mnt"], propagation="unchanged") as holder,
         holder.namespace("mnt") as mnt,
     ):
-        error = refused(mnt.pin, path)
+        error = error_of(mnt.pin, path)
         assert (error.errno, error.step, error.cause) == (errno.EINVAL, "move_mount", "shared-mount")
         assert error.filename == path
         assert "make-private" in error.__notes__[0]
@@ -427,7 +420,7 @@ def unpin_without_rights(folder: str) -> None:
 def unprivileged_user_pins() -> None:
     with tempfile.TemporaryDirectory() as folder, create_userns("root", "root") as userns:
         path = f"{folder}/pin"
-        error = refused(userns.pin, path)
+        error = error_of(userns.pin, path)
         assert isinstance(error, PermissionError)
         assert (error.step, error.cause) == ("open_tree", "no-mount-rights")
         assert error.filename == path
@@ -443,7 +436,7 @@ def root_pins_without_rights(folder: str) -> None:
         holder.namespace("net") as net,
     ):
         userns.enter()  # and so has no rights in the mount namespace
-        error = refused(net.pin, path)
+        error = error_of(net.pin, path)
         assert isinstance(error, PermissionError)
         assert (error.step, error.cause) == ("open_tree", "no-mount-rights")
     assert not os.path.exists(path)

@@ -35,10 +35,10 @@ def use_the_pid() -> None:
 def ignore_sigchld() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     assert subprocess.Popen(["false"]).wait() == 0
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         returncode = UsernsProcess(["false"], uid_map="root").wait()
-    assert (returncode, len(told)) in ((1, 0), (255, 1)), (returncode, told)
+    assert (returncode, len(warned)) in ((1, 0), (255, 1)), (returncode, warned)
 
 
 async def run_by_asyncio() -> None:

@@ -78,6 +78,7 @@ def poll_while_signals_come() -> None:
     os.write(writer, b"x")
     assert _core.poll((reader,), 300) == [reader]
     assert handled
+    signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter restores the default action when it exits
 
 
 def stop_newuidmap(done: threading.Event) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import IO
 
 from .. import __version__
-from .._errors import UsernsError, printable
+from .._errors import UsernsError
+from .._text import printable
 from . import create, doctor, enter, ls, map, mount, run, umount
 from .output import write_error, write_out
 

@@ -15,13 +15,16 @@ STATUS = (
 
 
 def add_command_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is to run, and as whom."""
-    parser.add_argument("--user", metavar="ID", help="user id inside, or a name that is known outside")
-    parser.add_argument("--group", metavar="ID", help="likewise the group")
+    """Add the command, its IDs and its other attributes."""
+    parser.add_argument("--user", metavar="ID", help="user ID in the namespace, or a user name known to the caller")
+    parser.add_argument("--group", metavar="ID", help="group ID in the namespace, or a group name known to the caller")
     parser.add_argument("--cwd", metavar="DIR", help="the directory to start in")
     parser.add_argument("--no-new-privs", action="store_true", help="never gain rights by executing a program")
     parser.add_argument(
-        "--ambient-caps", metavar="CAP[,...]", default="", help="capabilities to keep over exec, if not root"
+        "--ambient-caps",
+        metavar="CAP[,...]",
+        default="",
+        help="keep these capabilities across execve(2), if not UID 0",
     )
     parser.add_argument("--cgroup", metavar="DIR", help="the cgroup (version 2) to start in")
     parser.add_argument(
@@ -34,7 +37,7 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
         "--namespaces",
         metavar="KIND[,...]",
         default="",
-        help="further namespaces to make: mnt, pid, net, ipc, uts, cgroup, time",
+        help="further namespaces to create: mnt, pid, net, ipc, uts, cgroup, time",
     )
     parser.add_argument(
         "--init",

@@ -23,7 +23,7 @@ FORWARDED = (
 def run_in_foreground(command: list[str], **options: Any) -> int:
     """The exit status that a shell would give: 128 + *n* for signal *n*."""
     # What is to be forwarded is blocked from before the command is there: only
-    # sigwaitinfo() tells who sent it.
+    # sigwaitinfo() reports the sender.
     handled = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*handled, signal.SIGCHLD])
     mask = sum(1 << signum - 1 for signum in before)

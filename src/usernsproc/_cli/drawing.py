@@ -8,7 +8,7 @@ from string import ascii_letters
 
 from .._maps.idmap import NO_ID, IdMap, IdRange
 
-MOST_DRAWN = 26
+MAX_RANGES = 26
 GAP = "··"
 
 
@@ -19,10 +19,10 @@ def draw(id_map: IdMap, width: int | None = None) -> str:
     if not id_map:
         return "no id is mapped\n"
     lines = _table(id_map)
-    shown = id_map if len(id_map) <= MOST_DRAWN else id_map[:MOST_DRAWN]
+    shown = id_map if len(id_map) <= MAX_RANGES else id_map[:MAX_RANGES]
     lines += ["", *_bars(shown, width)]
-    if len(id_map) > MOST_DRAWN:
-        lines.append(f"         (the first {MOST_DRAWN} of {len(id_map)} ranges)")
+    if len(id_map) > MAX_RANGES:
+        lines.append(f"         (the first {MAX_RANGES} of {len(id_map)} ranges)")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .._errors import printable
 from .._namespaces.listing import NamespaceInfo, NamespaceList
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._proc import process_name
+from .._text import printable
 from .output import write_error, write_out
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")

@@ -6,10 +6,10 @@ import os
 import sys
 from typing import TextIO
 
-from .._errors import userns_error
+from .._causes import userns_error
 
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
-"""For what is drawn, if the encoding of standard output lacks it."""
+"""For drawings, if the encoding of standard output lacks it."""
 
 
 def columns() -> int | None:

@@ -8,7 +8,7 @@ import stat
 from errno import ENOENT
 from typing import Any
 
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._place import Place
 
 

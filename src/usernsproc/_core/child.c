@@ -75,7 +75,7 @@ static void set_up_signals(const struct plan *plan, int executes_image)
 	}
 }
 
-static int wanted_as_stdio(struct child *child, int from, int to)
+static int out_of_the_way(struct child *child, int from, int to)
 {
 	/* 0, 1 and 2 are filled in this order: move a source out of the way of
 	 * an earlier target. */
@@ -93,7 +93,7 @@ static void set_up_stdio(struct child *child)
 	int sources[3];
 
 	for (int to = 0; to < 3; to++)
-		sources[to] = wanted_as_stdio(child, stdio[to], to);
+		sources[to] = out_of_the_way(child, stdio[to], to);
 	for (int to = 0; to < 3; to++) {
 		if (sources[to] == to) /* dup3() refuses; all it lacks is inheritance */
 			must(child, STEP_stdio, RAW3(fcntl, to, F_SETFD, 0));
@@ -184,7 +184,7 @@ static void wait_until_mapped(struct child *child)
 		RAW4(futex, &child->go, FUTEX_WAIT, 0, 0);
 }
 
-/* An exec takes the capabilities from whoever is not root. In a namespace that it
+/* An exec takes the capabilities from a process that is not root. In a namespace that it
  * makes itself the launcher has all of them again. */
 static void keep_capabilities_to_enter(struct child *child)
 {
@@ -212,7 +212,7 @@ static void set_up(struct child *child)
 }
 
 /* By its descriptor alone. Where a security module (TOMOYO) looks for its name /dev/fd/N, and there is no
- * /dev/fd, this is ENOENT; a path below /proc/self would be that of whoever mounts something there. */
+ * /dev/fd, this is ENOENT; a path below /proc/self would lead to a file that another user mounted there. */
 static void execute_image(struct child *child)
 {
 	long result = RAW5(execveat, child->image, "", child->image_argv, child->image_envp, AT_EMPTY_PATH);

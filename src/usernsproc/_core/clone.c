@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -209,15 +210,41 @@ static int is_renamed(void *context)
 #define NAMED_WITHIN_NANOSECONDS 100000000
 #define LOOK_NANOSECONDS 50000
 
+static enum wait_result wait_until_renamed(struct naming *naming, const struct patience *patience,
+					   struct failure *failure)
+{
+	struct event event = {.has_happened = is_renamed, .context = naming, .socket = -1,
+			      .pidfd = naming->spawned->pidfd, .spins = SPINS, .slice = LOOK_NANOSECONDS,
+			      .step = STEP_exec};
+
+	return wait_for(&event, patience, failure);
+}
+
 int wait_while(int answer, const struct spawned *spawned, const char *name)
 {
 	struct naming naming = {spawned, name, answer, answer};
-	struct event event = {.has_happened = is_renamed, .context = &naming, .socket = -1,
-			      .pidfd = spawned->pidfd, .spins = SPINS, .slice = LOOK_NANOSECONDS,
-			      .step = STEP_exec};
 	struct patience patience = {.deadline = now() + NAMED_WITHIN_NANOSECONDS, .cancelled = -1};
 	struct failure ignored;
 
-	wait_for(&event, &patience, &ignored);
+	wait_until_renamed(&naming, &patience, &ignored);
 	return naming.answer;
+}
+
+/* A child has the seccomp filter of the calling thread. */
+static int may_be_named(void)
+{
+	char name[16];
+
+	return prctl(PR_GET_NAME, name) == 0 && prctl(PR_SET_NAME, name) == 0;
+}
+
+int wait_until_named(const struct spawned *spawned, const char *name, int *answer, const struct patience *patience,
+		     struct failure *failure)
+{
+	struct naming naming = {spawned, name, 0, wait_while(0, spawned, name)};
+	int is_late = naming.answer == 0 && may_be_named();
+	enum wait_result result = is_late ? wait_until_renamed(&naming, patience, failure) : WAIT_HAPPENED;
+
+	*answer = naming.answer;
+	return result == WAIT_GAVE_UP ? -1 : 0;
 }

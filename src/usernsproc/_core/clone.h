@@ -46,4 +46,9 @@ int is_named(const struct spawned *spawned, const char *name);
  * longer than a moment; returns the last answer. */
 int wait_while(int answer, const struct spawned *spawned, const char *name);
 
+/* Wait until that has become the name of an internal helper program; not for longer than a moment if a seccomp filter refuses
+ * names. Gives the last answer of is_named(). */
+int wait_until_named(const struct spawned *spawned, const char *name, int *answer, const struct patience *patience,
+		     struct failure *failure);
+
 #endif

@@ -168,7 +168,7 @@ struct holder_parameters {
 	char name[16];
 };
 
-/* Who is asked to die with whom, see die_with_parent() in child.h. */
+/* The parent with which a child is to end, see die_with_parent() in child.h. */
 struct parent_death {
 	int32_t signal;      /* 0: never */
 	int32_t parent;      /* pid of the creating process */

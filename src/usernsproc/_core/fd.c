@@ -104,7 +104,7 @@ static PyMethodDef methods[] = {
 	{"take", method_take, METH_NOARGS, "The number, which is the caller's to close from now on."},
 	{"move", method_move, METH_NOARGS,
 	 "Another object that owns the descriptor in place of this one: to return it from a block that closes this one."},
-	{"close", method_close, METH_NOARGS, "Again: no effect."},
+	{"close", method_close, METH_NOARGS, "Calling it again has no effect."},
 	{"__enter__", method_fileno, METH_NOARGS, "The number; leaving the block closes it."},
 	{"__exit__", method_close, METH_VARARGS, NULL},
 	{NULL, NULL, 0, NULL},
@@ -224,12 +224,28 @@ static PyObject *core_pidfd_open(PyObject *module, PyObject *arguments)
 	return fd_or_error(module, RAW2(pidfd_open, pid, 0));
 }
 
+PyDoc_STRVAR(pipe_doc, "pipe() -> tuple[OwnedFd, OwnedFd]\n\nA reader and a writer, by pipe2(2); close-on-exec.");
+
+static PyObject *core_pipe(PyObject *module, PyObject *ignored)
+{
+	PyObject *reader, *writer;
+	int ends[2];
+
+	(void)ignored;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	reader = own_fd(module, ends[0]);
+	writer = own_fd(module, ends[1]);
+	return Py_BuildValue("(NN)", reader, writer);
+}
+
 static PyMethodDef functions[] = {
 	{"own", core_own, METH_VARARGS, own_doc},
 	{"open", core_open, METH_VARARGS, open_doc},
 	{"dup", core_dup, METH_VARARGS, dup_doc},
 	{"open_related", core_open_related, METH_VARARGS, open_related_doc},
 	{"pidfd_open", core_pidfd_open, METH_VARARGS, pidfd_open_doc},
+	{"pipe", core_pipe, METH_NOARGS, pipe_doc},
 	{NULL, NULL, 0, NULL},
 };
 

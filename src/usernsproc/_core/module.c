@@ -223,6 +223,30 @@ static PyObject *core_exit_status(PyObject *module, PyObject *arguments)
 	return PyLong_FromLong(status);
 }
 
+PyDoc_STRVAR(attempt_doc, "attempt(function, *args) -> object\n\n"
+			  "The result of a function that is written in C, or the OSError that it raised.\n"
+			  "In an except clause, the OSError could be that of a signal handler.");
+
+static PyObject *core_attempt(PyObject *module, PyObject *arguments)
+{
+	PyObject *function, *rest, *result, *type, *error, *traceback;
+
+	(void)module;
+	function = PyTuple_GetItem(arguments, 0);
+	rest = function ? PyTuple_GetSlice(arguments, 1, PyTuple_Size(arguments)) : NULL;
+	if (!rest)
+		return NULL;
+	result = PyObject_CallObject(function, rest);
+	Py_DECREF(rest);
+	if (result || !PyErr_ExceptionMatches(PyExc_OSError))
+		return result;
+	PyErr_Fetch(&type, &error, &traceback);
+	PyErr_NormalizeException(&type, &error, &traceback);
+	Py_XDECREF(type);
+	Py_XDECREF(traceback);
+	return error;
+}
+
 PyDoc_STRVAR(generation_doc, "generation() -> int\n\n"
 			     "A number that differs between a program and a forked copy of it,\n"
 			     "also when Python did not see the fork.");
@@ -241,6 +265,7 @@ static PyMethodDef methods[] = {
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
+	{"attempt", core_attempt, METH_VARARGS, attempt_doc},
 	{"generation", core_generation, METH_NOARGS, generation_doc},
 	{NULL, NULL, 0, NULL},
 };

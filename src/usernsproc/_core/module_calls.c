@@ -196,7 +196,7 @@ static PyObject *core_listmount(PyObject *module, PyObject *arguments)
 	return count < 0 ? result_of(count) : list_of_numbers(ids, count);
 }
 
-enum { MOST_POLLED = 8 };
+enum { MAX_POLLED = 8 };
 
 PyDoc_STRVAR(poll_doc, "poll(fds, milliseconds) -> list of those that are readable\n\n"
 		       "poll(2), -1: without a limit. Unlike what is in `select`, no library replaces it and it\n"
@@ -248,7 +248,7 @@ static PyObject *list_of_ready(const struct pollfd *polled, Py_ssize_t count)
 
 static PyObject *core_poll(PyObject *module, PyObject *arguments)
 {
-	struct pollfd polled[MOST_POLLED];
+	struct pollfd polled[MAX_POLLED];
 	PyObject *fds;
 	Py_ssize_t count;
 	int milliseconds;
@@ -257,8 +257,8 @@ static PyObject *core_poll(PyObject *module, PyObject *arguments)
 	if (!PyArg_ParseTuple(arguments, "O!i:poll", &PyTuple_Type, &fds, &milliseconds))
 		return NULL;
 	count = PyTuple_Size(fds);
-	if (count > MOST_POLLED)
-		return PyErr_Format(PyExc_ValueError, "poll: at most %d descriptors", MOST_POLLED);
+	if (count > MAX_POLLED)
+		return PyErr_Format(PyExc_ValueError, "poll: at most %d descriptors", MAX_POLLED);
 	for (Py_ssize_t i = 0; i < count; i++) {
 		polled[i] = (struct pollfd){.fd = (int)PyLong_AsLong(PyTuple_GetItem(fds, i)), .events = POLLIN};
 		if (PyErr_Occurred())

@@ -89,8 +89,9 @@ static int settle_holder(const struct plan *plan, struct spawned *spawned, struc
 
 	if (spawned->proc_dir < 0)
 		spawned->proc_dir = open_proc_dir_of(spawned->pidfd);
-	named = spawned->proc_dir < 0 ? spawned->proc_dir : wait_while(0, spawned, NAME_OF_HOLDER);
-
+	named = spawned->proc_dir;
+	if (named >= 0 && wait_until_named(spawned, NAME_OF_HOLDER, &named, &plan->patience, failure) < 0)
+		return -1;
 	if (has_ended(spawned->pidfd))
 		return fail(failure, STEP_prepare, ESRCH);
 	if (named < 0 && named != -ENOENT) /* no /proc: it will do without */

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .._errors import IdMapPermissionError, UsernsError, at_step
+from .._causes import at_step
+from .._errors import IdMapPermissionError, UsernsError
 from .._typing import TYPE_CHECKING
 from .environment import Environment
 from .explanations import explain

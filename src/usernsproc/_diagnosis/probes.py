@@ -9,7 +9,7 @@ from subprocess import DEVNULL
 from typing import NamedTuple
 
 from .._caller import CAP_SETGID, CAP_SETUID, Caller
-from .._errors import userns_error
+from .._causes import userns_error
 from .._mounts.idmapped import open_idmapped
 from .._namespaces.new import create_userns
 from .._processes.process import UsernsProcess

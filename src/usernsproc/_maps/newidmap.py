@@ -12,8 +12,8 @@ import pwd
 from errno import ENOENT, EPERM, ESRCH
 
 from .. import _core
-from .._causes import TOOL_CAUSES
-from .._errors import MapToolError, UsernsError, at_step, userns_error
+from .._causes import TOOL_CAUSES, at_step, userns_error
+from .._errors import MapToolError, UsernsError
 from .._evidence import child_error, is_proc_read_only
 from .._helper import Ended, find_tool, run_tool
 from .._proc import open_proc_dir_of, pid_of, read_id_map

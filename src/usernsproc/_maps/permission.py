@@ -14,8 +14,8 @@ from functools import cache
 
 from .. import _core
 from .._caller import CAP_SETFCAP, CAP_SETGID, Caller
-from .._causes import REMEDIES
-from .._errors import IdMapPermissionError, at_step
+from .._causes import REMEDIES, at_step
+from .._errors import IdMapPermissionError
 from .._evidence import faked_ids
 from .._proc import overflow_id, read_status
 from .._typing import TYPE_CHECKING

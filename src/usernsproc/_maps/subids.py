@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import NamedTuple
 
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._helper import find_tool, refuse_foreign_files, run_tool
 from .._typing import TYPE_CHECKING
 from .idmap import IdMap

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from .. import _core
 from .._caller import Caller
-from .._causes import TOOL_CAUSES
-from .._errors import IdMapError, userns_error
+from .._causes import TOOL_CAUSES, userns_error
+from .._errors import IdMapError
 from .._evidence import step_error
 from .._proc import proc_error, read_in, read_state
 from .._typing import TYPE_CHECKING

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from errno import EINVAL
 
 from .. import _core
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
+from .._errors import UsernsError
 from .._proc import MountEntry, list_in, name_in, open_root
 from .._uapi import AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_MNT_ID
 

@@ -12,7 +12,7 @@ from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
 from .. import _core
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._namespaces.namespace import Namespace
 from .._proc import MountEntry, overflow_id
 from .._typing import TYPE_CHECKING

@@ -8,7 +8,7 @@ from errno import EINVAL
 from operator import index
 
 from .. import _core
-from .._errors import at_step, closed_error, userns_error
+from .._causes import at_step, userns_error
 from .._proc import descriptor_path, open_mounts, path_of, read_mounts
 from .._typing import TYPE_CHECKING
 from .._uapi import MNT_DETACH, MOVE_MOUNT_EMPTY_PATHS
@@ -52,7 +52,7 @@ class DetachedMount:
     def fileno(self) -> int:
         """The descriptor, borrowed: this object owns it."""
         if self._owned.closed:
-            raise closed_error("detached mount")
+            raise ValueError("operation on a closed detached mount")
         return self._owned.fileno()
 
     def detach(self) -> int:

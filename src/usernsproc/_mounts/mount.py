@@ -7,7 +7,8 @@ import struct
 from errno import EINVAL, ENOENT, ENOSYS, EPERM
 
 from .. import _core
-from .._errors import UsernsError, at_step, userns_error
+from .._causes import at_step, userns_error
+from .._errors import UsernsError
 from .._maps.idmap import IdMap
 from .._proc import own_namespace_identity
 from .._typing import TYPE_CHECKING

@@ -9,8 +9,8 @@ from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
 from .. import _core
-from .._causes import too_old
-from .._errors import UsernsError, userns_error
+from .._causes import too_old, userns_error
+from .._errors import UsernsError
 from .._namespaces.kind import NamespaceKind
 from .._namespaces.new import create_userns
 from .._proc import MountEntry, path_of, read_mounts

@@ -6,7 +6,8 @@ import os
 from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
+from .._errors import UsernsError
 from .._namespaces.new import create_userns
 from .._proc import read_mounts
 from .._typing import TYPE_CHECKING

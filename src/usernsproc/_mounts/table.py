@@ -14,7 +14,7 @@ from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM
 from typing import NamedTuple
 
 from .. import _core
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._place import Place
 from .._proc import MountEntry, read_mounts
 from .._typing import TYPE_CHECKING

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL
 
 from .. import _core
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
+from .._errors import UsernsError
 from .._place import Place
 from .._proc import MountEntry, descriptor_path, read_mounts
 from .._typing import TYPE_CHECKING

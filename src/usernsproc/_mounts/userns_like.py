@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EBADF
 
-from .._errors import userns_error
+from .._causes import userns_error
 from .._maps.idmap import PRESETS, IdMapLike
 from .._namespaces.namespace import Namespace
 from .._namespaces.new import create_userns

@@ -7,7 +7,9 @@ from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
 
 from .. import _core
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
+from .._core import attempt
+from .._errors import UsernsError
 from .._proc import list_in, namespace_identity, open_root, own_namespace_identity
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
-    from typing_extensions import Self, TypeGuard
+    from typing_extensions import Self
 
     from .._core import OwnedFd
 
@@ -33,25 +35,19 @@ _LINK = {PID: "pid_for_children"}
 def enter(fd: int, kind: NamespaceKind) -> Entered:
     """`Namespace.enter`."""
     if kind is MNT:
-        from .._loading import before_entering  # slow, and needed for this kind alone
+        from .._preload import before_entering  # slow, and needed for this kind alone
 
         before_entering()
     entered = Entered(kind)
     try:
-        _core.setns(fd, kind.flag)
+        refusal = attempt(_core.setns, fd, kind.flag)
     except BaseException as error:
-        if _is_answer(error):
-            entered.close()
-            raise _refusal(fd, kind, error.errno or 0) from None
         entered._undo(error)  # of a signal handler: the thread may have moved already
         raise
+    if refusal:
+        entered.close()
+        raise _refusal(fd, kind, refusal.errno or 0)
     return entered
-
-
-def _is_answer(error: BaseException) -> TypeGuard[OSError]:
-    """Of a system call, in the frame that handles it. The exception of a signal handler,
-    which can be an `OSError` as well, has gone through the handler's frame."""
-    return isinstance(error, OSError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 class Entered:
@@ -84,15 +80,15 @@ class Entered:
 
     def _remember(self) -> None:
         """Before the thread moves: afterwards it could not open them."""
-        try:
-            self._fds.append(_core.own_namespace(_LINK.get(self._kind, self._kind)))
-            if self._kind is MNT:
-                self._fds += [_core.open(path, os.O_PATH) for path in ("/", ".")]
-        except OSError as error:
-            if not _is_answer(error):
-                raise
-            self._obstacle = error
-            self.close()
+        opened = [attempt(_core.own_namespace, _LINK.get(self._kind, self._kind))]
+        if self._kind is MNT:
+            opened += [attempt(_core.open, path, os.O_PATH) for path in ("/", ".")]
+        for fd in opened:
+            if isinstance(fd, OSError):
+                self._obstacle = fd
+                self.close()
+                return
+            self._fds.append(fd)
 
     @property
     def kind(self) -> NamespaceKind:
@@ -125,23 +121,14 @@ class Entered:
 
     def _go_back(self) -> None:
         previous, *directories = self._fds
-        try:
-            _core.setns(previous, self._kind.flag)
-        except OSError as error:
-            if not _is_answer(error):
-                raise
-            raise self._not_left(error.errno or 0) from None
+        if refusal := attempt(_core.setns, previous, self._kind.flag):
+            raise self._not_left(refusal.errno or 0)
         if directories:
             root, cwd = directories
-            try:
-                os.fchdir(root.fileno())
-                os.chroot(".")
-                os.fchdir(cwd.fileno())
-            except OSError as error:
-                if not _is_answer(error):
-                    raise
+            # os.fchdir() would run signal handlers after EINTR.
+            if error := attempt(os.chdir, root.fileno()) or attempt(os.chroot, ".") or attempt(os.chdir, cwd.fileno()):
                 note = f"The thread is back in its mount namespace, but in that one's root directory. {_CHILD}"
-                raise userns_error("chroot", error.errno or 0, note=note) from None
+                raise userns_error("chroot", error.errno or 0, note=note)
 
     def _undo(self, error: BaseException) -> None:
         """After an interrupt, *error*, when it is not known in which namespace the thread is."""
@@ -177,12 +164,10 @@ class Entered:
     def _may_go_back(self) -> bool:
         """Whether the owner of the previous namespace is the thread's user namespace, or one below
         it: those are the ones in which it can have capabilities."""
-        try:
-            _core.open_related(self._fds[0], _core.NS_GET_USERNS).close()
-        except OSError as error:
-            if not _is_answer(error):
-                raise
+        owner = attempt(_core.open_related, self._fds[0], _core.NS_GET_USERNS)
+        if isinstance(owner, OSError):
             return False
+        owner.close()
         return True
 
     def close(self) -> None:

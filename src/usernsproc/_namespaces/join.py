@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from .. import _core
-from .._errors import userns_error
+from .._causes import userns_error
 from .._maps.presets import unchanged
 from .._maps.writer import Maps
 from .._proc import is_known, open_namespace_of, open_pidfd, own_setgroups
@@ -109,7 +109,7 @@ def _is_process(target: object) -> TypeIs[HasFileno]:
 
 
 def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
-    """Each as a new object, whose descriptor is none of the child's 0, 1 and 2."""
+    """Each as a new object, whose descriptor is not 0, 1 or 2 of the child."""
     if isinstance(target, Namespace):
         yield _above_stdio(target)
     elif isinstance(target, (str, bytes, os.PathLike)):

@@ -8,7 +8,7 @@ from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
 from typing import NamedTuple
 
 from .. import _core
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._maps.idmap import IdMap
 from .._proc import namespace_identity, nsfs_device
 from .._typing import TYPE_CHECKING

@@ -11,7 +11,8 @@ from operator import index
 
 from .. import _core
 from .._caller import Caller
-from .._errors import UsernsError, at_step, closed_error, userns_error
+from .._causes import at_step, userns_error
+from .._errors import UsernsError
 from .._evidence import failed
 from .._maps.idmap import IdMap
 from .._proc import namespace_identity, open_namespace_of, open_own_namespace, open_pidfd, own_setgroups
@@ -100,7 +101,7 @@ class Namespace:
     def fileno(self) -> int:
         """The descriptor, borrowed: this object owns it and closes it."""
         if self._owned.closed:
-            raise closed_error("namespace")
+            raise ValueError("operation on a closed namespace")
         return self._owned.fileno()
 
     def detach(self) -> int:
@@ -139,10 +140,10 @@ class Namespace:
             UsernsError: the descriptor is not a namespace (`ENOTTY`, step `open_ns`).
         """
         if self._kind is None:
-            try:
-                self._kind = KIND_OF_FLAG[fcntl.ioctl(self.fileno(), _core.NS_GET_NSTYPE)]
-            except OSError as error:
-                raise _no_namespace(error.errno or 0) from None
+            flag = _core.attempt(fcntl.ioctl, self.fileno(), _core.NS_GET_NSTYPE)
+            if isinstance(flag, OSError):
+                raise _no_namespace(flag.errno or 0)
+            self._kind = KIND_OF_FLAG[flag]
         return self._kind
 
     @property

@@ -7,7 +7,7 @@ from operator import index
 
 from .. import _core
 from .._caller import CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SYS_ADMIN, Caller
-from .._errors import credentials_error
+from .._causes import credentials_error
 from .._evidence import failed
 from .._maps.idmap import IdMapLike
 from .._maps.writer import Maps

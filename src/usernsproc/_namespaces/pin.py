@@ -7,7 +7,7 @@ import stat
 from errno import EEXIST, EINVAL, ELOOP
 
 from .. import _core
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._place import Place
 from .._proc import descriptor_path, namespace_identity, nsfs_device
 from .._typing import TYPE_CHECKING

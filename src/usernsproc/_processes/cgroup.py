@@ -10,7 +10,7 @@ from errno import EINVAL, ENODEV, ENOTDIR
 from operator import index
 
 from .. import _core
-from .._errors import at_step, userns_error
+from .._causes import at_step, userns_error
 from .._spawn import NO_CGROUP
 from .._typing import TYPE_CHECKING
 

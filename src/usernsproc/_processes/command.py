@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from .._errors import userns_error
+from .._causes import userns_error
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .._caller import CAP_SETGID, CAP_SYS_PTRACE, Caller
-from .._errors import credentials_error
+from .._causes import credentials_error
 from .._maps.idmap import IDENTITY, IdMap
 from .._maps.side import GID
 from .._maps.writer import Maps
@@ -50,7 +50,7 @@ class Credentials:
         self.groups = groups
 
     @classmethod
-    def wanted(
+    def resolve(
         cls,
         uid: int | None,
         gid: int | None,
@@ -79,7 +79,7 @@ class Credentials:
         """
         if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
             return _remembered(uid, gid, None, maps, caller, owner, userns)
-        return _wanted(uid, gid, groups, maps, caller, owner, userns)
+        return _resolve(uid, gid, groups, maps, caller, owner, userns)
 
     @classmethod
     def of_holder(cls, maps: Maps, caller: Caller, userns: Userns) -> Credentials:
@@ -104,7 +104,7 @@ def _holders_id(own_id: int, real_id: int, id_map: IdMap) -> int | None:
     return None if real_id == own_id else inside
 
 
-def _wanted(
+def _resolve(
     uid: int | None,
     gid: int | None,
     groups: Sequence[int] | None,
@@ -135,7 +135,7 @@ def _wanted(
     return Credentials(uid, gid, tuple(groups))
 
 
-_remembered = lru_cache(maxsize=64)(_wanted)
+_remembered = lru_cache(maxsize=64)(_resolve)
 """Without groups, the result depends on the arguments alone, and programs ask for the same again and again."""
 
 

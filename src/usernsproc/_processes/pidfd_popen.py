@@ -15,7 +15,6 @@ import warnings
 from subprocess import TimeoutExpired
 
 from .. import _core
-from .._errors import closed_error
 from .._typing import TYPE_CHECKING
 from .._uapi import WALL
 from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
@@ -87,7 +86,7 @@ class PidfdPopen(Popen["AnyStr"]):
         """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
         readable when the process has ended."""
         if self._pidfd < 0:
-            raise closed_error("process")
+            raise ValueError("operation on a closed process")
         return self._pidfd
 
     def fileno(self) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 from operator import index
 
 from .._caller import Caller
-from .._errors import at_step, closed_error, userns_error
+from .._causes import at_step, userns_error
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
@@ -289,7 +289,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     holder_setup, before, Credentials.of_holder(maps, caller, userns), after, of_setup
                 )
             else:
-                resolve = partial(Credentials.wanted, maps=maps, caller=caller, owner=owner_uid, userns=userns)
+                resolve = partial(Credentials.resolve, maps=maps, caller=caller, owner=owner_uid, userns=userns)
                 self._setup = partial(command_setup, before, resolve, after, capabilities, of_setup)
             self._start_with = partial(
                 start,
@@ -412,7 +412,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     @contextmanager
     def _proc_dir(self) -> Generator[int]:
         if self._pidfd < 0:
-            raise closed_error("process")
+            raise ValueError("operation on a closed process")
         with open_proc_dir_of(self._pidfd) as proc_dir:
             yield proc_dir
 

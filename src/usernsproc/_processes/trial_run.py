@@ -1,6 +1,6 @@
-"""Whether the programs of the core run: each is started once, without rights and without namespaces.
+"""Starts each program of the core once, without rights and without namespaces.
 
-Run by `setup.py` on what it has compiled: `proof.py SRC CORE`. The exit status is 0, or 1 when
+Run by `setup.py` on what it has compiled: `trial_run.py SRC CORE`. The exit status is 0, or 1 when
 they could not be tried, as when compiled for another machine; 3 when one of them crashed.
 """
 
@@ -80,9 +80,9 @@ def main(source: str, core: str) -> int:
     assert spec.loader is not None
     sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
-    from usernsproc._processes import proof
+    from usernsproc._processes import trial_run
 
-    names = list(proof.crashed())
+    names = list(trial_run.crashed())
     if names:
         print(f"crashed at its start: {', '.join(names)}. Which compiler flags are set? Try without CFLAGS.")
     return CRASHED if names else 0

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOENT, EPERM
 
-from ._errors import UsernsError, at_step, userns_error
+from ._causes import at_step, userns_error
+from ._errors import UsernsError
 
 _PACKAGE = __name__.partition(".")[0]
 
