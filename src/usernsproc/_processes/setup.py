@@ -100,7 +100,7 @@ class Steps:
     ) -> None:
         self._steps = steps
         self._maps, self._caller = maps, caller
-        self._surroundings = partial(Surroundings, kinds, userns)
+        self._surroundings = partial(Surroundings, kinds, userns, in_userns=userns != "own" or not caller.is_initial)
         self._options = options
         self.compiled = compiled
 

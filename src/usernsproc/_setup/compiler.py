@@ -13,14 +13,23 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from errno import EBADF, EEXIST
 from functools import lru_cache, partial
+from itertools import count
 
 from .. import _core
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_FDCWD,
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC,
+    FSOPEN_CLOEXEC,
     MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_EMPTY_PATHS,
     MOVE_MOUNT_F_EMPTY_PATH,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ABOVE_STDIO = 3
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Surroundings:
@@ -46,27 +56,30 @@ class Surroundings:
     Args:
         kinds: of the namespaces that are new or joined, by name.
         userns: `"new"`, `"joined"` or `"own"`.
+        in_userns: not in the initial user namespace.
         file_ids: user and group ID, inside, that the files belong to which steps make; `None`: the caller's.
         options: parameters of the process that steps depend on, by name.
     """
 
-    __slots__ = ("file_ids", "kinds", "options", "userns")
+    __slots__ = ("file_ids", "in_userns", "kinds", "options", "userns")
 
     def __init__(
         self,
         kinds: Iterable[str],
         userns: str,
         *,
+        in_userns: bool = True,
         file_ids: tuple[int | None, int | None] = (None, None),
         **options: Any,
     ) -> None:
         self.kinds = frozenset(kinds)
         self.userns = userns
+        self.in_userns = in_userns
         self.file_ids = file_ids
         self.options = options
 
     def _values(self) -> tuple[object, ...]:
-        return self.kinds, self.userns, self.file_ids, tuple(self.options.items())
+        return self.kinds, self.userns, self.in_userns, self.file_ids, tuple(self.options.items())
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Surroundings) else NotImplemented
@@ -124,7 +137,9 @@ class Emitter:
         self.setup = setup
         self.surroundings = surroundings
         self.tree = Tree(self, has_root=has_root)
+        self.scratch = Scratch(self)
         self._index, self._step = 0, Step()
+        self._results: set[Result] = set()
 
     def begin(self, index: int, step: Step) -> None:
         self._index, self._step = index, step
@@ -146,7 +161,10 @@ class Emitter:
             path: for the error.
             tolerated, expected, needs: as in `SystemCall`.
         """
+        unknown = {a for a in arguments if isinstance(a, Result)} - self._results
+        assert not unknown, f"{name}: a result of no call, and it would be left out"
         result = Result()
+        self._results.add(result)
         self.setup.add(
             self._step.phase if phase is None else phase,
             SystemCall(
@@ -169,10 +187,17 @@ class Emitter:
         self.tree.begin()
         return self.add(name, *arguments, phase=Phase.GATHER, path=path, tolerated=tolerated)
 
-    def create(self, name: str, *arguments: Argument, path: str | None = None, expected: int = -1) -> Result:
+    def create(
+        self,
+        name: str,
+        *arguments: Argument,
+        path: str | None = None,
+        tolerated: tuple[int, ...] = (),
+        expected: int = -1,
+    ) -> Result:
         """Before the pivot; what is made belongs to an ID that is mapped."""
         self.tree.begin()
-        return self.add(name, *arguments, phase=Phase.CREATE, path=path, expected=expected)
+        return self.add(name, *arguments, phase=Phase.CREATE, path=path, tolerated=tolerated, expected=expected)
 
     def attach(
         self,
@@ -208,9 +233,15 @@ class Tree:
         self._has_root = has_root
         self._has_begun = False
         self._made = {"/"}
-        self.root = Result()
-        self._old_directory: Result | None = None
-        self._umask = Result()
+        self._kernels: dict[str, Argument] = {}
+        """Mounts of file systems of the kernel, by path: what lies in them is looked up from there."""
+        self._root = self._umask = self._old_directory = Result()
+        self._has_moved = False
+
+    @property
+    def root(self) -> Result:
+        self.begin()
+        return self._root
 
     def begin(self) -> None:
         """Before the first call that concerns files."""
@@ -225,25 +256,44 @@ class Tree:
                 add(name, number, phase=Phase.CREATE, expected=number)  # it returns the one before, and no error
         if not self._has_root:
             self._old_directory = add("openat", AT_FDCWD, b".", _DIRECTORY, phase=Phase.GATHER, path=".")
-            self.root = add("openat", AT_FDCWD, b"/", _DIRECTORY, phase=Phase.ATTACH, path="/")
+            self._root = add("openat", AT_FDCWD, b"/", _DIRECTORY, phase=Phase.ATTACH, path="/")
 
     def pivot(self, root: Argument, source: str) -> None:
         """Put a detached mount over the old root, and let that go."""
         add = self._calls.add
-        self.root = self._calls.setup.new_root = add("dup", root, phase=Phase.PIVOT)
+        self._root = self._calls.setup.new_root = add("dup", root, phase=Phase.PIVOT)
         add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, phase=Phase.PIVOT, path=source)
         add("fchdir", root, phase=Phase.PIVOT, path=source)
         add("pivot_root", b".", b".", phase=Phase.PIVOT, path=source)
         add("umount2", b".", MNT_DETACH, phase=Phase.PIVOT, path="/")
         add("chdir", b"/", phase=Phase.PIVOT, path="/")
 
+    def chroot(self, directory: Argument, path: str) -> None:
+        """Change the root; nothing is mounted."""
+        self.enter(directory, path)
+        self._calls.attach("chroot", b".", path=path)
+        self._calls.attach("chdir", b"/", path=path)
+        self._calls.attach("close", self._root)
+        self._root = self._calls.setup.new_root = self._calls.attach("openat", AT_FDCWD, b"/", _DIRECTORY, path=path)
+        self._has_moved = False
+        self._made, self._kernels = {"/"}, {}
+
+    def enter(self, directory: Argument, path: str) -> None:
+        """For calls that know no descriptor."""
+        self._calls.attach("fchdir", directory, path=path)
+        self._has_moved = True
+
     def end(self) -> None:
         """After the last one."""
         if not self._has_begun:
             return
+        self._calls.scratch.end()
         self._calls.attach("umask", self._umask)
-        if self._old_directory is not None:
+        if self._calls.setup.new_root is None:
             self._calls.attach("fchdir", self._old_directory, path=".")
+        elif self._has_moved:
+            self._calls.attach("chdir", b"/", path="/")
+        if not self._has_root:
             self._calls.attach("close", self._old_directory)
 
     def open(
@@ -251,16 +301,25 @@ class Tree:
     ) -> Result:
         """A descriptor of what is there. If *strict*, no symbolic link is followed."""
         how = _how(flags, RESOLVE_NO_SYMLINKS if strict else RESOLVE_NO_MAGICLINKS)
-        return self._calls.attach(
-            "openat2", self.root, os.fsencode(path), how, len(how), path=path, tolerated=tolerated
-        )
+        start, below = self._start(path)
+        return self._calls.attach("openat2", start, os.fsencode(below), how, len(how), path=path, tolerated=tolerated)
 
-    def parent(self, path: str) -> tuple[Argument, bytes]:
+    def _start(self, path: str) -> tuple[Argument, str]:
+        """Where the lookup of a path begins, and the path from there."""
+        for point, mount in self._kernels.items():
+            if path.startswith(point + "/"):
+                return mount, path[len(point) :]
+        return self.root, path
+
+    def parent(self, path: str, *, make: bool = True) -> tuple[Argument, bytes]:
         """A descriptor of the parent directory, which is made if it is missing, and the name in it."""
         head, _, name = path.rpartition("/")
         if not head:
             return self.root, os.fsencode(name)
-        self.make(head)
+        if head in self._kernels:
+            return self._kernels[head], os.fsencode(name)
+        if make:
+            self.make(head)
         return self.open(head, _DIRECTORY), os.fsencode(name)
 
     def make(self, path: str, *, mode: int = 0o755, like: Argument | None = None) -> None:
@@ -288,8 +347,80 @@ class Tree:
         if create:
             self.make(path, like=like)
         place = self.open(path, strict=strict, tolerated=tolerated)
+        self.put(mount, place, path)
+        if strict:
+            self._kernels[path] = mount
+
+    def put(self, mount: Argument, place: Argument, path: str) -> None:
+        """Attach a detached mount to what has been opened at a path."""
         self._calls.attach("move_mount", mount, b"", place, b"", MOVE_MOUNT_EMPTY_PATHS, path=path)
-        self._made = {made for made in self._made if not made.startswith(path.rstrip("/") + "/")}
+        self.forget(path)
+
+    def forget(self, path: str) -> None:
+        """What was known of a path, and below: another file system is there now."""
+        below = path.rstrip("/") + "/"
+        self._made = {made for made in self._made if not made.startswith(below)}
+        self._kernels = {at: mount for at, mount in self._kernels.items() if not f"{at}/".startswith(below)}
+
+
+class Scratch:
+    """A file system in memory that only the launcher reaches, attached before the pivot: what has to lie on
+    an attached mount is put together there.
+
+    It lies over the root directory, where no path leads: an absolute one begins below it.
+    """
+
+    def __init__(self, calls: Emitter) -> None:
+        self._calls = calls
+        self._root: Result | None = None
+        self._names = count()
+
+    @property
+    def root(self) -> Result:
+        if self._root is None:
+            create = self._calls.create
+            context = create("fsopen", b"tmpfs", FSOPEN_CLOEXEC)
+            create("fsconfig", context, FSCONFIG_SET_STRING, b"source", b"tmpfs", 0)
+            create("fsconfig", context, FSCONFIG_SET_STRING, b"mode", b"0755", 0)
+            create("fsconfig", context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+            self._root = create("fsmount", context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+            create("close", context)
+            create("move_mount", self._root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, path="/")
+        return self._root
+
+    def directory(self, mode: int = 0o755) -> bytes:
+        """Make one, and return its name."""
+        root, name = self.root, b"%d" % next(self._names)
+        self._calls.create("mkdirat", root, name, mode)
+        return name
+
+    def file(self, data: bytes = b"", mode: int = 0o644, *, path: str | None = None) -> bytes:
+        root, name = self.root, b"%d" % next(self._names)
+        fd = self._calls.create("openat", root, name, NEW_FILE, mode, path=path)
+        if data:
+            self._calls.create("write", fd, data, len(data), path=path, expected=len(data))
+        self._calls.create("close", fd)
+        return name
+
+    def mount(self, tree: Argument, *, path: str) -> bytes:
+        """Attach a detached directory, and return its name."""
+        name = self.directory()
+        self._calls.create("move_mount", tree, b"", self.root, name, MOVE_MOUNT_F_EMPTY_PATH, path=path)
+        return name
+
+    def clone(self, name: bytes, *, path: str) -> Result:
+        """A detached mount of what has this name."""
+        return self._calls.create("open_tree", self.root, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, path=path)
+
+    def enter(self) -> None:
+        """So that paths are names."""
+        self._calls.create("fchdir", self.root)
+
+    def end(self) -> None:
+        """Before the pivot."""
+        if self._root is not None:
+            self.enter()
+            self._calls.create("umount2", b".", MNT_DETACH)
 
 
 def _how(flags: int, resolve: int) -> bytes:
@@ -334,7 +465,7 @@ def _compile_constant(steps: tuple[Step, ...], surroundings: Surroundings) -> Co
 
 def _compile(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> None:
     calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
-    for index, step in enumerate(steps):
+    for index, step in sorted(enumerate(steps), key=lambda item: not item[1].is_root):  # what others look paths up in
         calls.begin(index, step)
         try:
             step.check(steps, surroundings)

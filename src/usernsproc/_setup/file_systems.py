@@ -27,7 +27,7 @@ from .._uapi import (
     OPEN_TREE_CLONE,
 )
 from .calls import IS_SAME
-from .step import Step, descriptor, inside, number, refuse, text_of
+from .step import Phase, Step, descriptor, inside, number, refuse, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ _COPY = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
-def _source(step: Step, value: Any) -> str | int | DetachedMount:
+def source_of(step: Step, value: Any) -> str | int | DetachedMount:
     if isinstance(value, DetachedMount):
         return value
     if isinstance(value, (str, bytes, os.PathLike)):
@@ -78,12 +78,19 @@ def gather(calls: Emitter, source: str | int | DetachedMount, *, recursive: bool
 
 
 def set_attributes(
-    calls: Emitter, mount: Argument, attributes: int, *, path: str | None, recursive: bool = True
+    calls: Emitter,
+    mount: Argument,
+    to_set: int,
+    to_clear: int = 0,
+    *,
+    path: str | None,
+    recursive: bool = True,
+    phase: Phase = Phase.GATHER,
 ) -> None:
-    """Of a detached mount."""
+    """Of a mount, and of those below."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    packed = _attributes(attributes)
-    calls.gather("mount_setattr", mount, b"", flags, packed, len(packed), path=path)
+    packed = _attributes(to_set, to_clear)
+    calls.add("mount_setattr", mount, b"", flags, packed, len(packed), phase=phase, path=path)
 
 
 def new_file_system(
@@ -91,7 +98,7 @@ def new_file_system(
 ) -> Result:
     """A detached mount of a fresh file system."""
     context = calls.create("fsopen", kind.encode(), FSOPEN_CLOEXEC, path=path)
-    for name, value in options:
+    for name, value in (("source", kind), *options):
         command, text = (FSCONFIG_SET_FLAG, 0) if value is None else (FSCONFIG_SET_STRING, os.fsencode(value))
         calls.create("fsconfig", context, command, name.encode(), text, 0, path=path)
     calls.create("fsconfig", context, FSCONFIG_CMD_CREATE, 0, 0, 0, path=path)
@@ -120,7 +127,7 @@ class Root(Step):
     namespace: ClassVar[str | None] = "mnt"
 
     def __init__(self, source: Source) -> None:
-        self._set(source=_source(self, source))
+        self._set(source=source_of(self, source))
 
     def is_constant(self) -> bool:
         return isinstance(self.source, str)
@@ -186,7 +193,7 @@ class Bind(Step):
         missing_ok: bool = False,
         create: bool = True,
     ) -> None:
-        found = _source(self, source)
+        found = source_of(self, source)
         if target is None and not isinstance(found, str):
             raise refuse(type(self), "a source without a path needs a target")
         self._set(
