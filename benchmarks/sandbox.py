@@ -6,14 +6,13 @@ python benchmarks/sandbox.py
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 
 from _measure import finish, heading, in_turns, median, row, touched
 
 from usernsproc import UsernsProcess
-from usernsproc.setup import Bind, Dev, Proc, Root, Step, Tmpfs
+from usernsproc.setup import Bind, Dev, Proc, Root, Step, Symlink, Tmpfs
 
 COUNT, ROUNDS = 40, 9
 TRUE = ["/bin/true"]
