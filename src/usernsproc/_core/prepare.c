@@ -126,6 +126,13 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	return child->image < 0 ? -1 : 0;
 }
 
+/* What is in use until the command is executed may not have a number that a call of the set-up replaces. */
+int move_above_targets(int *fd, const struct plan *plan, struct failure *failure)
+{
+	*fd = not_below(*fd, plan->setup.least_fd);
+	return *fd < 0 ? fail(failure, STEP_prepare, errno) : 0;
+}
+
 /* Descriptors that only it may have, none of them 0, 1 or 2. */
 static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct failure *failure)
 {
@@ -133,6 +140,8 @@ static int prepare_descriptors(const struct plan *plan, struct child *child, int
 	if (child->proc == -2 || !needs_launcher(plan))
 		return child->proc == -2 ? -1 : 0;
 	if (open_sockets(sockets, failure) < 0)
+		return -1;
+	if (move_above_targets(&sockets[1], plan, failure) < 0)
 		return -1;
 	child->socket = sockets[1];
 	if (plan->cgroup < 0)

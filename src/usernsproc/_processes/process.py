@@ -281,7 +281,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             if steps:
                 kinds = new.kinds(joins)
                 of_setup = Steps(
-                    steps, compiled, kinds, userns, maps, caller, propagation=propagation, mount_proc=mount_proc
+                    steps,
+                    compiled,
+                    kinds,
+                    userns,
+                    maps,
+                    caller,
+                    propagation=propagation,
+                    mount_proc=mount_proc,
+                    cgroup=cgroup is not None,
                 )
             self._compiled = compiled
             if self._is_holder:
@@ -299,7 +307,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 patience=self._patience,
                 cgroup=cgroup_to_enter,
             )
-            super().__init__(args, *popen_args, **popen_options)
+            try:
+                super().__init__(args, *popen_args, **popen_options)
+            except BaseException:
+                self._finish()
+                raise
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
@@ -346,7 +358,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if args is None:
             self._start(None, Files(), self._setup())
             return
-        command = Command.of(args, executable, shell)
+        command, keep = Command.of(args, executable, shell), descriptors_to_keep(pass_fds)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
         self._start(
             Program(
@@ -356,7 +368,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 bool(restore_signals),
                 filename=command.executable,
             ),
-            Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
+            Files(p2cread, c2pwrite, errwrite, keep, bool(close_fds)),
             self._setup(
                 uid=uid,
                 gid=gid,
@@ -365,6 +377,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 umask=umask,
                 start_new_session=bool(start_new_session),
                 process_group=process_group,
+                pass_fds=keep,
             ),
         )
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
@@ -373,6 +386,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     def _start(self, program: Program | None, files: Files, setup: Setup) -> None:
         waits = self._on_created is not None or self._maps.via_newidmap or self._compiled.in_parent
         hook = self._while_it_waits if waits else None
+        self._at_end = tuple(self._compiled.at_end)
         try:
             mask = self._signal_mask if self._compiled.signal_mask is None else self._compiled.signal_mask
             signals = mask, self._death_signal

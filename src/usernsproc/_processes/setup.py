@@ -152,11 +152,16 @@ def command_setup(
     umask: int,
     start_new_session: bool,
     process_group: int,
+    pass_fds: Sequence[int],
     steps: Steps | None = None,
 ) -> Setup:
     """The parameters of `Popen`, between what comes before the IDs, and after."""
     credentials = resolve(uid, gid, groups)
-    done = NO_STEPS if steps is None else steps.compile(credentials, start_new_session=start_new_session)
+    done = NO_STEPS
+    if steps is not None:
+        done = steps.compile(
+            credentials, start_new_session=start_new_session, process_group=process_group, pass_fds=pass_fds
+        )
     if done.no_new_privs and no_new_privileges(True)[0] not in last:
         last += no_new_privileges(True)
     shared = [*first, *done.calls(Phase.NAMES, Phase.ATTACH)]
@@ -180,6 +185,7 @@ def command_setup(
         last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
         ambient_caps=ambient_caps if done.ambient_caps is None else done.ambient_caps,
         fds=tuple(done.fds),
+        least_fd=done.least_fd,
     )
 
 

@@ -7,11 +7,12 @@ new root, which no path and no symbolic link leads out of.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from errno import EBADF, EEXIST
+from errno import EBADF, EEXIST, EINVAL
 from functools import partial
 
 from .. import _core
@@ -26,7 +27,7 @@ from .._uapi import (
     RESOLVE_NO_SYMLINKS,
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
-from .step import Phase, Step
+from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from .calls import Argument
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_ABOVE_STDIO = 3
 
 
 class Surroundings:
@@ -82,6 +82,8 @@ class CompiledSetup:
         self.ambient_caps: int | None = None
         self.no_new_privs = False
         self.new_root: Result | None = None
+        self.least_fd = 3
+        """Calls may replace descriptors below."""
 
     def __enter__(self) -> Self:
         return self
@@ -96,10 +98,11 @@ class CompiledSetup:
         """Those of these phases, in their order."""
         return tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
 
-    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
-        """A copy of a descriptor, for the calls."""
-        copy = self._open.enter_context(_core.dup(fd, least))
+    def keep(self, fd: int) -> int:
+        """A copy of a descriptor, for the calls. The command does not get it."""
+        copy = self._open.enter_context(_core.dup(fd, self.least_fd))
         self.fds.append(copy)
+        self.add(Phase.NAMES, SystemCall("stdio", "fcntl", copy, fcntl.F_SETFD, fcntl.FD_CLOEXEC))
         return copy
 
 
@@ -176,14 +179,17 @@ class Emitter:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
         self.setup.in_parent.append((Origin(self._index, self._step, call, None), action))
 
-    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
+    def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""
         try:
-            return self.setup.keep(fd, least)
+            return self.setup.keep(fd)
         except OSError as error:
-            if error.errno != EBADF:
-                raise
-            raise ValueError(f"{self._step!r}: descriptor {fd} is closed") from None
+            if error.errno == EBADF:
+                raise refuse(self._step, f"descriptor {fd} is closed") from None
+            if error.errno == EINVAL:
+                rule = f"RLIMIT_NOFILE does not allow the descriptor {self.setup.least_fd}, above those of Descriptors"
+                raise refuse(self._step, rule) from None
+            raise
 
 
 class Tree:
@@ -304,6 +310,7 @@ def compile_steps(setup: CompiledSetup, steps: Sequence[Step], surroundings: Sur
     for index, step in enumerate(steps):
         if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
+    setup.least_fd = max((setup.least_fd, *(step.least_fd for step in steps)))
     calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
     for index, step in enumerate(steps):
         calls.begin(index, step)
