@@ -312,8 +312,8 @@ CAUSES.update(
         ("Loopback", EPERM): _NAME_RIGHTS,
         ("TimeOffset", ERANGE): (
             "clock-out-of-range",
-            "A clock would become negative, or more than 146 years would pass until it overflows. Use an offset that is "
-            "not below the negative value of the clock itself.",
+            "A clock would become negative, or would overflow. Use an offset that leaves it above 0, and below 146 "
+            "years.",
         ),
         ("TimeOffset", EACCES): (
             "not-dumpable",

@@ -137,8 +137,10 @@ int move_above_targets(int *fd, const struct plan *plan, struct failure *failure
 static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct failure *failure)
 {
 	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
-	if (child->proc == -2 || !needs_launcher(plan))
-		return child->proc == -2 ? -1 : 0;
+	if (child->proc == -2 || (child->proc >= 0 && move_above_targets(&child->proc, plan, failure) < 0))
+		return -1;
+	if (!needs_launcher(plan))
+		return 0;
 	if (open_sockets(sockets, failure) < 0)
 		return -1;
 	if (move_above_targets(&sockets[1], plan, failure) < 0)
@@ -147,7 +149,7 @@ static int prepare_descriptors(const struct plan *plan, struct child *child, int
 	if (plan->cgroup < 0)
 		return 0;
 	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
-	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : 0;
+	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : move_above_targets(&child->cgroup, plan, failure);
 }
 
 /* The helper program that it executes, if any. */

@@ -7,7 +7,6 @@ new root, which no path and no symbolic link leads out of.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -99,10 +98,9 @@ class CompiledSetup:
         return tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
 
     def keep(self, fd: int) -> int:
-        """A copy of a descriptor, for the calls. The command does not get it."""
+        """A copy of a descriptor, for the calls."""
         copy = self._open.enter_context(_core.dup(fd, self.least_fd))
         self.fds.append(copy)
-        self.add(Phase.NAMES, SystemCall("stdio", "fcntl", copy, fcntl.F_SETFD, fcntl.FD_CLOEXEC))
         return copy
 
 

@@ -11,7 +11,7 @@ from .._proc import open_root
 from .._typing import TYPE_CHECKING
 from .._uapi import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV
 from .calls import ANY_MEMORY, OWN_MEMORY
-from .step import Phase, Step, number, refuse
+from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
     from typing import Any, ClassVar

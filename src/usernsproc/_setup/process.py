@@ -17,7 +17,7 @@ from .step import Phase, Step, number, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, ClassVar, Literal
+    from typing import Any, Literal
 
     from .compiler import Emitter, Surroundings
 
@@ -211,8 +211,8 @@ class Scheduler(Step):
         priority: from 1 to 99 for `"FIFO"` and `"RR"`, which need one; 0 for the others.
         reset_on_fork: the children of the command are not real-time processes, and have no negative nice value.
 
-    The caller sets a real-time policy, which requires `CAP_SYS_NICE` in the initial user namespace or `RLIMIT_RTPRIO`. With
-    `init=True`, the init has the same policy. See `sched(7)`.
+    The caller sets a real-time policy, which requires `CAP_SYS_NICE` in the initial user namespace or
+    `RLIMIT_RTPRIO`. With `init=True`, the init has the same policy. See `sched(7)`.
     """
 
     __slots__ = ("policy", "priority", "reset_on_fork")
@@ -256,8 +256,8 @@ class IoPriority(Step):
         class_: `"realtime"`, `"best-effort"`, `"idle"` or `"none"`, or its number, as of `ionice(1)`.
         level: from 0, the first, to 7, the last, for `"realtime"` and `"best-effort"`; default: 4.
 
-    `"realtime"` requires `CAP_SYS_NICE` in the initial user namespace, which a command in a new user namespace lacks. With
-    `init=True`, the init has the same.
+    `"realtime"` requires `CAP_SYS_NICE` in the initial user namespace, which a command in a new user namespace
+    lacks. With `init=True`, the init has the same.
     """
 
     __slots__ = ("class_", "level")
@@ -284,7 +284,8 @@ _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 class TimerSlack(Step):
     """By how many nanoseconds the kernel may delay the end of a sleep: `PR_SET_TIMERSLACK`, from 1 to 2**31 - 1.
 
-    The kernel ignores it for real-time policies (`Scheduler`): that is the error `EIO`. See `PR_SET_TIMERSLACK(2const)`.
+    The kernel ignores it for real-time policies (`Scheduler`): that is the error `EIO`. With `init=True`, the init
+    has the same. See `PR_SET_TIMERSLACK(2const)`.
     """
 
     __slots__ = ("ns",)
@@ -322,9 +323,9 @@ class CoreScheduling(Step):
 class OomScoreAdj(Step):
     """From -1000 to 1000: how soon the out-of-memory killer ends the command; 1000: first, -1000: never.
 
-    The caller writes it to `/proc/PID/oom_score_adj` of the process. A lower value than the least that a privileged process
-    has given the caller requires `CAP_SYS_RESOURCE` in the initial user namespace. With `init=True`,
-    the init has the same. See `proc_pid_oom_score_adj(5)`.
+    The caller writes it to `/proc/PID/oom_score_adj` of the process. A lower value than the least that a
+    privileged process has given the caller requires `CAP_SYS_RESOURCE` in the initial user namespace. With
+    `init=True`, the init has the same. See `proc_pid_oom_score_adj(5)`.
     """
 
     __slots__ = ("value",)
@@ -338,9 +339,12 @@ class OomScoreAdj(Step):
         calls.in_parent("write", self._write)
 
     def _write(self, pid: int) -> None:
-        with _core.pidfd_open(pid) as pidfd, open_proc_dir_of(pidfd) as proc_dir:
-            with _core.open_in(proc_dir, "oom_score_adj", os.O_WRONLY) as file:
-                os.write(file, str(self.value).encode())
+        with (
+            _core.pidfd_open(pid) as pidfd,
+            open_proc_dir_of(pidfd) as proc_dir,
+            _core.open_in(proc_dir, "oom_score_adj", os.O_WRONLY) as file,
+        ):
+            os.write(file, str(self.value).encode())
 
 
 # ---- execution domain ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import struct
 from collections.abc import Iterable
 
 from .._typing import TYPE_CHECKING
@@ -24,15 +25,8 @@ _SIGNALS = 64
 _UNCHANGEABLE = (int(signal.SIGKILL), int(signal.SIGSTOP))
 _ALL = tuple(number for number in range(1, _SIGNALS + 1) if number not in _UNCHANGEABLE)
 _SIGSET_SIZE = _SIGNALS // 8
-_IGNORE = 1
-_ACTION_SIZE = 64
-"""Of the kernel's `struct sigaction`, or more: the handler comes first, the rest is zero."""
-
-
-def _action(handler: int) -> bytes:
-    import struct
-
-    return struct.pack("P", handler).ljust(_ACTION_SIZE, b"\0")
+_DEFAULT, _IGNORE = (struct.pack("P", handler).ljust(64, b"\0") for handler in (signal.SIG_DFL, signal.SIG_IGN))
+"""`struct sigaction` of the kernel, which is not longer: the handler comes first, the rest is zero."""
 
 
 def _signals(step: Step, what: str, value: Any) -> SignalSet:
@@ -67,9 +61,9 @@ class Signals(Step):
         ignore: those that are ignored, as by `nohup(1)`. `"all"`: all that are not in *default*.
         block: those that are blocked; no others are. `None`: as in the calling thread.
 
-    A command inherits the signals that the caller ignores and blocks. Those that have a handler in the caller have
-    their default action in the command anyway. This comes after `restore_signals` of `Popen`. `SIGKILL` and `SIGSTOP` cannot
-    be ignored or blocked, and `"all"` does not contain them. See `signal(7)`.
+    A command inherits the signals that the caller ignores and blocks. Those that have a handler in the caller
+    have their default action in the command anyway. This comes after `restore_signals` of `Popen`. `SIGKILL`
+    and `SIGSTOP` cannot be ignored or blocked, and `"all"` does not contain them. See `signal(7)`.
     """
 
     __slots__ = ("block", "default", "ignore")
@@ -90,17 +84,20 @@ class Signals(Step):
         blocked = None if block is None else _signals(self, "block", block)
         if defaults == ignored == "all":
             raise refuse(type(self), 'default and ignore are both "all"')
-        if "all" not in (defaults, ignored) and set(defaults) & set(ignored):
-            raise refuse(type(self), f"{min(set(defaults) & set(ignored))} is in default and in ignore")
+        both = set(defaults) & set(ignored)  # the letters of "all" are no numbers
+        if both:
+            raise refuse(type(self), f"default and ignore contain {both}")
         if not defaults and not ignored and blocked is None:
             raise refuse(type(self), "neither default, ignore nor block is given")
         self._set(default=defaults, ignore=ignored, block=blocked)
 
     def emit(self, calls: Emitter) -> None:
-        for signals, others, handler in ((self.default, self.ignore, 0), (self.ignore, self.default, _IGNORE)):
+        actions: dict[int, bytes] = {}
+        for signals, handler in ((self.default, _DEFAULT), (self.ignore, _IGNORE)):
             for one in _numbers(signals):
-                if signals == "all" and one in others:
-                    continue
-                calls.add("rt_sigaction", one, _action(handler), 0, _SIGSET_SIZE, needs=ANY_MEMORY)
+                if signals != "all" or one not in actions:
+                    actions[one] = handler
+        for one, action in actions.items():
+            calls.add("rt_sigaction", one, action, 0, _SIGSET_SIZE, needs=ANY_MEMORY)
         if self.block is not None:
             calls.setup.signal_mask = sum(1 << one - 1 for one in _numbers(self.block))

@@ -28,8 +28,8 @@ class ControllingTerminal(Step):
     Args:
         fd: a descriptor of the terminal, usually the terminal side of `pty.openpty()`, or an object with `fileno()`.
 
-    The process group of the command becomes the foreground group of the terminal. A terminal that another session has is
-    not taken away from it: `EPERM`. See `ioctl_tty(2)`, `credentials(7)`.
+    The process group of the command becomes the foreground group of the terminal. A terminal that another
+    session has is not taken away from it: `EPERM`. See `ioctl_tty(2)`, `credentials(7)`.
     """
 
     __slots__ = ("fd",)
@@ -57,12 +57,13 @@ class Foreground(Step):
     Args:
         fd: a descriptor of the controlling terminal, or an object with `fileno()`.
 
-    Requires a process group of its own, in the session of the caller (`process_group=0`), or in a new one with `ControllingTerminal`.
-    When the command has ended and its return code is known to the object, or when it cannot be started, the process
-    group that was in the foreground before is put back, if the caller has the same controlling terminal. With
-    `init=True`, the command is in the foreground, and the init is not.
+    Requires a process group of its own, in the session of the caller (`process_group=0`), or in a new one
+    with `ControllingTerminal`.
 
-    See `tcsetpgrp(3)`.
+    If the terminal is also the controlling terminal of the caller, the process group that was in the foreground
+    before is put back when the command has ended and the object knows its return code (`wait`, `poll`, `close`), or
+    when the command cannot be started. It is not after `detach_pidfd`. With `init=True`, the command is in the
+    foreground, and the init is not. See `tcsetpgrp(3)`.
     """
 
     __slots__ = ("fd",)
@@ -113,9 +114,9 @@ class Descriptors(Step):
     Args:
         fds: for each number from 3 on, in the command, a descriptor of the caller or an object with `fileno()`.
 
-    All of them are copies of the descriptors as they are when the command is started, so `{3: 4, 4: 3}` exchanges two. They
-    are inheritable. 0, 1 and 2 are `stdin`, `stdout` and `stderr` of `Popen`. With `pass_fds`, a descriptor has the
-    same number in the command as in the caller.
+    All of them are copies of the descriptors as they are when the command is started, so `{3: 4, 4: 3}`
+    exchanges two. They are inheritable. 0, 1 and 2 are `stdin`, `stdout` and `stderr` of `Popen`. With
+    `pass_fds`, a descriptor has the same number in the command as in the caller.
     """
 
     __slots__ = ("fds",)
@@ -129,11 +130,8 @@ class Descriptors(Step):
             raise refuse(type(self), "there is no descriptor")
         for target in pairs:
             if number(self, "a target", target, 0, 2**31 - 2) < _LEAST_TARGET:
-                name = ("stdin", "stdout", "stderr")[target]
-                raise refuse(type(self), f"descriptor {target} of the command is that of {name}=")
-        self._set(
-            fds=tuple(sorted((int(target), descriptor(self, "a source", fd)) for target, fd in pairs.items()))
-        )
+                raise refuse(type(self), f"descriptor {target} of the command is stdin=, stdout= or stderr=")
+        self._set(fds=tuple(sorted((int(target), descriptor(self, "a source", fd)) for target, fd in pairs.items())))
 
     @property
     def least_fd(self) -> int:
