@@ -173,9 +173,9 @@ class Emitter:
         self.tree.begin()
         return self.add(name, *arguments, phase=Phase.ATTACH, path=path, tolerated=tolerated, expected=expected)
 
-    def in_parent(self, call: str, action: Callable[[int], object]) -> None:
+    def in_parent(self, call: str, action: Callable[[int], object], path: str | None = None) -> None:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
-        self.setup.in_parent.append((Origin(self._index, self._step, call, None), action))
+        self.setup.in_parent.append((Origin(self._index, self._step, call, path), action))
 
     def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""

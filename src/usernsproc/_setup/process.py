@@ -118,7 +118,7 @@ class Rlimit(Step):
         which = _limit_numbers()[self.name]
         raises = _word(self.hard) > resource.prlimit(0, which)[1] % 2**64
         if raises:
-            calls.in_parent("prlimit64", partial(self._raise, which))
+            calls.in_parent("prlimit64", partial(self._raise, which), self.name)
         limits = b"".join(_word(limit).to_bytes(8, sys.byteorder) for limit in (self.soft, self.hard))
         needs = OWN_MEMORY_AND_MAPS if raises else ANY_MEMORY  # after the parent
         calls.add("prlimit64", 0, which, limits, 0, path=self.name, needs=needs)
@@ -233,13 +233,15 @@ class Scheduler(Step):
         )
 
     def emit(self, calls: Emitter) -> None:
-        policy = _POLICIES[self.policy] | _RESET_ON_FORK * self.reset_on_fork
+        policy, parameter = _POLICIES[self.policy], self.priority.to_bytes(4, sys.byteorder)
         if self.policy in _REAL_TIME:
             parameters = os.sched_param(self.priority)
             calls.in_parent("sched_setscheduler", lambda pid: os.sched_setscheduler(pid, policy, parameters))
         else:
-            parameter = self.priority.to_bytes(4, sys.byteorder)
             calls.add("sched_setscheduler", 0, policy, parameter, needs=ANY_MEMORY)
+        if self.reset_on_fork:  # not of an init, whose child the command is; the flag alone requires no rights
+            flagged = policy | _RESET_ON_FORK
+            calls.add("sched_setscheduler", 0, flagged, parameter, phase=Phase.TERMINAL, needs=ANY_MEMORY)
 
 
 _IO_CLASSES = {"NONE": 0, "REALTIME": 1, "BEST-EFFORT": 2, "IDLE": 3}

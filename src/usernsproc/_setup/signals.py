@@ -93,7 +93,8 @@ class Signals(Step):
 
     def emit(self, calls: Emitter) -> None:
         actions: dict[int, bytes] = {}
-        for signals, handler in ((self.default, _DEFAULT), (self.ignore, _IGNORE)):
+        given: tuple[tuple[SignalSet, bytes], ...] = (self.default, _DEFAULT), (self.ignore, _IGNORE)
+        for signals, handler in given:
             for one in _numbers(signals):
                 if signals != "all" or one not in actions:
                     actions[one] = handler
