@@ -59,7 +59,7 @@ def documented() -> set[Triple]:
         (step, number, cause)
         for causes, where, _ in rows
         for part in where.split("; ")
-        for step in re.findall(r"`([a-z_]+)`", part)
+        for step in re.findall(r"`([A-Z]?[a-z][A-Za-z0-9_]*)`", part)
         for number in re.findall(r"`([A-Z]+)`", part)
         for cause in re.findall(r"`(\S+)`", causes)
     }

@@ -14,6 +14,7 @@ from errno import (
     EDQUOT,
     EFBIG,
     EINVAL,
+    EIO,
     EMFILE,
     ENFILE,
     ENODEV,
@@ -21,8 +22,10 @@ from errno import (
     ENOMEM,
     ENOSPC,
     ENOSYS,
+    ENOTTY,
     EOPNOTSUPP,
     EPERM,
+    ERANGE,
     EROFS,
     ESRCH,
     EUSERS,
@@ -74,7 +77,7 @@ PROC_READ_ONLY = (
 NO_KEYCTL = (
     "no-keyctl",
     "Likely: a seccomp profile, as of containers, refuses keyctl(2), or the kernel was built without it; the command "
-    'cannot use its session keyring then. Omit session_keyring="new".',
+    'cannot use its session keyring then. Omit session_keyring="new" or SessionKeyring().',
 )
 SECCOMP_REFUSED = (
     "seccomp-refused",
@@ -246,6 +249,94 @@ CAUSES.update(
             "(kernel.apparmor_restrict_unprivileged_userns). Run 'usernsproc doctor' to find out which.",
         )
         for step in MAPS[1:]
+    }
+)
+
+# Set-up steps that concern the process, its names and its terminal.
+_SCHEDULING_RIGHTS = (
+    "no-scheduling-rights",
+    "A lower nice value than the caller's requires CAP_SYS_NICE in the initial user namespace or RLIMIT_NICE, a "
+    "real-time policy that capability or RLIMIT_RTPRIO, and also a real-time budget of the cgroup where the kernel has "
+    "them (cpu.rt_runtime_us). For real-time IoPriority, the command itself requires it. Omit the step, or run the "
+    "caller with that capability.",
+)
+_NAME_RIGHTS = (
+    "no-namespace-rights",
+    "This requires CAP_SYS_ADMIN, for Loopback CAP_NET_ADMIN, in the user namespace that owns the namespace, and the "
+    "command has none there. Create the namespace (namespaces=), or join the user namespace that owns it.",
+)
+CAUSES.update(
+    {
+        ("Rlimit", EPERM): (
+            "limit-too-high",
+            "A hard limit above the caller's requires CAP_SYS_RESOURCE in the initial user namespace, and that of "
+            "NOFILE cannot be above fs.nr_open. Request at most the caller's hard limit (ulimit -H), or raise that.",
+        ),
+        ("Nice", EACCES): _SCHEDULING_RIGHTS,
+        ("Scheduler", EPERM): _SCHEDULING_RIGHTS,
+        ("IoPriority", EPERM): _SCHEDULING_RIGHTS,
+        ("Scheduler", EINVAL): (
+            "no-such-policy",
+            'The kernel does not have this policy: "EXT" requires Linux 6.12 with CONFIG_SCHED_CLASS_EXT. Use another '
+            "policy.",
+        ),
+        ("Affinity", EINVAL): (
+            "cpu-not-allowed",
+            "At least one of the CPUs does not exist, is offline, or is not in the cpuset of the cgroup. Use only CPUs "
+            "of os.sched_getaffinity(0), or of cpuset.cpus.effective of the cgroup.",
+        ),
+        ("TimerSlack", EIO): (
+            "real-time-policy",
+            "The kernel does not delay the timers of a real-time process, and ignores the value. Omit TimerSlack, or "
+            "use another policy.",
+        ),
+        ("CoreScheduling", EINVAL): (
+            "no-core-scheduling",
+            "Core scheduling requires Linux 5.14 with CONFIG_SCHED_CORE. Use such a kernel, or omit the step.",
+        ),
+        ("CoreScheduling", ENODEV): (
+            "no-hyper-threads",
+            "The CPUs of this machine have one thread per core, or the others are offline. Omit the step: no other "
+            "process can share a core with the command.",
+        ),
+        ("OomScoreAdj", EACCES): (
+            "oom-score-refused",
+            "A value below the least that a privileged process has set requires CAP_SYS_RESOURCE in the initial user "
+            "namespace; and the file of a process that joins namespaces belongs to root. Use a value that is not below "
+            "the caller's, or run the caller as root with that capability.",
+        ),
+        ("Personality", EINVAL): (
+            "no-such-personality",
+            "The processor or the kernel cannot run 32-bit programs. Omit LINUX32.",
+        ),
+        ("Personality", EPERM): SECCOMP_REFUSED,
+        ("Hostname", EPERM): _NAME_RIGHTS,
+        ("Domainname", EPERM): _NAME_RIGHTS,
+        ("Loopback", EPERM): _NAME_RIGHTS,
+        ("TimeOffset", ERANGE): (
+            "clock-out-of-range",
+            "A clock would become negative, or would overflow. Use an offset that leaves it above 0, and below 146 "
+            "years.",
+        ),
+        ("TimeOffset", EACCES): (
+            "not-dumpable",
+            "The files in /proc of a process that joins namespaces belong to root. Create the time namespace without "
+            "join=, or run the caller as root.",
+        ),
+        ("ControllingTerminal", EPERM): (
+            "terminal-taken",
+            "The terminal is the controlling terminal of another session, or the descriptor cannot be read. Use a new "
+            "pseudo-terminal (pty.openpty).",
+        ),
+        ("ControllingTerminal", ENOTTY): ("not-a-terminal", "The descriptor is not a terminal. Pass one that is."),
+        ("Foreground", ENOTTY): (
+            "not-the-terminal",
+            "The descriptor is not the controlling terminal of the session of the command. Pass the terminal of this "
+            "session, or start a session with ControllingTerminal.",
+        ),
+        ("SessionKeyring", EDQUOT): CAUSES["keyring", EDQUOT],
+        ("SessionKeyring", EPERM): NO_KEYCTL,
+        ("SessionKeyring", ENOSYS): NO_KEYCTL,
     }
 )
 

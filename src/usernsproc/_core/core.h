@@ -95,7 +95,8 @@ struct maps {
 
 /* ---- descriptors.c: for children, none of them 0, 1 or 2 ---- */
 
-/* Takes over a descriptor, and gives one above 2; of -1 it gives -1. */
+/* Takes over a descriptor, and gives one that is not below *least*, or above 2; of -1 it gives -1. */
+int not_below(int fd, int least);
 int above_stdio(int fd);
 /* A pidfd of this process, by which a child knows whether it lives. */
 int open_self(struct failure *failure);
@@ -220,6 +221,7 @@ struct setup {
 	int32_t needs;	    /* the most of all */
 	uint64_t ambient;   /* capabilities to keep over exec, a bit for each */
 	struct descriptors fds; /* that the calls use, none of them 0, 1 or 2 */
+	int32_t least_fd;	/* the calls may replace descriptors below */
 };
 extern const struct setup setup_of_helper; /* of a helper program: "/" as its directory, a session of its own */
 

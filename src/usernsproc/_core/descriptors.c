@@ -21,15 +21,20 @@ void close_keeping_errno(int fd)
 	errno = error;
 }
 
-int above_stdio(int fd)
+int not_below(int fd, int least)
 {
 	int above;
 
-	if (fd < 0 || fd > 2)
+	if (fd < 0 || fd >= least)
 		return fd;
-	above = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	above = fcntl(fd, F_DUPFD_CLOEXEC, least);
 	close_keeping_errno(fd);
 	return above;
+}
+
+int above_stdio(int fd)
+{
+	return not_below(fd, 3);
 }
 
 int open_self(struct failure *failure)

@@ -126,19 +126,30 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	return child->image < 0 ? -1 : 0;
 }
 
+/* What is in use until the command is executed may not have a number that a call of the set-up replaces. */
+int move_above_targets(int *fd, const struct plan *plan, struct failure *failure)
+{
+	*fd = not_below(*fd, plan->setup.least_fd);
+	return *fd < 0 ? fail(failure, STEP_prepare, errno) : 0;
+}
+
 /* Descriptors that only it may have, none of them 0, 1 or 2. */
 static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct failure *failure)
 {
 	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
-	if (child->proc == -2 || !needs_launcher(plan))
-		return child->proc == -2 ? -1 : 0;
+	if (child->proc == -2 || (child->proc >= 0 && move_above_targets(&child->proc, plan, failure) < 0))
+		return -1;
+	if (!needs_launcher(plan))
+		return 0;
 	if (open_sockets(sockets, failure) < 0)
+		return -1;
+	if (move_above_targets(&sockets[1], plan, failure) < 0)
 		return -1;
 	child->socket = sockets[1];
 	if (plan->cgroup < 0)
 		return 0;
 	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
-	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : 0;
+	return child->cgroup < 0 ? fail(failure, STEP_cgroup, errno) : move_above_targets(&child->cgroup, plan, failure);
 }
 
 /* The helper program that it executes, if any. */

@@ -270,7 +270,8 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	child->death.signal = plan->death_signal;
 	child->death.parent = plan->reaper ? plan->reaper->own_pid : (int32_t)getpid();
 	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && prepare_image(plan, child, sockets, spawned, failure) == 0)
+	if (child->death.parent_pidfd >= 0 && move_above_targets(&child->death.parent_pidfd, plan, failure) == 0 &&
+	    prepare_image(plan, child, sockets, spawned, failure) == 0)
 		result = clone_and_start(plan, child, sockets, spawned, failure);
 	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */
 		fail(failure, STEP_on_created, ESRCH);

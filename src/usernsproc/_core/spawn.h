@@ -16,6 +16,8 @@ uint64_t current_signal_mask(void);
 int prepare_image(struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
 		  struct failure *failure);
 
+int move_above_targets(int *fd, const struct plan *plan, struct failure *failure);
+
 /* ---- report.c: the socket to a launcher ---- */
 
 /* What it needs to know. */

@@ -286,6 +286,7 @@ static const struct field fields[] = {
 	FIELD(setup, needs, take_number, setup.needs),
 	FIELD(setup, ambient_caps, take_flags, setup.ambient),
 	FIELD(setup, fds, take_descriptors, setup.fds),
+	FIELD(setup, least_fd, take_number, setup.least_fd),
 	FIELD(setup, labels, take_nothing, setup),
 	FIELD(signals, mask, take_signal_mask, signal_mask),
 	FIELD(signals, death, take_number, death_signal),

@@ -20,7 +20,7 @@ from .._uapi import WALL
 from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, AnyStr  # noqa: F401, named in the base class
 
@@ -59,6 +59,8 @@ class PidfdPopen(Popen["AnyStr"]):
     _creating_thread = 0
     """Which runs on_created now: for it, waiting would never end."""
     _is_holder = False
+    _at_end: Sequence[Callable[[], object]] = ()
+    """Called once, before the return code is known."""
     _child_created = False
     args: Any
     _start_child: Callable[..., None]
@@ -226,7 +228,15 @@ class PidfdPopen(Popen["AnyStr"]):
         return os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code))
 
     def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
+        self._finish()
         self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status
+
+    def _finish(self) -> None:
+        """What is to be done when the process has ended, or could not be started."""
+        actions, self._at_end = self._at_end, ()
+        if actions and not self._is_copy():
+            for action in actions:
+                action()
 
     def _internal_poll(self, _deadstate: int | None = None, _safe: type[_DelSafe] = _DelSafe) -> int | None:
         if self.returncode is None and not self._detached:
@@ -238,6 +248,7 @@ class PidfdPopen(Popen["AnyStr"]):
             except OSError:
                 if _deadstate is None:
                     raise
+                self._finish()
                 self.returncode = _deadstate
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
@@ -323,6 +334,7 @@ class PidfdPopen(Popen["AnyStr"]):
         status = _core.exit_status(self.pidfd)
         if status == NOT_REAPED and flags & os.WNOHANG:
             return
+        self._finish()
         if status >= 0:
             self.returncode = os.waitstatus_to_exitcode(status)
             return

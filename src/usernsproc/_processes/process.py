@@ -280,7 +280,15 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             if compiled is not None:
                 kinds = new.kinds(joins)
                 of_setup = Steps(
-                    steps, compiled, kinds, userns, maps, caller, propagation=propagation, mount_proc=mount_proc
+                    steps,
+                    compiled,
+                    kinds,
+                    userns,
+                    maps,
+                    caller,
+                    propagation=propagation,
+                    mount_proc=mount_proc,
+                    cgroup=cgroup is not None,
                 )
                 self._steps = of_setup
             if self._is_holder:
@@ -298,7 +306,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 patience=self._patience,
                 cgroup=cgroup_to_enter,
             )
-            super().__init__(args, *popen_args, **popen_options)
+            try:
+                super().__init__(args, *popen_args, **popen_options)
+            except BaseException:
+                self._finish()
+                raise
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
@@ -345,7 +357,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if args is None:
             self._start(None, Files(), self._setup())
             return
-        command = Command.of(args, executable, shell)
+        command, keep = Command.of(args, executable, shell), descriptors_to_keep(pass_fds)
         sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
         self._start(
             Program(
@@ -355,7 +367,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 bool(restore_signals),
                 filename=command.executable,
             ),
-            Files(p2cread, c2pwrite, errwrite, descriptors_to_keep(pass_fds), bool(close_fds)),
+            Files(p2cread, c2pwrite, errwrite, keep, bool(close_fds)),
             self._setup(
                 uid=uid,
                 gid=gid,
@@ -364,6 +376,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 umask=umask,
                 start_new_session=bool(start_new_session),
                 process_group=process_group,
+                pass_fds=keep,
             ),
         )
         if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
@@ -376,6 +389,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if compiled is not None:
             mask = mask if compiled.signal_mask is None else compiled.signal_mask
             waits = waits or bool(compiled.in_parent)
+            self._at_end = tuple(compiled.at_end)
         signals, hook = (mask, self._death_signal), self._while_it_waits if waits else None
         try:
             self._child = child = self._start_with(program, files=files, setup=setup, signals=signals, hook=hook)

@@ -156,10 +156,15 @@ def command_setup(
     umask: int,
     start_new_session: bool,
     process_group: int,
+    pass_fds: Sequence[int],
 ) -> Setup:
     """The parameters of `Popen`, between what comes before the IDs, and after; and the steps where they belong."""
     credentials = resolve(uid, gid, groups)
-    done = None if steps is None else steps.compile(credentials, start_new_session=start_new_session)
+    done = None
+    if steps is not None:
+        done = steps.compile(
+            credentials, start_new_session=start_new_session, process_group=process_group, pass_fds=pass_fds
+        )
     shared = [*first]
     if done:
         shared += done.calls(Phase.NAMES, Phase.ATTACH)
@@ -190,6 +195,7 @@ def command_setup(
         last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
         ambient_caps=ambient_caps if done.ambient_caps is None else done.ambient_caps,
         fds=tuple(done.fds),
+        least_fd=done.least_fd,
     )
 
 

@@ -100,12 +100,14 @@ class SystemCall(tuple["int", "int", "tuple[int, ...]", "tuple[Argument, ...]", 
         return self[-1]
 
 
-class Setup(tuple[bytes, bytes, "tuple[int, int, int, int]", int, int, "tuple[int, ...]", "tuple[SystemCall, ...]"]):
+class Setup(
+    tuple[bytes, bytes, "tuple[int, int, int, int]", int, int, "tuple[int, ...]", int, "tuple[SystemCall, ...]"]
+):
     """What the process does before it executes the program, as `_core.spawn` takes it.
 
     Fields: the calls, their data, the ends of the sections, what they need, a bit for each
-    capability that the process keeps over exec, the descriptors that the calls use, and the calls again,
-    for messages.
+    capability that the process keeps over exec, the descriptors that the calls use, the least number
+    of a descriptor that the calls do not replace, and the calls again, for messages.
     """
 
     __slots__ = ()
@@ -119,6 +121,7 @@ class Setup(tuple[bytes, bytes, "tuple[int, int, int, int]", int, int, "tuple[in
         last: tuple[SystemCall, ...] = (),
         ambient_caps: int = 0,
         fds: tuple[int, ...] = (),
+        least_fd: int = 3,
     ) -> Self:
         """
         Args:
@@ -128,7 +131,7 @@ class Setup(tuple[bytes, bytes, "tuple[int, int, int, int]", int, int, "tuple[in
             last: immediately before exec.
         """
         calls, data, ends, needs, labels = _packed(first, shared, own, last)
-        return super().__new__(cls, (calls, data, ends, needs, ambient_caps, fds, labels))
+        return super().__new__(cls, (calls, data, ends, needs, ambient_caps, fds, least_fd, labels))
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
-from errno import EBADF, EEXIST
+from errno import EBADF, EEXIST, EINVAL
 from functools import lru_cache, partial
 from itertools import count
 
@@ -35,7 +35,7 @@ from .._uapi import (
     RESOLVE_NO_SYMLINKS,
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
-from .step import Phase, Step
+from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from .calls import Argument
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_ABOVE_STDIO = 3
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -105,6 +104,8 @@ class CompiledSetup:
         self.ambient_caps: int | None = None
         self.no_new_privs = False
         self.new_root: Result | None = None
+        self.least_fd = 3
+        """Calls may replace descriptors below."""
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +124,9 @@ class CompiledSetup:
             self._found[first, last] = found
         return found
 
-    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
+    def keep(self, fd: int) -> int:
         """A copy of a descriptor, for the calls."""
-        copy = self._open.enter_context(_core.dup(fd, least))
+        copy = self._open.enter_context(_core.dup(fd, self.least_fd))
         self.fds.append(copy)
         return copy
 
@@ -211,18 +212,21 @@ class Emitter:
         self.tree.begin()
         return self.add(name, *arguments, phase=Phase.ATTACH, path=path, tolerated=tolerated, expected=expected)
 
-    def in_parent(self, call: str, action: Callable[[int], object]) -> None:
+    def in_parent(self, call: str, action: Callable[[int], object], path: str | None = None) -> None:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
-        self.setup.in_parent.append((Origin(self._index, self._step, call, None), action))
+        self.setup.in_parent.append((Origin(self._index, self._step, call, path), action))
 
-    def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
+    def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""
         try:
-            return self.setup.keep(fd, least)
+            return self.setup.keep(fd)
         except OSError as error:
-            if error.errno != EBADF:
-                raise
-            raise ValueError(f"{self._step!r}: descriptor {fd} is closed") from None
+            if error.errno == EBADF:
+                raise refuse(self._step, f"descriptor {fd} is closed") from None
+            if error.errno == EINVAL:
+                rule = f"RLIMIT_NOFILE does not allow the descriptor {self.setup.least_fd}, above those of Descriptors"
+                raise refuse(self._step, rule) from None
+            raise
 
 
 class Tree:
@@ -464,6 +468,7 @@ def _compile_constant(steps: tuple[Step, ...], surroundings: Surroundings) -> Co
 
 
 def _compile(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> None:
+    setup.least_fd = max((setup.least_fd, *(step.least_fd for step in steps)))
     calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
     for index, step in sorted(enumerate(steps), key=lambda item: not item[1].is_root):  # what others look paths up in
         calls.begin(index, step)

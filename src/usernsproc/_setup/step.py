@@ -43,14 +43,15 @@ class Phase(IntEnum):
     IDS = 11
     """From here on for the command alone, not for an init above it."""
     TERMINAL = 12
-    RULES = 13
+    FOREGROUND = 13
+    RULES = 14
     """What opens files, for filters that are put in place later."""
-    DESCRIPTORS = 14
-    LIMITS = 15
-    SIGNALS = 16
-    NO_NEW_PRIVS = 17
-    LANDLOCK = 18
-    SECCOMP = 19
+    DESCRIPTORS = 15
+    LIMITS = 16
+    SIGNALS = 17
+    NO_NEW_PRIVS = 18
+    LANDLOCK = 19
+    SECCOMP = 20
     """Behind the last system call that is not the command's."""
 
 
@@ -69,6 +70,13 @@ class Step:
     """It makes the root of the command, and a mount namespace with it."""
     namespace: ClassVar[str | None] = None
     """The kind of namespace that has to be new or joined for it."""
+    for_command: ClassVar[bool] = False
+    """It has no meaning for a holder, which runs no program."""
+
+    @property
+    def least_fd(self) -> int:
+        """It replaces descriptors below that number."""
+        return 3
 
     def is_constant(self) -> bool:
         """Whether its calls depend on its values and the namespaces alone: not on descriptors, limits, files."""
@@ -83,6 +91,8 @@ class Step:
         kind = self.namespace
         if kind is not None and kind not in surroundings.kinds:
             raise refuse(self, f'it needs a namespace of that kind: namespaces=("{kind}",)')
+        if self.for_command and surroundings.options.get("holder"):
+            raise refuse(self, "a holder (no args) runs no program")
 
     # ---- a value ----
 
@@ -121,10 +131,10 @@ class Step:
 
     def _shown(self) -> Iterator[str]:
         """The arguments, without those that are the default."""
+        if not self._fields():
+            return
         init: Any = type(self).__init__
         code: CodeType = init.__code__
-        if code.co_argcount == code.co_kwonlyargcount == 0 or init is object.__init__:
-            return
         names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
         of_keywords: dict[str, Any] = init.__kwdefaults__ or {}
         defaults: dict[str, Any] = dict(zip(reversed(names), reversed(init.__defaults__ or ()), strict=False))

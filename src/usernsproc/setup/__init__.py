@@ -2,26 +2,58 @@
 
 from .._setup.file_systems import Bind, Cgroup2, Dev, Devpts, Mqueue, Proc, Root, Sysfs, Tmpfs
 from .._setup.files import Chroot, Dir, File, Mask, Remount, Symlink, Unmount
+from .._setup.names import Domainname, Hostname, Loopback, SessionKeyring, TimeOffset
 from .._setup.overlay import Overlay
+from .._setup.process import (
+    Affinity,
+    CoreScheduling,
+    IoPriority,
+    Nice,
+    OomScoreAdj,
+    Personality,
+    Rlimit,
+    Scheduler,
+    TimerSlack,
+)
+from .._setup.signals import Signals
 from .._setup.step import Step
+from .._setup.terminal import ControllingTerminal, Descriptors, Foreground
 
 __all__ = [
+    "Affinity",
     "Bind",
     "Cgroup2",
     "Chroot",
+    "ControllingTerminal",
+    "CoreScheduling",
+    "Descriptors",
     "Dev",
     "Devpts",
     "Dir",
+    "Domainname",
     "File",
+    "Foreground",
+    "Hostname",
+    "IoPriority",
+    "Loopback",
     "Mask",
     "Mqueue",
+    "Nice",
+    "OomScoreAdj",
     "Overlay",
+    "Personality",
     "Proc",
     "Remount",
+    "Rlimit",
     "Root",
+    "Scheduler",
+    "SessionKeyring",
+    "Signals",
     "Step",
     "Symlink",
     "Sysfs",
+    "TimeOffset",
+    "TimerSlack",
     "Tmpfs",
     "Unmount",
 ]
