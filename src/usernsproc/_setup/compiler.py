@@ -15,6 +15,8 @@ from errno import EBADF, EEXIST
 from functools import lru_cache, partial
 
 from .. import _core
+from .._errors import UsernsError, userns_error
+from .._spawn import of_setup_step
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_FDCWD,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .._maps.writer import Maps
     from .calls import Argument
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -47,26 +50,29 @@ class Surroundings:
         kinds: of the namespaces that are new or joined, by name.
         userns: `"new"`, `"joined"` or `"own"`.
         file_ids: user and group ID, inside, that the files belong to which steps make; `None`: the caller's.
+        maps: of the user namespace; `None` in it: not known, or none.
         options: parameters of the process that steps depend on, by name.
     """
 
-    __slots__ = ("file_ids", "kinds", "options", "userns")
+    __slots__ = ("file_ids", "kinds", "maps", "options", "userns")
 
     def __init__(
         self,
         kinds: Iterable[str],
         userns: str,
+        maps: Maps,
         *,
         file_ids: tuple[int | None, int | None] = (None, None),
         **options: Any,
     ) -> None:
         self.kinds = frozenset(kinds)
         self.userns = userns
+        self.maps = maps
         self.file_ids = file_ids
         self.options = options
 
     def _values(self) -> tuple[object, ...]:
-        return self.kinds, self.userns, self.file_ids, tuple(self.options.items())
+        return self.kinds, self.userns, self.maps, self.file_ids, tuple(self.options.items())
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Surroundings) else NotImplemented
@@ -131,7 +137,7 @@ class Emitter:
 
     def add(
         self,
-        name: str,
+        name: str | int,
         *arguments: Argument,
         phase: Phase | None = None,
         path: str | None = None,
@@ -142,6 +148,7 @@ class Emitter:
         """Add a system call.
 
         Args:
+            name: of the call, or its number.
             phase: another one than that of the step.
             path: for the error.
             tolerated, expected, needs: as in `SystemCall`.
@@ -157,7 +164,7 @@ class Emitter:
                 tolerated=tolerated,
                 expected=expected,
                 result=result,
-                filename=Origin(self._index, self._step, name, path),
+                filename=Origin(self._index, self._step, str(name), path),
             ),
         )
         return result
@@ -189,6 +196,11 @@ class Emitter:
     def in_parent(self, call: str, action: Callable[[int], object]) -> None:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
         self.setup.in_parent.append((Origin(self._index, self._step, call, None), action))
+
+    def failed(self, call: str, errno: int, **cause: str) -> UsernsError:
+        """The error of the step, if its call has failed before there is a process."""
+        origin = Origin(self._index, self._step, call, None)
+        return of_setup_step(userns_error(type(self._step).__name__, errno, **cause), origin)
 
     def keep(self, fd: int, least: int = _ABOVE_STDIO) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""

@@ -122,9 +122,9 @@ class Step:
     def _shown(self) -> Iterator[str]:
         """The arguments, without those that are the default."""
         init: Any = type(self).__init__
-        code: CodeType = init.__code__
-        if code.co_argcount == code.co_kwonlyargcount == 0 or init is object.__init__:
+        if init is object.__init__:  # without arguments
             return
+        code: CodeType = init.__code__
         names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
         of_keywords: dict[str, Any] = init.__kwdefaults__ or {}
         defaults: dict[str, Any] = dict(zip(reversed(names), reversed(init.__defaults__ or ()), strict=False))
@@ -148,6 +148,16 @@ def _remade(kind: type[Step], values: tuple[Any, ...]) -> Step:
 def refuse(step: type[Step] | Step, rule: str) -> ValueError:
     name = step.__name__ if isinstance(step, type) else repr(step)
     return ValueError(f"{name}: {rule}")
+
+
+def refuse_another(step: Step, steps: Sequence[Step]) -> None:
+    if sum(type(other) is type(step) for other in steps) > 1:
+        raise refuse(step, f"there is another {type(step).__name__} in the list")
+
+
+def refuse_for_holder(step: Step, surroundings: Surroundings) -> None:
+    if surroundings.options.get("holder"):
+        raise refuse(step, "it is for a command, and a holder (no args) runs no program")
 
 
 def text_of(step: Step, name: str, value: Any) -> str:
