@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 from . import _core
 from ._cgroups import frozen_cause
+from ._causes import EXEC_CAUSES
+from ._errors import userns_error
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
 from ._typing import TYPE_CHECKING
@@ -180,4 +182,9 @@ def _explained(
         step, filenames[call.step] = call.step, call.filename
         if isinstance(call.filename, Origin):
             return of_setup_step(failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename)
+    if step == "exec":
+        for call in setup[-1]:
+            if (call.step, others[0]) in EXEC_CAUSES:
+                cause, note = EXEC_CAUSES[call.step, others[0]]
+                return userns_error(step, others[0], filenames[step], cause=cause, note=note)
     return failed(_core.Failure(step, *others), filenames, fd)

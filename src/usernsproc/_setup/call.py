@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno as errnos
 import os
 
 from .. import _core
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     CallArgument: TypeAlias = "int | Path | HasFileno"
 
+_NAMES = {number: name for name, number in _core.NR.items()}
 _MOST_ARGUMENTS = 6
 _MOST_TOLERATED = 5
 _LARGEST_ERRNO = 4095
@@ -59,6 +59,7 @@ class Call(Step):
                 raise refuse(type(self), f"there is no system call {call!r} here")
         else:
             call = number(self, "call", call, 0, 2**31 - 1)
+            call = _NAMES.get(call, call)
         if len(arguments) > _MOST_ARGUMENTS:
             raise refuse(type(self), f"a system call has at most {_MOST_ARGUMENTS} arguments, not {len(arguments)}")
         tolerated = tuple(number(self, "tolerate", errno, 1, _LARGEST_ERRNO) for errno in tolerate)
@@ -88,4 +89,4 @@ class Call(Step):
     def _shown(self) -> Iterator[str]:
         yield from map(repr, (self.call, *self.arguments))
         if self.tolerate:
-            yield f"tolerate=({', '.join(f'errno.{errnos.errorcode[e]}' if e in errnos.errorcode else str(e) for e in self.tolerate)},)"
+            yield f"tolerate={self.tolerate!r}"

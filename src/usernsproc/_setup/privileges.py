@@ -100,14 +100,14 @@ class NoUserNamespaces(Step):
 
     The limit `user.max_user_namespaces` is set to 1 in the user namespace of the command, which then moves to the one
     further user namespace that this allows, as `bwrap --disable-userns` does. All IDs are mapped there to themselves, and the
-    limit is out of reach. If the user namespace is joined or the caller's own, others use it too: there the limit is set in
-    an additional namespace in between.
+    limit is out of reach. In the caller's own user namespace (`join`), which other processes use, it is set in an additional
+    namespace in between; this requires CAP_SETUID and CAP_SETGID.
 
     The further namespace **owns none of the other namespaces**: the command has all capabilities that its user has, but
     they do not suffice to mount, to set the hostname or to configure the network.
 
-    In the caller's own user namespace it requires CAP_SETUID and CAP_SETGID, in a joined one user 0. It cannot be
-    combined with `owner`, and requires that the maps are given as parameters.
+    It requires that the maps are given as parameters, and cannot be combined with `owner` or with a user namespace of
+    other processes that is joined.
 
     See `user_namespaces(7)`, `namespaces(7)`.
     """
@@ -118,38 +118,40 @@ class NoUserNamespaces(Step):
     def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
         super().check(steps, surroundings)
         refuse_another(self, steps)
+        if surroundings.userns == "joined":
+            raise refuse(self, "other processes use a user namespace that is joined: leave join= of it out")
         if not surroundings.maps.uid_map or not surroundings.maps.gid_map:
             raise refuse(self, "it requires the maps of the user namespace: uid_map= and gid_map=")
         if surroundings.options.get("owner") is not None:
             raise refuse(self, "owner= cannot be combined with it")
 
     def emit(self, calls: Emitter) -> None:
-        """The maps have to be written by a process that stays in the user namespace: a helper for each level.
+        """Only a process of the user namespace above can write the maps: a helper for each level.
 
-        The helpers are forked first, with the file system user ID of the caller, which owns the files in `/proc` of a
-        process that is not dumpable. They wait for a lock that ends with the launcher, however that ends.
+        The first is forked at once, with the file system user ID of the caller, which owns the files in `/proc` of a
+        process that is not dumpable. It waits for a lock that ends with the launcher, however that ends.
         """
-        levels = 1 if calls.surroundings.userns == "new" else 2
         with at_step("open_proc", "/proc"), open_root() as root:
             proc = calls.keep(root)
-        name = b"user-namespaces"
-        locks = calls.add("memfd_create", name, MFD_CLOEXEC, phase=Phase.NAMES)
-        calls.add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_WRLCK, 0, levels), phase=Phase.NAMES)
-        helpers = [self._fork_helper(calls, proc, locks, level) for level in range(levels)]
+        is_shared = calls.surroundings.userns == "own"
+        locks = calls.add("memfd_create", b"user-namespaces", MFD_CLOEXEC, phase=Phase.NAMES)
+        helper = self._fork_helper(calls, proc, locks, phase=Phase.NAMES)
         self._take_mapped_ids(calls)
-        for level, helper in enumerate(helpers):
-            if level == levels - 1:
-                self._set_limit(calls, proc)
-            self._enter(calls, locks, level, helper)
+        if is_shared:
+            self._enter(calls, locks, helper)
+            helper = self._fork_helper(calls, proc, locks, phase=self.phase)
+        self._set_limit(calls, proc)
+        self._enter(calls, locks, helper)
         calls.add("prctl", PR_SET_KEEPCAPS, 1)  # the new namespace has reset it, and the next call may change the IDs
 
-    def _fork_helper(self, calls: Emitter, proc: int, locks: Result, level: int) -> Result:
+    def _fork_helper(self, calls: Emitter, proc: int, locks: Result, *, phase: Phase) -> Result:
         def add(name: str, *arguments: Argument, path: str | None = None, expected: int = -1) -> Result:
-            return calls.add(name, *arguments, phase=Phase.NAMES, path=path, expected=expected)
+            return calls.add(name, *arguments, phase=phase, path=path, expected=expected)
 
-        directory = _open_in_proc(calls, proc, "self", os.O_PATH | os.O_DIRECTORY, phase=Phase.NAMES)
+        directory = _open_in_proc(calls, proc, "self", os.O_PATH | os.O_DIRECTORY, phase=phase)
+        add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_WRLCK))
         pid = add(FORK, _HELPERS_CALLS)
-        add("fcntl", locks, fcntl.F_SETLKW, _lock(fcntl.F_WRLCK, level, 1))
+        add("fcntl", locks, fcntl.F_SETLKW, _lock(fcntl.F_WRLCK))
         maps = calls.surroundings.maps
         for file, id_map in (("uid_map", maps.uid_map), ("gid_map", maps.gid_map)):
             assert id_map is not None
@@ -174,10 +176,10 @@ class NoUserNamespaces(Step):
         limit = _open_in_proc(calls, proc, name, os.O_WRONLY, phase=self.phase)
         calls.add("write", limit, b"1", 1, path=f"/proc/{name}", expected=1)
 
-    def _enter(self, calls: Emitter, locks: Result, level: int, helper: Result) -> None:
+    def _enter(self, calls: Emitter, locks: Result, helper: Result) -> None:
         status = Result()
         calls.add("unshare", CLONE_NEWUSER)
-        calls.add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_UNLCK, level, 1))
+        calls.add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_UNLCK))
         calls.add("wait4", helper, Place(status), WALL, 0)
         calls.add("lseek", locks, status, os.SEEK_SET, expected=0)  # it returns the status: 0, or the helper has failed
 
@@ -187,6 +189,6 @@ def _open_in_proc(calls: Emitter, proc: int, path: str, flags: int, *, phase: Ph
     return calls.add("openat2", proc, path.encode(), how, len(how), phase=phase, path=f"/proc/{path}")
 
 
-def _lock(kind: int, first: int, count: int) -> bytes:
-    """`struct flock`: a lock of a process, which its children do not have, and which ends with it."""
-    return struct.pack("@hhqqi", kind, os.SEEK_SET, first, count, 0)
+def _lock(kind: int) -> bytes:
+    """`struct flock` for the whole file: the lock of a process, which its children do not have, and which ends with it."""
+    return struct.pack("@hhqqi", kind, os.SEEK_SET, 0, 0, 0)
