@@ -76,6 +76,9 @@ class Call(Step):
             return bytes(value)
         return number(self, "an argument", value, -(2**63), 2**64 - 1)
 
+    def is_constant(self) -> bool:
+        return all(isinstance(value, (int, bytes, str)) for value in self.arguments)
+
     def emit(self, calls: Emitter) -> None:
         arguments = [self._passed(calls, value) for value in self.arguments]
         paths = [value for value in self.arguments if isinstance(value, str)]

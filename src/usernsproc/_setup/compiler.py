@@ -15,7 +15,7 @@ from errno import EBADF, EEXIST
 from functools import lru_cache, partial
 
 from .. import _core
-from .._errors import UsernsError, userns_error
+from .._causes import userns_error
 from .._spawn import of_setup_step
 from .._typing import TYPE_CHECKING
 from .._uapi import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .._errors import UsernsError
     from .._maps.writer import Maps
     from .calls import Argument
 

@@ -7,7 +7,7 @@ import os
 import struct
 from errno import EINVAL
 
-from .._errors import at_step
+from .._causes import at_step
 from .._maps.presets import unchanged
 from .._proc import open_root
 from .._typing import TYPE_CHECKING
@@ -75,6 +75,9 @@ class Capabilities(Step):
     @property
     def _bounding_mask(self) -> int:
         return self._mask if self.bounding is None else capability_mask(self.bounding)
+
+    def is_constant(self) -> bool:
+        return True
 
     def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
         super().check(steps, surroundings)
