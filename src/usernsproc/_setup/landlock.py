@@ -197,6 +197,7 @@ class Landlock(Step):
     # ---- its calls ----
 
     def emit(self, calls: Emitter) -> None:
+        calls.setup.no_new_privs = True
         ruleset: Argument
         if self.ruleset is None:
             abi = self._abi(calls)
@@ -208,7 +209,6 @@ class Landlock(Step):
                 self._allow_ports(calls, ruleset)
         else:
             ruleset = calls.keep(self.ruleset)
-        calls.setup.no_new_privs = True
         calls.add("landlock_restrict_self", ruleset, 0)
 
     def _abi(self, calls: Emitter) -> int:

@@ -35,8 +35,11 @@ def deny(names: Iterable[str], *, errno: int = errnos.EPERM) -> bytes:
     """
     if isinstance(names, str):
         raise TypeError(f"deny takes several names, not one string: [{names!r}]")
-    import pyseccomp  # an extra
-
+    try:
+        import pyseccomp
+    except ModuleNotFoundError as error:
+        error.add_note("Install the extra: pip install 'usernsproc[seccomp]'.")
+        raise
     program = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     for name in _FURTHER.get(platform.machine(), ()):
         program.add_arch(getattr(pyseccomp.Arch, name))
