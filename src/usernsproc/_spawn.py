@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import _core
+from ._causes import EXEC_CAUSES, userns_error
 from ._cgroups import frozen_cause
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
@@ -180,4 +181,9 @@ def _explained(
         step, filenames[call.step] = call.step, call.filename
         if isinstance(call.filename, Origin):
             return of_setup_step(failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename)
+    if step == "exec":
+        for call in setup[-1]:
+            if (call.step, others[0]) in EXEC_CAUSES:
+                cause, note = EXEC_CAUSES[call.step, others[0]]
+                return userns_error(step, others[0], filenames[step], cause=cause, note=note)
     return failed(_core.Failure(step, *others), filenames, fd)

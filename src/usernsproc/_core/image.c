@@ -390,7 +390,9 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 	struct launcher_parameters own = *parameters;
 	size_t calls_size = own.setup.count * sizeof(struct system_call);
 	size_t joins_size = own.namespaces.join_count * sizeof(struct join);
-	size_t size = sizeof(own) + calls_size + own.setup.data_size + joins_size + 8 + vector_size(own.candidates);
+	size_t fds_size = (size_t)own.setup.fds.count * sizeof(int);
+	size_t size = sizeof(own) + calls_size + own.setup.data_size + joins_size + fds_size + 8 +
+		      vector_size(own.candidates);
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
 
 	if (!arena.memory) {
@@ -400,6 +402,7 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 	own.setup.calls = put(&arena, own.setup.calls, calls_size);
 	own.namespaces.joins = put(&arena, own.namespaces.joins, joins_size);
 	own.setup.data = (char *)put(&arena, own.setup.data, own.setup.data_size);
+	own.setup.fds.fds = (int *)put(&arena, own.setup.fds.fds, fds_size);
 	own.candidates = put_vector(&arena, own.candidates);
 	own.size = arena.used;
 	return memcpy(arena.memory, &own, sizeof(own));

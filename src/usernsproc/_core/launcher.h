@@ -224,6 +224,8 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	set_close_on_exec(own, own->death.parent_pidfd);
 	set_close_on_exec(own, own->cgroup);
 	set_close_on_exec(own, own->proc);
+	for (int i = 0; i < own->setup.fds.count; i++)
+		set_close_on_exec(own, own->setup.fds.fds[i]);
 	enter_cgroup(own);
 	enter_namespaces(own);
 	create_namespaces(own);

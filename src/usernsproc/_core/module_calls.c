@@ -78,6 +78,11 @@ CALLS(move_mount, "iyiyI", syscall(__NR_move_mount, fd, path, to_fd, to_path, fl
 PyDoc_STRVAR(umount2_doc, "umount2(target, flags)\n\numount2(2).");
 CALLS(umount2, "yI", syscall(__NR_umount2, path, flags), result_of(result), &path, &flags)
 
+PyDoc_STRVAR(landlock_create_ruleset_doc, "landlock_create_ruleset(flags) -> int\n\n"
+					  "landlock_create_ruleset(2) without attributes, Linux 5.13: the number that the\n"
+					  "flags ask for.");
+CALLS(landlock_create_ruleset, "I", syscall(__NR_landlock_create_ruleset, NULL, 0, flags), result_of(result), &flags)
+
 PyDoc_STRVAR(file_system_type_doc, "file_system_type(fd) -> int\n\nf_type of fstatfs(2).");
 
 static PyObject *core_file_system_type(PyObject *module, PyObject *arguments)
@@ -277,6 +282,7 @@ static PyMethodDef system_calls[] = {
 	{"open_tree_attr", core_open_tree_attr, METH_VARARGS, open_tree_attr_doc},
 	{"move_mount", core_move_mount, METH_VARARGS, move_mount_doc},
 	{"umount2", core_umount2, METH_VARARGS, umount2_doc},
+	{"landlock_create_ruleset", core_landlock_create_ruleset, METH_VARARGS, landlock_create_ruleset_doc},
 	{"mount_id", core_mount_id, METH_VARARGS, mount_id_doc},
 	{"statmount", core_statmount, METH_VARARGS, statmount_doc},
 	{"listmount", core_listmount, METH_VARARGS, listmount_doc},

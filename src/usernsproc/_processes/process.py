@@ -19,6 +19,7 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.calls import Setup
+from .._setup.capabilities import capability_mask
 from .._spawn import FOREVER, Files, Namespaces, Patience, Program, of_setup_step, start
 from .._typing import TYPE_CHECKING
 from .cgroup import open_cgroup
@@ -26,7 +27,7 @@ from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
 from .popen import Popen, name_default_encoding
-from .setup import Steps, capability_mask, command_setup, holder_setup, is_root, mounts, no_new_privileges, open_setup
+from .setup import Steps, command_setup, holder_setup, is_root, mounts, no_new_privileges, open_setup
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -289,6 +290,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     propagation=propagation,
                     mount_proc=mount_proc,
                     cgroup=cgroup is not None,
+                    ambient_caps=capabilities,
+                    owner=owner,
                 )
                 self._steps = of_setup
             if self._is_holder:

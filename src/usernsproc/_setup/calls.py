@@ -65,7 +65,7 @@ class SystemCall(tuple["int", "int", "tuple[int, ...]", "tuple[Argument, ...]", 
 
     Args:
         step: the step of the error if it fails.
-        name: of the system call, or one of `OWN_CALLS`.
+        name: of the system call, its number, or one of `OWN_CALLS`.
         arguments: numbers; bytes, which stand for the address of a copy, behind which a NUL follows; results
             of earlier calls. A call is left out if one of these is an error that was tolerated.
         needs: `ANY_MEMORY` and so on.
@@ -80,7 +80,7 @@ class SystemCall(tuple["int", "int", "tuple[int, ...]", "tuple[Argument, ...]", 
     def __new__(
         cls,
         step: str,
-        name: str,
+        name: str | int,
         *arguments: Argument,
         needs: int = ANY_MEMORY,
         tolerated: tuple[int, ...] = (),
@@ -88,7 +88,7 @@ class SystemCall(tuple["int", "int", "tuple[int, ...]", "tuple[Argument, ...]", 
         result: Result | None = None,
         filename: object = None,
     ) -> Self:
-        number = OWN_CALLS[name] if name in OWN_CALLS else _core.NR[name]
+        number = name if isinstance(name, int) else OWN_CALLS[name] if name in OWN_CALLS else _core.NR[name]
         return super().__new__(cls, (number, needs, tolerated, arguments, expected, result, step, filename))
 
     @property

@@ -16,6 +16,8 @@ from functools import lru_cache, partial
 from itertools import count
 
 from .. import _core
+from .._causes import userns_error
+from .._spawn import of_setup_step
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_FDCWD,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .._errors import UsernsError
+    from .._maps.writer import Maps
     from .calls import Argument
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -57,15 +61,17 @@ class Surroundings:
         userns: `"new"`, `"joined"` or `"own"`.
         in_userns: not in the initial user namespace.
         file_ids: user and group ID, inside, that the files belong to which steps make; `None`: the caller's.
+        maps: of the user namespace; `None` in it: not known, or none.
         options: parameters of the process that steps depend on, by name.
     """
 
-    __slots__ = ("file_ids", "in_userns", "kinds", "options", "userns")
+    __slots__ = ("file_ids", "in_userns", "kinds", "maps", "options", "userns")
 
     def __init__(
         self,
         kinds: Iterable[str],
         userns: str,
+        maps: Maps,
         *,
         in_userns: bool = True,
         file_ids: tuple[int | None, int | None] = (None, None),
@@ -74,11 +80,12 @@ class Surroundings:
         self.kinds = frozenset(kinds)
         self.userns = userns
         self.in_userns = in_userns
+        self.maps = maps
         self.file_ids = file_ids
         self.options = options
 
     def _values(self) -> tuple[object, ...]:
-        return self.kinds, self.userns, self.in_userns, self.file_ids, tuple(self.options.items())
+        return self.kinds, self.userns, self.in_userns, self.maps, self.file_ids, tuple(self.options.items())
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Surroundings) else NotImplemented
@@ -147,7 +154,7 @@ class Emitter:
 
     def add(
         self,
-        name: str,
+        name: str | int,
         *arguments: Argument,
         phase: Phase | None = None,
         path: str | None = None,
@@ -158,6 +165,7 @@ class Emitter:
         """Add a system call.
 
         Args:
+            name: of the call, or its number.
             phase: another one than that of the step.
             path: for the error.
             tolerated, expected, needs: as in `SystemCall`.
@@ -176,7 +184,7 @@ class Emitter:
                 tolerated=tolerated,
                 expected=expected,
                 result=result,
-                filename=Origin(self._index, self._step, name, path),
+                filename=Origin(self._index, self._step, str(name), path),
             ),
         )
         return result
@@ -215,6 +223,10 @@ class Emitter:
     def in_parent(self, call: str, action: Callable[[int], object], path: str | None = None) -> None:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
         self.setup.in_parent.append((Origin(self._index, self._step, call, path), action))
+
+    def failed(self, call: str, errno: int, **cause: str) -> UsernsError:
+        origin = Origin(self._index, self._step, call, None)
+        return of_setup_step(userns_error(type(self._step).__name__, errno, **cause), origin)
 
     def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""

@@ -160,6 +160,16 @@ def refuse(step: type[Step] | Step, rule: str) -> ValueError:
     return ValueError(f"{name}: {rule}")
 
 
+def refuse_another(step: Step, steps: Sequence[Step]) -> None:
+    if sum(type(other) is type(step) for other in steps) > 1:
+        raise refuse(step, f"there is another {type(step).__name__} in the list")
+
+
+def refuse_for_holder(step: Step, surroundings: Surroundings) -> None:
+    if surroundings.options.get("holder"):
+        raise refuse(step, "it is for a command, and a holder (no args) runs no program")
+
+
 def text_of(step: Step, name: str, value: Any) -> str:
     """A path or another text, without what no system call can take."""
     if not isinstance(value, (str, bytes, os.PathLike)):

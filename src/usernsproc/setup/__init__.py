@@ -1,9 +1,12 @@
 """Set-up steps: what runs between clone and exec, as data."""
 
+from .._setup.call import Call
 from .._setup.file_systems import Bind, Cgroup2, Dev, Devpts, Mqueue, Proc, Root, Sysfs, Tmpfs
 from .._setup.files import Chroot, Dir, File, Mask, Remount, Symlink, Unmount
+from .._setup.landlock import Landlock
 from .._setup.names import Domainname, Hostname, Loopback, SessionKeyring, TimeOffset
 from .._setup.overlay import Overlay
+from .._setup.privileges import Capabilities, NoUserNamespaces
 from .._setup.process import (
     Affinity,
     CoreScheduling,
@@ -15,6 +18,7 @@ from .._setup.process import (
     Scheduler,
     TimerSlack,
 )
+from .._setup.seccomp import Seccomp
 from .._setup.signals import Signals
 from .._setup.step import Step
 from .._setup.terminal import ControllingTerminal, Descriptors, Foreground
@@ -22,6 +26,8 @@ from .._setup.terminal import ControllingTerminal, Descriptors, Foreground
 __all__ = [
     "Affinity",
     "Bind",
+    "Call",
+    "Capabilities",
     "Cgroup2",
     "Chroot",
     "ControllingTerminal",
@@ -35,10 +41,12 @@ __all__ = [
     "Foreground",
     "Hostname",
     "IoPriority",
+    "Landlock",
     "Loopback",
     "Mask",
     "Mqueue",
     "Nice",
+    "NoUserNamespaces",
     "OomScoreAdj",
     "Overlay",
     "Personality",
@@ -47,6 +55,7 @@ __all__ = [
     "Rlimit",
     "Root",
     "Scheduler",
+    "Seccomp",
     "SessionKeyring",
     "Signals",
     "Step",
