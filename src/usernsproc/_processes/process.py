@@ -11,6 +11,7 @@ from operator import index
 
 from .._caller import Caller
 from .._causes import at_step, userns_error
+from .._cgroups import OomKills
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
@@ -80,9 +81,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             joined; in a new mount namespace, as `"mnt"` among *namespaces*.
         init: PID 1 of the new PID namespace is a small helper process that reaps
             orphans, forwards signals to the command, and exits with it. `pid`, `pidfd`
-            and the methods refer to it. If signal *n* kills the command, it exits with
-            status 128 + *n*, as a shell does, because PID 1 cannot be killed by a
-            signal from inside its own PID namespace.
+            and the methods refer to it; `returncode` is that of the command. Init itself
+            exits with status 128 + *n* if signal *n* kills the command, because PID 1
+            cannot be killed by a signal from inside its own PID namespace: other code that
+            waits for `pid` gets that status.
         join: existing namespaces to enter first: `Namespace` objects, paths of
             namespace files, or processes (an object with a pidfd, a pid), which stand
             for each namespace that differs from the caller's; one of these, or
@@ -298,7 +300,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 patience=self._patience,
                 cgroup=cgroup_to_enter,
             )
-            super().__init__(args, *popen_args, **popen_options)
+            if cgroup_to_enter[0] >= 0:
+                self._oom_kills = OomKills(cgroup_to_enter[0])
+            try:
+                super().__init__(args, *popen_args, **popen_options)
+            except BaseException:
+                self._close_witnesses()
+                raise
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
