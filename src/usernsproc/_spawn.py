@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import _core
+from ._causes import CAUSES
 from ._cgroups import frozen_cause
+from ._errors import userns_error
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
+from ._setup.causes import OF_CALLS, OF_STEPS
 from ._typing import TYPE_CHECKING
 from ._uapi import CLONE_NEWUSER
 
@@ -163,9 +166,12 @@ def start(
         raise
 
 
-def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:
-    """The error, with the step of the list whose call has failed."""
-    error.setup_index, error.setup_step, error.call = origin.index, repr(origin.step), origin.call
+def setup_error(origin: Origin, errno: int) -> UsernsError:
+    """For the step of the list whose call has failed."""
+    step, call = type(origin.step).__name__, origin.call
+    cause = OF_STEPS.get((step, errno)) or CAUSES.get((step, errno)) or OF_CALLS.get((call, errno)) or (None, None)
+    error = userns_error(step, errno, origin.path, cause=cause[0], note=cause[1])
+    error.setup_index, error.setup_step, error.call = origin.index, repr(origin.step), call
     return error
 
 
@@ -179,5 +185,5 @@ def _explained(
         call = setup[-1][step]
         step, filenames[call.step] = call.step, call.filename
         if isinstance(call.filename, Origin):
-            return of_setup_step(failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename)
+            return setup_error(call.filename, failure.args[1])
     return failed(_core.Failure(step, *others), filenames, fd)

@@ -10,7 +10,7 @@ from functools import partial
 from operator import index
 
 from .._caller import Caller
-from .._causes import at_step, userns_error
+from .._causes import at_step
 from .._cgroups import OomKills
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
@@ -20,7 +20,7 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.calls import Setup
-from .._spawn import FOREVER, Files, Namespaces, Patience, Program, of_setup_step, start
+from .._spawn import FOREVER, Files, Namespaces, Patience, Program, setup_error, start
 from .._typing import TYPE_CHECKING
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
@@ -401,8 +401,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             try:
                 action(child.pid)
             except OSError as error:
-                step = type(origin.step).__name__
-                raise of_setup_step(userns_error(step, error.errno or 0, origin.path), origin) from None
+                raise setup_error(origin, error.errno or 0) from None
 
     def _call_on_created(self, child: Child) -> None:
         """It may even close the pidfd, which is a copy."""
