@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import _core
-from ._causes import CAUSES
+from ._causes import CAUSES, userns_error
 from ._cgroups import frozen_cause
-from ._errors import userns_error
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
 from ._setup.causes import OF_CALLS, OF_STEPS
