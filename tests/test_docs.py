@@ -10,6 +10,7 @@ from types import CodeType
 
 import usernsproc
 from usernsproc import _causes, _evidence
+from usernsproc._setup import causes
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "usernsproc"
@@ -65,8 +66,11 @@ def documented() -> set[Triple]:
     }
 
 
+TABLES = {**_causes.CAUSES, **causes.OF_STEPS, **causes.OF_CALLS}
+
+
 def in_the_table() -> set[Triple]:
-    return {(step, NAMES[number], cause) for (step, number), (cause, _) in _causes.CAUSES.items()}
+    return {(step, NAMES[number], cause) for (step, number), (cause, _) in TABLES.items()}
 
 
 def found_by_looking() -> set[Triple]:
@@ -118,7 +122,7 @@ FOUND_OTHERWISE = {
 
 def test_each_note_is_a_cause_and_a_remedy() -> None:
     """At least two sentences, the likely cause and the remedy, in plain words."""
-    notes = {note for _, note in _causes.CAUSES.values()}
+    notes = {note for _, note in TABLES.values()}
     assert {note for note in notes if not re.search(r"\S[.)] [A-Z(]", note) or not note.endswith(".")} == set()
     banned = re.compile(r"\b(the own|ordinary user|nobody|somebody|shall|tells?)\b")
     assert {note for note in notes if banned.search(note)} == set()

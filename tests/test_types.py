@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, assert_type
 
-from usernsproc import PIPE, CompletedProcess, UsernsProcess, aio, call, check_call, check_output, run
+from usernsproc import PIPE, CompletedCommand, UsernsProcess, aio, call, check_call, check_output, run
 
 CAT = ["cat"]
 
@@ -29,10 +29,10 @@ def test_a_process_is_of_text_or_of_bytes() -> None:
 
 def test_so_is_what_run_and_check_output_give() -> None:
     raw = run(CAT, input=b"in", capture_output=True, uid_map="root")
-    assert_type(raw, CompletedProcess[bytes])
+    assert_type(raw, CompletedCommand[bytes])
     assert raw.stdout == b"in"
     text = run(CAT, input="in", capture_output=True, text=True, uid_map="root")
-    assert_type(text, CompletedProcess[str])
+    assert_type(text, CompletedCommand[str])
     assert text.stdout == "in"
     output = check_output(CAT, input=b"in")
     assert_type(output, bytes)
@@ -50,7 +50,7 @@ def test_what_is_known_only_when_it_runs_is_accepted() -> None:
             assert_type(process, UsernsProcess[Any])
         with UsernsProcess(CAT, stdin=PIPE, encoding=encoding) as encoded:
             assert_type(encoded, UsernsProcess[Any])
-        assert_type(run(CAT, input=None, stdin=PIPE, universal_newlines=text), CompletedProcess[Any])
+        assert_type(run(CAT, input=None, stdin=PIPE, universal_newlines=text), CompletedCommand[Any])
         assert isinstance(check_output(CAT, stdin=PIPE, encoding=encoding), str if text else bytes)
         assert call(["true"], text=text) == check_call(["true"], encoding=encoding) == 0
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._namespaces.namespace import Namespace, NamespaceKind
     from ._namespaces.new import create_userns
     from ._processes.process import UsernsProcess
-    from ._processes.run import call, check_call, check_output, run
+    from ._processes.run import CompletedCommand, call, check_call, check_output, run
 
 __all__ = [
     "DEVNULL",
@@ -41,6 +41,7 @@ __all__ = [
     "STDOUT",
     "Ability",
     "CalledProcessError",
+    "CompletedCommand",
     "CompletedProcess",
     "CredentialsError",
     "DetachedMount",
@@ -93,7 +94,7 @@ _MODULES = {
     "_namespaces.new": ("create_userns",),
     "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
     "_processes.process": ("UsernsProcess",),
-    "_processes.run": ("call", "check_call", "check_output", "run"),
+    "_processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
     "_maps.subids": ("SubIds", "subids"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -45,12 +45,12 @@ BROKEN_BUILD = (
     "crashed at their start. Install usernsproc again without CFLAGS, or from a wheel.",
 )
 
-_OPEN_FILES = (
+OPEN_FILES = (
     "open-files-limit",
     "RLIMIT_NOFILE (ulimit -n) is reached. Raise it, or close descriptors that are not needed.",
 )
 _ALL_OPEN_FILES = ("open-files-limit", "The system-wide limit fs.file-max is reached. Raise it with sysctl.")
-_PROCESS_LIMIT = (
+PROCESS_LIMIT = (
     "process-limit",
     "Likely one of: RLIMIT_NPROC (ulimit -u) of this user, pids.max of a cgroup, kernel.threads-max or kernel.pid_max "
     "is reached, or there is not enough memory for a thread. Raise the limit, or end other processes.",
@@ -65,7 +65,7 @@ _NOT_DUMPABLE = (
     "Likely: this process changed its user or group ID and has not executed a program since, so it is not dumpable "
     "and the files of its children in /proc belong to root. Call prctl(PR_SET_DUMPABLE, 1) before.",
 )
-_MOUNT_RIGHTS = (
+MOUNT_RIGHTS = (
     "no-mount-rights",
     "Mounting and unmounting require CAP_SYS_ADMIN in the user namespace that owns the mount namespace. Run as root, "
     "or as an unprivileged user in a mount namespace of its own.",
@@ -131,7 +131,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "Likely: a security module (AppArmor, SELinux) refuses new user namespaces to this program. Run 'usernsproc "
         "doctor' to find out which.",
     ),
-    ("clone", EAGAIN): _PROCESS_LIMIT,
+    ("clone", EAGAIN): PROCESS_LIMIT,
     ("clone", ENOMEM): (
         "pid-namespace-ended",
         "Likely: PID 1 of the PID namespace that is joined, or was entered before, has exited, and the kernel creates "
@@ -150,13 +150,18 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "or revoke keys that are no longer needed.",
     ),
     ("open_tree", ENOSYS): too_old("open_tree(2)", "5.2, an idmapped mount Linux 5.12"),
-    ("open_tree", EPERM): _MOUNT_RIGHTS,
-    ("move_mount", EPERM): _MOUNT_RIGHTS,
-    ("umount", EPERM): _MOUNT_RIGHTS,
+    ("open_tree", EPERM): MOUNT_RIGHTS,
+    ("move_mount", EPERM): MOUNT_RIGHTS,
+    ("umount", EPERM): MOUNT_RIGHTS,
     ("move_mount", ENOSPC): (
         "mount-max",
         "The limit of mounts in a mount namespace, fs.mount-max, is reached. Raise it with sysctl, or unmount what is "
         "not needed.",
+    ),
+    ("propagation", EINVAL): (
+        "root-not-a-mount",
+        "Likely: the root directory of the caller is not a mount point (chroot). Run the caller in a root file system "
+        'that is a mount, or pass propagation="unchanged".',
     ),
     ("setns", EPERM): (
         "join-refused",
@@ -204,7 +209,7 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "no-cap-setuid",
         "Becoming the user that owns the namespace requires CAP_SETUID. Omit owner=, or run as root.",
     ),
-    ("init", EAGAIN): _PROCESS_LIMIT,
+    ("init", EAGAIN): PROCESS_LIMIT,
     ("open_proc", ENOENT): (
         "no-proc",
         "Likely: /proc is not mounted here, or was mounted for a PID namespace that this process is not in; ID maps "
@@ -290,7 +295,7 @@ _OF_DESCRIPTORS = (
     *("newgidmap", "open_ns", "stdio", "cgroup", "on_created"),
     *("open_tree", "mount_setattr", "move_mount", "mount_point", "umount"),
 )
-CAUSES.update({(step, EMFILE): _OPEN_FILES for step in _OF_DESCRIPTORS})
+CAUSES.update({(step, EMFILE): OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, ENFILE): _ALL_OPEN_FILES for step in _OF_DESCRIPTORS})
 CAUSES.update({(step, EFBIG): _FILE_SIZE for step in ("prepare", "memfd_create")})
 CAUSES.update({(step, EPERM): SECCOMP_REFUSED for step in ("memfd_create", "execveat", "pidfd_open")})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import _core
 from ._proc import read_in, read_mounts
@@ -37,6 +37,32 @@ def out_of_memory(cgroup: int) -> str | None:
     """
     counters = _counters(cgroup, "memory.events") | _counters(cgroup, "memory.oom_control")
     return _name(cgroup, ".") if counters.get("oom_kill") or counters.get("oom") else None
+
+
+class OomKills:
+    """Whether a process of a cgroup, or of one below it, has been killed by the out-of-memory killer since this
+    object was made.
+
+    Args:
+        cgroup: a descriptor of its directory.
+    """
+
+    __slots__ = ("_before", "_cgroup")
+
+    def __init__(self, cgroup: int) -> None:
+        self._cgroup = _core.dup(cgroup)
+        self._before = self._count()
+
+    def _count(self) -> int:
+        with suppress(OSError, ValueError):  # it was removed, or no descriptor is left
+            return _counters(self._cgroup.fileno(), "memory.events").get("oom_kill", 0)
+        return 0
+
+    def have_happened(self) -> bool:
+        return self._count() > self._before
+
+    def close(self) -> None:
+        self._cgroup.close()
 
 
 def frozen(cgroup: int) -> str | None:

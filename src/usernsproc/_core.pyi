@@ -49,12 +49,14 @@ class Child:
     @property
     def pid(self) -> int: ...
     pidfd: int
+    ending: int
     taken: bool
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
+def ending(socket: int, /) -> tuple[int, float, int] | None: ...
 def spawn(
     namespaces: tuple[object, ...],
     maps: tuple[object, ...],

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import _core
-from ._causes import EXEC_CAUSES, userns_error
+from ._causes import CAUSES, EXEC_CAUSES, userns_error
 from ._cgroups import frozen_cause
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
+from ._setup.causes import OF_CALLS, OF_STEPS
 from ._typing import TYPE_CHECKING
 from ._uapi import CLONE_NEWUSER
 
@@ -164,6 +165,13 @@ def start(
         raise
 
 
+def setup_error(origin: Origin, errno: int) -> UsernsError:
+    """For the step of the list whose call has failed."""
+    step, call = type(origin.step).__name__, origin.call
+    cause = OF_STEPS.get((step, errno)) or CAUSES.get((step, errno)) or OF_CALLS.get((call, errno)) or (None, None)
+    return of_setup_step(userns_error(step, errno, origin.path, cause=cause[0], note=cause[1]), origin)
+
+
 def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:
     """The error, with the step of the list whose call has failed."""
     error.setup_index, error.setup_step, error.call = origin.index, repr(origin.step), origin.call
@@ -180,7 +188,11 @@ def _explained(
         call = setup[-1][step]
         step, filenames[call.step] = call.step, call.filename
         if isinstance(call.filename, Origin):
-            return of_setup_step(failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename)
+            if others[1] is not None:  # it was killed
+                return of_setup_step(
+                    failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename
+                )
+            return setup_error(call.filename, others[0])
     if step == "exec":
         for call in setup[-1]:
             if (call.step, others[0]) in EXEC_CAUSES:

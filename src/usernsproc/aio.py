@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._pipes import Data
+    from ._processes.ended_by import EndedBy
     from ._processes.options import File, StreamOptions
 
 __all__ = ["Process", "create_subprocess_exec", "create_subprocess_shell"]
@@ -188,6 +189,11 @@ class Process(subprocess.Process):
         """
         return self._process.pidfd
 
+    @property
+    def ended_by(self) -> EndedBy | None:
+        """The limit that ended the command, as `UsernsProcess.ended_by`."""
+        return self._transport.ended_by()
+
     def namespace(self, kind: str = "user") -> Namespace:
         """As `UsernsProcess.namespace`: a new object that the caller closes."""
         return self._process.namespace(kind)
@@ -267,6 +273,9 @@ class _Transport(asyncio.SubprocessTransport):
         if self._released:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         return self._process
+
+    def ended_by(self) -> EndedBy | None:
+        return self._process.ended_by
 
     # ---- the end of the process ----
 

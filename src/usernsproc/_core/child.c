@@ -108,21 +108,24 @@ static void close_between(struct child *child, unsigned first, unsigned last)
 		must(child, STEP_stdio, close_descriptors(first, last, child->proc));
 }
 
-/* What is not the command's: five, the namespaces to enter, and what its set-up uses. */
+/* What is not the command's: six, the namespaces to enter, and what its set-up uses. */
+enum { OWN_DESCRIPTORS = 6 };
+
 static int own_count(const struct child *child)
 {
-	return 5 + (int)child->plan.namespaces.join_count + child->plan.setup.fds.count;
+	return OWN_DESCRIPTORS + (int)child->plan.namespaces.join_count + child->plan.setup.fds.count;
 }
 
 static int own_descriptor(const struct child *child, int i)
 {
-	const int own[] = {child->image, child->socket, child->death.parent_pidfd, child->cgroup, child->proc};
-
+	const int own[OWN_DESCRIPTORS] = {child->image,	 child->socket, child->death.parent_pidfd,
+					  child->cgroup, child->proc,	child->init_socket};
 	int join_count = (int)child->plan.namespaces.join_count;
 
-	if (i < 5)
+	if (i < OWN_DESCRIPTORS)
 		return own[i];
-	return i < 5 + join_count ? child->plan.namespaces.joins[i - 5].fd : child->plan.setup.fds.fds[i - 5 - join_count];
+	i -= OWN_DESCRIPTORS;
+	return i < join_count ? child->plan.namespaces.joins[i].fd : child->plan.setup.fds.fds[i - join_count];
 }
 
 /* Close what lies in a gap between two kept descriptors, but not those that are the

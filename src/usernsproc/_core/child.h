@@ -26,6 +26,7 @@ struct child {
 	struct launcher_parameters *block; /* what a launcher is sent */
 	int is_launcher; /* that is a launcher: it inherits these two, and all capabilities */
 	int socket;	 /* its end of one */
+	int init_socket; /* see struct launcher_parameters */
 	int cgroup;	 /* a directory of cgroup v2 that it is to enter, or -1 */
 	int proc;	 /* the root of a procfs, where close_range(2) is missing; or -1 */
 

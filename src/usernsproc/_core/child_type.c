@@ -12,6 +12,7 @@
 struct owned_child {
 	PyObject_HEAD
 	int pid, pidfd; /* -1: it has ended, or other code closes the pidfd */
+	int ending;
 	char taken;
 	uint64_t generation;
 };
@@ -38,6 +39,7 @@ static void deallocate(PyObject *object)
 	freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
 	end((struct owned_child *)object);
+	close_if_open(((struct owned_child *)object)->ending);
 	release(object);
 	Py_DECREF(type);
 }
@@ -68,6 +70,8 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
 	{"pid", T_INT, offsetof(struct owned_child, pid), READONLY, NULL},
 	{"pidfd", T_INT, offsetof(struct owned_child, pidfd), 0, "-1: it is not this object's any more."},
+	{"ending", T_INT, offsetof(struct owned_child, ending), 0,
+	 "The socket on which an init reports how the command ended, see ending(). -1: there is none."},
 	{"taken", T_BOOL, offsetof(struct owned_child, taken), 0, "Set it to leave the child alive; the pidfd is closed."},
 	{NULL, 0, 0, 0, NULL},
 };
@@ -100,8 +104,14 @@ PyObject *own_child(PyObject *module, pid_t pid, int pidfd)
 	}
 	owned->pid = (int)pid;
 	owned->pidfd = pidfd;
+	owned->ending = -1;
 	owned->generation = generation();
 	return (PyObject *)owned;
+}
+
+void set_ending(PyObject *object, int ending)
+{
+	((struct owned_child *)object)->ending = ending;
 }
 
 void forget_child(PyObject *object)

@@ -255,12 +255,19 @@ struct report {
 /* So much of them is sent at once. */
 #define LAUNCHER_CHUNK 0x8000
 
+/* How a command below an init ended, which its exit status cannot say: sent to the parent by init. */
+struct ending {
+	int64_t status;	      /* as of wait4(2) */
+	int64_t user[2], system[2]; /* its CPU time, in seconds and microseconds */
+	int64_t cpu_limit;    /* the hard limit RLIMIT_CPU in seconds; -1: none, or unknown */
+};
+
 struct launcher_parameters {
 	uint64_t size;	    /* of all that is sent: this, and what it points to */
 	int32_t is_helper;  /* parks in the end */
 	int32_t is_dumpable; /* then: so that its creator may look at it in /proc */
 	int32_t group;	     /* its creator's process group; 0: it cannot be named in its pid namespace */
-	int32_t is_init;    /* the command runs as its child */
+	int32_t init_socket; /* the command runs as the child of an init, which sends a struct ending here; -1: without one */
 	int32_t socket;	    /* to its parent; closed by exec */
 	int32_t cgroup;	    /* a directory of cgroup v2 to enter, or -1 */
 	int32_t proc;	    /* as in struct child */
@@ -320,6 +327,7 @@ struct plan {
 struct spawned {
 	pid_t pid;
 	int pidfd;
+	int ending;   /* the socket on which an init sends a struct ending, or -1 */
 	int proc_dir; /* until it runs: its directory in /proc, or -1 */
 	int image_on_disk;
 };

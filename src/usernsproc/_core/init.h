@@ -2,25 +2,51 @@
 #ifndef USERNSPROC_INIT_H
 #define USERNSPROC_INIT_H
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "launcher_socket.h"
 
-/* As shells have it: process 1 of a pid namespace cannot be killed by a signal from inside. */
-RAW_INLINE void leave_as(int status)
+/* As wait4(2) fills it: libc may have another one, with longer times. */
+struct kernel_rusage {
+	struct {
+		long seconds, microseconds;
+	} user, system;
+	long others[14];
+};
+
+/* Where init keeps the socket to the parent. */
+#define ENDING_SOCKET 1
+
+/* Sent to the parent: process 1 of a pid namespace cannot be killed by a signal from inside, so its own status
+ * is, as shells have it, that of a program that exits. */
+RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kernel_rusage *usage, const struct rlimit64 *cpu)
 {
+	struct ending ending;
+
+	ending.status = status;
+	ending.user[0] = usage->user.seconds;
+	ending.user[1] = usage->user.microseconds;
+	ending.system[0] = usage->system.seconds;
+	ending.system[1] = usage->system.microseconds;
+	ending.cpu_limit = (int64_t)cpu->rlim_max;
+	raw_syscall(__NR_sendto, ENDING_SOCKET, (long)&ending, sizeof(ending), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
 	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-/* Until the command has ended; its status becomes that of init. */
+/* Until the command has ended; its status becomes that of init. The limits of a process can be read until it is reaped. */
 RAW_INLINE void reap(long command)
 {
+	struct rlimit64 cpu;
+	struct kernel_rusage usage;
 	int status;
 	long pid;
 
-	while ((pid = RAW4(wait4, -1, &status, WNOHANG, 0)) > 0)
+	cpu.rlim_max = RLIM64_INFINITY;
+	RAW4(prlimit64, command, RLIMIT_CPU, 0, &cpu);
+	while ((pid = RAW4(wait4, -1, &status, WNOHANG, &usage)) > 0)
 		if (pid == command)
-			leave_as(status);
+			leave_as(status, &usage, &cpu);
 }
 
 /* The command's arguments and environment: processes of the namespace can read those of process 1. */
@@ -50,7 +76,8 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	must(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
 	if (ready != 0)
 		must(own, STEP_init, RAW3(dup3, ready, 0, 0));
-	close_all_from(own, 1);
+	must(own, STEP_init, RAW3(dup3, own->init_socket, ENDING_SOCKET, 0));
+	close_all_from(own, ENDING_SOCKET + 1);
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);

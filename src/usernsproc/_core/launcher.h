@@ -224,6 +224,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	set_close_on_exec(own, own->death.parent_pidfd);
 	set_close_on_exec(own, own->cgroup);
 	set_close_on_exec(own, own->proc);
+	set_close_on_exec(own, own->init_socket);
 	for (int i = 0; i < own->setup.fds.count; i++)
 		set_close_on_exec(own, own->setup.fds.fds[i]);
 	enter_cgroup(own);
@@ -233,10 +234,10 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	if (own->is_helper)
 		be_holder(own);
 	become_unprivileged(own);
-	if (own->is_init)
+	if (own->init_socket >= 0)
 		put_init_above(own, start);
 	set_up(own, FOR_COMMAND);
-	if (!own->is_init) /* after the ids: changing them clears it */
+	if (own->init_socket < 0) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);
 	execute_command(own, start);

@@ -99,7 +99,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.is_helper = plan->is_helper,
 		.is_dumpable = !may_inspect_all(),
 		.group = (int32_t)getpgrp(),
-		.is_init = plan->is_init,
+		.init_socket = child->init_socket,
 		.socket = child->socket,
 		.cgroup = child->cgroup,
 		.proc = child->proc,
@@ -134,7 +134,8 @@ int move_above_targets(int *fd, const struct plan *plan, struct failure *failure
 }
 
 /* Descriptors that only it may have, none of them 0, 1 or 2. */
-static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct failure *failure)
+static int prepare_descriptors(const struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
+			       struct failure *failure)
 {
 	child->proc = plan->close_fds || plan->is_init ? proc_to_close_by(failure) : -1;
 	if (child->proc == -2 || (child->proc >= 0 && move_above_targets(&child->proc, plan, failure) < 0))
@@ -146,6 +147,14 @@ static int prepare_descriptors(const struct plan *plan, struct child *child, int
 	if (move_above_targets(&sockets[1], plan, failure) < 0)
 		return -1;
 	child->socket = sockets[1];
+	if (plan->is_init) {
+		int ends[2];
+
+		if (open_sockets(ends, failure) < 0)
+			return -1;
+		spawned->ending = ends[0];
+		child->init_socket = ends[1];
+	}
 	if (plan->cgroup < 0)
 		return 0;
 	child->cgroup = fcntl(plan->cgroup, F_DUPFD_CLOEXEC, 3);
@@ -158,7 +167,7 @@ int prepare_image(struct plan *plan, struct child *child, int sockets[2], struct
 {
 	if (plan->is_helper)
 		isolate_helper(plan, child);
-	if (prepare_descriptors(plan, child, sockets, failure) < 0)
+	if (prepare_descriptors(plan, child, sockets, spawned, failure) < 0)
 		return -1;
 	if (needs_launcher(plan))
 		return prepare_launcher(plan, child, spawned, failure);

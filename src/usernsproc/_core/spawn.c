@@ -248,6 +248,7 @@ static void discard(struct child *child, int sockets[2])
 		close_if_open(child->image);
 	close_if_open(child->proc);
 	close_if_open(child->cgroup);
+	close_if_open(child->init_socket);
 	close_if_open(child->death.parent_pidfd);
 	free(child->block);
 	free(child->launcher_argv);
@@ -261,6 +262,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	int sockets[2] = {-1, -1}, result = -1;
 
 	spawned->pidfd = -1;
+	spawned->ending = -1;
 	spawned->proc_dir = -1;
 	spawned->image_on_disk = 0;
 	if (!child)
@@ -276,5 +278,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */
 		fail(failure, STEP_on_created, ESRCH);
 	discard(child, sockets);
+	if (result < 0)
+		close_if_open(spawned->ending);
 	return result;
 }

@@ -86,7 +86,7 @@ struct child *allocate_child(void)
 	if (!child)
 		return NULL;
 	memset(child, 0, sizeof(*child));
-	child->image = child->socket = child->cgroup = child->proc = child->death.parent_pidfd = -1;
+	child->image = child->socket = child->init_socket = child->cgroup = child->proc = child->death.parent_pidfd = -1;
 	return child;
 }
 

@@ -17,6 +17,7 @@ from subprocess import TimeoutExpired
 from .. import _core
 from .._typing import TYPE_CHECKING
 from .._uapi import WALL
+from .ended_by import End, cpu_of, end_below_init
 from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, AnyStr  # noqa: F401, named in the base class
 
+    from .._cgroups import OomKills
     from .._core import Child
+    from .ended_by import EndedBy
 
 LOST_STATUS = 255
 NOT_REAPED = -2
@@ -42,7 +45,12 @@ class _DelSafe:
     P_PIDFD = os.P_PIDFD
     WEXITED = os.WEXITED | WALL
     WNOHANG = os.WNOHANG
+    WNOWAIT = os.WNOWAIT
     CLD_EXITED = os.CLD_EXITED
+    SIGKILL = signal.SIGKILL
+    End = End
+    end_below_init = staticmethod(end_below_init)
+    cpu_of = staticmethod(cpu_of)
     generation = staticmethod(_core.generation)
     """Of this copy of the program. Not its PID: a copy in a new PID namespace can have the same."""
 
@@ -53,7 +61,25 @@ class PidfdPopen(Popen["AnyStr"]):
     In a forked copy of the program the child is a sibling, and not the copy's to end or to wait for.
     """
 
+    ended_by: EndedBy | None = None
+    """The limit that ended the command, once `returncode` is set; `None`: none, as far as the kernel shows it.
+
+    * `"cpu-limit"`: it had used the CPU time of `RLIMIT_CPU`: `SIGXCPU`, or at the hard limit `SIGKILL`.
+    * `"file-size-limit"`: it wrote a file beyond `RLIMIT_FSIZE`: `SIGXFSZ`.
+    * `"out-of-memory"`: `SIGKILL`, and the out-of-memory killer has killed a process of the cgroup that was given as
+      `cgroup`, or of one below it, since the command was started: `oom_kill` in its `memory.events`.
+    * `"seccomp"`: a seccomp filter ended it: `SIGSYS`.
+
+    Such a signal can also come from another process. One that was sent by `send_signal`, `kill` or `terminate` of this
+    object is not a limit. A shell that reports the end of another process by its exit status was not ended by a limit
+    itself.
+    """
+
     _child: Child | None = None
+    _oom_kills: OomKills | None = None
+    """In the cgroup of the command, since before it was started."""
+    _sent: int = 0
+    """The last signal that this object has sent."""
     _detached = False
     _generation = 0
     _creating_thread = 0
@@ -104,6 +130,7 @@ class PidfdPopen(Popen["AnyStr"]):
         pidfd, self._detached = self.pidfd, True
         if self._child is not None:
             self._child.pidfd = -1
+            self._close_witnesses()
         return pidfd
 
     def _is_copy(self, _safe: type[_DelSafe] = _DelSafe) -> bool:
@@ -119,6 +146,15 @@ class PidfdPopen(Popen["AnyStr"]):
             if self._child is not None and self._child.pidfd >= 0:
                 pidfd, self._child.pidfd = self._child.pidfd, -1
                 _safe.close(pidfd)
+                self._close_witnesses(_safe)
+
+    def _close_witnesses(self, _safe: type[_DelSafe] = _DelSafe) -> None:
+        """What shows how the command ended, other than its status."""
+        if self._oom_kills is not None:
+            self._oom_kills.close()
+        if self._child is not None and self._child.ending >= 0:
+            ending, self._child.ending = self._child.ending, -1
+            _safe.close(ending)
 
     def close(self) -> None:
         """Kill the process if it still runs, reap it, and release pipes and pidfd. Again: no effect.
@@ -178,6 +214,7 @@ class PidfdPopen(Popen["AnyStr"]):
         with self._pidfd_lock:
             if self.returncode is None:
                 try:
+                    self._sent = sig
                     signal.pidfd_send_signal(self.pidfd, sig)
                 except ProcessLookupError:
                     pass  # ended, and reaped by other code, in this moment
@@ -203,7 +240,9 @@ class PidfdPopen(Popen["AnyStr"]):
         try:
             # Look first: reaping is done under the lock, as in wait().
             result = os.waitid(os.P_PIDFD, self.pidfd, options | WALL | os.WNOWAIT)
-            if result is not None and result.si_code not in _ENDED and not options & os.WNOWAIT:
+            if result is not None and result.si_code in _ENDED:
+                result = self._of_command(result)
+            elif result is not None and not options & os.WNOWAIT:
                 return os.waitid(os.P_PIDFD, self.pidfd, options | WALL)
         except ChildProcessError:
             if self.returncode is not None or not options & os.WEXITED:
@@ -217,6 +256,14 @@ class PidfdPopen(Popen["AnyStr"]):
                     self._reap(os.WNOHANG)
         return result
 
+    def _of_command(self, result: os.waitid_result) -> os.waitid_result:
+        """As the command below an init ended."""
+        end = self._end_of(result)
+        if result.si_code != os.CLD_EXITED or end.returncode >= 0:
+            return result
+        code = os.CLD_DUMPED if end.dumped else os.CLD_KILLED
+        return os.waitid_result((result.si_pid, result.si_uid, result.si_signo, -end.returncode, code))
+
     def _kept_result(self) -> os.waitid_result | None:
         status = _core.exit_status(self.pidfd)
         if status < 0:
@@ -225,11 +272,21 @@ class PidfdPopen(Popen["AnyStr"]):
             code, value = os.CLD_EXITED, os.WEXITSTATUS(status)
         else:
             code, value = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status)
-        return os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code))
+        return self._of_command(os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code)))
 
-    def _set_returncode(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> None:
+    def _end_of(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> End:
+        if result.si_code != _safe.CLD_EXITED:
+            return _safe.End(-result.si_status)
+        below = None if self._child is None else _safe.end_below_init(result.si_status, self._child)
+        return below or _safe.End(result.si_status)
+
+    def _set_end(self, end: End) -> None:
+        """The return code last: other threads look at it without the lock."""
         self._finish()
-        self.returncode = result.si_status if result.si_code == _safe.CLD_EXITED else -result.si_status
+        if end.returncode != -self._sent:
+            self.ended_by = end.limit(self._oom_kills)
+        self._close_witnesses()
+        self.returncode = end.returncode
 
     def _finish(self) -> None:
         """What is to be done when the process has ended, or could not be started."""
@@ -318,12 +375,20 @@ class PidfdPopen(Popen["AnyStr"]):
     def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
         """Set `returncode`, or leave it when the process still runs. The lock is held."""
         try:
-            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | flags)
+            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | _safe.WNOWAIT | flags)
         except ChildProcessError:
             self._reap_lost(flags)
-        else:
-            if result is not None:
-                self._set_returncode(result)
+            return
+        if result is None:
+            return
+        end = self._end_of(result)
+        if end.returncode == -_safe.SIGKILL != -self._sent and end.cpu is None:
+            end.cpu = _safe.cpu_of(self.pidfd)  # before it is reaped
+        try:
+            _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED)
+        except ChildProcessError:
+            pass  # other code has done it in this moment
+        self._set_end(end)
 
     def _reap_lost(self, flags: int) -> None:
         """Other code has reaped it, or this is a forked copy of the creating process."""
@@ -336,8 +401,11 @@ class PidfdPopen(Popen["AnyStr"]):
             return
         self._finish()
         if status >= 0:
-            self.returncode = os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            below = None if self._child is None else end_below_init(code, self._child)
+            self._set_end(below or End(code))
             return
+        self._close_witnesses()
         self.returncode = LOST_STATUS
         warnings.warn(
             f"another part of the program reaped process {self.pid}; its exit status is lost "

@@ -10,7 +10,8 @@ from functools import partial
 from operator import index
 
 from .._caller import Caller
-from .._causes import at_step, userns_error
+from .._causes import at_step
+from .._cgroups import OomKills
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
@@ -20,7 +21,7 @@ from .._namespaces.new import NewNamespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.calls import Setup
 from .._setup.capabilities import capability_mask
-from .._spawn import FOREVER, Files, Namespaces, Patience, Program, of_setup_step, start
+from .._spawn import FOREVER, Files, Namespaces, Patience, Program, setup_error, start
 from .._typing import TYPE_CHECKING
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
@@ -81,9 +82,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             joined; in a new mount namespace, as `"mnt"` among *namespaces*.
         init: PID 1 of the new PID namespace is a small helper process that reaps
             orphans, forwards signals to the command, and exits with it. `pid`, `pidfd`
-            and the methods refer to it. If signal *n* kills the command, it exits with
-            status 128 + *n*, as a shell does, because PID 1 cannot be killed by a
-            signal from inside its own PID namespace.
+            and the methods refer to it; `returncode` is that of the command. Init itself
+            exits with status 128 + *n* if signal *n* kills the command, because PID 1
+            cannot be killed by a signal from inside its own PID namespace: other code that
+            waits for `pid` gets that status.
         join: existing namespaces to enter first: `Namespace` objects, paths of
             namespace files, or processes (an object with a pidfd, a pid), which stand
             for each namespace that differs from the caller's; one of these, or
@@ -309,10 +311,13 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 patience=self._patience,
                 cgroup=cgroup_to_enter,
             )
+            if cgroup_to_enter[0] >= 0:
+                self._oom_kills = OomKills(cgroup_to_enter[0])
             try:
                 super().__init__(args, *popen_args, **popen_options)
             except BaseException:
                 self._finish()
+                self._close_witnesses()
                 raise
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
@@ -410,8 +415,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             try:
                 action(child.pid)
             except OSError as error:
-                step = type(origin.step).__name__
-                raise of_setup_step(userns_error(step, error.errno or 0, origin.path), origin) from None
+                raise setup_error(origin, error.errno or 0) from None
 
     def _call_on_created(self, child: Child) -> None:
         """It may even close the pidfd, which is a copy."""

@@ -7,16 +7,40 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .. import PIPE, CalledProcessError, CompletedProcess, TimeoutExpired
 from .._spawn import GaveUp, Patience
+from .ended_by import NOTES
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import AnyStr, Literal  # noqa: F401, AnyStr is named in a base class
 
     from typing_extensions import Unpack
 
+    from .ended_by import EndedBy
     from .options import CallOptions, ProcessOptions, RunOptions
 
-__all__ = ["call", "check_call", "check_output", "run"]
+__all__ = ["CompletedCommand", "call", "check_call", "check_output", "run"]
+
+
+class CompletedCommand(CompletedProcess["AnyStr"]):
+    """How a command ended: a `CompletedProcess`, and `ended_by`."""
+
+    ended_by: EndedBy | None = None
+    """The limit that ended the command, or `None`; see `UsernsProcess.ended_by`."""
+
+    def __repr__(self) -> str:
+        shown = super().__repr__()
+        return shown if self.ended_by is None else f"{shown[:-1]}, ended_by={self.ended_by!r})"
+
+
+def _raise_if_failed(process: UsernsProcess[Any], stdout: Any = None, stderr: Any = None) -> None:
+    """Raise a `CalledProcessError`, with the attribute `ended_by` and a note if a limit ended the command."""
+    if not process.returncode:
+        return
+    error = CalledProcessError(process.returncode, process.args, output=stdout, stderr=stderr)
+    error.ended_by = process.ended_by  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    if process.ended_by is not None:
+        error.add_note(NOTES[process.ended_by])
+    raise error
 
 
 @overload
@@ -28,7 +52,7 @@ def run(
     errors: str | None = None,
     input: str | None = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[str]: ...
+) -> CompletedCommand[str]: ...
 @overload
 def run(
     args: Any,
@@ -38,7 +62,7 @@ def run(
     errors: str | None = None,
     input: str | None = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[str]: ...
+) -> CompletedCommand[str]: ...
 @overload
 def run(
     args: Any,
@@ -48,7 +72,7 @@ def run(
     text: bool | None = None,
     input: str | None = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[str]: ...
+) -> CompletedCommand[str]: ...
 @overload
 def run(
     args: Any,
@@ -58,7 +82,7 @@ def run(
     text: bool | None = None,
     input: str | None = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[str]: ...
+) -> CompletedCommand[str]: ...
 @overload
 def run(
     args: Any,
@@ -69,7 +93,7 @@ def run(
     errors: None = None,
     input: Any = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[bytes]: ...
+) -> CompletedCommand[bytes]: ...
 @overload
 def run(
     args: Any,
@@ -80,7 +104,7 @@ def run(
     errors: str | None = None,
     input: Any = None,
     **options: Unpack[RunOptions],
-) -> CompletedProcess[Any]: ...
+) -> CompletedCommand[Any]: ...
 def run(
     args: Any,
     *popen_args: Any,
@@ -89,7 +113,7 @@ def run(
     timeout: float | None = None,
     check: bool = False,
     **options: Any,
-) -> CompletedProcess[Any]:
+) -> CompletedCommand[Any]:
     """Run a command in a new user namespace, wait for it, and return how it ended.
 
     As `subprocess.run`, with the parameters of `UsernsProcess` in addition. When
@@ -103,7 +127,7 @@ def run(
         check: raise when the return code is not 0.
 
     Raises:
-        CalledProcessError: with *check*.
+        CalledProcessError: with *check*; it has `ended_by` too.
         TimeoutExpired: with what was captured so far.
         ValueError: *input* with *stdin*, *capture_output* with *stdout* or
             *stderr*; and what `UsernsProcess` raises.
@@ -118,11 +142,18 @@ def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: U
     Raises:
         TimeoutExpired: *timeout* seconds have passed; the command was killed.
     """
+    return _called(args, popen_args, options, timeout).returncode
+
+
+def _called(
+    args: Any, popen_args: tuple[Any, ...], options: Mapping[str, Any], timeout: float | None
+) -> UsernsProcess[Any]:
     _refuse_holder(args)
     patience = Patience.of(timeout)
     with _created(patience, timeout, args, popen_args, options) as process:
         try:
-            return process.wait(patience.left())
+            process.wait(patience.left())
+            return process
         except TimeoutExpired as expired:
             process.kill()
             raise _as_asked(expired, timeout) from None
@@ -138,9 +169,7 @@ def check_call(args: Any, *popen_args: Any, timeout: float | None = None, **opti
         CalledProcessError: the return code is not 0.
         TimeoutExpired: *timeout* seconds have passed; the command was killed.
     """
-    returncode = call(args, *popen_args, timeout=timeout, **options)
-    if returncode:
-        raise CalledProcessError(returncode, args)
+    _raise_if_failed(_called(args, popen_args, options, timeout))
     return 0
 
 
@@ -232,7 +261,7 @@ def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **op
 
 def _run(
     args: Any, popen_args: tuple[Any, ...], options: dict[str, Any], *, timeout: float | None, check: bool
-) -> CompletedProcess[Any]:
+) -> CompletedCommand[Any]:
     _refuse_holder(args)
     input = options.pop("input", None)
     if input is not None:
@@ -246,9 +275,11 @@ def _run(
     patience = Patience.of(timeout)
     with _created(patience, timeout, args, popen_args, options) as process:
         stdout, stderr = _communicate(process, input, patience, timeout)
-    if check and process.returncode:
-        raise CalledProcessError(process.returncode, process.args, output=stdout, stderr=stderr)
-    return CompletedProcess(process.args, process.returncode, stdout, stderr)
+    if check:
+        _raise_if_failed(process, stdout, stderr)
+    completed = CompletedCommand[Any](process.args, process.returncode, stdout, stderr)
+    completed.ended_by = process.ended_by
+    return completed
 
 
 def _created(

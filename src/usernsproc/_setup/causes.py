@@ -1,0 +1,101 @@
+"""The likely causes of a failure of a set-up step that concerns files, and their remedies, as in `_causes.py`."""
+
+from __future__ import annotations
+
+from errno import EACCES, EAGAIN, EBUSY, EINVAL, ELOOP, EMFILE, ENODEV, ENOENT, ENOSPC, ENOSYS, EPERM, EROFS
+
+from .._causes import CAUSES, MOUNT_RIGHTS, OPEN_FILES, PROCESS_LIMIT, too_old
+
+_MOUNT_POINT_READ_ONLY = (
+    "mount-point-missing",
+    "The target does not exist, and cannot be created because its file system is mounted read-only. Create it in the "
+    "source, put the step before the one that mounts read-only, or mount a Tmpfs above it.",
+)
+_MOUNT_POINT_DENIED = (
+    "mount-point-missing",
+    "The target does not exist, and the command may not create it in that directory. Create it before, use another "
+    "target, or start with Root.",
+)
+_FULL = (
+    "file-system-full",
+    "The file system has no space or no inodes left. Give the Tmpfs a larger size= or inodes=, or free space.",
+)
+OF_STEPS: dict[tuple[str, int], tuple[str, str]] = {
+    ("Proc", EPERM): (
+        "proc-masked",
+        "Likely: parts of /proc are masked here, as in containers, or the user namespace of the command does not "
+        'own the PID namespace. Start the container without masked paths, use Bind("/proc") instead, or create a PID '
+        "namespace.",
+    ),
+    ("Sysfs", EPERM): (
+        "sysfs-masked",
+        "Likely: parts of /sys are masked or read-only here, as in containers, or the user namespace of the command "
+        "does not own the network namespace. Use Bind('/sys', read_only=True) instead, or create a network namespace.",
+    ),
+    ("Overlay", EINVAL): (
+        "overlay-refused",
+        "Likely: upper and work are not on the same file system, or that does not support overlayfs, or more than "
+        "two of them are stacked. Use directories of one tmpfs, ext4, xfs or btrfs; the kernel's log has the reason.",
+    ),
+    ("Overlay", EBUSY): (
+        "overlay-in-use",
+        "The upper or work directory is in use by another overlay. Use a pair of directories for each command.",
+    ),
+    ("Bind", ENOENT): (
+        "path-missing",
+        "The source does not exist, or with create=False the target. Create it, or pass missing_ok=True.",
+    ),
+}
+"""By the class of the step."""
+
+_MAKE = ("mkdirat", "make_like", "mknodat", "symlinkat", "openat2")
+_FRESH = ("fsopen", "fsconfig", "fsmount")
+OF_CALLS: dict[tuple[str, int], tuple[str, str]] = {
+    ("openat2", ENOSYS): too_old("openat2(2)", "5.6"),
+    ("mount_setattr", ENOSYS): too_old("mount_setattr(2)", "5.12"),
+    ("fsopen", ENODEV): (
+        "no-file-system",
+        "The kernel does not have this file system, or its module is not loaded. Load the module (modprobe), or "
+        "omit the step.",
+    ),
+    ("openat2", ELOOP): (
+        "target-is-link",
+        "A component of the target is a symbolic link, which this step does not follow, or links form a loop. Use "
+        "the path without links.",
+    ),
+    ("open_tree", EINVAL): (
+        "locked-submounts",
+        "Likely: the submounts came from a more privileged mount namespace and cannot be separated from the source, "
+        "or the mount is unbindable. Bind it recursively, or run mount --make-private on it.",
+    ),
+    ("mount_setattr", EPERM): (
+        "locked-attributes",
+        "Likely: the mount came from a more privileged mount namespace, so read-only, nosuid, nodev and noexec can "
+        "be set, but not cleared. Leave them as they are.",
+    ),
+    ("mount_setattr", EBUSY): (
+        "mount-busy",
+        "A file of the mount is open for writing, so it cannot become read-only. Close the file, or use "
+        "Bind(read_only=True), which changes a copy of the mount.",
+    ),
+    ("umount2", EBUSY): (
+        "mount-busy",
+        "A process uses the mount, or it has submounts. Detach it with lazy=True.",
+    ),
+    ("pivot_root", EINVAL): (
+        "root-not-a-mount",
+        "Likely: the root directory of the caller is not a mount point (chroot), or it is the initial ramfs, which "
+        "pivot_root(2) cannot replace. Run the caller in a root file system that is a mount, or omit Root.",
+    ),
+    ("open_tree", ENOSYS): too_old("open_tree(2)", "5.2"),
+    ("open_tree", EPERM): MOUNT_RIGHTS,
+    ("move_mount", EPERM): MOUNT_RIGHTS,
+    ("move_mount", ENOSPC): CAUSES["move_mount", ENOSPC],
+    ("fork_", EAGAIN): PROCESS_LIMIT,
+}
+OF_CALLS.update({(call, EROFS): _MOUNT_POINT_READ_ONLY for call in _MAKE})
+OF_CALLS.update({(call, EACCES): _MOUNT_POINT_DENIED for call in ("mkdirat", "make_like")})
+OF_CALLS.update({(call, ENOSPC): _FULL for call in ("mkdirat", "make_like", "mknodat", "symlinkat", "write")})
+OF_CALLS.update({(call, ENOSYS): too_old(f"{call}(2)", "5.2") for call in (*_FRESH, "move_mount")})
+OF_CALLS.update({(call, EPERM): MOUNT_RIGHTS for call in _FRESH})
+OF_CALLS.update({(call, EMFILE): OPEN_FILES for call in ("openat", "openat2", "open_tree", "fsopen", "fsmount", "dup")})
