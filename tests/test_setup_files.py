@@ -15,7 +15,7 @@ import pytest
 from alone import run_alone
 from commands import output
 from programs import setup_files
-from programs.setup_files import HOST, SHELL, look
+from programs.setup_files import DEVICES, HOST, SHELL, look
 from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsError, UsernsProcess
@@ -438,3 +438,67 @@ def test_what_is_put_together_must_not_spread(step: Any, propagation: str) -> No
 def test_the_root_comes_first_whatever_its_place() -> None:
     steps = [File("/f", "x"), *HOST, Root("tmpfs")]
     assert output([*SHELL, "cat /f"], setup=steps, **ROOTED) == "x"
+
+
+# ---- a root that is prepared once ----
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[UsernsProcess[bytes]]:
+    steps = [Root("tmpfs"), *HOST, DEVICES, Tmpfs("/tmp"), File("/prepared", "once\n", read_only=True)]
+    with UsernsProcess(setup=steps, namespaces=["net", "uts", "pid"], **ROOTED) as holder:
+        yield holder
+
+
+def identities(process: Any, *kinds: str) -> list[int]:
+    found = []
+    for kind in kinds:
+        with process.namespace(kind) as namespace:
+            found.append(namespace.inode)
+    return found
+
+
+KINDS = ("user", "mnt", "net", "pid", "uts")
+
+
+@pytest.mark.parametrize("chosen", [("user", "mnt", "net"), ["mnt", "user"], {"user", "mnt", "net", "uts"}])
+def test_a_command_takes_chosen_namespaces_of_a_holder(box: UsernsProcess[bytes], chosen: Any) -> None:
+    with UsernsProcess(["/bin/sleep", "1000"], join=[(box, chosen)], namespaces=["pid"], init=True) as command:
+        pairs = zip(KINDS, identities(box, *KINDS), identities(command, *KINDS), strict=True)
+        assert {kind for kind, one, other in pairs if one == other} == set(chosen)
+        command.kill()
+
+
+def test_each_command_has_a_pid_namespace_of_its_own_in_the_prepared_root(box: UsernsProcess[bytes]) -> None:
+    options: dict[str, Any] = {"join": [(box, ("user", "mnt"))], "namespaces": ["pid"]}
+    for _ in range(2):
+        assert output([*SHELL, "echo $$; cat /prepared; pwd; ls -d /etc"], **options) == "1\nonce\n/\n/etc\n"
+    assert output([*SHELL, "cat /prepared"], join=box) == "once\n"
+    assert run_alone(setup_files.enter_a_prepared_root, box.pid) == "once\n/\n"
+
+
+def test_the_steps_of_a_command_in_a_prepared_root_are_its_own(box: UsernsProcess[bytes]) -> None:
+    """With a mount namespace below; without one, the holder's tree is changed."""
+    own: dict[str, Any] = {"join": [(box, ("user", "mnt"))], "namespaces": ["mnt"]}
+    steps = [Tmpfs("/tmp"), File("/tmp/own", "x"), Mask("/prepared")]
+    assert output([*SHELL, "ls /tmp; cat /prepared"], setup=steps, **own) == "own\n"
+    assert output([*SHELL, "ls /tmp; cat /prepared"], join=box) == "once\n"
+    assert output([*SHELL, "ls /tmp"], join=box, setup=[File("/tmp/all", "x")]) == "all\n"
+    assert output([*SHELL, "ls /tmp; rm /tmp/all"], join=box) == "all\n"
+
+
+def test_chosen_kinds_that_cannot_be_joined(box: UsernsProcess[bytes]) -> None:
+    refused: list[tuple[Any, type[Exception], str]] = [
+        ([(box, ("ipc",))], ValueError, r"shares its ipc namespace with the calling one"),
+        ([(box, ("mnd",))], ValueError, r"'mnd' is not a kind of namespace"),
+        ([(box, ())], ValueError, r"no kinds of the process .* are chosen"),
+        ([(box, "mnt")], TypeError, r"are several, by name, not 'mnt'"),
+        ([(box, 3)], TypeError, r"are several, by name, not 3"),
+        ([("/proc/self/ns/user", ("user",))], TypeError, r"kinds are chosen of a process, not of '/proc"),
+        ([(box, ("mnt",), 3)], TypeError, r"join takes namespaces"),
+    ]
+    for join, kind, rule in refused:
+        with pytest.raises(kind, match=rule):
+            UsernsProcess(["/bin/true"], join=join)
+    with box.namespace() as namespace, pytest.raises(TypeError, match="chosen of a process, not of <Namespace"):
+        UsernsProcess(["/bin/true"], join=[(namespace, ("user",))])

@@ -9,6 +9,7 @@ from typing import Any
 
 from commands import output
 
+from usernsproc import Namespace
 from usernsproc.setup import Bind, Dir, File, Overlay, Root, Symlink, Tmpfs
 
 HOST = [Bind(path, read_only=True) for path in ("/usr", "/bin", "/lib", "/lib64", "/etc") if Path(path).exists()]
@@ -54,3 +55,11 @@ def cwd_without_a_root(folder: str, steps: Sequence[str]) -> None:
     os.chdir(folder)
     made = [File(f"{folder}/{name}", name, read_only=True) for name in steps]
     print(output([*SHELL, "pwd; cat " + " ".join(steps)], setup=made, namespaces=["mnt"], uid_map="root"), end="")
+
+
+def enter_a_prepared_root(pid: int) -> None:
+    """The root of a holder becomes that of a thread."""
+    for kind in ("user", "mnt"):
+        with Namespace.of(pid, kind) as namespace:
+            namespace.enter()
+    print(Path("/prepared").read_text() + os.getcwd())

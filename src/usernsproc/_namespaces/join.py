@@ -16,14 +16,19 @@ from .kind import NamespaceKind
 from .namespace import Namespace
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import TypeAlias, TypeIs
 
     from .._caller import Caller
     from .._proc import HasFileno
 
-JoinLike: TypeAlias = "Namespace | str | bytes | os.PathLike[str] | HasFileno | int"
+JoinLike: TypeAlias = (
+    "Namespace | str | bytes | os.PathLike[str] | HasFileno | int | tuple[HasFileno | int, Iterable[str]]"
+)
 """A `Namespace`, the path of a namespace file, or a process (an object with a pidfd, a
-pidfd, a PID), which stands for each of its namespaces that differs from the caller's."""
+pidfd, a PID), which stands for each of its namespaces that differs from the caller's; `(process, kinds)`: for
+these of its namespaces."""
 
 
 class Joins:
@@ -75,12 +80,12 @@ def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Jo
 
 @contextmanager
 def _open(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
+    targets: Any = join
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
-        targets: list[JoinLike] = [join]
+        targets = [join]
     elif not hasattr(join, "__iter__"):
         raise _stands_for_no_namespace(join)
-    else:
-        targets = list(join)
+    targets = list(targets)
     if not targets:
         yield NO_JOINS
         return
@@ -117,8 +122,27 @@ def _namespaces_of(target: JoinLike) -> Generator[Namespace]:
             yield _above_stdio(namespace)
     elif isinstance(target, int) or _is_process(target):
         yield from _other_namespaces_of(target)
+    elif isinstance(target, tuple) and len(target) == 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        yield from _chosen_namespaces_of(*target)
     else:
         raise _stands_for_no_namespace(target)
+
+
+def _chosen_namespaces_of(process: HasFileno | int, kinds: Iterable[str]) -> Generator[Namespace]:
+    """A kind that the process shares with the caller is refused: the command would be less separated than it looks."""
+    if isinstance(kinds, str) or not hasattr(kinds, "__iter__"):
+        raise TypeError(f"the kinds of a process in join are several, by name, not {kinds!r}")
+    if isinstance(process, Namespace) or not (isinstance(process, int) or _is_process(process)):
+        raise TypeError(f"kinds are chosen of a process, not of {process!r}: join=[(process, kinds)]")
+    chosen = {NamespaceKind(kind) for kind in kinds}
+    if not chosen:
+        raise ValueError(f"no kinds of the process {process!r} are chosen: nothing to join")
+    with open_pidfd(process) as pidfd:
+        for kind in (kind for kind in NamespaceKind if kind in chosen):
+            with Namespace(open_namespace_of(pidfd, kind)) as theirs, Namespace.current(kind) as own:
+                if theirs == own and kind != NamespaceKind.USER:
+                    raise ValueError(f"the process {process!r} shares its {kind} namespace with the calling one")
+                yield _above_stdio(theirs)
 
 
 def _other_namespaces_of(process: HasFileno | int) -> Generator[Namespace]:

@@ -89,8 +89,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         join: existing namespaces to enter first: `Namespace` objects, paths of
             namespace files, or processes (an object with a pidfd, a pid), which stand
             for each namespace that differs from the caller's; one of these, or
-            several. With a user namespace among them, no new one is made, and new
-            ones of other kinds belong to it; the caller's own is one to stay in.
+            several. `[(process, kinds)]` takes its namespaces of these kinds alone.
+            With a user namespace among them, no new one is made, and new ones of other
+            kinds belong to it; the caller's own is one to stay in.
             Entered with `setns(2)`, by a helper program that shares no memory with
             this process and that root of the joined namespace cannot inspect. With a
             mount namespace, *args* and *cwd* are paths in it.
