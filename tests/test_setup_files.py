@@ -502,3 +502,28 @@ def test_chosen_kinds_that_cannot_be_joined(box: UsernsProcess[bytes]) -> None:
             UsernsProcess(["/bin/true"], join=join)
     with box.namespace() as namespace, pytest.raises(TypeError, match="chosen of a process, not of <Namespace"):
         UsernsProcess(["/bin/true"], join=[(namespace, ("user",))])
+
+
+# ---- read-only, on every mount ----
+
+WAYS = ("mount_setattr", "before 5.12")
+"""The way of old kernels works on new ones, too; on an old one, both are that one."""
+TREE = ["refused: /there/deep/er/new", "refused: /there/deep/new", "refused: /there/file", "refused: /there/new"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_read_only_bind_is_so_with_each_mount_below(way: str, folder: Path, where: dict[str, Any]) -> None:
+    printed = run_alone(setup_files.write_to_each_mount, way, str(folder), where)
+    assert printed.splitlines() == [*TREE, "refused: /there/with blank/new", "nodev,nosuid"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_mounts_of_the_list_are_remounted(way: str, where: dict[str, Any]) -> None:
+    assert run_alone(setup_files.remount_what_the_list_makes, way, where).split() == ["/a/b", "/c/d", "/c/d:nosuid"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mount_that_comes_meanwhile_is_not_left_writable(way: str, folder: Path) -> None:
+    """Before Linux 5.12 it is an error; later, it is read-only as well."""
+    printed = run_alone(setup_files.mount_below_a_source_meanwhile, way, str(folder))
+    assert printed.split() in (["refused"], ["EAGAIN", "Bind"])

@@ -23,6 +23,7 @@ from .._setup.calls import Setup
 from .._setup.capabilities import capability_mask
 from .._spawn import FOREVER, Files, Namespaces, Patience, Program, setup_error, start
 from .._typing import TYPE_CHECKING
+from .._uapi import CLONE_NEWNS
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .credentials import Credentials
@@ -295,6 +296,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     cgroup=cgroup is not None,
                     ambient_caps=capabilities,
                     owner=owner,
+                    copied_mounts=not joins.kinds & CLONE_NEWNS,
                 )
                 self._steps = of_setup
             if self._is_holder:

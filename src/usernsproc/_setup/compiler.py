@@ -30,6 +30,10 @@ from .._uapi import (
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_EMPTY_PATHS,
     MOVE_MOUNT_F_EMPTY_PATH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_REMOUNT,
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
@@ -37,6 +41,7 @@ from .._uapi import (
     RESOLVE_NO_SYMLINKS,
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
+from .remount import KnownMount, has_mount_setattr
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
@@ -253,6 +258,7 @@ class Tree:
         """Mounts of file systems of the kernel, by path: what lies in them is looked up from there."""
         self._root = self._umask = self._old_directory = Result()
         self._has_moved = False
+        self._known: dict[str | Argument, list[KnownMount]] = {}
 
     @property
     def root(self) -> Result:
@@ -278,6 +284,8 @@ class Tree:
         """Put a detached mount over the old root, and let that go."""
         add = self._calls.add
         self._root = self._calls.setup.new_root = add("dup", root, phase=Phase.PIVOT)
+        if root in self._known:
+            self._known["/"] = self._known[root]
         add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, phase=Phase.PIVOT, path=source)
         add("fchdir", root, phase=Phase.PIVOT, path=source)
         add("pivot_root", b".", b".", phase=Phase.PIVOT, path=source)
@@ -292,7 +300,7 @@ class Tree:
         self._calls.attach("close", self._root)
         self._root = self._calls.setup.new_root = self._calls.attach("openat", AT_FDCWD, b"/", _DIRECTORY, path=path)
         self._has_moved = False
-        self._made, self._kernels = {"/"}, {}
+        self._made, self._kernels, self._known = {"/"}, {}, {}
 
     def enter(self, directory: Argument, path: str) -> None:
         """For calls that know no descriptor."""
@@ -319,6 +327,11 @@ class Tree:
         how = _how(flags, RESOLVE_NO_SYMLINKS if strict else RESOLVE_NO_MAGICLINKS)
         start, below = self._start(path)
         return self._calls.attach("openat2", start, os.fsencode(below), how, len(how), path=path, tolerated=tolerated)
+
+    def open_below(self, directory: Argument, path: str, resolve: int, shown: str) -> Result:
+        """Before the pivot: what is at a path below a directory."""
+        how = _how(os.O_PATH, resolve)
+        return self._calls.create("openat2", directory, os.fsencode(path), how, len(how), path=shown)
 
     def _start(self, path: str) -> tuple[Argument, str]:
         """Where the lookup of a path begins, and the path from there."""
@@ -371,10 +384,34 @@ class Tree:
         """Attach a detached mount to what has been opened at a path."""
         self._calls.attach("move_mount", mount, b"", place, b"", MOVE_MOUNT_EMPTY_PATHS, path=path)
         self.forget(path)
+        if mount in self._known:
+            self._known[path] = self._known.pop(mount)
+
+    def know(self, mount: Argument, mounts: list[KnownMount]) -> None:
+        """The flags of a mount that the list makes, and of those below it; see `_setup/remount.py`."""
+        self._known[mount] = mounts
+
+    def known_at(self, path: str, *, recursive: bool) -> list[KnownMount]:
+        """With paths in the root of the command; nothing: the mount is not one that the list makes."""
+        if path not in self._known:
+            return []
+        below = path.rstrip("/") + "/"
+        found: dict[str, KnownMount] = {}
+        for point, mounts in self._known.items():  # in the order in which they were mounted
+            if not isinstance(point, str):
+                continue
+            found = {at: mount for at, mount in found.items() if not f"{at}/".startswith(point.rstrip("/") + "/")}
+            for mount in mounts:
+                at = f"{point.rstrip('/')}/{mount.path}" if mount.path else point
+                found[at] = mount._replace(path=at)
+        return [mount for at, mount in found.items() if at == path or (recursive and at.startswith(below))]
 
     def forget(self, path: str) -> None:
         """What was known of a path, and below: another file system is there now."""
         below = path.rstrip("/") + "/"
+        self._known = {
+            at: found for at, found in self._known.items() if not (isinstance(at, str) and f"{at}/".startswith(below))
+        }
         self._made = {made for made in self._made if not made.startswith(below)}
         self._kernels = {at: mount for at, mount in self._kernels.items() if not f"{at}/".startswith(below)}
 
@@ -424,9 +461,26 @@ class Scratch:
         self._calls.create("move_mount", tree, b"", self.root, name, MOVE_MOUNT_F_EMPTY_PATH, path=path)
         return name
 
-    def clone(self, name: bytes, *, path: str) -> Result:
-        """A detached mount of what has this name."""
-        return self._calls.create("open_tree", self.root, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, path=path)
+    def mount_like(self, tree: Argument, *, path: str) -> bytes:
+        """Attach a detached directory or file, and return its name."""
+        root, name = self.root, b"%d" % next(self._names)
+        self._calls.create(MAKE_LIKE, root, name, tree, path=path)
+        self._calls.create("move_mount", tree, b"", root, name, MOVE_MOUNT_F_EMPTY_PATH, path=path)
+        return name
+
+    def clone(self, name: bytes, flags: int = 0, *, path: str) -> Result:
+        """A detached mount of what has this name, with these flags as well."""
+        if flags:
+            self._remount(flags)
+        mount = self._calls.create("open_tree", self.root, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, path=path)
+        if flags:
+            self._remount(0)
+        return mount
+
+    def _remount(self, flags: int) -> None:
+        """A copy has the flags of the original. Before Linux 5.12, only what is attached can change."""
+        self.enter()
+        self._calls.create("mount", 0, b".", 0, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | flags, 0)
 
     def enter(self) -> None:
         """So that paths are names."""
@@ -465,7 +519,7 @@ def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: S
     for index, step in enumerate(steps):
         if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
-    if all(step.is_constant() for step in steps):
+    if all(step.is_constant() for step in steps) and has_mount_setattr():
         return _compile_constant(steps, surroundings)
     _compile(setup, steps, surroundings)
     return setup

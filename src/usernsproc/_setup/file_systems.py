@@ -27,6 +27,7 @@ from .._uapi import (
     OPEN_TREE_CLONE,
 )
 from .calls import IS_SAME
+from .remount import KnownMount, has_mount_setattr, is_possible, mounts_at, remounted
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,24 @@ def set_attributes(
     calls.add("mount_setattr", mount, b"", flags, packed, len(packed), phase=phase, path=path)
 
 
+def limit(
+    calls: Emitter,
+    mount: Argument,
+    source: str | int | DetachedMount,
+    attributes: int,
+    *,
+    path: str,
+    recursive: bool = True,
+) -> Argument:
+    """A gathered tree, all of whose mounts have these attributes as well."""
+    if not attributes:
+        return mount
+    if has_mount_setattr() or not is_possible(calls) or isinstance(source, DetachedMount):
+        set_attributes(calls, mount, attributes, path=path)
+        return mount
+    return remounted(calls, mount, mounts_at(calls, source, recursive=recursive), attributes, path=path)
+
+
 def new_file_system(
     calls: Emitter, kind: str, options: Iterable[tuple[str, str | None]] = (), attributes: int = _SAFE, *, path: str
 ) -> Result:
@@ -104,6 +123,7 @@ def new_file_system(
     calls.create("fsconfig", context, FSCONFIG_CMD_CREATE, 0, 0, 0, path=path)
     mount = calls.create("fsmount", context, FSMOUNT_CLOEXEC, attributes, path=path)
     calls.create("close", context)
+    calls.tree.know(mount, [KnownMount("", attributes)])
     return mount
 
 
@@ -148,7 +168,7 @@ class Root(Step):
             return
         shown = str(self.source)
         mount = gather(calls, self.source, recursive=True)
-        set_attributes(calls, mount, MOUNT_ATTR_NODEV, path=shown)
+        mount = limit(calls, mount, self.source, MOUNT_ATTR_NODEV, path=shown)
         calls.tree.pivot(mount, shown)
 
 
@@ -215,8 +235,7 @@ class Bind(Step):
         mount = gather(calls, self.source, recursive=self.recursive, missing_ok=self.missing_ok)
         attributes = MOUNT_ATTR_RDONLY * self.read_only
         attributes |= MOUNT_ATTR_NODEV * (not self.dev) | MOUNT_ATTR_NOSUID * (not self.suid)
-        if attributes:
-            set_attributes(calls, mount, attributes, path=shown)
+        mount = limit(calls, mount, self.source, attributes, path=shown, recursive=self.recursive)
         tolerated = (ENOENT,) if self.missing_ok else ()
         calls.tree.attach(mount, self.target, like=mount, create=self.create, tolerated=tolerated)
 

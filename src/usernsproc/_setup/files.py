@@ -8,15 +8,15 @@ from errno import ENOENT
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     MNT_DETACH,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
+    MS_NOEXEC,
+    MS_RDONLY,
     UMOUNT_NOFOLLOW,
 )
 from .calls import CHOOSE_LIKE
 from .compiler import NEW_FILE
 from .file_systems import set_attributes
+from .remount import change, has_mount_setattr
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
 
 if TYPE_CHECKING:
@@ -167,9 +167,8 @@ class File(_AtPath):
         if len(data) > _MOST_DATA:
             raise refuse(type(self), f"data is longer than {_MOST_DATA} bytes")
         if self.cover or self.read_only:
-            file = calls.scratch.clone(calls.scratch.file(data, self.mode, path=self.path), path=self.path)
-            if self.read_only:
-                set_attributes(calls, file, MOUNT_ATTR_RDONLY, path=self.path, phase=Phase.CREATE)
+            name = calls.scratch.file(data, self.mode, path=self.path)
+            file = calls.scratch.clone(name, MS_RDONLY if self.read_only else 0, path=self.path)
             calls.tree.attach(file, self.path, like=file)
             return
         parent, name = calls.tree.parent(self.path)
@@ -205,10 +204,8 @@ class Mask(_AtPath):
 
     def emit(self, calls: Emitter) -> None:
         scratch = calls.scratch
-        covers = [scratch.clone(name, path=self.path) for name in (scratch.directory(0o555), scratch.file(mode=0o444))]
-        for cover in covers:
-            attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-            set_attributes(calls, cover, attributes, path=self.path, phase=Phase.CREATE)
+        names = (scratch.directory(0o555), scratch.file(mode=0o444))
+        covers = [scratch.clone(name, MS_RDONLY | MS_NOEXEC, path=self.path) for name in names]
         place = calls.tree.open(self.path, tolerated=(ENOENT,) if self.missing_ok else ())
         calls.tree.put(calls.attach(CHOOSE_LIKE, place, *covers, path=self.path), place, self.path)
 
@@ -225,7 +222,8 @@ class Remount(_AtPath):
     Only the mount changes, not the file system. A command with `CAP_SYS_ADMIN` in the user namespace can
     change it back.
 
-    See `mount_setattr(2)` (Linux 5.12).
+    See `mount_setattr(2)` (Linux 5.12). Before, only a mount that the list makes can be changed, if it is a directory;
+    otherwise the error is `ENOSYS`.
     """
 
     __slots__ = ("read_only", "recursive")
@@ -237,6 +235,11 @@ class Remount(_AtPath):
         self._set(path=inside(self, "path", path), read_only=bool(read_only), recursive=bool(recursive))
 
     def emit(self, calls: Emitter) -> None:
+        if not has_mount_setattr():
+            known = calls.tree.known_at(self.path, recursive=self.recursive)
+            if known:
+                change(calls, known, MS_RDONLY if self.read_only else 0)
+                return
         mount = calls.tree.open(self.path)
         changes = (MOUNT_ATTR_RDONLY, 0) if self.read_only else (0, MOUNT_ATTR_RDONLY)
         set_attributes(calls, mount, *changes, path=self.path, recursive=self.recursive, phase=Phase.ATTACH)
