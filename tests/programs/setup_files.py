@@ -110,7 +110,7 @@ def remount_what_the_list_makes(way: str, where: dict[str, Any]) -> None:
     print(look(script, Proc(), *steps, **options), end="")
 
 
-def mount_below_a_source_meanwhile(way: str, folder: str) -> None:
+def mount_below_a_source_meanwhile(way: str, propagation: str | None, folder: str) -> None:
     """The mount namespace of the command receives mounts of the caller's until its mounts are private."""
     enter_mounts([Tmpfs(folder), Tmpfs(f"{folder}/a"), Dir(f"{folder}/a/late")])
     old_way(way)
@@ -120,6 +120,7 @@ def mount_below_a_source_meanwhile(way: str, folder: str) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "late", f"{folder}/a/late"], check=True)
 
     options: dict[str, Any] = {"join": "/proc/self/ns/user", "uid_map": None, "gid_map": None, "on_created": mount}
+    options["propagation"] = propagation
     try:
         script = "(: > /there/late/new) 2>/dev/null && echo written || echo refused"
         print(look(script, Bind(f"{folder}/a", "/there", read_only=True), **options))

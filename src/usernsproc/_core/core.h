@@ -186,6 +186,7 @@ enum own_call {
 	CALL_STORE_ADDRESS = -3, /* pointer to a pointer, pointer: for a structure that holds addresses */
 	CALL_IS_SAME = -4,	 /* fd, fd: fails with ESTALE if they are of different files */
 	CALL_FORK = -5,		 /* count: another process makes the next so many calls, and exits */
+	CALL_IS_EQUAL = -6,	 /* address, address, size: fails with EEXIST if the bytes differ */
 };
 
 /* A system call that sets up a process, as data. Bit n of `pointers`: argument n is an offset into the data of the set-up,

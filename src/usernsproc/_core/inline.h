@@ -250,6 +250,16 @@ RAW_INLINE long is_same(const long *arguments)
 	return 0;
 }
 
+RAW_INLINE long is_equal(const long *arguments)
+{
+	const volatile char *one = (const char *)arguments[0], *other = (const char *)arguments[1];
+
+	for (long i = 0; i < arguments[2]; i++)
+		if (one[i] != other[i])
+			return -EEXIST;
+	return 0;
+}
+
 RAW_INLINE long store_address(const long *arguments)
 {
 	*(volatile long *)arguments[0] = arguments[1];
@@ -266,6 +276,8 @@ RAW_INLINE long make_call(long number, const long *arguments)
 		return is_same(arguments);
 	if (number == CALL_STORE_ADDRESS)
 		return store_address(arguments);
+	if (number == CALL_IS_EQUAL)
+		return is_equal(arguments);
 	if (number == CALL_FORK)
 		return raw_fork(0, 0);
 	return raw_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);

@@ -24,7 +24,8 @@ BEFORE_NAMESPACES_ARE_USED, FOR_INIT_AND_COMMAND, FOR_COMMAND, BEFORE_EXEC = ran
 """The sections of a set-up; see `enum section` of the core."""
 
 MAKE_LIKE, CHOOSE_LIKE, STORE_ADDRESS, IS_SAME, FORK = "make_like", "choose_like", "store_address", "is_same", "fork_"
-OWN_CALLS = {MAKE_LIKE: -1, CHOOSE_LIKE: -2, STORE_ADDRESS: -3, IS_SAME: -4, FORK: -5}
+IS_EQUAL = "is_equal"
+OWN_CALLS = {MAKE_LIKE: -1, CHOOSE_LIKE: -2, STORE_ADDRESS: -3, IS_SAME: -4, FORK: -5, IS_EQUAL: -6}
 """What no system call does; see `enum own_call` of the core."""
 
 _CALL = struct.Struct("=10i6Q")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import ENOENT
+from errno import EEXIST, EINVAL, ENOENT
 
 from .._typing import TYPE_CHECKING
 from .._uapi import (
@@ -13,7 +13,7 @@ from .._uapi import (
     MS_RDONLY,
     UMOUNT_NOFOLLOW,
 )
-from .calls import CHOOSE_LIKE
+from .calls import CHOOSE_LIKE, IS_EQUAL, Place
 from .compiler import NEW_FILE
 from .file_systems import set_attributes
 from .remount import change, has_mount_setattr
@@ -81,7 +81,7 @@ class Symlink(_AtPath):
         to: the text of the link, as for `ln -s`.
         path: of the link; absolute, in the root of the command.
 
-    A path that exists is an error (`EEXIST`).
+    If the path exists and is not the same link, the error is `EEXIST`.
     Without `Root`, the link is created in the file system of the caller and stays there.
 
     See `symlink(2)`.
@@ -97,8 +97,12 @@ class Symlink(_AtPath):
         self._set(to=text, path=self._below_root(path))
 
     def emit(self, calls: Emitter) -> None:
+        to = os.fsencode(self.to)
         parent, name = calls.tree.parent(self.path)
-        calls.attach("symlinkat", os.fsencode(self.to), parent, name, path=self.path)
+        calls.attach("symlinkat", to, parent, name, path=self.path, tolerated=(EEXIST,))
+        found = bytearray(len(to) + 1)
+        calls.attach("readlinkat", parent, name, Place(found), len(found), path=self.path, tolerated=(EINVAL,))
+        calls.attach(IS_EQUAL, to, Place(found), len(found), path=self.path)
 
 
 class File(_AtPath):
