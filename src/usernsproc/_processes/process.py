@@ -294,6 +294,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     cgroup=cgroup is not None,
                     ambient_caps=capabilities,
                     owner=owner,
+                    new_kinds=new.flags,
                 )
                 self._steps = of_setup
             if self._is_holder:

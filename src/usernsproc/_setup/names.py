@@ -9,14 +9,15 @@ import struct
 
 from .._proc import open_root
 from .._typing import TYPE_CHECKING
-from .._uapi import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV
+from .._uapi import CLONE_NEWTIME, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV
 from .calls import ANY_MEMORY, OWN_MEMORY
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, ClassVar
 
-    from .compiler import Emitter
+    from .compiler import Emitter, Surroundings
 
 _LONGEST_NAME = 64
 
@@ -117,6 +118,13 @@ class TimeOffset(Step):
             monotonic=_offset(self, "monotonic", monotonic),
             boottime=_offset(self, "boottime", boottime),
         )
+
+    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
+        super().check(steps, surroundings)
+        if not surroundings.options["new_kinds"] & CLONE_NEWTIME:
+            raise refuse(self, "the time namespace is joined and has its offsets: it has to be a new one")
+        if sum(isinstance(step, TimeOffset) for step in steps) > 1:
+            raise refuse(self, "there is another TimeOffset in the list")
 
     def emit(self, calls: Emitter) -> None:
         lines = ""
