@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 64
 
 
-class _Name(Step):
+class _Constant(Step):
+    __slots__ = ()
+    phase = Phase.NAMES
+
+    def is_constant(self) -> bool:
+        return True
+
+
+class _Name(_Constant):
     __slots__ = ("name",)
     name: str
-    phase = Phase.NAMES
     namespace: ClassVar[str | None] = "uts"
     call: ClassVar[str]
 
@@ -64,14 +71,13 @@ _IFREQ = struct.Struct("16sh22x")
 """`struct ifreq`: the name of the device, and its flags."""
 
 
-class Loopback(Step):
+class Loopback(_Constant):
     """Start the loopback device of the network namespace, which is new or joined: 127.0.0.1 and ::1.
 
     In a new network namespace it is down, and nothing can be connected to. See `netdevice(7)`.
     """
 
     __slots__ = ()
-    phase = Phase.NAMES
     namespace: ClassVar[str | None] = "net"
 
     def emit(self, calls: Emitter) -> None:
@@ -146,7 +152,7 @@ class TimeOffset(Step):
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
-class SessionKeyring(Step):
+class SessionKeyring(_Constant):
     """An empty session keyring of the command's own: `KEYCTL_JOIN_SESSION_KEYRING`, as `session_keyring="new"`.
 
     For lists of steps that are used for several commands. See `session-keyring(7)`.
