@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from alone import run_alone
+from cgroups import cgroup
 from commands import sleeping
 from programs import setup_process
 from programs.setup_process import LIMITS, limit_inside, number_of, value_of
@@ -189,6 +190,23 @@ def test_more_cpus_than_the_caller_uses() -> None:
 def test_a_cpu_that_does_not_exist_is_not_left_out(cpus: list[int]) -> None:
     error = refusal(Affinity(cpus))
     assert (error.call, error.errno, error.cause) == ("sched_setaffinity", errno.EINVAL, "cpu-not-allowed")
+
+
+@pytest.mark.root
+def test_affinity_in_a_cgroup(userns: dict[str, Any]) -> None:
+    with cgroup() as path:
+        for cpu in os.sched_getaffinity(0):
+            assert inside("list(os.sched_getaffinity(0))", Affinity([cpu]), userns=userns, cgroup=path) == [cpu]
+
+
+@pytest.mark.root
+@pytest.mark.cgroup2("cpuset")
+def test_a_cpu_that_the_cgroup_does_not_have_is_not_left_out() -> None:
+    with cgroup("cpuset") as path:
+        (path / "cpuset.cpus").write_text("0")
+        assert inside("list(os.sched_getaffinity(0))", Affinity([0]), cgroup=path) == [0]
+        error = refusal(Affinity([0, 1]), userns={**NEW, "cgroup": path})
+        assert (error.errno, error.cause) == (errno.EINVAL, "cpu-not-allowed")
 
 
 SCHEDULING = "[os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]"
