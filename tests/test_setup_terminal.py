@@ -133,6 +133,10 @@ def test_the_foreground_below_an_init() -> None:
     run_alone(setup_terminal.with_init)
 
 
+def test_the_foreground_and_back_with_asyncio() -> None:
+    run_alone(setup_terminal.with_asyncio)
+
+
 def test_back_after_a_start_that_fails() -> None:
     run_alone(setup_terminal.put_back_after_failures)
 

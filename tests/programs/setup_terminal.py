@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -15,7 +16,7 @@ from typing import Any
 from leaks import assert_unchanged, state
 from setup_steps import NEW, OWN, WITH_INIT, python
 
-from usernsproc import PIPE, UsernsError, UsernsProcess, run
+from usernsproc import PIPE, UsernsError, UsernsProcess, aio, run
 from usernsproc.setup import ControllingTerminal, Foreground
 
 WHO_IS_IN_FRONT = """
@@ -122,6 +123,22 @@ def put_back_own(way: str) -> None:
 
 def with_init() -> None:
     put_back("end_by_wait", **WITH_INIT)
+
+
+async def run_by_asyncio(near: int, far: int) -> None:
+    process = await aio.create_subprocess_exec(
+        *python(WHO_IS_IN_FRONT), stdin=far, stdout=PIPE, process_group=0, setup=[Foreground(far)], **NEW
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"True\n"
+    assert os.tcgetpgrp(far) == process.pid
+    os.write(near, b"\n")
+    assert await process.wait() == 0
+    assert os.tcgetpgrp(far) == os.getpgrp()
+
+
+def with_asyncio() -> None:
+    asyncio.run(run_by_asyncio(*lead_session()))
 
 
 def put_back_after_failures() -> None:
