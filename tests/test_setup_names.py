@@ -201,7 +201,7 @@ def test_a_wrong_value_is_refused(make: Callable[[], Any], kind: type[Exception]
     ids=repr,
 )
 def test_the_namespace_has_to_be_another(step: Step, kind: str) -> None:
-    """What everybody on the machine sees is not changed."""
+    """The namespaces of the caller are not changed."""
     with pytest.raises(ValueError, match=rf'setup\[0\]: {type(step).__name__}.*namespaces=\("{kind}",\)'):
         run(["/bin/true"], setup=[step], **NEW)
 

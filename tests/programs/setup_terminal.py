@@ -170,7 +170,7 @@ def put_back_after_failures() -> None:
 
 
 def not_put_back_by_a_copy() -> None:
-    """A forked copy of the program sees the end as well, and leaves the terminal to whom it is given then."""
+    """A forked copy of the program sees the end as well, and leaves the terminal as it is then."""
     near, far = lead_session()
     process: UsernsProcess[bytes] = UsernsProcess(
         ["/bin/cat"], stdin=far, stdout=PIPE, process_group=0, setup=[Foreground(far)], **NEW

@@ -82,15 +82,15 @@ class Rlimit(Step):
         name: `"NOFILE"`, `"AS"`, `"CPU"` and so on, with or without `RLIMIT_`, or a number of `resource`.
         soft: the limit that holds, in the unit of `getrlimit(2)`: bytes, seconds, processes, descriptors. A
             number or `"infinity"`.
-        hard: how far the command may raise it. `None`: the same as *soft*, as of `ulimit`.
+        hard: how far the command may raise it. `None`: the same as *soft*, as with `ulimit`.
 
     Neither is clamped: what the kernel does not allow is an error. A hard limit above that of the caller is
     set by the caller, which requires `CAP_SYS_RESOURCE` in the initial user namespace. Set-up itself runs
     with the caller's limits.
 
-    When `CPU` has been used up, the kernel sends `SIGXCPU` at the soft limit, and `SIGKILL` at the hard
-    one: with `hard=soft + 1` the command can be told to end. `NPROC` counts the processes of the user in
-    the user namespace, and outside in all of those above.
+    At the soft limit of `CPU` the kernel sends `SIGXCPU`, at the hard limit `SIGKILL`: if both are the same,
+    only the latter. `NPROC` counts the processes of the user in the user namespace of the command (before Linux
+    5.14, all processes of the user). User 0 of the initial user namespace is not limited by it.
 
     See `getrlimit(2)`, `user_namespaces(7)`.
     """
