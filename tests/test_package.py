@@ -27,6 +27,14 @@ def test_the_public_names_are_all_there() -> None:
             assert hasattr(module, name)
 
 
+def test_each_package_is_installed() -> None:
+    """In a checkout they are all found, whatever the build names."""
+    named = re.search(r"^packages = \[([^]]*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert named is not None
+    folders = {file.parent.relative_to(ROOT / "src") for file in (ROOT / "src" / "usernsproc").rglob("__init__.py")}
+    assert {str(folder).replace("/", ".") for folder in folders} == set(re.findall(r'"([^"]+)"', named[1]))
+
+
 def test_what_subprocess_has_is_subprocess_own() -> None:
     for name in ("CalledProcessError", "CompletedProcess", "SubprocessError", "TimeoutExpired", "PIPE", "STDOUT"):
         assert getattr(usernsproc, name) is getattr(subprocess, name)

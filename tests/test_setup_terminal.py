@@ -21,6 +21,10 @@ from programs import setup_terminal
 from setup_steps import NEW, OWN, WITH_INIT, inside, python, targets_of
 
 from usernsproc import PIPE, UsernsError, UsernsProcess, run
+from usernsproc._setup.calls import IS_SAME
+from usernsproc._setup.compiler import Emitter
+from usernsproc._setup.step import Phase
+from usernsproc._uapi import AT_FDCWD
 from usernsproc.setup import ControllingTerminal, Descriptors, Foreground, Hostname, Loopback, Step
 
 USERNS = {"new": NEW, "own": OWN, "init": WITH_INIT}
@@ -129,6 +133,10 @@ def test_the_foreground_below_an_init() -> None:
     run_alone(setup_terminal.with_init)
 
 
+def test_the_foreground_and_back_with_asyncio() -> None:
+    run_alone(setup_terminal.with_asyncio)
+
+
 def test_back_after_a_start_that_fails() -> None:
     run_alone(setup_terminal.put_back_after_failures)
 
@@ -182,7 +190,7 @@ def test_free_numbers(files: list[int], userns: dict[str, Any]) -> None:
 def test_each_low_number(files: list[int], userns: dict[str, Any]) -> None:
     """Where the socket of the launcher, its pidfd and the like would be."""
     check_descriptors(dict(zip(range(3, 13), files, strict=True)), userns)
-    check_descriptors({number: files[0] for number in range(3, 60)}, userns)
+    check_descriptors(dict.fromkeys(range(3, 60), files[0]), userns)
     for number in range(3, 40):
         check_descriptors({number: files[number % 10]}, userns)
 
@@ -221,6 +229,26 @@ def test_together_with_steps_that_open_descriptors(fd: int, files: list[int]) ->
     setup = [Loopback(), Hostname("box"), Descriptors({fd: files[0]})]
     options: dict[str, Any] = {"namespaces": ["net", "uts", "pid"], "init": True}
     assert descriptors_inside(*setup, **options) == {fd: targets_of(files)[0]}
+
+
+class Late(Step):
+    """Opens a file early, and uses the descriptor when those of the command are in place."""
+
+    __slots__ = ()
+    phase = Phase.RULES
+
+    def emit(self, calls: Emitter) -> None:
+        opened = calls.add("openat", AT_FDCWD, b"/dev/null", os.O_RDONLY)
+        with open("/dev/null") as file:
+            calls.add(IS_SAME, opened, calls.keep(file.fileno()), phase=Phase.LANDLOCK)
+
+
+@pytest.mark.parametrize("fd", range(3, 20))
+def test_no_descriptor_of_a_later_call_is_replaced(fd: int, files: list[int]) -> None:
+    for setup in ([Late(), Descriptors({fd: files[0]})], [Descriptors({fd: files[0], fd + 1: files[1]}), Late()]):
+        command = ["/bin/readlink", f"/proc/self/fd/{fd}"]
+        done = run(command, setup=setup, stdout=PIPE, text=True, **NEW)
+        assert done.stdout == targets_of(files)[0] + "\n"
 
 
 def test_all_others_are_inherited_if_asked_for(files: list[int], userns: dict[str, Any]) -> None:
@@ -292,7 +320,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Descriptors({}), ValueError, "there is no descriptor"),
     (lambda: Descriptors({2: 5}), ValueError, "descriptor 2 of the command is stdin=, stdout= or stderr="),
     (lambda: Descriptors({-1: 5}), ValueError, "a target is a number from 0"),
-    (lambda: Descriptors({"3": 5}), TypeError, "a target is a number"),  # type: ignore[dict-item]
+    (lambda: Descriptors({"3": 5}), TypeError, "a target is a number"),  # type: ignore[arg-type]
     (lambda: Descriptors({3: -1}), ValueError, "a source is a number from 0"),
     (lambda: Descriptors({3: "file"}), TypeError, "a source is a number"),
     (lambda: ControllingTerminal("/dev/tty"), TypeError, "fd is a number"),

@@ -21,6 +21,7 @@ from usernsproc import (
     check_output,
     create_userns,
 )
+from usernsproc.setup import SessionKeyring
 
 PROBE = [sys.executable, keys.__file__]
 NEW: dict[str, Any] = {"uid_map": "root", "session_keyring": "new"}
@@ -70,6 +71,21 @@ def new_is_empty() -> None:
     assert not finds(**NEW, namespaces=["pid"], init=True)
     assert not finds(session_keyring="new")
     assert asyncio.run(probe_by_asyncio()) == b"not found\n"
+    assert keys.session_keyring() == own
+    assert keys.has_key()
+
+
+def step_is_a_new_one() -> None:
+    make_key()
+    own = keys.session_keyring()
+    options: dict[str, Any] = {"uid_map": "root", "setup": [SessionKeyring()]}
+    assert not finds(**options)
+    assert not finds(**options, user=0, group=0)
+    assert not finds(**options, namespaces=["pid"], init=True)
+    assert not finds(join="/proc/self/ns/user", setup=[SessionKeyring()])
+    with UsernsProcess(uid_map="root", namespaces=["net"]) as holder:
+        assert not finds(join=holder, session_keyring="inherit", setup=[SessionKeyring()])
+    assert finds(uid_map="root")
     assert keys.session_keyring() == own
     assert keys.has_key()
 

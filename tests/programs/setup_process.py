@@ -12,7 +12,10 @@ from setup_steps import CAP_SYS_RESOURCE, has_capability, inside, signal_set, st
 from usernsproc import UsernsError
 from usernsproc.setup import Affinity, Rlimit, Signals
 
-LIMITS = "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+LIMITS = (
+    *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING"),
+    *("MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
+)
 BELOW = {"DATA": 1 << 32, "AS": 1 << 40, "STACK": 8 << 20, "RSS": 1 << 32, "FSIZE": 1 << 30, "NICE": 0, "RTPRIO": 0}
 """With which a program works; for the other limits 5000."""
 

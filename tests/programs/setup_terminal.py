@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import termios
 import threading
+import warnings
 from typing import Any
 
 from leaks import assert_unchanged, state
 from setup_steps import NEW, OWN, WITH_INIT, python
 
-from usernsproc import PIPE, UsernsError, UsernsProcess, run
+from usernsproc import PIPE, UsernsError, UsernsProcess, aio, run
 from usernsproc.setup import ControllingTerminal, Foreground
 
 WHO_IS_IN_FRONT = """
@@ -123,6 +125,22 @@ def with_init() -> None:
     put_back("end_by_wait", **WITH_INIT)
 
 
+async def run_by_asyncio(near: int, far: int) -> None:
+    process = await aio.create_subprocess_exec(
+        *python(WHO_IS_IN_FRONT), stdin=far, stdout=PIPE, process_group=0, setup=[Foreground(far)], **NEW
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"True\n"
+    assert os.tcgetpgrp(far) == process.pid
+    os.write(near, b"\n")
+    assert await process.wait() == 0
+    assert os.tcgetpgrp(far) == os.getpgrp()
+
+
+def with_asyncio() -> None:
+    asyncio.run(run_by_asyncio(*lead_session()))
+
+
 def put_back_after_failures() -> None:
     """Whether it fails before or after the command was put in front."""
     _, far = lead_session()
@@ -131,11 +149,16 @@ def put_back_after_failures() -> None:
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
+    def end(process: UsernsProcess[bytes]) -> None:
+        process.close()
+        assert process.returncode == -signal.SIGKILL
+
     for command, options, kind in (
         (["/nonexistent"], {}, FileNotFoundError),
         (["/etc/passwd"], {}, PermissionError),
         (["/bin/true"], {"cwd": "/nonexistent"}, FileNotFoundError),
         (["/bin/true"], {"on_created": fail}, ZeroDivisionError),
+        (["/bin/true"], {"on_created": end}, ProcessLookupError),
     ):
         try:
             run(command, process_group=0, setup=[Foreground(far)], **NEW, **options)
@@ -147,24 +170,27 @@ def put_back_after_failures() -> None:
 
 
 def not_put_back_by_a_copy() -> None:
-    """A forked copy of the program sees the end as well, and leaves the terminal alone."""
+    """A forked copy of the program sees the end as well, and leaves the terminal as it is then."""
     near, far = lead_session()
     process: UsernsProcess[bytes] = UsernsProcess(
         ["/bin/cat"], stdin=far, stdout=PIPE, process_group=0, setup=[Foreground(far)], **NEW
     )
-    os.write(near, b"\x04")
-    os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOWAIT)
-    in_front = os.tcgetpgrp(far)
+    waits, goes_on = os.pipe()
     copy = os.fork()
     if not copy:
-        process.poll()
-        process.close()
-        os._exit(0)
-    assert os.waitpid(copy, 0)[1] == 0
-    assert os.tcgetpgrp(far) == in_front != os.getpgrp()
-    with process:
-        pass
-    assert os.tcgetpgrp(far) == os.getpgrp()
+        os.read(waits, 1)
+        warnings.simplefilter("ignore")  # before Linux 6.15, the status is lost
+        os._exit(process.poll() is None)
+    os.write(near, b"\x04")
+    process.wait()
+    with subprocess.Popen(["/bin/sleep", "1000"], process_group=0) as other:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        os.tcsetpgrp(far, other.pid)
+        os.write(goes_on, b"1")
+        copied = os.waitpid(copy, 0)[1]
+        in_front = os.tcgetpgrp(far)
+        other.kill()
+    assert (copied, in_front) == (0, other.pid)
 
 
 def once() -> None:
@@ -183,9 +209,9 @@ def once() -> None:
         assert process.stdout is not None
         assert process.stdout.closed
         del process
-        assert os.tcgetpgrp(far) == other.pid
-        os.tcsetpgrp(far, os.getpgrp())
+        in_front = os.tcgetpgrp(far)
         other.kill()
+    assert in_front == other.pid
 
 
 def terminal_of_another_session() -> None:

@@ -399,12 +399,12 @@ class PidfdPopen(Popen["AnyStr"]):
         status = _core.exit_status(self.pidfd)
         if status == NOT_REAPED and flags & os.WNOHANG:
             return
-        self._finish()
         if status >= 0:
             code = os.waitstatus_to_exitcode(status)
             below = None if self._child is None else end_below_init(code, self._child)
             self._set_end(below or End(code))
             return
+        self._finish()
         self._close_witnesses()
         self.returncode = LOST_STATUS
         warnings.warn(

@@ -297,6 +297,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                     ambient_caps=capabilities,
                     owner=owner,
                     copied_mounts=not joins.kinds & CLONE_NEWNS,
+                    new_kinds=new.flags,
                 )
                 self._steps = of_setup
             if self._is_holder:

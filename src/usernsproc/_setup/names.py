@@ -9,22 +9,30 @@ import struct
 
 from .._proc import open_root
 from .._typing import TYPE_CHECKING
-from .._uapi import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV
+from .._uapi import CLONE_NEWTIME, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV
 from .calls import ANY_MEMORY, OWN_MEMORY
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, ClassVar
 
-    from .compiler import Emitter
+    from .compiler import Emitter, Surroundings
 
 _LONGEST_NAME = 64
 
 
-class _Name(Step):
+class _Constant(Step):
+    __slots__ = ()
+    phase = Phase.NAMES
+
+    def is_constant(self) -> bool:
+        return True
+
+
+class _Name(_Constant):
     __slots__ = ("name",)
     name: str
-    phase = Phase.NAMES
     namespace: ClassVar[str | None] = "uts"
     call: ClassVar[str]
 
@@ -63,14 +71,13 @@ _IFREQ = struct.Struct("16sh22x")
 """`struct ifreq`: the name of the device, and its flags."""
 
 
-class Loopback(Step):
+class Loopback(_Constant):
     """Start the loopback device of the network namespace, which is new or joined: 127.0.0.1 and ::1.
 
     In a new network namespace it is down, and nothing can be connected to. See `netdevice(7)`.
     """
 
     __slots__ = ()
-    phase = Phase.NAMES
     namespace: ClassVar[str | None] = "net"
 
     def emit(self, calls: Emitter) -> None:
@@ -118,6 +125,13 @@ class TimeOffset(Step):
             boottime=_offset(self, "boottime", boottime),
         )
 
+    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
+        super().check(steps, surroundings)
+        if not surroundings.options["new_kinds"] & CLONE_NEWTIME:
+            raise refuse(self, "the time namespace is joined and has its offsets: it has to be a new one")
+        if sum(isinstance(step, TimeOffset) for step in steps) > 1:
+            raise refuse(self, "there is another TimeOffset in the list")
+
     def emit(self, calls: Emitter) -> None:
         lines = ""
         for clock in ("monotonic", "boottime"):
@@ -138,7 +152,7 @@ class TimeOffset(Step):
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
-class SessionKeyring(Step):
+class SessionKeyring(_Constant):
     """An empty session keyring of the command's own: `KEYCTL_JOIN_SESSION_KEYRING`, as `session_keyring="new"`.
 
     For lists of steps that are used for several commands. See `session-keyring(7)`.

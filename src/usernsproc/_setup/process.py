@@ -7,7 +7,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from errno import EINVAL
-from functools import partial
+from functools import cache, partial
 
 from .. import _core
 from .._proc import open_proc_dir_of
@@ -56,6 +56,7 @@ _LOCKS = 10
 """On all architectures; `resource` lacks it."""
 
 
+@cache
 def _limit_numbers() -> dict[str, int]:
     import resource  # hardly ever needed
 
@@ -81,15 +82,15 @@ class Rlimit(Step):
         name: `"NOFILE"`, `"AS"`, `"CPU"` and so on, with or without `RLIMIT_`, or a number of `resource`.
         soft: the limit that holds, in the unit of `getrlimit(2)`: bytes, seconds, processes, descriptors. A
             number or `"infinity"`.
-        hard: how far the command may raise it. `None`: the same as *soft*, as of `ulimit`.
+        hard: how far the command may raise it. `None`: the same as *soft*, as with `ulimit`.
 
     Neither is clamped: what the kernel does not allow is an error. A hard limit above that of the caller is
     set by the caller, which requires `CAP_SYS_RESOURCE` in the initial user namespace. Set-up itself runs
     with the caller's limits.
 
-    When `CPU` has been used up, the kernel sends `SIGXCPU` at the soft limit, and `SIGKILL` at the hard
-    one: with `hard=soft + 1` the command can be told to end. `NPROC` counts the processes of the user in
-    the user namespace, and outside in all of those above.
+    At the soft limit of `CPU` the kernel sends `SIGXCPU`, at the hard limit `SIGKILL`: if both are the same,
+    only the latter. `NPROC` counts the processes of the user in the user namespace of the command (before Linux
+    5.14, all processes of the user). User 0 of the initial user namespace is not limited by it.
 
     See `getrlimit(2)`, `user_namespaces(7)`.
     """
@@ -112,11 +113,16 @@ class Rlimit(Step):
         if sum(isinstance(step, Rlimit) and step.name == self.name for step in steps) > 1:
             raise refuse(self, f"there is another Rlimit of {self.name} in the list")
 
-    def emit(self, calls: Emitter) -> None:
+    def is_constant(self) -> bool:
+        return not self._raises_hard()
+
+    def _raises_hard(self) -> bool:
         import resource
 
-        which = _limit_numbers()[self.name]
-        raises = _word(self.hard) > resource.prlimit(0, which)[1] % 2**64
+        return _word(self.hard) > resource.getrlimit(_limit_numbers()[self.name])[1] % 2**64
+
+    def emit(self, calls: Emitter) -> None:
+        which, raises = _limit_numbers()[self.name], self._raises_hard()
         if raises:
             calls.in_parent("prlimit64", partial(self._raise, which), self.name)
         limits = b"".join(_word(limit).to_bytes(8, sys.byteorder) for limit in (self.soft, self.hard))
@@ -133,7 +139,15 @@ class Rlimit(Step):
 # ---- scheduling ----
 
 
-class Nice(Step):
+class _OfProcess(Step):
+    __slots__ = ()
+    phase = Phase.SCHEDULING
+
+    def is_constant(self) -> bool:
+        return True
+
+
+class Nice(_OfProcess):
     """The nice value of the command, from -20 to 19: `setpriority(2)`.
 
     Unlike `os.nice` and `nice(1)` it is the value itself, not what is added to the caller's. A lower one
@@ -143,13 +157,15 @@ class Nice(Step):
 
     __slots__ = ("value",)
     value: int
-    phase = Phase.SCHEDULING
 
     def __init__(self, value: int) -> None:
         self._set(value=number(self, "value", value, -20, 19))
 
+    def is_constant(self) -> bool:
+        return self.value >= os.getpriority(os.PRIO_PROCESS, 0)
+
     def emit(self, calls: Emitter) -> None:
-        if self.value < os.getpriority(os.PRIO_PROCESS, 0):
+        if not self.is_constant():
             calls.in_parent("setpriority", lambda pid: os.setpriority(os.PRIO_PROCESS, pid, self.value))
         else:
             calls.add("setpriority", os.PRIO_PROCESS, 0, self.value, needs=ANY_MEMORY)
@@ -159,7 +175,7 @@ _MOST_CPUS = 1 << 16
 _WORD_BITS = 8 * struct.calcsize("L")
 
 
-class Affinity(Step):
+class Affinity(_OfProcess):
     """The CPUs that the command may run on, by number: `sched_setaffinity(2)`.
 
     `sched_setaffinity(2)` ignores CPUs that are offline or outside of the cpuset of the cgroup, if there are
@@ -168,7 +184,6 @@ class Affinity(Step):
 
     __slots__ = ("cpus",)
     cpus: tuple[int, ...]
-    phase = Phase.SCHEDULING
 
     def __init__(self, cpus: Iterable[int]) -> None:
         if isinstance(cpus, str) or not isinstance(cpus, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -178,8 +193,11 @@ class Affinity(Step):
             raise refuse(type(self), "there has to be a CPU to run on")
         self._set(cpus=numbers)
 
+    def is_constant(self) -> bool:
+        return os.sched_getaffinity(0).issuperset(self.cpus)
+
     def emit(self, calls: Emitter) -> None:
-        if calls.surroundings.options.get("cgroup") or not os.sched_getaffinity(0).issuperset(self.cpus):
+        if calls.surroundings.options.get("cgroup") or not self.is_constant():
             calls.in_parent("sched_setaffinity", self._set_in_parent)
             return
         words = [0] * (max(self.cpus) // _WORD_BITS + 1)
@@ -201,7 +219,7 @@ _HIGHEST_PRIORITY = 99
 _RESET_ON_FORK = 0x40000000
 
 
-class Scheduler(Step):
+class Scheduler(_OfProcess):
     """The scheduling policy of the command: `sched_setscheduler(2)`.
 
     Args:
@@ -219,7 +237,6 @@ class Scheduler(Step):
     policy: str
     priority: int
     reset_on_fork: bool
-    phase = Phase.SCHEDULING
 
     def __init__(self, policy: str | int, priority: int = 0, *, reset_on_fork: bool = False) -> None:
         name = named(self, "policy", policy, _POLICIES, "SCHED_")
@@ -251,7 +268,7 @@ _IO_CLASS_SHIFT = 13
 _IOPRIO_WHO_PROCESS = 1
 
 
-class IoPriority(Step):
+class IoPriority(_OfProcess):
     """The class and the level by which the command reads and writes block devices: `ioprio_set(2)`.
 
     Args:
@@ -265,7 +282,6 @@ class IoPriority(Step):
     __slots__ = ("class_", "level")
     class_: str
     level: int | None
-    phase = Phase.SCHEDULING
 
     def __init__(self, class_: str | int, level: int | None = None) -> None:
         name = named(self, "class_", class_, _IO_CLASSES)
@@ -283,7 +299,7 @@ class IoPriority(Step):
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 
 
-class TimerSlack(Step):
+class TimerSlack(_OfProcess):
     """By how many nanoseconds the kernel may delay the end of a sleep: `PR_SET_TIMERSLACK`, from 1 to 2**31 - 1.
 
     The kernel ignores it for real-time policies (`Scheduler`): that is the error `EIO`. With `init=True`, the init
@@ -292,7 +308,6 @@ class TimerSlack(Step):
 
     __slots__ = ("ns",)
     ns: int
-    phase = Phase.SCHEDULING
 
     def __init__(self, ns: int) -> None:
         self._set(ns=number(self, "ns", ns, 1, 2**31 - 1))
@@ -305,7 +320,7 @@ class TimerSlack(Step):
 _PR_SCHED_CORE, _PR_SCHED_CORE_CREATE = 62, 1
 
 
-class CoreScheduling(Step):
+class CoreScheduling(_OfProcess):
     """The command shares a CPU core with its own processes alone: `PR_SCHED_CORE_CREATE`, Linux 5.14.
 
     So its hyper-threads cannot watch each other. `ENODEV`: the CPU has none. See the kernel's
@@ -313,7 +328,6 @@ class CoreScheduling(Step):
     """
 
     __slots__ = ()
-    phase = Phase.SCHEDULING
 
     def emit(self, calls: Emitter) -> None:
         calls.add("prctl", _PR_SCHED_CORE, _PR_SCHED_CORE_CREATE, 0, 0, 0, needs=ANY_MEMORY)
@@ -322,7 +336,7 @@ class CoreScheduling(Step):
 # ---- memory pressure ----
 
 
-class OomScoreAdj(Step):
+class OomScoreAdj(_OfProcess):
     """From -1000 to 1000: how soon the out-of-memory killer ends the command; 1000: first, -1000: never.
 
     The caller writes it to `/proc/PID/oom_score_adj` of the process. A lower value than the least that a
@@ -332,7 +346,6 @@ class OomScoreAdj(Step):
 
     __slots__ = ("value",)
     value: int
-    phase = Phase.SCHEDULING
 
     def __init__(self, value: int) -> None:
         self._set(value=number(self, "value", value, -1000, 1000))
@@ -368,7 +381,7 @@ _PERSONALITIES = {
 _MOST_FLAGS = 0xFFFFFFFE
 
 
-class Personality(Step):
+class Personality(_OfProcess):
     """The execution domain of the command: `personality(2)`, as `setarch(1)` sets it.
 
     Args:
@@ -382,7 +395,6 @@ class Personality(Step):
 
     __slots__ = ("flags",)
     flags: int
-    phase = Phase.SCHEDULING
 
     def __init__(self, flags: str | int | Iterable[str]) -> None:
         if isinstance(flags, str):

@@ -91,6 +91,9 @@ class Signals(Step):
             raise refuse(type(self), "neither default, ignore nor block is given")
         self._set(default=defaults, ignore=ignored, block=blocked)
 
+    def is_constant(self) -> bool:
+        return True
+
     def emit(self, calls: Emitter) -> None:
         actions: dict[int, bytes] = {}
         given: tuple[tuple[SignalSet, bytes], ...] = (self.default, _DEFAULT), (self.ignore, _IGNORE)
