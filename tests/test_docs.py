@@ -38,6 +38,7 @@ def test_each_step_is_explained() -> None:
 def test_each_cause_is_explained() -> None:
     hyphenated = in_sources(r'"([a-z]+(?:-[a-z0-9]+)+)"') - {
         "no-such-option",
+        "best-effort",
         "read-only",
         "thread-self",
         "utf-8",

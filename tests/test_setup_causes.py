@@ -34,6 +34,13 @@ def test_targets_and_sources() -> None:
     ]
 
 
+def test_layers_of_an_overlay() -> None:
+    assert run_alone(setup_causes.overlays).splitlines() == [
+        f"0 Overlay fsconfig {EINVAL} overlay-refused",
+        f"0 Overlay fsconfig {ELOOP} overlay-overlaps",
+    ]
+
+
 def test_a_directory_of_another_user() -> None:
     output = unprivileged.as_unprivileged_user(setup_causes.denied)
     assert output.splitlines() == [f"0 Tmpfs mkdirat {EACCES} mount-point-missing"]

@@ -11,7 +11,7 @@ import native
 from entering import enter_own_mounts
 
 from usernsproc import UsernsError, run
-from usernsproc.setup import Bind, Proc, Root, Sysfs, Tmpfs
+from usernsproc.setup import Bind, Overlay, Proc, Root, Sysfs, Tmpfs
 
 IN_NEW: dict[str, Any] = {"uid_map": "root", "namespaces": ["mnt", "pid", "net"]}
 IN_OWN: dict[str, Any] = {"join": "/proc/self/ns/user", "namespaces": ["mnt", "pid", "net"]}
@@ -54,6 +54,15 @@ def targets() -> None:
     mount("tmpfs", folder / "sub")
     fails(Bind(folder, "/mnt", recursive=False))
     fails(Bind(folder / "none", "/mnt"))
+
+
+def overlays() -> None:
+    enter_own_mounts()
+    folder = Path(tempfile.mkdtemp())
+    (folder / "a/b").mkdir(parents=True)
+    mount("tmpfs", folder / "a/b")
+    fails(Overlay("/mnt", [folder / "a", "/usr"]))
+    fails(Overlay("/mnt", ["/usr", "/usr/bin"]))
 
 
 def denied() -> None:

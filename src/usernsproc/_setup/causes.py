@@ -34,8 +34,13 @@ OF_STEPS: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("Overlay", EINVAL): (
         "overlay-refused",
-        "Likely: upper and work are not on the same file system, or that does not support overlayfs, or more than "
-        "two of them are stacked. Use directories of one tmpfs, ext4, xfs or btrfs; the kernel's log has the reason.",
+        "Likely: upper and work are not on the same file system, or that does not support overlayfs; or more than two "
+        "of them are stacked; or a layer has submounts that came from a more privileged mount namespace. Use upper and "
+        "work of one tmpfs, ext4, xfs or btrfs, and layers without submounts; the kernel's log has the reason.",
+    ),
+    ("Overlay", ELOOP): (
+        "overlay-overlaps",
+        "One of the directories lies in another one. Use directories that do not contain each other.",
     ),
     ("Overlay", EBUSY): (
         "overlay-in-use",

@@ -18,6 +18,7 @@ from .._setup.process import (
     Scheduler,
     TimerSlack,
 )
+from .._setup.ready_made import host_read_only, minimal_root, untrusted
 from .._setup.seccomp import Seccomp
 from .._setup.signals import Signals
 from .._setup.step import Step
@@ -65,4 +66,7 @@ __all__ = [
     "TimerSlack",
     "Tmpfs",
     "Unmount",
+    "host_read_only",
+    "minimal_root",
+    "untrusted",
 ]
