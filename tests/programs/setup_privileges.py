@@ -120,13 +120,20 @@ class Stop(Step):
         calls.add("read", calls.keep(self.waits), Place(bytearray(1)), 1)
 
 
+def start(said: int, *steps: Step) -> None:
+    try:
+        done("true", *steps, namespaces=["mnt"], **SHIFTED)
+    finally:
+        os.write(said, b"ended")
+
+
 def out_of_reach() -> None:
     """Of the users that the namespace maps, and of root in another namespace that maps them."""
     says, said = os.pipe()
     waits, go = os.pipe()
     for more in ((), (Tmpfs("/mnt"),)):
         steps = (NoUserNamespaces(), Stop(said, waits), *more)
-        thread = threading.Thread(target=done, args=("true", *steps), kwargs={**SHIFTED, "namespaces": ["mnt"]})
+        thread = threading.Thread(target=start, args=(said, *steps))
         thread.start()
         assert os.read(says, 1) == b"x"
         try:
