@@ -25,7 +25,14 @@ from usernsproc._core import NR
 from usernsproc.setup import Bind, Landlock, NoUserNamespaces, Root, Step, Tmpfs
 
 pytestmark = pytest.mark.kernel("6.12")
-ALL = {"read": ["/"], "write": ["/"], "execute": ["/"], "ioctl": ["/"], "tcp_bind": None, "tcp_connect": None}
+ALL: dict[str, Any] = {
+    "read": ["/"],
+    "write": ["/"],
+    "execute": ["/"],
+    "ioctl": ["/"],
+    "tcp_bind": None,
+    "tcp_connect": None,
+}
 PROGRAMS = ["/usr", "/bin", "/lib", "/lib64"]
 PYTHON = sorted({sys.prefix, sys.base_prefix, *PROGRAMS})
 
@@ -132,7 +139,7 @@ except OSError as error:
 def python(code: str, *steps: Step, **options: Any) -> str:
     command = [sys.executable, "-S", "-c", code]
     result = run(command, capture_output=True, text=True, setup=steps, timeout=60, check=True, **options)
-    return result.stdout.strip()
+    return str(result.stdout).strip()
 
 
 def test_devices_that_the_command_opens_itself() -> None:
@@ -237,13 +244,12 @@ def test_the_same_port_for_both(port: int) -> None:
 def test_the_scope_of_abstract_unix_sockets() -> None:
     name = f"\\0usernsproc-{os.getpid()}"
     code = f"import socket; socket.socket(socket.AF_UNIX).connect('{name}')"
-    rules: dict[str, Any] = {**ALL, "execute": ["/"]}
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(f"\0usernsproc-{os.getpid()}")
         server.listen()
         command = [sys.executable, "-S", "-c", code]
         for scopes, status in (((), 0), (("signal",), 0), (("abstract_unix_socket",), 1)):
-            result = run(command, capture_output=True, text=True, setup=[Landlock(scopes=scopes, **rules)], **ROOT)
+            result = run(command, capture_output=True, text=True, setup=[Landlock(scopes=scopes, **ALL)], **ROOT)
             assert result.returncode == status
             assert ("PermissionError" in result.stderr) == bool(status)
 

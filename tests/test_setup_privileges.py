@@ -20,7 +20,7 @@ from usernsproc.setup import Bind, Capabilities, Dev, Landlock, NoUserNamespaces
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NET_ADMIN, CHOWN, SETUID = 12, 0, 7
 INIT: dict[str, Any] = {"namespaces": ["pid"], "init": True}
-USERS: list[dict[str, Any]] = [{}, *([{"user": 5}, {"user": 5, "group": 6, "extra_groups": [7]}] if IS_ROOT else [])]
+USERS: list[dict[str, Any]] = [{}, {"user": 5}, {"user": 5, "group": 6, "extra_groups": [7]}]
 
 
 def sets(*steps: Any, **options: Any) -> dict[str, int]:
@@ -191,7 +191,7 @@ def test_several_ranges_and_ids_without_zero() -> None:
     maps = {"uid_map": "5:100000:1,7:200000:10", "gid_map": "6:100000:2"}
     script = "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map"
     found = seen(script, NoUserNamespaces(), Tmpfs("/mnt"), namespaces=["mnt"], user=8, group=7, **maps)
-    assert found.split() == "8 7 5 5 1 7 7 10 6 6 2".split()
+    assert found.split() == ["8", "7", "5", "5", "1", "7", "7", "10", "6", "6", "2"]
 
 
 def test_a_command_in_a_new_root_with_an_init_of_its_own() -> None:

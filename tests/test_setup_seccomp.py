@@ -53,7 +53,7 @@ def python(code: str, *steps: Step, **options: Any) -> str:
     """What an interpreter says at its end."""
     command = [sys.executable, "-S", "-c", code]
     result = run(command, capture_output=True, text=True, setup=steps, timeout=60, check=False, **options)
-    return result.stderr.strip().rpartition("\n")[2] if result.returncode else result.stdout.strip()
+    return str(result.stderr).strip().rpartition("\n")[2] if result.returncode else str(result.stdout).strip()
 
 
 # ---- what a filter does ----

@@ -251,8 +251,8 @@ _OF_SETUP: dict[tuple[str, int], tuple[str, str]] = {
     ("NoUserNamespaces", ENOSPC): CAUSES["clone", ENOSPC],
     ("NoUserNamespaces", EPERM): (
         "nested-map-refused",
-        "Likely: in the caller's own user namespace this requires CAP_SETUID and CAP_SETGID, or further user namespaces "
-        "are refused here. Use a new user namespace, or run 'usernsproc doctor'.",
+        "Likely: in the caller's own user namespace this requires CAP_SETUID and CAP_SETGID, or further user "
+        "namespaces are refused here. Use a new user namespace, or run 'usernsproc doctor'.",
     ),
     ("NoUserNamespaces", EXDEV): (
         "proc-read-only",

@@ -194,8 +194,9 @@ def _explained(
                 )
             return setup_error(call.filename, others[0])
     if step == "exec":
+        errno = failure.args[1]
         for call in setup[-1]:
-            if (call.step, others[0]) in EXEC_CAUSES:
-                cause, note = EXEC_CAUSES[call.step, others[0]]
-                return userns_error(step, others[0], filenames[step], cause=cause, note=note)
+            if (call.step, errno) in EXEC_CAUSES:
+                cause, note = EXEC_CAUSES[call.step, errno]
+                return userns_error(step, errno, filenames[step], cause=cause, note=note)
     return failed(_core.Failure(step, *others), filenames, fd)

@@ -120,18 +120,25 @@ class Stop(Step):
         calls.add("read", calls.keep(self.waits), Place(bytearray(1)), 1)
 
 
+def start(said: int, *steps: Step) -> None:
+    try:
+        done("true", *steps, namespaces=["mnt"], **SHIFTED)
+    finally:
+        os.write(said, b"ended")
+
+
 def out_of_reach() -> None:
     """Of the users that the namespace maps, and of root in another namespace that maps them."""
     says, said = os.pipe()
     waits, go = os.pipe()
     for more in ((), (Tmpfs("/mnt"),)):
         steps = (NoUserNamespaces(), Stop(said, waits), *more)
-        thread = threading.Thread(target=done, args=("true", *steps), kwargs={**SHIFTED, "namespaces": ["mnt"]})
+        thread = threading.Thread(target=start, args=(said, *steps))
         thread.start()
         assert os.read(says, 1) == b"x"
         try:
             children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-            (pid,) = sum(children, [])
+            (pid,) = [pid for pids in children for pid in pids]
             assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "100000", "65536"]
             look = f"cat /proc/{pid}/environ"
             assert subprocess.run(look, shell=True, check=False).returncode == 0

@@ -35,14 +35,16 @@ class Call(Step):
     working directory is undefined then, and the umask is 0. Its result is not used.
 
     Args:
-        call: the name, as in `syscalls(2)`, or the number. The numbers, and which calls exist, differ between architectures.
-        arguments: at most six. A number is passed as it is. `bytes`, a path (`str` or `os.PathLike`), and other objects that
-            contain bytes are passed as the address of a copy, behind which a null byte follows; the kernel may
-            write into the copy. An object with `fileno()` is passed as a descriptor of the same file, which is closed at exec.
+        call: the name, as in `syscalls(2)`, or the number. The numbers, and which calls exist, differ between
+            architectures.
+        arguments: at most six. A number is passed as it is. `bytes`, a path (`str` or `os.PathLike`), and other
+            objects that contain bytes are passed as the address of a copy, behind which a null byte follows; the
+            kernel may write into the copy. An object with `fileno()` is passed as a descriptor of the same file, which
+            is closed at exec.
         tolerate: numbers of errors (`errno.EEXIST`) that are ignored, at most five.
 
-    **Nothing is checked but this.** A call that changes the memory of the process or waits can crash or stop it before the
-    command starts.
+    **Nothing is checked but this.** A call that changes the memory of the process or waits can crash or stop it before
+    the command starts.
 
     Raises:
         ValueError: there is no system call of that name here.
@@ -73,7 +75,7 @@ class Call(Step):
         if isinstance(value, (str, os.PathLike)):
             return text_of(self, "an argument", value)
         if isinstance(value, (bytearray, memoryview)):
-            return bytes(value)
+            return bytes(value)  # pyright: ignore[reportUnknownArgumentType]
         return number(self, "an argument", value, -(2**63), 2**64 - 1)
 
     def is_constant(self) -> bool:

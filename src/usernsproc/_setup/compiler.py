@@ -42,6 +42,7 @@ from .._uapi import (
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Place, Result, SystemCall
 from .remount import KnownMount, has_mount_setattr
+
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class Emitter:
         unknown = {a for a in arguments if isinstance(a, Result)} - self._results
         assert not unknown, f"{name}: a result of no call, and it would be left out"
         result = Result()
-        self._results.add(result)
+        written = {a.of for a in arguments if isinstance(a, Place) and isinstance(a.of, Result)}
+        self._results |= {result} | written
         self.setup.add(
             self._step.phase if phase is None else phase,
             SystemCall(

@@ -37,7 +37,7 @@ from .._uapi import (
     LANDLOCK_SCOPE_SIGNAL,
     RESOLVE_NO_MAGICLINKS,
 )
-from .calls import CHOOSE_LIKE, Place
+from .calls import CHOOSE_LIKE
 from .step import Phase, Step, descriptor, inside, number, refuse, refuse_for_holder
 
 if TYPE_CHECKING:
@@ -92,14 +92,15 @@ def _file_rights(abi: int) -> int:
 class Landlock(Step):
     """Restrict the command and its descendants with `landlock(7)`: whatever is not listed is refused.
 
-    It requires no privileges, and the restriction cannot be undone. It applies to all users in the namespace, also to root.
+    It requires no privileges, and the restriction cannot be undone. It applies to all users in the namespace, also to
+    root.
 
     Args:
         ruleset: a descriptor of a ruleset (`landlock_create_ruleset(2)`), in place of all other arguments.
         read: absolute paths in the root of the command. There and below, files and directories can be read.
         write: paths where files can be read, changed, created, renamed and removed.
-        execute: paths where files can be read and executed. A dynamically linked program requires that its interpreter can be
-            executed (`/lib64/ld-linux-x86-64.so.2`) and its libraries can be read.
+        execute: paths where files can be read and executed. A dynamically linked program requires that its interpreter
+            can be executed (`/lib64/ld-linux-x86-64.so.2`) and its libraries can be read.
         ioctl: paths where `ioctl(2)` works on devices that the command opens itself.
         tcp_bind: TCP ports that `bind(2)` can use. `None`: all.
         tcp_connect: TCP ports that `connect(2)` can use. `None`: all.
@@ -108,15 +109,17 @@ class Landlock(Step):
         missing_ok: a path that does not exist is left out. It does not become accessible if it is created later.
         best_effort: a kernel that lacks a part enforces the others, **one without Landlock nothing at all**.
 
-    Links in paths are followed when the command starts; magic links in `/proc` are refused. The rules are for the files, not
-    for their names. Descriptors that the command inherits are not restricted, and neither are UDP, `stat(2)` and `chdir(2)`.
-    The command cannot mount or unmount anything. Since Linux 7.1 (ABI 9), *write* is also required to connect to a Unix
-    socket by its path. If the command itself cannot be executed, the error has the step `exec` and `EACCES`.
+    Links in paths are followed when the command starts; magic links in `/proc` are refused. The rules are for the
+    files, not for their names. Descriptors that the command inherits are not restricted, and neither are UDP,
+    `stat(2)` and `chdir(2)`. The command cannot mount or unmount anything. Since Linux 7.1 (ABI 9), *write* is also
+    required to connect to a Unix socket by its path. If the command itself cannot be executed, the error has the step
+    `exec` and `EACCES`.
 
     Requires Linux 6.10 for all that concerns files (6.7 for TCP ports, 6.12 for scopes). Otherwise it is an error with
     the cause `kernel-too-old`, unless *best_effort* is true.
 
-    It sets `no_new_privs`: set-user-ID programs and file capabilities have no effect. At most 16 can be in force for a process.
+    It sets `no_new_privs`: set-user-ID programs and file capabilities have no effect. At most 16 can be in force for a
+    process.
     """
 
     __slots__ = (
@@ -244,7 +247,7 @@ class Landlock(Step):
         return calls.add("landlock_create_ruleset", attributes, len(attributes), 0, phase=Phase.RULES)
 
     def _allow_files(self, calls: Emitter, ruleset: Result, handled: int) -> None:
-        """A rule contains the number of a descriptor, so each path is opened, and moved to a number that is known before."""
+        """A rule contains the number of a descriptor: each path is opened, and moved to a number that is known."""
         rights: dict[str, int] = {}
         for paths, of_paths in (
             (self.read, READ),

@@ -45,8 +45,8 @@ class Capabilities(Step):
         bounding: the bounding set, if it is to be larger than *keep*. Programs with file capabilities and set-user-ID
             programs can gain these, and **user 0 in the namespace has all of them after exec**.
 
-    Unlike the parameter `ambient_caps`, which adds capabilities for users other than 0, this also takes them from user 0;
-    the two cannot be combined. In the caller's own user namespace it requires CAP_SETPCAP.
+    Unlike the parameter `ambient_caps`, which adds capabilities for users other than 0, this also takes them from user
+    0; the two cannot be combined. In the caller's own user namespace it requires CAP_SETPCAP.
     """
 
     __slots__ = ("bounding", "keep")
@@ -102,9 +102,9 @@ class NoUserNamespaces(Step):
     """The command and its descendants cannot create user namespaces: `unshare(2)` fails with `ENOSPC`, also for root.
 
     The limit `user.max_user_namespaces` is set to 1 in the user namespace of the command, which then moves to the one
-    further user namespace that this allows, as `bwrap --disable-userns` does. All IDs are mapped there to themselves, and the
-    limit is out of reach. In the caller's own user namespace (`join`), which other processes use, it is set in an additional
-    namespace in between; this requires CAP_SETUID and CAP_SETGID.
+    further user namespace that this allows, as `bwrap --disable-userns` does. All IDs are mapped there to themselves,
+    and the limit is out of reach. In the caller's own user namespace (`join`), which other processes use, it is set in
+    an additional namespace in between; this requires CAP_SETUID and CAP_SETGID.
 
     The further namespace **owns none of the other namespaces**: the command has all capabilities that its user has, but
     they do not suffice to mount, to set the hostname or to configure the network.
@@ -137,7 +137,7 @@ class NoUserNamespaces(Step):
         with at_step("open_proc", "/proc"), open_root() as root:
             proc = calls.keep(root)
         is_shared = calls.surroundings.userns == "own"
-        locks = calls.add("memfd_create", b"user-namespaces", MFD_CLOEXEC, phase=Phase.NAMES)
+        locks = calls.add("memfd_create", b"locks", MFD_CLOEXEC, phase=Phase.NAMES)
         helper = self._fork_helper(calls, proc, locks, phase=Phase.NAMES)
         self._take_mapped_ids(calls)
         if is_shared:
@@ -193,5 +193,5 @@ def _open_in_proc(calls: Emitter, proc: int, path: str, flags: int, *, phase: Ph
 
 
 def _lock(kind: int) -> bytes:
-    """`struct flock` for the whole file: the lock of a process, which its children do not have, and which ends with it."""
+    """`struct flock` for the whole file. The lock belongs to the process, not to its children, and ends with it."""
     return struct.pack("@hhqqi", kind, os.SEEK_SET, 0, 0, 0)

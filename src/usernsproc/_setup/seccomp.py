@@ -31,10 +31,10 @@ class Seccomp(Step):
 
     `usernsproc.setup.seccomp.deny` makes a program that refuses the system calls of a list.
 
-    Several filters are installed in the order of the list, as the last thing before exec; the kernel obeys the strictest.
-    Each must therefore allow what comes after it: `execve(2)`, if another filter follows `seccomp(2)`, and to report a failing exec
-    `write(2)`. If a filter refuses `execve(2)` with an errno, the error has the step `exec`; if it kills the process, the
-    `returncode` is `-SIGSYS`.
+    Several filters are installed in the order of the list, as the last thing before exec; the kernel obeys the
+    strictest. Each must therefore allow what comes after it: `execve(2)`, if another filter follows `seccomp(2)`, and
+    to report a failing exec `write(2)`. If a filter refuses `execve(2)` with an errno, the error has the step `exec`;
+    if it kills the process, the `returncode` is `-SIGSYS`.
 
     It sets `no_new_privs`: set-user-ID programs and file capabilities have no effect.
     """

@@ -22,8 +22,8 @@ def deny(names: Iterable[str], *, errno: int = errnos.EPERM) -> bytes:
     """A program that refuses these system calls, and allows all others.
 
     Args:
-        names: as in `syscalls(2)`. **Exactly these**: a list that has `mount` needs `move_mount` as well, and one that has `clone`
-            also `clone3`.
+        names: as in `syscalls(2)`. **Exactly these**: a list that has `mount` needs `move_mount` as well, and one that
+            has `clone` also `clone3`.
         errno: what a refused call fails with.
 
     The program is for all architectures of this machine: on x86-64 also for the system calls of i386 and x32.
@@ -36,7 +36,7 @@ def deny(names: Iterable[str], *, errno: int = errnos.EPERM) -> bytes:
     if isinstance(names, str):
         raise TypeError(f"deny takes several names, not one string: [{names!r}]")
     try:
-        import pyseccomp
+        import pyseccomp  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
     except ModuleNotFoundError as error:
         error.add_note("Install the extra: pip install 'usernsproc[seccomp]'.")
         raise
