@@ -192,7 +192,7 @@ def _explained(
                 return of_setup_step(
                     failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename
                 )
-            return setup_error(call.filename, others[0])
+            return setup_error(call.filename, others[0] or 0)
     if step == "exec":
         errno = failure.args[1]
         for call in setup[-1]:

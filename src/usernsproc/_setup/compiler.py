@@ -42,7 +42,6 @@ from .._uapi import (
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Place, Result, SystemCall
 from .remount import KnownMount, has_mount_setattr
-
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
