@@ -8,6 +8,7 @@ from errno import ENOTTY
 from pathlib import Path
 
 import native
+from leaks import close_kept
 
 from usernsproc import IdMap, Namespace, UsernsError, UsernsProcess, create_userns
 from usernsproc._caller import Caller
@@ -71,6 +72,7 @@ def cover_link(source: str | Path, target: str | Path) -> None:
 
 
 def tmpfs_over_proc(victim: int) -> None:
+    close_kept()
     """Make every pidfd appear to be the victim's."""
     for folder in ("me/fdinfo", "me/ns", "me/fd"):
         (FAKE / folder).mkdir(parents=True)
@@ -86,6 +88,7 @@ def tmpfs_over_proc(victim: int) -> None:
 
 
 def directory_of_procfs_over_proc(victim: int) -> None:
+    close_kept()
     bind(REAL / str(victim), "/proc")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,15 +11,45 @@ from pathlib import Path
 SETTLES_WITHIN = 10
 
 
+KEPT = "/proc", "anon_inode:[pidfd]", "user:[4026531837]"
+"""What the core opens once and keeps: the root of procfs, a pidfd of this process, the initial user namespace."""
+
+
 def descriptors() -> dict[str, str]:
-    """Return the open descriptors of this process, and what they refer to."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
+    """Return the open descriptors of this process, and what they refer to.
+
+    One of each kind in `KEPT` is not listed, so that a second one is.
+    """
+    return _other_and_kept()[0]
+
+
+def close_kept() -> None:
+    """Close the descriptors that the core keeps, as a program may: it opens new ones."""
+    for number in _other_and_kept()[1].values():
+        os.close(int(number))
+
+
+def _other_and_kept() -> tuple[dict[str, str], dict[str, str]]:
+    others: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
         try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            target = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            pass  # the one that lists
-    return found
+            continue  # the one that lists
+        if target in KEPT and target not in kept and is_own_if_pidfd(name, target):
+            kept[target] = name
+        else:
+            others[name] = target
+    return others, kept
+
+
+def is_own_if_pidfd(name: str, target: str) -> bool:
+    """Return whether it is not the pidfd of another process. A fork inherits that of its parent."""
+    if target != "anon_inode:[pidfd]":
+        return True
+    pids = re.findall(r"^Pid:\s*(\d+)", Path(f"/proc/self/fdinfo/{name}").read_text(), re.MULTILINE)
+    return bool({*map(int, pids)} & {os.getpid(), os.getppid()})
 
 
 def children() -> set[str]:

@@ -92,6 +92,7 @@ def test_a_command_has_no_descriptor_above_a_lowered_limit_without_close_range(r
 
 
 def test_no_file_may_be_written_and_no_signal_ends_the_program() -> None:
-    """RLIMIT_FSIZE is 0, and SIGXFSZ, which a write to the image would send, has its default action."""
+    """RLIMIT_FSIZE is 0, and SIGXFSZ, which a write to the image would send, has its default action. The image of the
+    launcher has been written before."""
     output = run_alone(helper_programs.no_file_may_be_written_and_no_signal_ends_the_program)
-    assert output.splitlines() == ["0", *["memfd_create True file-size-limit"] * 2]
+    assert output.splitlines() == ["0 0", "memfd_create True file-size-limit"]

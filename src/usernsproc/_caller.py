@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
 from . import _core
 from ._maps.idmap import IDENTITY, IdMap
 from ._proc import proc_error
-from ._typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
@@ -54,7 +49,7 @@ class Caller:
             answer = _core.caller()
         except OSError as error:
             raise proc_error("open_proc", error, "/proc/self") from None
-        return _caller(*answer, os.getuid(), os.getgid())
+        return _caller(answer)
 
     @property
     def is_initial(self) -> bool:
@@ -66,9 +61,10 @@ class Caller:
 
 
 @lru_cache(maxsize=8)
-def _caller(uid: int, gid: int, capabilities: int, uid_map: str | None, gid_map: str | None, *others: Any) -> Caller:
+def _caller(answer: tuple[int, int, int, str | None, str | None, tuple[int, ...], int, int]) -> Caller:
     """Remembered: a program asks for each namespace that it creates, and rarely changes in between."""
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), *others)
+    uid, gid, capabilities, uid_map, gid_map, groups, real_uid, real_gid = answer
+    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
 
 
 def _own_map(text: str | None) -> IdMap:

@@ -15,6 +15,7 @@ import native
 from causes import MAKERS, assert_all_fail, warm_up
 from entering import enter_own_mounts
 from errors import error_of
+from leaks import close_kept
 
 from usernsproc import IdMapPermissionError, MapToolError, UsernsProcess, create_userns
 from usernsproc._evidence import faked_ids, step_error
@@ -24,6 +25,8 @@ SCHED_DEADLINE, SCHED_FLAG_RESET_ON_FORK = 6, 1
 WITHOUT_PRIVILEGES = 65533
 PROC_FLAGS = 14
 """`MS_NOSUID`, `MS_NODEV` and `MS_NOEXEC`: a user namespace cannot remove them from a mount of /proc."""
+
+NR_CLONE3 = 435
 
 
 def eagain(cause: str) -> str:
@@ -60,6 +63,7 @@ def the_limit_of_a_users_processes() -> None:
 def a_filter_that_answers_eagain() -> None:
     warm_up()
     native.refuse_system_call(native.NR_CLONE, errno.EAGAIN)
+    native.refuse_system_call(NR_CLONE3, errno.EAGAIN)
     assert_all_fail(eagain("process-limit"), "Likely one of: RLIMIT_NPROC")
 
 
@@ -93,6 +97,7 @@ def mount_proc_read_only() -> None:
 
 def a_read_only_proc() -> None:
     warm_up()
+    close_kept()
     mount_proc_read_only()
     for make in MAKERS.values():
         error = error_of(make)

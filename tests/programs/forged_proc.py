@@ -25,6 +25,7 @@ from forging import (
     refuse_requests_of_pidfds,
     tmpfs_over_proc,
 )
+from leaks import close_kept
 from recycle import OtherProcess
 
 from usernsproc import Namespace, NamespaceKind, UsernsError, UsernsProcess, _core, create_userns
@@ -119,14 +120,16 @@ def root_in_a_hostile_mount_namespace() -> None:
     victim = child_of_user(lambda: native.unshare(native.CLONE_NEWUSER))
     attacker = child_of_user(lambda: forge_for(victim))
     maps = os.open(f"/proc/{victim}", os.O_PATH | os.O_DIRECTORY)
-    with Namespace.of(attacker, "mnt") as mnt, mnt.enter():
-        for what in (
-            lambda: create_userns("all", "all"),
-            lambda: create_userns("0:0:65536", "0:0:65536"),
-            lambda: UsernsProcess(["/bin/true"], uid_map="all"),
-            lambda: UsernsProcess(uid_map="all"),
-        ):
-            assert outcome(what) == "refused"
+    with Namespace.of(attacker, "mnt") as mnt:
+        close_kept()
+        with mnt.enter():
+            for what in (
+                lambda: create_userns("all", "all"),
+                lambda: create_userns("0:0:65536", "0:0:65536"),
+                lambda: UsernsProcess(["/bin/true"], uid_map="all"),
+                lambda: UsernsProcess(uid_map="all"),
+            ):
+                assert outcome(what) == "refused"
     with open(os.open("uid_map", os.O_RDONLY, dir_fd=maps)) as file:
         assert file.read() == ""
     for pid in victim, attacker:
@@ -169,6 +172,7 @@ def covered_link(openat2: str) -> None:
     assert_not_believed(lambda: _core.open_namespace_link(-1, "self/ns/user"))
     assert_not_believed(lambda: _core.open_namespace_link(-1, "thread-self/ns/user"))
     scene.assert_namespaces_are_right()
+    close_kept()
     native.refuse_system_call(NR_PIDFD_OPEN, errno.ENOSYS)
     assert outcome(Namespace.current) == "refused"
     assert outcome(lambda: create_userns("root", "root")) == "refused"
@@ -177,6 +181,7 @@ def covered_link(openat2: str) -> None:
 def own_map() -> None:
     enter_own_userns()
     native.unshare(native.CLONE_NEWNS)
+    close_kept()
     make_places()
     (FAKE / "uid_map").write_text(EVERY_ID)
     bind(FAKE / "uid_map", f"/proc/{os.getpid()}/uid_map")
@@ -215,6 +220,7 @@ def proc_of_another_pid_namespace() -> None:
     ready, done = os.pipe()
     with UsernsProcess() as holder:
         start = holder.pid + 100
+    close_kept()
 
     def in_other_pid_namespace() -> None:
         native.prctl(native.PR_SET_PDEATHSIG, signal.SIGKILL)

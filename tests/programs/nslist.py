@@ -13,6 +13,7 @@ import time
 import alone
 import native
 from entering import enter_own_userns
+from leaks import close_kept
 from mounting import own_mount_namespace
 
 from usernsproc import PIPE, Namespace, NamespaceInfo, UsernsError, UsernsProcess, create_userns
@@ -189,6 +190,7 @@ def where_descriptors_are_short_it_fails_and_nothing_is_left_out() -> None:
 def without_proc_it_says_so(folder: str) -> None:
     Namespace.list()
     enter_own_userns()
+    close_kept()
     os.chroot(folder)
     try:
         Namespace.list()

@@ -26,8 +26,9 @@
 /* struct statx, what is used of it */
 struct whereabouts {
 	uint32_t mask;
-	char before[24];
-	uint16_t mode;
+	char before[16];
+	uint32_t uid, gid;
+	uint16_t mode, spare;
 	uint64_t inode;
 	char between[96];
 	uint32_t device_major, device_minor;
@@ -37,6 +38,7 @@ struct whereabouts {
 
 #define WHEREABOUTS_TYPE 0x1
 #define WHEREABOUTS_INODE 0x100
+#define WHEREABOUTS_OWNER_AND_MODE (0x2 | 0x8 | 0x10)
 #define WHEREABOUTS_MOUNT 0x1000
 #define WHEREABOUTS_LASTING_MOUNT 0x4000 /* its number is never that of another: Linux 6.8 */
 

@@ -57,8 +57,10 @@ static void reset_caught_signals(void)
 	}
 }
 
-static void set_up_signals(const struct plan *plan, int executes_image)
+static void set_up_signals(const struct child *child, int executes_image)
 {
+	const struct plan *plan = &child->plan;
+
 	if (plan->is_helper) {
 		for (long signal = 1; signal <= SIGNALS; signal++)
 			handle(signal, SIG_DFL);
@@ -67,7 +69,7 @@ static void set_up_signals(const struct plan *plan, int executes_image)
 	}
 	/* exec itself resets caught signals, and a launcher keeps all
 	 * signals blocked until then. */
-	if (!executes_image)
+	if (!executes_image && child->has_handlers)
 		reset_caught_signals();
 	if (plan->restore_signals) { /* what the Python runtime ignores */
 		handle(SIGPIPE, SIG_DFL);
@@ -234,7 +236,7 @@ void spawned_child(void *argument)
 	die_with_parent(&child->death, SIGKILL);
 	if (!child->is_launcher)
 		RAW2(prctl, PR_SET_NAME, NAME_BEFORE_EXEC);
-	set_up_signals(plan, executes_image);
+	set_up_signals(child, executes_image);
 	set_up_descriptors(child);
 
 	if (child->is_launcher) {

@@ -8,7 +8,7 @@
 #ifndef USERNSPROC_CHILD_H
 #define USERNSPROC_CHILD_H
 
-#include "core.h"
+#include "kept.h"
 #include "rawsys.h"
 
 enum child_state { CHILD_STARTED, CHILD_EXECUTING };
@@ -16,6 +16,7 @@ enum child_state { CHILD_STARTED, CHILD_EXECUTING };
 struct child {
 	struct plan plan;
 	struct parent_death death; /* as it is to be once the child is on its own */
+	struct borrowed self;	   /* whose descriptor is also in `death` */
 	uint64_t signal_mask;	   /* of the calling thread, to be restored */
 
 	/* One of the helper programs, to execute in place of the command, or -1. */
@@ -27,6 +28,7 @@ struct child {
 	int is_launcher; /* that is a launcher: it inherits these two, and all capabilities */
 	int socket;	 /* its end of one */
 	int init_socket; /* see struct launcher_parameters */
+	int has_handlers; /* of the caller's for signals */
 	int cgroup;	 /* a directory of cgroup v2 that it is to enter, or -1 */
 	int proc;	 /* the root of a procfs, where close_range(2) is missing; or -1 */
 

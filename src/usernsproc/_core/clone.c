@@ -23,30 +23,60 @@ struct clone_request *allocate_request(struct child *child, unsigned long flags)
 	return request;
 }
 
+static long clone3_in_memory(struct child *child, uint64_t flags, int *pidfd, child_function *function, void *argument)
+{
+	struct raw_clone_args arguments = {
+		.flags = flags,
+		.pidfd = (uintptr_t)pidfd,
+		.child_tid = (uintptr_t)&child->tid,
+	};
+
+	return raw_clone3(&arguments, stack_bottom_of(child), stack_of(child), function, argument);
+}
+
 /* clone(2) is preferred: seccomp profiles refuse clone3(2), whose flags they cannot see. A time namespace is created by
  * clone3(2) alone: its flag is part of the exit signal in clone(2). */
 long clone_in_memory(struct child *child, unsigned long flags, int *pidfd, child_function *function, void *argument)
 {
-	struct raw_clone_args arguments = {
-		.flags = flags | CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID,
-		.pidfd = (uintptr_t)pidfd,
-		.child_tid = (uintptr_t)&child->tid,
-	};
 	long pid;
 
+	flags |= CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID;
 	child->tid = 1;
-	if (flags & CLONE_NEWTIME)
-		pid = raw_clone3(&arguments, stack_bottom_of(child), stack_of(child), function, argument);
+	if (flags & (CLONE_NEWTIME | CLONE_CLEAR_SIGHAND))
+		pid = clone3_in_memory(child, flags, pidfd, function, argument);
 	else
-		pid = raw_clone(arguments.flags, stack_of(child), pidfd, &child->tid, function, argument);
+		pid = raw_clone(flags, stack_of(child), pidfd, &child->tid, function, argument);
 	if (pid < 0)
 		child->tid = 0;
 	return pid;
 }
 
+static long clone_as_requested(struct clone_request *request, unsigned long more_flags)
+{
+	request->child->has_handlers = !(more_flags & CLONE_CLEAR_SIGHAND);
+	return clone_in_memory(request->child, request->flags | more_flags, &request->pidfd, spawned_child,
+			       request->child);
+}
+
+static int is_refusal(long pid)
+{
+	return pid == -ENOSYS || pid == -EINVAL || pid == -E2BIG || pid == -EPERM;
+}
+
+/* The kernel resets the handlers of a child that executes no image at once (Linux 5.5), which else takes a
+ * system call for each signal. Where clone3(2) is refused but clone(2) is not, that is remembered. */
 void clone_child(struct clone_request *request)
 {
-	request->pid = clone_in_memory(request->child, request->flags, &request->pidfd, spawned_child, request->child);
+	static int is_refused;
+
+	request->pid = -ENOSYS;
+	if (request->child->image < 0 && !__atomic_load_n(&is_refused, __ATOMIC_RELAXED))
+		request->pid = clone_as_requested(request, CLONE_CLEAR_SIGHAND);
+	if (!is_refusal(request->pid))
+		return;
+	request->pid = clone_as_requested(request, 0);
+	if (request->child->image < 0 && request->pid >= 0)
+		__atomic_store_n(&is_refused, 1, __ATOMIC_RELAXED);
 }
 
 /* The kernel sends PR_SET_PDEATHSIG when the creating *thread* ends. So a child

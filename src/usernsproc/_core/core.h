@@ -24,6 +24,7 @@
  *   proven_proc.c    /proc itself: files of a genuine procfs, namespaces
  *   beneath.h        a file beneath a directory, on the same mount
  *   descriptors.c    for children, none of them 0, 1 or 2
+ *   kept.c           descriptors that stay open for the next call
  *   wait.c           the one way to wait for a child
  *   end.c            the end of a child
  *   generation.c     whether this is a forked copy of the program
@@ -98,8 +99,6 @@ struct maps {
 /* Takes over a descriptor, and gives one that is not below *least*, or above 2; of -1 it gives -1. */
 int not_below(int fd, int least);
 int above_stdio(int fd);
-/* A pidfd of this process, by which a child knows whether it lives. */
-int open_self(struct failure *failure);
 int open_pipe(int ends[2], struct failure *failure);
 /* A socket, and not a pipe: it carries descriptors, and answers. */
 int open_sockets(int sockets[2], struct failure *failure);
@@ -146,10 +145,9 @@ int create_userns_slowly(struct optional_id owner, const struct maps *maps, cons
 /* The helper programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
  * in the memory of the program. What differs from command to command, and may be secret,
  * is not: a launcher gets its arguments and environment by execve(2), the rest by its
- * socket, and stores that at PROGRAM_DATA. */
+ * socket, and stores that on its stack. */
 #define PROGRAM_BASE 0x400000ul
 #define PROGRAM_PARAMETERS (PROGRAM_BASE + 0x100)
-#define PROGRAM_DATA 0x500000ul
 
 /* What is waited for comes soon, and to be woken takes longer: so often one looks first. */
 #define SPINS 100
@@ -253,7 +251,8 @@ struct report {
 	int32_t pid; /* of the other child, or 0 */
 };
 
-/* So much of them is sent at once. */
+/* So much of them is sent at once: first what a launcher has room for on its stack, which is enough for most. */
+#define LAUNCHER_FIRST_CHUNK 0x800
 #define LAUNCHER_CHUNK 0x8000
 
 /* How a command below an init ended, which its exit status cannot say: sent to the parent by init. */
@@ -296,14 +295,13 @@ struct code program_code(enum program program);
 
 /* image.c: whether the caller can do without its children being dumpable. */
 int may_inspect_all(void);
-/* A descriptor of an executable program, which has data_size zero bytes at PROGRAM_DATA.
+/* A descriptor of an executable program.
  * *on_disk: memfds may not be executed here, and it is an unlinked file. */
-int make_image(enum program program, const void *parameters, size_t size, size_t data_size, int *on_disk,
-	       struct failure *failure);
+int make_image(enum program program, const void *parameters, size_t size, int *on_disk, struct failure *failure);
 /* The launcher's: one that all share, and that stays open, or one of the call's own. */
 void open_shared_image(void);
-int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failure *failure);
-/* What a launcher is sent, at the addresses that it has there; free() it. */
+int launcher_image(int inspects_all, int *is_shared, int *on_disk, struct failure *failure);
+/* What a launcher is sent: pointers are offsets in it; free() it. */
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure);
 
 /* spawn.c */
@@ -341,7 +339,9 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 /* generation.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);
 uint64_t generation(void);
-uint64_t *own_proc(void); /* see proven_proc.c */
+/* A lock that is free in a new copy, whichever thread had it. */
+enum lock { LOCK_SELF, LOCK_PROC, LOCKS };
+int *lock_of_copy(enum lock lock);
 
 /* debugger.c: CLONE_UNTRACED for a child in our memory that executes a program, or 0. */
 unsigned long flag_against_debugger(void);

@@ -49,10 +49,10 @@ int create_userns(const struct maps *maps, struct failure *failure)
 	if (!child)
 		return fail(failure, STEP_prepare, ENOMEM);
 	child->death.parent = (int32_t)getpid();
-	child->death.parent_pidfd = open_self(failure);
+	child->death.parent_pidfd = borrow_self(&child->self, failure);
 	if (child->death.parent_pidfd >= 0)
 		userns = in_transient_child(child, maps, failure);
-	close_if_open(child->death.parent_pidfd);
+	give_back(child->self);
 	free_child(child);
 	return userns;
 }

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "core.h"
-#include "rawsys.h"
 
 void close_if_open(int fd)
 {
@@ -35,16 +34,6 @@ int not_below(int fd, int least)
 int above_stdio(int fd)
 {
 	return not_below(fd, 3);
-}
-
-int open_self(struct failure *failure)
-{
-	long self = RAW2(pidfd_open, getpid(), 0);
-
-	if (self < 0)
-		return fail(failure, STEP_pidfd_open, (int)-self);
-	self = above_stdio((int)self);
-	return self < 0 ? fail(failure, STEP_prepare, errno) : (int)self;
 }
 
 static int move_above_stdio(int ends[2], struct failure *failure)

@@ -16,7 +16,7 @@
 /* What a copy does not have. */
 struct wiped {
 	uint64_t generation;
-	uint64_t own_proc;
+	int locks[LOCKS];
 };
 
 static struct wiped *wiped; /* NULL: there was no memory for it */
@@ -25,7 +25,8 @@ static uint64_t last;
 static void wipe(void)
 {
 	__atomic_store_n(&wiped->generation, 0, __ATOMIC_RELAXED);
-	__atomic_store_n(&wiped->own_proc, 0, __ATOMIC_RELAXED);
+	for (int i = 0; i < LOCKS; i++)
+		__atomic_store_n(&wiped->locks[i], 0, __ATOMIC_RELAXED);
 }
 
 /* Where the kernel does not wipe (gVisor, a seccomp filter), libc sees at least its own fork(). */
@@ -64,7 +65,7 @@ uint64_t generation(void)
 		       : now;
 }
 
-uint64_t *own_proc(void)
+int *lock_of_copy(enum lock lock)
 {
-	return &wiped->own_proc;
+	return &wiped->locks[lock];
 }

@@ -4,9 +4,8 @@
  *   0x100  the parameters
  *   ...    the code
  *
- * The whole file is one segment, mapped at PROGRAM_BASE without write access. Another one
- * is zeros at PROGRAM_DATA. The file holds nothing that differs from command to command:
- * it may have to lie on a disk.
+ * The whole file is one segment, mapped at PROGRAM_BASE without write access. It holds nothing
+ * that differs from command to command: it may have to lie on a disk.
  */
 #include <elf.h>
 #include <errno.h>
@@ -59,19 +58,10 @@
 
 struct headers {
 	Elf64_Ehdr elf;
-	Elf64_Phdr segment, stack, data;
+	Elf64_Phdr segment, stack;
 };
 
-static void write_data_header(Elf64_Phdr *data, size_t size)
-{
-	data->p_type = PT_LOAD;
-	data->p_flags = PF_R | PF_W;
-	data->p_vaddr = data->p_paddr = PROGRAM_DATA;
-	data->p_memsz = size;
-	data->p_align = SEGMENT_ALIGNMENT;
-}
-
-static void write_headers(struct headers *headers, size_t size, size_t entry, size_t data_size)
+static void write_headers(struct headers *headers, size_t size, size_t entry)
 {
 	Elf64_Ehdr *elf = &headers->elf;
 
@@ -87,7 +77,7 @@ static void write_headers(struct headers *headers, size_t size, size_t entry, si
 	elf->e_phoff = offsetof(struct headers, segment);
 	elf->e_ehsize = sizeof(Elf64_Ehdr);
 	elf->e_phentsize = sizeof(Elf64_Phdr);
-	elf->e_phnum = data_size ? 3 : 2;
+	elf->e_phnum = 2;
 	headers->segment.p_type = PT_LOAD;
 	headers->segment.p_flags = PF_R | PF_X;
 	headers->segment.p_vaddr = headers->segment.p_paddr = PROGRAM_BASE;
@@ -95,8 +85,6 @@ static void write_headers(struct headers *headers, size_t size, size_t entry, si
 	headers->segment.p_align = SEGMENT_ALIGNMENT;
 	headers->stack.p_type = PT_GNU_STACK;
 	headers->stack.p_flags = PF_R | PF_W;
-	if (data_size)
-		write_data_header(&headers->data, data_size);
 }
 
 #define CODE_ALIGNMENT 16ul
@@ -117,8 +105,7 @@ static struct iovec part(const void *data, size_t size)
 	return (struct iovec){(void *)(uintptr_t)data, size};
 }
 
-static size_t set_parts(struct image *image, enum program program, const void *parameters, size_t parameters_size,
-			size_t data_size)
+static size_t set_parts(struct image *image, enum program program, const void *parameters, size_t parameters_size)
 {
 	static const char padding[CODE_ALIGNMENT];
 	struct code code = program_code(program);
@@ -126,7 +113,7 @@ static size_t set_parts(struct image *image, enum program program, const void *p
 	size_t code_offset = (parameters_end + CODE_ALIGNMENT - 1) & ~(CODE_ALIGNMENT - 1);
 
 	memset(&image->start, 0, sizeof(image->start));
-	write_headers(&image->start.headers, code_offset + code.size, code_offset + code.entry, data_size);
+	write_headers(&image->start.headers, code_offset + code.size, code_offset + code.entry);
 	image->parts[0] = part(&image->start, sizeof(image->start));
 	image->parts[1] = part(parameters, parameters_size);
 	image->parts[2] = part(padding, code_offset - parameters_end);
@@ -145,9 +132,9 @@ int may_inspect_all(void)
  * inspect by its CAP_SYS_PTRACE only: such a program's memory belongs to the
  * outer namespace (would_dump() in the kernel), so that inside root cannot
  * ptrace it. Others could no longer open their own child's files in /proc. */
-static mode_t image_mode(void)
+static mode_t image_mode(int inspects_all)
 {
-	return may_inspect_all() ? 0111 : 0755;
+	return inspects_all ? 0111 : 0755;
 }
 
 static int write_image(int fd, const struct image *image)
@@ -167,7 +154,7 @@ static int write_image(int fd, const struct image *image)
 		if (next < parts + PARTS)
 			*next = part((char *)next->iov_base + written, next->iov_len - (size_t)written);
 	}
-	return fchmod(fd, image_mode());
+	return fchmod(fd, image_mode(may_inspect_all()));
 }
 
 static int sealed_memfd(const struct image *image)
@@ -239,13 +226,13 @@ static int exceeds_file_size_limit(size_t size)
 	return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size;
 }
 
-int make_image(enum program program, const void *parameters, size_t parameters_size, size_t data_size, int *on_disk,
+int make_image(enum program program, const void *parameters, size_t parameters_size, int *on_disk,
 	       struct failure *failure)
 {
 	struct image image;
 	int fd;
 
-	if (exceeds_file_size_limit(set_parts(&image, program, parameters, parameters_size, data_size)))
+	if (exceeds_file_size_limit(set_parts(&image, program, parameters, parameters_size)))
 		return fail(failure, STEP_memfd_create, EFBIG);
 	fd = sealed_memfd(&image);
 	if (fd < 0 && errno == EACCES) {
@@ -263,32 +250,21 @@ int make_image(enum program program, const void *parameters, size_t parameters_s
 /* ---- the launcher's, which is the same for all ---- */
 
 /* Made once, when the module is loaded. The file does not change, so a forked copy of the program may use it too. */
-static struct {
-	int fd; /* -1: there is none, and each launcher gets one of its own */
-	dev_t device;
-	ino_t inode;
-} shared = {.fd = -1};
-
-/* Enough for most of what a launcher is sent. */
-#define SHARED_DATA_SIZE 0x10000ul
+static struct kept shared; /* where there is none, each launcher gets one of its own */
 
 static void make_shared_image(void)
 {
 	struct image image;
-	struct stat status;
 	int fd = -1;
 
-	if (!exceeds_file_size_limit(set_parts(&image, PROGRAM_LAUNCHER, NULL, 0, SHARED_DATA_SIZE)))
+	if (!exceeds_file_size_limit(set_parts(&image, PROGRAM_LAUNCHER, NULL, 0)))
 		fd = sealed_memfd(&image);
 	if (fd < 0)
 		return;
-	if (fstat(fd, &status) < 0) {
+	if (identify(fd, &shared.identity) < 0)
 		close(fd);
-		return;
-	}
-	shared.device = status.st_dev;
-	shared.inode = status.st_ino;
-	shared.fd = fd;
+	else
+		shared.fd = fd;
 }
 
 void open_shared_image(void)
@@ -298,45 +274,27 @@ void open_shared_image(void)
 	pthread_once(&once, make_shared_image);
 }
 
-/* Programs close descriptors that they do not know. */
-static int is_there(struct stat *status)
-{
-	return shared.fd >= 0 && fstat(shared.fd, status) == 0 && status->st_dev == shared.device &&
-	       status->st_ino == shared.inode;
-}
-
 /* Programs change their ids, rights and user namespace. Who may read the file, and in which user namespace its owner
  * has an id, decides who may look at a process that executes it. */
-static int is_own(const struct stat *status)
+static int is_own(const struct whereabouts *found, int inspects_all)
 {
-	return status->st_uid == geteuid() && status->st_gid == getegid() && (status->st_mode & 0777) == image_mode();
+	return found->uid == geteuid() && found->gid == getegid() && (found->mode & 0777) == image_mode(inspects_all);
 }
 
-static int fits(size_t data_size)
+int launcher_image(int inspects_all, int *is_shared, int *on_disk, struct failure *failure)
 {
-	struct stat status;
+	struct whereabouts found;
 
-	return data_size <= SHARED_DATA_SIZE && is_there(&status) && is_own(&status) &&
-	       !exceeds_file_size_limit((size_t)status.st_size);
-}
-
-int launcher_image(size_t data_size, int *is_shared, int *on_disk, struct failure *failure)
-{
-	*is_shared = fits(data_size);
-	return *is_shared ? shared.fd : make_image(PROGRAM_LAUNCHER, NULL, 0, data_size, on_disk, failure);
+	*is_shared = is_still_there(&shared, &found) > 0 && is_own(&found, inspects_all);
+	return *is_shared ? shared.fd : make_image(PROGRAM_LAUNCHER, NULL, 0, on_disk, failure);
 }
 
 /* The launcher's parameters, and behind them all that they point to. Pointers
- * are those of the program, not of the caller. */
+ * are offsets in it. */
 struct arena {
 	char *memory;
 	size_t used;
 };
-
-static uint64_t address_of(size_t offset)
-{
-	return PROGRAM_DATA + offset;
-}
 
 static size_t vector_length(char *const *vector)
 {
@@ -363,7 +321,7 @@ static void *put(struct arena *arena, const void *data, size_t size)
 	if (size) /* a vector of length 0 may be NULL */
 		memcpy(arena->memory + offset, data, size);
 	arena->used += size;
-	return (void *)address_of(offset);
+	return (void *)(uintptr_t)offset;
 }
 
 static void align(struct arena *arena)
@@ -382,7 +340,7 @@ static char *const *put_vector(struct arena *arena, char *const *vector)
 		uint64_t at = (uint64_t)(uintptr_t)put(arena, vector[i], strlen(vector[i]) + 1);
 		memcpy(arena->memory + offset + i * sizeof(at), &at, sizeof(at));
 	}
-	return (char *const *)address_of(offset);
+	return (char *const *)(uintptr_t)offset;
 }
 
 struct launcher_parameters *launcher_block(const struct launcher_parameters *parameters, struct failure *failure)

@@ -217,7 +217,8 @@ RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_
 
 RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 {
-	const struct launcher_parameters *own = receive_parameters(socket_of(start));
+	_Alignas(struct launcher_parameters) char first[LAUNCHER_FIRST_CHUNK];
+	const struct launcher_parameters *own = receive_parameters(socket_of(start), first);
 
 	let_the_parent_look(own);
 	set_close_on_exec(own, own->socket);

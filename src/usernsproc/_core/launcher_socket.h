@@ -66,16 +66,50 @@ RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 	receive(own->socket, &byte, 1);
 }
 
-RAW_INLINE const struct launcher_parameters *receive_parameters(int socket)
+/* For what does not fit on the stack. */
+RAW_INLINE char *more_memory(int socket, uint64_t size)
 {
-	uintptr_t address = PROGRAM_DATA;
-	uint64_t length = 0;
+	uint64_t start = (uint64_t)RAW1(brk, 0);
 
-	__asm__("" : "+r"(address)); /* the optimizer would take it for a mistake */
-	do
-		length += (uint64_t)receive(socket, (char *)address + length, LAUNCHER_CHUNK);
-	while (length < ((volatile struct launcher_parameters *)address)->size);
-	return (const struct launcher_parameters *)address;
+	if ((uint64_t)RAW1(brk, start + size) != start + size)
+		leave_with_error(socket, -ENOMEM);
+	return (char *)start;
+}
+
+RAW_INLINE const void *address_in(const void *block, const volatile void *offset)
+{
+	return (const char *)block + (uintptr_t)offset;
+}
+
+/* Its pointers are offsets until here. */
+RAW_INLINE void set_pointers(struct launcher_parameters *block)
+{
+	char *volatile *candidates = (char *volatile *)(uintptr_t)address_in(block, block->candidates);
+
+	block->namespaces.joins = address_in(block, block->namespaces.joins);
+	block->setup.calls = address_in(block, block->setup.calls);
+	block->setup.data = (char *)(uintptr_t)address_in(block, block->setup.data);
+	block->setup.fds.fds = (int *)(uintptr_t)address_in(block, block->setup.fds.fds);
+	block->candidates = (char *const *)(uintptr_t)candidates;
+	for (; *candidates; candidates++)
+		*candidates = (char *)(uintptr_t)address_in(block, *candidates);
+}
+
+RAW_INLINE const struct launcher_parameters *receive_parameters(int socket, char first[LAUNCHER_FIRST_CHUNK])
+{
+	uint64_t length = (uint64_t)receive(socket, first, LAUNCHER_FIRST_CHUNK);
+	uint64_t size = ((volatile struct launcher_parameters *)first)->size;
+	char *block = first;
+
+	if (length < size) {
+		block = more_memory(socket, size);
+		for (uint64_t i = 0; i < length; i++)
+			((volatile char *)block)[i] = first[i];
+	}
+	while (length < size)
+		length += (uint64_t)receive(socket, block + length, LAUNCHER_CHUNK);
+	set_pointers((struct launcher_parameters *)block);
+	return (const struct launcher_parameters *)block;
 }
 
 /* What the kernel puts on the stack: the number of arguments, these, a NULL, the environment.

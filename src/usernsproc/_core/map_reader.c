@@ -75,7 +75,7 @@ static pid_t start_map_reader(struct child *child, struct reaper *reaper, int to
 
 	if (request)
 		set_image(child,
-			  make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), 0, &on_disk, failure),
+			  make_image(PROGRAM_MAP_READER, &parameters, sizeof(parameters), &on_disk, failure),
 			  map_reader_argv, no_environment);
 	else
 		fail(failure, STEP_prepare, ENOMEM);
@@ -97,20 +97,21 @@ static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int user
 			    const struct patience *patience, struct failure *failure)
 {
 	struct reading reading = {.buffer = buffer, .size = size};
-	int ends[2], pidfd = -1, proc = open_proc_root();
+	struct borrowed proc = borrow_proc_root();
+	int ends[2], pidfd = -1;
 	ssize_t length = -1;
 	pid_t pid;
 
-	if (proc < 0)
-		return fail(failure, STEP_open_proc, -proc);
+	if (proc.fd < 0)
+		return fail(failure, STEP_open_proc, -proc.fd);
 	child->proc = proc_to_close_by(failure);
 	if (child->proc == -2 || open_pipe(ends, failure) < 0) {
-		close(proc);
+		give_back(proc);
 		return -1;
 	}
 	fcntl(ends[0], F_SETFL, O_NONBLOCK);
 	reading.from = ends[0];
-	child->plan = (struct plan){.stdio = {userns, ends[1], proc}, .setup = setup_of_helper,
+	child->plan = (struct plan){.stdio = {userns, ends[1], proc.fd}, .setup = setup_of_helper,
 				    .close_fds = 1, .cgroup = -1, .is_helper = 1, .death_signal = SIGKILL};
 	pid = start_map_reader(child, reaper, ends[1], &pidfd, patience, failure);
 	if (pid > 0) {
@@ -122,7 +123,7 @@ static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int user
 		}
 		end_child(pid, pidfd, length < 0 ? failure : NULL);
 	}
-	close(proc);
+	give_back(proc);
 	close(ends[0]);
 	return length;
 }
@@ -136,7 +137,7 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 	if (!child)
 		return fail(failure, STEP_prepare, errno);
 	child->death.signal = SIGKILL;
-	child->death.parent_pidfd = open_self(failure);
+	child->death.parent_pidfd = borrow_self(&child->self, failure);
 	if (child->death.parent_pidfd >= 0)
 		reaper = start_reaper(patience, failure);
 	if (reaper) {
@@ -145,7 +146,7 @@ ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *
 		end_reaper(reaper);
 	}
 	close_if_open(child->proc);
-	close_if_open(child->death.parent_pidfd);
+	give_back(child->self);
 	free_child(child);
 	return length;
 }

@@ -133,15 +133,14 @@ PyDoc_STRVAR(own_namespace_doc, "own_namespace(name) -> OwnedFd\n\n"
 
 OPENS(own_namespace, "s", open_own_namespace(path), &path)
 
-/* An errno, or 0. */
+/* A descriptor, or a negative errno. */
 static int find_own_namespace(const char *name, struct stat *status)
 {
-	int fd = open_own_namespace(name), error = 0;
+	int fd = open_own_namespace(name), error;
 
-	if (fd < 0)
-		return -fd;
-	if (fstat(fd, status) < 0)
-		error = errno;
+	if (fd < 0 || fstat(fd, status) == 0)
+		return fd;
+	error = -errno;
 	close(fd);
 	return error;
 }
@@ -152,31 +151,50 @@ static PyObject *core_own_namespace_identity(PyObject *module, PyObject *argumen
 {
 	struct stat status;
 	const char *name;
-	int error;
+	int fd;
 
 	if (!PyArg_ParseTuple(arguments, "s:own_namespace_identity", &name))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
-	error = find_own_namespace(name, &status);
+	fd = find_own_namespace(name, &status);
+	close_if_open(fd);
 	Py_END_ALLOW_THREADS
-	if (error)
-		return fd_or_error(module, -error);
+	if (fd < 0)
+		return fd_or_error(module, fd);
 	return Py_BuildValue("KK", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
 }
 
 /* ---- the caller ---- */
+
+/* To open a namespace takes the kernel half of the time while it is open elsewhere. The initial user namespace
+ * never ends, so that a descriptor of it, which nothing uses, keeps nothing alive. */
+static void keep_or_close(int initial)
+{
+	static int is_kept;
+
+	if (__atomic_exchange_n(&is_kept, 1, __ATOMIC_RELAXED))
+		close(initial);
+	else
+		above_stdio(initial);
+}
 
 /* The initial user namespace has a fixed number (PROC_USER_INIT_INO). All threads of a
  * process share one user namespace. -1: errno is set. */
 static int in_initial_userns(void)
 {
 	struct stat status;
-	int error = find_own_namespace("user", &status);
+	int fd = find_own_namespace("user", &status);
 
-	if (!error)
-		return status.st_ino == 4026531837u;
-	errno = error;
-	return error == ENOENT ? 1 : -1; /* no /proc, or a kernel without user namespaces */
+	if (fd < 0) {
+		errno = -fd;
+		return fd == -ENOENT ? 1 : -1; /* no /proc, or a kernel without user namespaces */
+	}
+	if (status.st_ino == 4026531837u) {
+		keep_or_close(fd);
+		return 1;
+	}
+	close(fd);
+	return 0;
 }
 
 /* Without a /proc the map is not known: what needs it fails at its own step. */
@@ -205,12 +223,13 @@ static PyObject *own_map(PyObject *module, const char *path)
 static PyObject *own_groups(void)
 {
 	int count = getgroups(0, NULL);
-	gid_t *groups = count < 0 ? NULL : PyMem_Calloc((size_t)count + 1, sizeof(*groups));
+	gid_t *groups = count > 0 ? PyMem_Calloc((size_t)count, sizeof(*groups)) : NULL;
 	PyObject *tuple = NULL;
 
-	if (count >= 0 && !groups)
+	if (count > 0 && !groups)
 		return PyErr_NoMemory();
-	count = count < 0 ? -1 : getgroups(count, groups);
+	if (count > 0)
+		count = getgroups(count, groups);
 	if (count < 0)
 		PyErr_SetFromErrno(PyExc_OSError);
 	else
@@ -225,10 +244,10 @@ static PyObject *own_groups(void)
 	return tuple;
 }
 
-PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, uid_map, gid_map, groups)\n\n"
+PyDoc_STRVAR(caller_doc, "caller() -> (uid, gid, capabilities, uid_map, gid_map, groups, real_uid, real_gid)\n\n"
 			 "Effective ids and capabilities of the calling thread; the texts of the\n"
 			 "maps of its user namespace, None in the initial one; its supplementary\n"
-			 "groups. Keeps the GIL: a few system calls that cannot block.");
+			 "groups; its real ids. Keeps the GIL: a few system calls that cannot block.");
 
 static PyObject *core_caller(PyObject *module, PyObject *ignored)
 {
@@ -242,19 +261,14 @@ static PyObject *core_caller(PyObject *module, PyObject *ignored)
 		return PyErr_SetFromErrno(PyExc_OSError);
 	if (get_capabilities(&own) == 0)
 		effective = (unsigned long long)own.high.effective << 32 | own.low.effective;
-	if (initial)
-		return Py_BuildValue("(kkKOON)", (unsigned long)geteuid(), (unsigned long)getegid(), effective,
-				     Py_None, Py_None, own_groups());
-	uid_map = own_map(module, "self/uid_map");
-	if (!uid_map)
-		return NULL;
-	gid_map = own_map(module, "self/gid_map");
+	uid_map = initial ? Py_NewRef(Py_None) : own_map(module, "self/uid_map");
+	gid_map = !uid_map ? NULL : initial ? Py_NewRef(Py_None) : own_map(module, "self/gid_map");
 	if (!gid_map) {
-		Py_DECREF(uid_map);
+		Py_XDECREF(uid_map);
 		return NULL;
 	}
-	return Py_BuildValue("(kkKNNN)", (unsigned long)geteuid(), (unsigned long)getegid(), effective, uid_map,
-			     gid_map, own_groups());
+	return Py_BuildValue("(kkKNNNkk)", (unsigned long)geteuid(), (unsigned long)getegid(), effective, uid_map,
+			     gid_map, own_groups(), (unsigned long)getuid(), (unsigned long)getgid());
 }
 
 static PyMethodDef proc_calls[] = {

@@ -69,7 +69,7 @@ static int prepare_holder(const struct plan *plan, struct child *child, struct s
 	struct holder_parameters parameters = holder_of(plan);
 
 	set_image(child,
-		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), 0, &spawned->image_on_disk, failure),
+		  make_image(PROGRAM_HOLDER, &parameters, sizeof(parameters), &spawned->image_on_disk, failure),
 		  holder_argv, no_environment);
 	return child->image < 0 ? -1 : 0;
 }
@@ -121,7 +121,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	if (!child->launcher_argv)
 		return fail(failure, STEP_prepare, ENOMEM);
 	set_image(child,
-		  launcher_image(child->block->size, &child->image_is_shared, &spawned->image_on_disk, failure),
+		  launcher_image(!parameters.is_dumpable, &child->image_is_shared, &spawned->image_on_disk, failure),
 		  child->launcher_argv, plan->command.envp);
 	return child->image < 0 ? -1 : 0;
 }

@@ -31,14 +31,14 @@ void failure_of_end(int pidfd, struct failure *failure)
  * for it: in a pid namespace that the caller's next children are in, but not the caller. */
 pid_t pid_of(int pidfd, pid_t otherwise)
 {
-	int root = open_proc_root();
+	struct borrowed root = borrow_proc_root();
 	pid_t pid = -1;
 
-	if (root < 0)
+	if (root.fd < 0)
 		return otherwise;
-	if (has_pids_of_caller(root) && find_pid_in_proc(root, pidfd, &pid) < 0)
+	if (has_pids_of_caller(root) && find_pid_in_proc(root.fd, pidfd, &pid) < 0)
 		pid = -1;
-	close(root);
+	give_back(root);
 	return pid > 0 ? pid : otherwise;
 }
 
@@ -63,12 +63,13 @@ static int find_and_open_dir(int root, int pidfd)
 /* The number and the directory are of the same procfs: another could be mounted meanwhile. */
 int open_proc_dir_of(int pidfd)
 {
-	int root = open_proc_root(), directory;
+	struct borrowed root = borrow_proc_root();
+	int directory;
 
-	if (root < 0)
-		return root;
-	directory = find_and_open_dir(root, pidfd);
-	close(root);
+	if (root.fd < 0)
+		return root.fd;
+	directory = find_and_open_dir(root.fd, pidfd);
+	give_back(root);
 	return directory;
 }
 
@@ -76,12 +77,13 @@ int open_proc_dir_of(int pidfd)
  * it has not ended: what has not ended has not lost its pid. */
 int open_proc_dir(pid_t pid, int pidfd, struct failure *failure)
 {
-	int root = open_proc_root(), directory;
+	struct borrowed root = borrow_proc_root();
+	int directory;
 
-	if (root < 0)
-		return fail(failure, STEP_open_proc, -root);
-	directory = has_pids_of_caller(root) ? open_dir_in(root, pid) : find_and_open_dir(root, pidfd);
-	close(root);
+	if (root.fd < 0)
+		return fail(failure, STEP_open_proc, -root.fd);
+	directory = has_pids_of_caller(root) ? open_dir_in(root.fd, pid) : find_and_open_dir(root.fd, pidfd);
+	give_back(root);
 	if (directory < 0)
 		return fail(failure, STEP_open_proc, -directory);
 	if (has_ended(pidfd)) {

@@ -2,8 +2,8 @@
  *
  * Each is one function in a section of its own, and a few instructions that call it.
  * Its bytes are copied into an ELF image at run time (image.c) and started by the
- * kernel: no libc, no thread-local storage, no data but at PROGRAM_PARAMETERS,
- * PROGRAM_DATA and on the stack, nothing to return to. So every helper is inlined, and
+ * kernel: no libc, no thread-local storage, no data but at PROGRAM_PARAMETERS
+ * and on the stack, nothing to return to. So every helper is inlined, and
  * there are no string constants, tables or globals: the code must not refer to anything
  * outside its section. tests/test_core_objects.py looks at the compiled result.
  */

@@ -38,29 +38,13 @@ static int exists_in(int directory, const char *name)
 	return fd >= 0;
 }
 
-/* A mount has one file system for as long as it exists, and a procfs one pid namespace. So what was found
- * about /proc holds for as long as the same mount is there. From Linux 6.8 on this can be determined, since the number of a
- * mount is never used again. The word is twice that number, plus one where the pid namespace is the caller's own. */
-static uint64_t lasting_number(int root)
-{
-	struct whereabouts found;
-
-	if (find_whereabouts_by(root, WHEREABOUTS_LASTING_MOUNT, &found) < 0 ||
-	    !(found.mask & WHEREABOUTS_LASTING_MOUNT) || found.inode != INODE_OF_ROOT)
-		return 0;
-	return found.mount;
-}
-
 /* Neither another file system nor a directory of procfs that was mounted there. What has
  * nothing of a /proc about it is none. */
 static int refuse_unless_root(int fd)
 {
-	uint64_t number = lasting_number(fd);
 	struct whereabouts found;
 	long result;
 
-	if (number && number == __atomic_load_n(own_proc(), __ATOMIC_RELAXED) >> 1)
-		return 0;
 	if (!has_type(fd, MAGIC_OF_PROC))
 		return exists_in(fd, "self") ? -EXDEV : -ENOENT;
 	result = find_whereabouts(fd, &found);
@@ -89,12 +73,13 @@ int open_in(int directory, const char *path, int flags)
 
 int open_proc(const char *path, int flags)
 {
-	int root = open_proc_root(), fd;
+	struct borrowed root = borrow_proc_root();
+	int fd;
 
-	if (root < 0)
-		return root;
-	fd = open_in(root, path, flags);
-	close(root);
+	if (root.fd < 0)
+		return root.fd;
+	fd = open_in(root.fd, path, flags);
+	give_back(root);
 	return fd;
 }
 
@@ -187,13 +172,16 @@ static int follow_namespace_link(int root, const char *path)
 
 int open_namespace_link(int directory, const char *path)
 {
-	int root = directory < 0 ? open_proc_root() : directory, fd;
+	struct borrowed root;
+	int fd;
 
-	if (root < 0)
-		return root;
-	fd = follow_namespace_link(root, path);
-	if (root != directory)
-		close(root);
+	if (directory >= 0)
+		return follow_namespace_link(directory, path);
+	root = borrow_proc_root();
+	if (root.fd < 0)
+		return root.fd;
+	fd = follow_namespace_link(root.fd, path);
+	give_back(root);
 	return fd;
 }
 
@@ -209,12 +197,30 @@ int open_namespace(int pidfd, int proc_dir, const char *name)
 	return open_namespace_link(proc_dir, path);
 }
 
+/* All threads have the same: unshare(2) and setns(2) refuse another one to a process with several threads. */
+static int open_own_userns(void)
+{
+	struct failure ignored;
+	struct borrowed self;
+	int fd = -ENOSYS;
+
+	if (borrow_self(&self, &ignored) >= 0)
+		fd = open_namespace_by_pidfd(self.fd, "user");
+	give_back(self);
+	return fd;
+}
+
 int open_own_namespace(const char *name)
 {
-	long pidfd = RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
 	char path[PATH_SIZE];
 	int fd = -1;
+	long pidfd;
 
+	if (strcmp(name, "user") == 0)
+		fd = open_own_userns();
+	if (fd >= 0)
+		return fd;
+	pidfd = RAW2(pidfd_open, RAW0(gettid), PIDFD_OF_THREAD);
 	if (pidfd >= 0) {
 		fd = open_namespace_by_pidfd((int)pidfd, name);
 		RAW1(close, pidfd);
@@ -239,20 +245,21 @@ static int refuse_unless_same_file(int one, int other)
 int reopen(int fd, int flags)
 {
 	char path[PATH_SIZE];
-	int root = open_proc_root(), link, again, error;
+	struct borrowed root = borrow_proc_root();
+	int link, again, error;
 
-	if (root < 0)
-		return root;
+	if (root.fd < 0)
+		return root.fd;
 	snprintf(path, sizeof(path), "thread-self/fd/%d", fd);
-	link = open_in(root, path, O_PATH | O_NOFOLLOW);
+	link = open_in(root.fd, path, O_PATH | O_NOFOLLOW);
 	if (link >= 0) {
 		close(link);
-		again = openat(root, path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		again = openat(root.fd, path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 		again = again < 0 ? -errno : again;
 	} else {
 		again = link;
 	}
-	close(root);
+	give_back(root);
 	if (again < 0)
 		return again;
 	error = refuse_unless_same_file(fd, again);
@@ -299,7 +306,7 @@ int find_pid_in_proc(int root, int pidfd, pid_t *pid)
 
 /* The numbers of a process from the pid namespace of this /proc down to its own: it is the same one
  * where there is a single number. A kernel without pid namespaces does not list them. */
-static int has_own_numbers(int root)
+int has_own_numbers(int root)
 {
 	long self = RAW2(pidfd_open, getpid(), 0);
 	char text[512], *line;
@@ -315,15 +322,7 @@ static int has_own_numbers(int root)
 	return !line || line[strlen("\nNSpid:\t") + strspn(line + strlen("\nNSpid:\t"), "0123456789")] == '\n';
 }
 
-int has_pids_of_caller(int root)
+int has_pids_of_caller(struct borrowed root)
 {
-	uint64_t known = __atomic_load_n(own_proc(), __ATOMIC_RELAXED), number = lasting_number(root);
-	int is_own;
-
-	if (number && number == known >> 1)
-		return known & 1;
-	is_own = has_own_numbers(root);
-	if (number)
-		__atomic_store_n(own_proc(), number << 1 | (uint64_t)is_own, __ATOMIC_RELAXED);
-	return is_own;
+	return root.is_kept ? root.finding : has_own_numbers(root.fd);
 }

@@ -6,8 +6,11 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* An O_PATH descriptor of the root of a procfs. ENOENT: there is no /proc. */
+#include "kept.h"
+
+/* For kept.c, and for children: one that is not kept. */
 int open_proc_root(void);
+int has_own_numbers(int root);
 
 /* A file of /proc: "self/status", "123/task". */
 int open_proc(const char *path, int flags);
@@ -39,6 +42,6 @@ int reopen(int fd, int flags);
  * that clone(2) gave is that of another process. */
 int find_pid_in_proc(int root, int pidfd, pid_t *pid);
 /* Whether it was mounted for the caller's, so that the caller's numbers are those of this /proc. */
-int has_pids_of_caller(int root);
+int has_pids_of_caller(struct borrowed root);
 
 #endif

@@ -149,21 +149,21 @@ static int start_and_wait(struct reaper *reaper, const struct patience *patience
 struct reaper *start_reaper(const struct patience *patience, struct failure *failure)
 {
 	struct reaper *reaper = allocate_reaper();
-	int parent_pidfd, is_running;
+	struct borrowed self;
+	int is_running;
 
 	if (!reaper) {
 		fail(failure, STEP_prepare, errno);
 		return NULL;
 	}
-	parent_pidfd = open_self(failure);
-	if (parent_pidfd < 0) {
+	reaper->child->death.parent_pidfd = borrow_self(&self, failure);
+	if (reaper->child->death.parent_pidfd < 0) {
 		free_reaper(reaper);
 		return NULL;
 	}
 	reaper->child->death.parent = (int32_t)getpid();
-	reaper->child->death.parent_pidfd = parent_pidfd;
 	is_running = start_and_wait(reaper, patience, failure);
-	close(parent_pidfd);
+	give_back(self);
 	return is_running ? reaper : NULL;
 }
 

@@ -47,6 +47,7 @@ struct sending {
 	int socket;
 	const char *next;
 	size_t left;
+	int is_first;
 	int error;
 };
 
@@ -55,12 +56,14 @@ static int is_sent(void *context)
 	struct sending *sending = context;
 
 	while (sending->left) {
-		size_t size = sending->left < LAUNCHER_CHUNK ? sending->left : LAUNCHER_CHUNK;
+		size_t most = sending->is_first ? LAUNCHER_FIRST_CHUNK : LAUNCHER_CHUNK;
+		size_t size = sending->left < most ? sending->left : most;
 
 		if (send(sending->socket, sending->next, size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 			sending->error = errno;
 			return errno != EAGAIN && errno != EINTR;
 		}
+		sending->is_first = 0;
 		sending->next += size;
 		sending->left -= size;
 	}
@@ -70,7 +73,7 @@ static int is_sent(void *context)
 int send_parameters(int socket, const struct launcher_parameters *block, const struct spawned *spawned,
 		    const struct patience *patience, struct failure *failure)
 {
-	struct sending sending = {.socket = socket, .next = (const char *)block, .left = block->size};
+	struct sending sending = {.socket = socket, .next = (const char *)block, .left = block->size, .is_first = 1};
 	struct event event = {.has_happened = is_sent, .context = &sending, .socket = socket, .wakes = POLLOUT,
 			      .pidfd = spawned->pidfd, .step = STEP_execveat};
 

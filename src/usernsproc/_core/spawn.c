@@ -249,10 +249,21 @@ static void discard(struct child *child, int sockets[2])
 	close_if_open(child->proc);
 	close_if_open(child->cgroup);
 	close_if_open(child->init_socket);
-	close_if_open(child->death.parent_pidfd);
+	if (child->death.parent_pidfd != child->self.fd)
+		close_if_open(child->death.parent_pidfd);
+	give_back(child->self);
 	free(child->block);
 	free(child->launcher_argv);
 	free_child(child);
+}
+
+/* It may be kept for the next call, where it is. */
+static int copy_above_targets(int *fd, const struct plan *plan, struct failure *failure)
+{
+	if (*fd >= plan->setup.least_fd)
+		return 0;
+	*fd = fcntl(*fd, F_DUPFD_CLOEXEC, plan->setup.least_fd);
+	return *fd < 0 ? fail(failure, STEP_prepare, errno) : 0;
 }
 
 int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
@@ -271,8 +282,8 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	*plan = *given;
 	child->death.signal = plan->death_signal;
 	child->death.parent = plan->reaper ? plan->reaper->own_pid : (int32_t)getpid();
-	child->death.parent_pidfd = open_self(failure);
-	if (child->death.parent_pidfd >= 0 && move_above_targets(&child->death.parent_pidfd, plan, failure) == 0 &&
+	child->death.parent_pidfd = borrow_self(&child->self, failure);
+	if (child->death.parent_pidfd >= 0 && copy_above_targets(&child->death.parent_pidfd, plan, failure) == 0 &&
 	    prepare_image(plan, child, sockets, spawned, failure) == 0)
 		result = clone_and_start(plan, child, sockets, spawned, failure);
 	if (result < 0 && failure->step >= STEP_COUNT + (int32_t)plan->setup.count) /* there is no such step */

@@ -86,7 +86,8 @@ struct child *allocate_child(void)
 	if (!child)
 		return NULL;
 	memset(child, 0, sizeof(*child));
-	child->image = child->socket = child->init_socket = child->cgroup = child->proc = child->death.parent_pidfd = -1;
+	child->image = child->socket = child->init_socket = child->cgroup = child->proc = -1;
+	child->death.parent_pidfd = child->self.fd = -1;
 	return child;
 }
 
