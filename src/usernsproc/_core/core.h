@@ -188,11 +188,11 @@ enum own_call {
 };
 
 /* A system call that sets up a process, as data. Bit n of `pointers`: argument n is an offset into the data of the set-up,
- * and stands for its address; of `results`: for the int32_t there, which is the result of an earlier call. If that is
+ * and stands for its address; of `results`: for the int64_t there, which is the result of an earlier call. If that is
  * negative, an error that was tolerated, the call is left out. */
 struct system_call {
 	int32_t number, pointers, results;
-	int32_t result;	      /* offset of the int32_t that gets its own, or -1 */
+	int32_t result;	      /* offset of the int64_t that gets its own, or -1 */
 	int32_t expected;     /* another result than this is a failure; -1: none is */
 	int32_t tolerated[5]; /* errnos, or 0 */
 	uint64_t arguments[6];

@@ -291,7 +291,7 @@ RAW_INLINE int take_arguments(const struct setup *setup, const struct system_cal
 		if (call->pointers >> n & 1)
 			arguments[n] += (long)setup->data;
 		if (call->results >> n & 1)
-			arguments[n] = *(volatile int32_t *)(setup->data + arguments[n]);
+			arguments[n] = (long)*(volatile int64_t *)(setup->data + arguments[n]);
 		if (call->results >> n & 1 && arguments[n] < 0)
 			return 0;
 	}
@@ -325,7 +325,7 @@ RAW_INLINE long run_calls(const struct setup *setup, enum section section, enum 
 			return result;
 		}
 		if (call->result >= 0)
-			*(volatile int32_t *)(setup->data + call->result) = (int32_t)result;
+			*(volatile int64_t *)(setup->data + call->result) = result;
 		if (call->number == CALL_FORK && result == 0)
 			helpers = i + 1 + (int32_t)arguments[0];
 		else if (call->number == CALL_FORK)

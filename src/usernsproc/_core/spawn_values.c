@@ -226,10 +226,10 @@ static int is_sound_call(const struct system_call *call, const struct setup *set
 	for (int n = 0; n < 6; n++) {
 		if (call->pointers >> n & 1 && !lies_within(call->arguments[n], 1, setup))
 			return 0;
-		if (call->results >> n & 1 && !lies_within(call->arguments[n], sizeof(int32_t), setup))
+		if (call->results >> n & 1 && !lies_within(call->arguments[n], sizeof(int64_t), setup))
 			return 0;
 	}
-	return call->result == -1 || (call->result >= 0 && lies_within((uint64_t)call->result, sizeof(int32_t), setup));
+	return call->result == -1 || (call->result >= 0 && lies_within((uint64_t)call->result, sizeof(int64_t), setup));
 }
 
 static int is_sound(const struct setup *setup)

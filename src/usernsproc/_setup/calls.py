@@ -6,6 +6,7 @@ The layout of a call is `struct system_call` of the core.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -40,7 +41,7 @@ class Result:
 
 
 class Place:
-    """As an argument: the address of a result, or within bytes that several calls have in common."""
+    """As an argument: the address of a result (an `int32_t`), or one within bytes that several calls share."""
 
     __slots__ = ("of", "offset")
 
@@ -148,13 +149,13 @@ def _packed(*sections: tuple[SystemCall, ...]) -> tuple[bytes, bytes, tuple[int,
 
 
 class _Data:
-    """What the arguments of calls point to: first the results, each an `int32_t`."""
+    """What the arguments of calls point to: first the results, each an `int64_t`."""
 
     def __init__(self, calls: Iterable[SystemCall]) -> None:
         used = [a.of if isinstance(a, Place) else a for call in calls for a in call[3]]
         results = [a for a in used if isinstance(a, Result)]
-        self._offsets: dict[int, int] = {id(result): 4 * n for n, result in enumerate(dict.fromkeys(results))}
-        self._data = bytearray(b"\xff" * (4 * len(self._offsets)))
+        self._offsets: dict[int, int] = {id(result): 8 * n for n, result in enumerate(dict.fromkeys(results))}
+        self._data = bytearray(b"\xff" * (8 * len(self._offsets)))
 
     def pack(self, call: SystemCall) -> bytes:
         number, _needs, tolerated, arguments, expected, result, *_ = call
@@ -178,7 +179,8 @@ class _Data:
             if key not in self._offsets:
                 assert isinstance(argument.of, bytearray)
                 self._offsets[key] = self._append(bytes(argument.of))
-            return self._offsets[key] + argument.offset
+            low_word = isinstance(argument.of, Result) and sys.byteorder == "big"
+            return self._offsets[key] + argument.offset + (4 if low_word else 0)
         return self._append(argument)
 
     def _append(self, value: bytes) -> int:
