@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeAlias
 
+    from .._proc import HasFileno
     from .calls import Argument, Result
     from .compiler import Emitter, Surroundings
     from .step import Path
 
-    Source: TypeAlias = "Path | int | DetachedMount"
+    Source: TypeAlias = "Path | HasFileno | int | DetachedMount"
 
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 _COPY = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
