@@ -48,11 +48,16 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.fixture(params=["new", OWN_USERNS])
-def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+@pytest.fixture(params=["new", "joined", OWN_USERNS])
+def where(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The user namespace of the command."""
     if request.param == "new":
-        return ROOTED
-    return {"uid_map": None, "gid_map": None, "join": "/proc/self/ns/user"}
+        yield ROOTED
+    elif request.param == "own":
+        yield {"uid_map": None, "gid_map": None, "join": "/proc/self/ns/user"}
+    else:
+        with UsernsProcess(**ROOTED) as holder:
+            yield {"uid_map": None, "gid_map": None, "join": f"/proc/{holder.pid}/ns/user"}
 
 
 def failure(*steps: Any, **options: Any) -> UsernsError:
@@ -518,8 +523,10 @@ WAYS = ("mount_setattr", "before 5.12")
 TREE = ["refused: /there/deep/er/new", "refused: /there/deep/new", "refused: /there/file", "refused: /there/new"]
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_read_only_bind_is_so_with_each_mount_below(way: str, folder: Path, where: dict[str, Any]) -> None:
+def test_a_read_only_bind_is_so_with_each_mount_below(way: str, folder: Path, own: bool) -> None:
+    where = {"uid_map": None, "gid_map": None, "join": "/proc/self/ns/user"} if own else ROOTED
     printed = run_alone(setup_files.write_to_each_mount, way, str(folder), where)
     assert printed.splitlines() == [*TREE, "refused: /there/with blank/new", "nodev,nosuid"]
 
