@@ -11,15 +11,17 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
-from errno import EBADF, EEXIST, EINVAL
+from errno import EBADF, EEXIST, EINVAL, ENOSYS
 from functools import lru_cache, partial
 from itertools import count
+from typing import NamedTuple
 
 from .. import _core
 from .._causes import userns_error
 from .._spawn import of_setup_step
 from .._typing import TYPE_CHECKING
 from .._uapi import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_STRING,
@@ -41,7 +43,6 @@ from .._uapi import (
     RESOLVE_NO_SYMLINKS,
 )
 from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Place, Result, SystemCall
-from .remount import KnownMount, has_mount_setattr
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
@@ -56,6 +57,23 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@lru_cache(maxsize=1)
+def has_mount_setattr() -> bool:
+    try:
+        _core.mount_setattr(-1, b"", AT_EMPTY_PATH, 0, 0, 0, -1)
+    except OSError as error:
+        return error.errno != ENOSYS
+    return True
+
+
+class KnownMount(NamedTuple):
+    """A mount of a tree. *path*: within the tree, empty for its root."""
+
+    path: str
+    flags: int
+    is_directory: bool = True
 
 
 class Surroundings:

@@ -27,7 +27,8 @@ from .._uapi import (
     OPEN_TREE_CLONE,
 )
 from .calls import IS_SAME
-from .remount import KnownMount, has_mount_setattr, is_possible, mounts_at, remounted
+from .compiler import KnownMount, has_mount_setattr
+from .remount import is_possible, mounts_at, remounted
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
 
 if TYPE_CHECKING:

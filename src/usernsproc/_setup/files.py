@@ -14,9 +14,9 @@ from .._uapi import (
     UMOUNT_NOFOLLOW,
 )
 from .calls import CHOOSE_LIKE, IS_EQUAL, Place
-from .compiler import NEW_FILE
+from .compiler import NEW_FILE, has_mount_setattr
 from .file_systems import set_attributes
-from .remount import change, has_mount_setattr
+from .remount import change
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
 
 if TYPE_CHECKING:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from errno import EAGAIN, ENOSYS
-from functools import lru_cache
-from typing import NamedTuple
+from errno import EAGAIN
 
 from .. import _core
 from .._mounts.table import MountId, find_mount
@@ -35,6 +33,7 @@ from .._uapi import (
     OPEN_TREE_CLONE,
     RESOLVE_NO_SYMLINKS,
 )
+from .compiler import KnownMount
 from .step import Phase
 
 if TYPE_CHECKING:
@@ -44,23 +43,6 @@ if TYPE_CHECKING:
 _COPY = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
 _FLAGS = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 """Those of `mount_setattr(2)` have the same numbers. Without a flag for access times, `mount(2)` keeps theirs."""
-
-
-@lru_cache(maxsize=1)
-def has_mount_setattr() -> bool:
-    try:
-        _core.mount_setattr(-1, b"", AT_EMPTY_PATH, 0, 0, 0, -1)
-    except OSError as error:
-        return error.errno != ENOSYS
-    return True
-
-
-class KnownMount(NamedTuple):
-    """A mount of a tree. *path*: within the tree, empty for its root."""
-
-    path: str
-    flags: int
-    is_directory: bool = True
 
 
 def is_possible(calls: Emitter) -> bool:
