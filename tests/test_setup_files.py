@@ -314,6 +314,7 @@ def test_a_mount_of_the_caller_can_be_unmounted_without_a_new_user_namespace(fol
 def test_unmounting_what_is_not_a_mount_point() -> None:
     error = failure(Dir("/a"), Unmount("/a"))
     assert (error.errno, error.step, error.call, error.filename) == (errno.EINVAL, "Unmount", "umount2", "/a")
+    assert error.cause == "not-mounted"
 
 
 # ---- Chroot ----
@@ -542,4 +543,6 @@ def test_a_mount_that_comes_meanwhile_is_not_left_writable(way: str, propagation
     """It does not arrive, or it is read-only as well; before Linux 5.12, it is an error if it arrives."""
     printed = run_alone(setup_files.mount_below_a_source_meanwhile, way, propagation, str(folder))
     is_old = way != WAYS[0] or not compiler.has_mount_setattr()
-    assert printed.split() == (["EAGAIN", "Bind"] if is_old and propagation == "slave" else ["refused"])
+    assert printed.split() == (
+        ["EAGAIN", "Bind", "mounts-changed"] if is_old and propagation == "slave" else ["refused"]
+    )

@@ -125,4 +125,4 @@ def mount_below_a_source_meanwhile(way: str, propagation: str | None, folder: st
         script = "(: > /there/late/new) 2>/dev/null && echo written || echo refused"
         print(look(script, Bind(f"{folder}/a", "/there", read_only=True), **options))
     except UsernsError as error:
-        print(errorcode[error.errno or 0], error.step)
+        print(errorcode[error.errno or 0], error.step, error.cause)

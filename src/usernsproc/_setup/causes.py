@@ -46,6 +46,25 @@ OF_STEPS: dict[tuple[str, int], tuple[str, str]] = {
         "overlay-in-use",
         "The upper or work directory is in use by another overlay. Use a pair of directories for each command.",
     ),
+    ("Bind", EAGAIN): (
+        "mounts-changed",
+        "Before Linux 5.12: another process mounted or unmounted something below the source while the command was "
+        "started. Start it again.",
+    ),
+    ("Root", EAGAIN): (
+        "mounts-changed",
+        "Before Linux 5.12: another process mounted or unmounted something below the source while the command was "
+        "started. Start it again.",
+    ),
+    ("Remount", EINVAL): (
+        "not-mounted",
+        "Nothing is mounted at that path. Bind the path to itself before, or use the path of a mount point.",
+    ),
+    ("Unmount", EINVAL): (
+        "not-mounted",
+        "Nothing is mounted at that path, or it came from a more privileged mount namespace, which hides what it "
+        "covers. Use the path of a mount point, or mount over it.",
+    ),
     ("Bind", ENOENT): (
         "path-missing",
         "The source does not exist, or with create=False the target. Create it, or pass missing_ok=True.",
