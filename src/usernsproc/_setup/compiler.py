@@ -17,7 +17,7 @@ from itertools import count
 
 from .. import _core
 from .._causes import userns_error
-from .._spawn import of_setup_step
+from .._spawn import of_setup_step, setup_error
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_FDCWD,
@@ -231,9 +231,12 @@ class Emitter:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
         self.setup.in_parent.append((Origin(self._index, self._step, call, path), action))
 
-    def failed(self, call: str, errno: int, **cause: str) -> UsernsError:
+    def failed(self, call: str, errno: int, cause: tuple[str, str] | None = None) -> UsernsError:
+        """The error of the step, if its call has failed before there is a process."""
         origin = Origin(self._index, self._step, call, None)
-        return of_setup_step(userns_error(type(self._step).__name__, errno, **cause), origin)
+        if cause is None:
+            return setup_error(origin, errno)
+        return of_setup_step(userns_error(type(self._step).__name__, errno, cause=cause[0], note=cause[1]), origin)
 
     def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""
