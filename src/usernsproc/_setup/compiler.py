@@ -40,7 +40,7 @@ from .._uapi import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
 )
-from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Place, Result, SystemCall
+from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
 from .remount import KnownMount, has_mount_setattr
 from .step import Phase, Step, refuse
 
@@ -175,12 +175,10 @@ class Emitter:
             path: for the error.
             tolerated, expected, needs: as in `SystemCall`.
         """
-        self._results |= {a.of for a in arguments if isinstance(a, Place) and isinstance(a.of, Result)}
         unknown = {a for a in arguments if isinstance(a, Result)} - self._results
         assert not unknown, f"{name}: a result of no call, and it would be left out"
         result = Result()
-        written = {a.of for a in arguments if isinstance(a, Place) and isinstance(a.of, Result)}
-        self._results |= {result} | written
+        self._results.add(result)
         self.setup.add(
             self._step.phase if phase is None else phase,
             SystemCall(
