@@ -62,7 +62,7 @@ def documented() -> set[Triple]:
         for causes, where, _ in rows
         for part in where.split("; ")
         for step in re.findall(r"`([A-Z]?[a-z][A-Za-z0-9_]*)`", part)
-        for number in re.findall(r"`([A-Z]+)`", part)
+        for number in re.findall(r"`([A-Z0-9]+)`", part)
         for cause in re.findall(r"`(\S+)`", causes)
     }
 

@@ -265,3 +265,12 @@ def test_the_helper_is_gone_when_the_command_runs() -> None:
     with UsernsProcess(["sleep", "1000"], setup=[NoUserNamespaces()], **ROOT) as process:
         assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""
         process.kill()
+
+
+@pytest.mark.kernel(before="6.10")
+def test_a_kernel_that_lacks_a_part_of_landlock() -> None:
+    """The other tests of Landlock are for kernels that have all of it."""
+    with pytest.raises(UsernsError) as caught:
+        done("true", Landlock(read=["/"], execute=["/"]), **ROOT)
+    assert (caught.value.step, caught.value.cause) == ("Landlock", "kernel-too-old")
+    assert done("true", Landlock(read=["/"], execute=["/"], best_effort=True), **ROOT).returncode == 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from errno import (
-    E2BIG,
     EACCES,
     EAGAIN,
     EBUSY,
@@ -209,6 +208,15 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "no-cap-setuid",
         "Becoming the user that owns the namespace requires CAP_SETUID. Omit owner=, or run as root.",
     ),
+    ("capabilities", EINVAL): (
+        "capability-unknown",
+        "The kernel does not know a capability that the command is to keep. Leave it out, or use a newer kernel.",
+    ),
+    ("capabilities", EPERM): (
+        "capability-missing",
+        "The caller does not have a capability that the command is to keep. Leave it out, use a new user namespace, or "
+        "run as root.",
+    ),
     ("init", EAGAIN): PROCESS_LIMIT,
     ("open_proc", ENOENT): (
         "no-proc",
@@ -231,62 +239,6 @@ CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "setgroups-denied",
         "setgroups is denied already in the user namespace of this process, or the group ID map was written before. "
         "Omit setgroups=.",
-    ),
-}
-_OF_SETUP: dict[tuple[str, int], tuple[str, str]] = {
-    ("Capabilities", EPERM): (
-        "no-cap-setpcap",
-        "Dropping capabilities from the bounding set requires CAP_SETPCAP in the user namespace. Use a new user "
-        "namespace, or run as root.",
-    ),
-    ("capabilities", EINVAL): (
-        "capability-unknown",
-        "The kernel does not know a capability that the command is to keep. Leave it out, or use a newer kernel.",
-    ),
-    ("capabilities", EPERM): (
-        "capability-missing",
-        "The caller does not have a capability that the command is to keep. Leave it out, use a new user namespace, or "
-        "run as root.",
-    ),
-    ("NoUserNamespaces", ENOSPC): CAUSES["clone", ENOSPC],
-    ("NoUserNamespaces", EPERM): (
-        "nested-map-refused",
-        "Likely: in the caller's own user namespace this requires CAP_SETUID and CAP_SETGID, or further user "
-        "namespaces are refused here. Use a new user namespace, or run 'usernsproc doctor'.",
-    ),
-    ("NoUserNamespaces", EXDEV): (
-        "proc-read-only",
-        "Likely: another mount covers /proc/sys, as in containers, where it is read-only; the limit is set through it. "
-        "Start the container without read-only /proc (docker: --security-opt systempaths=unconfined).",
-    ),
-    ("Landlock", ENOSYS): too_old("landlock_create_ruleset(2)", "5.13 with CONFIG_SECURITY_LANDLOCK"),
-    ("Landlock", EOPNOTSUPP): (
-        "landlock-disabled",
-        "Landlock was not enabled when this kernel was booted. Add landlock to the boot parameter lsm=, or pass "
-        "best_effort=True to do without it.",
-    ),
-    ("Landlock", E2BIG): (
-        "landlock-layers",
-        "16 rulesets are in force for this process already, and the kernel accepts no more. Combine them into fewer.",
-    ),
-    ("Seccomp", EINVAL): (
-        "seccomp-program",
-        "The kernel refuses the program: an instruction is not allowed in a filter, or a path through it does not "
-        "end with a return. Make it with libseccomp.",
-    ),
-    ("Seccomp", EPERM): SECCOMP_REFUSED,
-}
-CAUSES.update(_OF_SETUP)
-# Causes of a failure of the step exec, by the set-up step in force and the errno.
-EXEC_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
-    ("Landlock", EACCES): (
-        "landlock-exec",
-        "Likely: the step Landlock does not allow the command or its interpreter to be executed. Add their directories "
-        "to execute= (ldd(1) shows the interpreter).",
-    ),
-    ("Seccomp", EPERM): (
-        "seccomp-exec",
-        "Likely: the program of a step Seccomp refuses execve(2). Allow that call in the program.",
     ),
 }
 MAPS = ("setgroups", "uid_map", "gid_map")

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from . import _core
-from ._causes import CAUSES, EXEC_CAUSES, userns_error
+from ._causes import CAUSES, userns_error
 from ._cgroups import frozen_cause
 from ._evidence import failed
 from ._setup.calls import Origin, Setup
-from ._setup.causes import OF_CALLS, OF_STEPS
+from ._setup.causes import EXEC_CAUSES, OF_CALLS, OF_STEPS
 from ._typing import TYPE_CHECKING
 from ._uapi import CLONE_NEWUSER
 
@@ -184,6 +184,7 @@ def _explained(
     fd, path = cgroup
     filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
     step, *others = failure.args
+    errno = failure.args[1]
     if isinstance(step, int):
         call = setup[-1][step]
         step, filenames[call.step] = call.step, call.filename
@@ -192,9 +193,8 @@ def _explained(
                 return of_setup_step(
                     failed(_core.Failure(step, *others), {step: call.filename.path}, fd), call.filename
                 )
-            return setup_error(call.filename, others[0] or 0)
+            return setup_error(call.filename, errno)
     if step == "exec":
-        errno = failure.args[1]
         for call in setup[-1]:
             if (call.step, errno) in EXEC_CAUSES:
                 cause, note = EXEC_CAUSES[call.step, errno]

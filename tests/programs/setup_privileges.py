@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import native
+from alone import run_alone
 from entering import enter_own_mounts, enter_own_userns
 from surroundings import OWN, ROOT, SHIFTED, done
 
 from usernsproc import UsernsError
+from usernsproc._core import NR
 from usernsproc._setup.calls import Place, SystemCall
 from usernsproc._setup.compiler import Emitter
 from usernsproc._setup.step import Phase, Step
@@ -21,6 +23,7 @@ from usernsproc.setup import Capabilities, NoUserNamespaces, Tmpfs
 
 LIMIT = Path("/proc/sys/user/max_user_namespaces")
 NO_SYSTEM_CALL = 0xFFFF
+HELPERS_CALLS = 5
 
 
 def failure(*steps: Any, **options: Any) -> UsernsError:
@@ -62,6 +65,10 @@ def no_user_namespace_left() -> None:
 def covered_settings() -> None:
     enter_own_mounts()
     native.must(native.libc.mount(b"tmpfs", b"/proc/sys", b"tmpfs", 0, None))
+    run_alone(covered_settings_from_the_start)
+
+
+def covered_settings_from_the_start() -> None:
     error = failure(NoUserNamespaces(), **ROOT)
     assert (error.filename, error.errno, error.cause) == (
         "/proc/sys/user/max_user_namespaces",
@@ -71,17 +78,18 @@ def covered_settings() -> None:
 
 
 def each_call_fails(ran: str) -> None:
-    """Each call of the step in turn has a number that no system call has."""
+    """Each call of the step in turn has a number that no system call has; then helpers end silently in place of it."""
     added: list[str] = []
     add = Emitter.add
-    bad = -1
+    status: tuple[int, ...] = ()
+    bad, number = -1, NO_SYSTEM_CALL
 
     def add_or_fail(self: Emitter, name: str, *arguments: Any, phase: Phase | None = None, **options: Any) -> Any:
         result = add(self, name, *arguments, phase=phase, **options)
         if isinstance(self._step, NoUserNamespaces):
             if len(added) == bad:
                 calls = self.setup._calls[self._step.phase if phase is None else phase]
-                calls[-1] = tuple.__new__(SystemCall, (NO_SYSTEM_CALL, *calls[-1][1:]))
+                calls[-1] = tuple.__new__(SystemCall, (number, *calls[-1][1:3], status or calls[-1][3], *calls[-1][4:]))
             added.append(name)
         return result
 
@@ -102,6 +110,17 @@ def each_call_fails(ran: str) -> None:
             else:
                 raise AssertionError(f"call {bad}, {name}: it has started")
             assert not os.path.exists(ran)
+        number, status = NR["exit_group"], (1,)
+        for bad in [n for n, name in enumerate(names) if "fork_" in names[max(0, n - HELPERS_CALLS) : n]]:
+            added.clear()
+            try:
+                done(f"touch {ran}", NoUserNamespaces(), **options)
+            except UsernsError as error:
+                assert (error.step, error.call, error.errno) == ("NoUserNamespaces", "lseek", errno.EIO), (bad, error)
+            else:
+                raise AssertionError(f"helper without call {bad}: it has started")
+            assert not os.path.exists(ran)
+        number, status = NO_SYSTEM_CALL, ()
 
 
 class Stop(Step):
@@ -129,9 +148,9 @@ def start(said: int, *steps: Step) -> None:
 
 def out_of_reach() -> None:
     """Of the users that the namespace maps, and of root in another namespace that maps them."""
-    says, said = os.pipe()
-    waits, go = os.pipe()
     for more in ((), (Tmpfs("/mnt"),)):
+        says, said = os.pipe()
+        waits, go = os.pipe()
         steps = (NoUserNamespaces(), Stop(said, waits), *more)
         thread = threading.Thread(target=start, args=(said, *steps))
         thread.start()
@@ -141,7 +160,7 @@ def out_of_reach() -> None:
             (pid,) = [pid for pids in children for pid in pids]
             assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "100000", "65536"]
             look = f"cat /proc/{pid}/environ"
-            assert subprocess.run(look, shell=True, check=False).returncode == 0
+            assert subprocess.run(look, shell=True, stdout=subprocess.DEVNULL, check=False).returncode == 0
             assert subprocess.run(look, shell=True, user=100000, group=100000, check=False).returncode != 0
             assert done(look, **SHIFTED).returncode != 0
         finally:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EBUSY, EINVAL, ELOOP, EMFILE, ENODEV, ENOENT, ENOSPC, ENOSYS, EPERM, EROFS
+from errno import (
+    E2BIG,
+    EACCES,
+    EAGAIN,
+    EBUSY,
+    EINVAL,
+    ELOOP,
+    EMFILE,
+    ENODEV,
+    ENOENT,
+    ENOSPC,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    EROFS,
+    EXDEV,
+)
 
-from .._causes import CAUSES, MOUNT_RIGHTS, OPEN_FILES, PROCESS_LIMIT, too_old
+from .._causes import CAUSES, MOUNT_RIGHTS, OPEN_FILES, PROCESS_LIMIT, SECCOMP_REFUSED, too_old
 
 _MOUNT_POINT_READ_ONLY = (
     "mount-point-missing",
@@ -69,8 +85,62 @@ OF_STEPS: dict[tuple[str, int], tuple[str, str]] = {
         "path-missing",
         "The source does not exist, or with create=False the target. Create it, or pass missing_ok=True.",
     ),
+    ("Capabilities", EPERM): (
+        "no-cap-setpcap",
+        "Dropping capabilities from the bounding set requires CAP_SETPCAP in the user namespace. Use a new user "
+        "namespace, or run as root.",
+    ),
+    ("NoUserNamespaces", ENOSPC): CAUSES["clone", ENOSPC],
+    ("NoUserNamespaces", EPERM): (
+        "nested-map-refused",
+        "Likely: in the caller's own user namespace this requires CAP_SETUID and CAP_SETGID, or further user "
+        "namespaces are refused here. Use a new user namespace, or run 'usernsproc doctor'.",
+    ),
+    ("NoUserNamespaces", EXDEV): (
+        "proc-read-only",
+        "Likely: another mount covers /proc/sys, as in containers, where it is read-only; the limit is set through it. "
+        "Start the container without read-only /proc (docker: --security-opt systempaths=unconfined).",
+    ),
+    ("Landlock", ENOSYS): too_old("landlock_create_ruleset(2)", "5.13 with CONFIG_SECURITY_LANDLOCK"),
+    ("Landlock", EOPNOTSUPP): (
+        "landlock-disabled",
+        "Landlock was not enabled when this kernel was booted. Add landlock to the boot parameter lsm=, or pass "
+        "best_effort=True to do without it.",
+    ),
+    ("Landlock", E2BIG): (
+        "landlock-layers",
+        "16 rulesets are in force for this process already, and the kernel accepts no more. Combine them into fewer.",
+    ),
+    ("Seccomp", EINVAL): (
+        "seccomp-program",
+        "The kernel refuses the program: an instruction is not allowed in a filter, or a path through it does not "
+        "end with a return. Make it with libseccomp.",
+    ),
+    ("Seccomp", EPERM): SECCOMP_REFUSED,
+    ("Landlock", ENOENT): (
+        "path-missing",
+        "The path does not exist in the root of the command. Create it, or pass missing_ok=True.",
+    ),
+    ("Landlock", ELOOP): (
+        "path-is-magic-link",
+        "The path leads through a magic link of /proc, such as /proc/self/root, or links form a loop. Use the path of "
+        "the file itself.",
+    ),
 }
 """By the class of the step."""
+
+EXEC_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
+    ("Landlock", EACCES): (
+        "landlock-exec",
+        "Likely: the step Landlock does not allow the command or its interpreter to be executed. Add their directories "
+        "to execute= (ldd(1) shows the interpreter).",
+    ),
+    ("Seccomp", EPERM): (
+        "seccomp-exec",
+        "Likely: the program of a step Seccomp refuses execve(2). Allow that call in the program.",
+    ),
+}
+"""Of the step exec, by the class of a set-up step that is in force."""
 
 _MAKE = ("mkdirat", "make_like", "mknodat", "symlinkat", "openat2")
 _FRESH = ("fsopen", "fsconfig", "fsmount")

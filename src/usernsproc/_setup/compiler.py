@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._causes import userns_error
-from .._spawn import of_setup_step
+from .._spawn import of_setup_step, setup_error
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
@@ -42,7 +42,7 @@ from .._uapi import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
 )
-from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Place, Result, SystemCall
+from .calls import MAKE_LIKE, OWN_MEMORY_AND_MAPS, Origin, Result, SystemCall
 from .step import Phase, Step, refuse
 
 if TYPE_CHECKING:
@@ -193,12 +193,10 @@ class Emitter:
             path: for the error.
             tolerated, expected, needs: as in `SystemCall`.
         """
-        self._results |= {a.of for a in arguments if isinstance(a, Place) and isinstance(a.of, Result)}
         unknown = {a for a in arguments if isinstance(a, Result)} - self._results
         assert not unknown, f"{name}: a result of no call, and it would be left out"
         result = Result()
-        written = {a.of for a in arguments if isinstance(a, Place) and isinstance(a.of, Result)}
-        self._results |= {result} | written
+        self._results.add(result)
         self.setup.add(
             self._step.phase if phase is None else phase,
             SystemCall(
@@ -249,9 +247,12 @@ class Emitter:
         """Have the parent do something with the child's PID while that waits. An `OSError` is that of the step."""
         self.setup.in_parent.append((Origin(self._index, self._step, call, path), action))
 
-    def failed(self, call: str, errno: int, **cause: str) -> UsernsError:
+    def failed(self, call: str, errno: int, cause: tuple[str, str] | None = None) -> UsernsError:
+        """The error of the step, if its call has failed before there is a process."""
         origin = Origin(self._index, self._step, call, None)
-        return of_setup_step(userns_error(type(self._step).__name__, errno, **cause), origin)
+        if cause is None:
+            return setup_error(origin, errno)
+        return of_setup_step(userns_error(type(self._step).__name__, errno, cause=cause[0], note=cause[1]), origin)
 
     def keep(self, fd: int) -> int:
         """A copy of a descriptor of the caller's, which is there when the calls are made."""

@@ -229,8 +229,7 @@ class Landlock(Step):
             (self.scopes, "for scopes", _SCOPES_SINCE),
         ):
             if needed and abi < version and not self.best_effort:
-                cause, note = too_old(f"Landlock {what}", kernel)
-                raise calls.failed(call, EOPNOTSUPP, cause=cause, note=note)
+                raise calls.failed(call, EOPNOTSUPP, too_old(f"Landlock {what}", kernel))
         return abi
 
     def _create(self, calls: Emitter, abi: int) -> Result:

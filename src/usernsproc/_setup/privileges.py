@@ -180,7 +180,9 @@ class NoUserNamespaces(Step):
         calls.add("write", limit, b"1", 1, path=f"/proc/{name}", expected=1)
 
     def _enter(self, calls: Emitter, locks: Result, helper: Result) -> None:
-        status = Result()
+        status = calls.add(
+            "lseek", locks, 0, os.SEEK_SET
+        )  # 0, with all its bytes: the next but two writes four of them
         calls.add("unshare", CLONE_NEWUSER)
         calls.add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_UNLCK))
         calls.add("wait4", helper, Place(status), WALL, 0)
