@@ -262,6 +262,18 @@ LISTS: list[tuple[Callable[[], list[Any]], dict[str, Any], type[Exception], str]
         ValueError,
         r"setup\[0\]: Capabilities\(\): it is for a command, and a holder \(no args\) runs no program",
     ),
+    (
+        lambda: [TimeOffset(boottime=1)],
+        {"join": "/proc/self/ns/time"},
+        ValueError,
+        r"setup\[0\]: TimeOffset.*: the time namespace is joined and has its offsets",
+    ),
+    (
+        lambda: [TimeOffset(boottime=1), TimeOffset(monotonic=1)],
+        {"namespaces": ["time"]},
+        ValueError,
+        r"setup\[0\]: TimeOffset.*: there is another TimeOffset",
+    ),
 ]
 
 
