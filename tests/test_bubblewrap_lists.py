@@ -39,7 +39,8 @@ def home() -> Iterator[Path]:
 def view(command: list[str], home: Path, fds: tuple[int, ...] = ()) -> dict[str, Any]:
     of_the_caller = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in view_inside.KINDS}
     program = Path(view_inside.__file__).read_text()
-    probe = [PYTHON, "-I", "-c", program, json.dumps([of_the_caller, os.getsid(0)])]
+    directories = {path: os.stat(path).st_dev for path in ("/dev", "/run", "/tmp")}
+    probe = [PYTHON, "-I", "-c", program, json.dumps([of_the_caller, directories, os.getsid(0)])]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "REMOVED": "1"}
     result = subprocess.run(
         [*command, *probe],
@@ -70,7 +71,9 @@ def differences(theirs: Any, ours: Any, *name: str) -> list[str]:
     """What bubblewrap's command finds, and what ours finds."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return [t for key in {**theirs, **ours} for t in differences(theirs.get(key), ours.get(key), *name, key)]
-    if theirs == ours or any(is_intended(name, theirs, ours) for is_intended in INTENDED):
+    if theirs == ours:
+        return []
+    if None not in (theirs, ours) and any(is_intended(name, theirs, ours) for is_intended in INTENDED):
         return []
     return [f"{name}: {theirs!r}, {ours!r}"]
 

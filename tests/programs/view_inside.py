@@ -33,10 +33,11 @@ def mounts() -> dict[str, list[Any]]:
     return found
 
 
-def files(points: list[str]) -> dict[str, list[Any]]:
+def files(points: list[str], of_the_caller: dict[str, int]) -> dict[str, list[Any]]:
     """Mount points, what lies in `/`, and what was created beneath it: kind, permissions, owner, target of a link."""
     found: dict[str, list[Any]] = {}
-    for path in [*points, *(f"/{name}" for name in os.listdir("/")), *_below("/tmp"), *_below("/run"), *_below("/dev")]:
+    new = [path for path in of_the_caller if os.path.isdir(path) and os.stat(path).st_dev != of_the_caller[path]]
+    for path in [*points, *(f"/{name}" for name in os.listdir("/")), *(name for path in new for name in _below(path))]:
         try:
             status = os.lstat(path)
         except OSError as error:
@@ -83,15 +84,15 @@ def loopback_is_up() -> bool:
     return bool(flags & IFF_UP)
 
 
-def main(of_the_caller: dict[str, int], session: int) -> None:
-    """The arguments: the caller's namespaces, and its session."""
+def main(of_the_caller: dict[str, int], directories: dict[str, int], session: int) -> None:
+    """The arguments: the caller's namespaces, the devices of some of its directories, and its session."""
     seen = mounts()
     new = [kind for kind in KINDS if os.stat(f"/proc/self/ns/{kind}").st_ino != of_the_caller[kind]]
     print(
         json.dumps(
             {
                 "mounts": seen,
-                "files": files(list(seen)),
+                "files": files(list(seen), directories),
                 "writable": writable(list(seen)),
                 "status": status(),
                 "uid_map": mapped("uid_map"),

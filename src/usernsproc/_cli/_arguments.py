@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ..setup import Affinity, Loopback, Nice, Rlimit
 from .._setup.step import Step
+from ..setup import Affinity, Loopback, Nice, Rlimit
 
 STATUS = (
     "Exit status: the command's; 128+n for signal n; 125 error of usernsproc, 126 not executable, "

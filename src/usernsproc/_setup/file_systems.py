@@ -390,7 +390,7 @@ class Dev(_Kernel):
         super().__init__(target)
 
     def emit(self, calls: Emitter) -> None:
-        devices = {
+        devices: dict[str, Argument] = {
             name: calls.gather("open_tree", AT_FDCWD, f"/dev/{name}".encode(), _COPY, path=f"/dev/{name}")
             for name in _DEVICES
         }
