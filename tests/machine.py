@@ -7,13 +7,17 @@ system is set up with. Nothing is installed.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import os
 import pathlib
 import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -62,6 +66,7 @@ class Apt:
         (folder / "status").touch()
         (folder / "etc/sources.list").write_text(
             f"deb [arch={architecture} signed-by={KEYRING}] {debian_mirror()} {suite} main\n"
+            f"deb-src [signed-by={KEYRING}] {debian_mirror()} {suite} main\n"
         )
         self.folder = folder
         self.options = [
@@ -94,6 +99,19 @@ class Apt:
 
     def download(self, packages: Sequence[str], folder: pathlib.Path) -> None:
         run("apt-get", *self.options, "download", *packages, cwd=folder)
+
+    def unpack_source(self, package: str, folder: pathlib.Path) -> None:
+        """Unpack what the authors of a package publish, without Debian's changes."""
+        uris = run("apt-get", *self.options, "source", "--print-uris", package)
+        found = re.search(r"'(\S+)' \S+\.orig\.tar\.\S+ \d+ SHA256:(\S+)", uris)
+        if not found:
+            raise Failure(f"{package}: no source among:\n{uris}")
+        with urllib.request.urlopen(found[1]) as answer:
+            content = answer.read()
+        if hashlib.sha256(content).hexdigest() != found[2]:
+            raise Failure(f"{found[1]} is not what Debian has signed")
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(folder, filter="data")
 
 
 def kernel_packages(architecture: str, package: str, suite: str, cache: pathlib.Path) -> list[pathlib.Path]:

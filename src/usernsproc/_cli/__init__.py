@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import IO
+from collections.abc import Callable, Sequence
+from typing import IO, Any
 
 from .. import __version__
 from .._errors import UsernsError
@@ -41,6 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    first: Callable[[list[str], argparse.Namespace], list[str]] | None = None
+    """Takes the arguments that argparse cannot, and returns the others."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.first is not None:
+            namespace = namespace or argparse.Namespace()
+            try:
+                args = self.first(args, namespace)
+            except ValueError as error:
+                self.error(str(error))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(FAILED, f"{self.prog}: {printable(message)}\nTry '{self.prog} --help'.\n")
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import grp
 import pwd
+import re
 from collections.abc import Callable
 from typing import Any
+
+from .._setup.step import Step
+from ..setup import Affinity, Loopback, Nice, Rlimit
 
 STATUS = (
     "Exit status: the command's; 128+n for signal n; 125 error of usernsproc, 126 not executable, "
@@ -54,6 +58,50 @@ def add_command_arguments(parser: argparse.ArgumentParser) -> None:
         help="of all mounts of a new mount namespace; default: private",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Set-up steps that have a word."""
+    parser.add_argument(
+        "--rlimit",
+        metavar="NAME=SOFT[:HARD]",
+        action="append",
+        default=[],
+        help="a resource limit, such as NOFILE=64 or AS=1073741824:infinity; the hard limit is the soft one if omitted",
+    )
+    parser.add_argument("--nice", metavar="N", type=int, help="nice value, from -20 to 19")
+    parser.add_argument("--cpu-affinity", metavar="LIST", help="the CPUs to run on, such as 0-3,5")
+    parser.add_argument("--loopback", action="store_true", help="activate the loopback device of the network namespace")
+
+
+def steps_of(options: argparse.Namespace) -> list[Step]:
+    steps: list[Step] = [_limit(text) for text in options.rlimit]
+    if options.nice is not None:
+        steps.append(Nice(options.nice))
+    if options.cpu_affinity is not None:
+        steps.append(Affinity(_cpus(options.cpu_affinity)))
+    if options.loopback:
+        steps.append(Loopback())
+    return steps
+
+
+def _limit(text: str) -> Step:
+    found = re.fullmatch(r"(\w+)=(\d+|infinity)(?::(\d+|infinity))?", text, re.ASCII)
+    if not found:
+        raise ValueError(f"--rlimit {text}: NAME=SOFT[:HARD] is needed, in numbers or 'infinity'")
+    name, *limits = found.groups()
+    return Rlimit(name, *(limit if limit == "infinity" else int(limit) for limit in limits if limit))
+
+
+def _cpus(text: str) -> set[int]:
+    cpus: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part, re.ASCII)
+        if not found:
+            raise ValueError(f"--cpu-affinity {text}: a list such as 0-3,5 is needed")
+        first, last = found[1], found[2] or found[1]
+        cpus.update(range(int(first), int(last) + 1))
+    return cpus
 
 
 def command_of(options: argparse.Namespace, name: str) -> list[str]:

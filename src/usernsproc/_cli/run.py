@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from .._maps.writer import SETGROUPS
-from ._arguments import STATUS, add_command_arguments, command_of, process_options
+from ._arguments import STATUS, add_command_arguments, add_step_arguments, command_of, process_options, steps_of
 from ._foreground import run_in_foreground
+from .bubblewrap import add_words, take_words
 
 
 def add_to(commands: Any) -> None:
@@ -29,18 +31,30 @@ def add_to(commands: Any) -> None:
         "--setgroups", choices=SETGROUPS, help="whether setgroups(2) may be called; by default what the map needs"
     )
     command.add_argument("--owner", metavar="ID", type=int, help="the id outside that shall own the namespace")
+    add_step_arguments(command)
     add_command_arguments(command)
+    command.first = partial(_take_words, command)
     command.set_defaults(run=run)
+    add_words(command)
+
+
+def _take_words(command: argparse.ArgumentParser, arguments: list[str], options: argparse.Namespace) -> list[str]:
+    own = {name: int(action.nargs != 0) for action in command._actions for name in action.option_strings}
+    options.sandbox, rest = take_words(arguments, own)
+    return rest
 
 
 def run(options: argparse.Namespace) -> int:
     if options.mount_proc and "pid" not in options.namespaces.split(","):
         raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
-    return run_in_foreground(
-        command_of(options, "run"),
-        uid_map=options.map if options.uid_map is None else options.uid_map,
-        gid_map=options.map if options.gid_map is None else options.gid_map,
-        setgroups=options.setgroups,
-        owner=options.owner,
+    own = {
+        "uid_map": options.map if options.uid_map is None else options.uid_map,
+        "gid_map": options.map if options.gid_map is None else options.gid_map,
+        "setgroups": options.setgroups,
+        "owner": options.owner,
+        "setup": steps_of(options),
         **process_options(options),
-    )
+    }
+    if options.sandbox is not None:
+        return options.sandbox.run(command_of(options, "run"), own)  # type: ignore[no-any-return]
+    return run_in_foreground(command_of(options, "run"), **own)

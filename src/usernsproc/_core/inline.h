@@ -226,7 +226,7 @@ RAW_INLINE long make_like(const long *arguments)
 		return directory;
 	if (directory)
 		return RAW3(mkdirat, arguments[0], arguments[1], 0755);
-	return RAW4(mknodat, arguments[0], arguments[1], S_IFREG | 0644, 0);
+	return RAW4(mknodat, arguments[0], arguments[1], S_IFREG | 0444, 0);
 }
 
 RAW_INLINE long choose_like(const long *arguments)

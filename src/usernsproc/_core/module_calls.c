@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -74,6 +75,9 @@ PyDoc_STRVAR(move_mount_doc, "move_mount(from_dirfd, from_path, to_dirfd, to_pat
 			     "move_mount(2), Linux 5.2.");
 CALLS(move_mount, "iyiyI", syscall(__NR_move_mount, fd, path, to_fd, to_path, flags), result_of(result), &fd, &path,
       &to_fd, &to_path, &flags)
+
+PyDoc_STRVAR(set_death_signal_doc, "set_death_signal(signal)\n\nprctl(PR_SET_PDEATHSIG) for the calling thread.");
+CALLS(set_death_signal, "I", prctl(PR_SET_PDEATHSIG, (unsigned long)flags), result_of(result), &flags)
 
 PyDoc_STRVAR(umount2_doc, "umount2(target, flags)\n\numount2(2).");
 CALLS(umount2, "yI", syscall(__NR_umount2, path, flags), result_of(result), &path, &flags)
@@ -281,6 +285,7 @@ static PyMethodDef system_calls[] = {
 	{"mount_setattr", core_mount_setattr, METH_VARARGS, mount_setattr_doc},
 	{"open_tree_attr", core_open_tree_attr, METH_VARARGS, open_tree_attr_doc},
 	{"move_mount", core_move_mount, METH_VARARGS, move_mount_doc},
+	{"set_death_signal", core_set_death_signal, METH_VARARGS, set_death_signal_doc},
 	{"umount2", core_umount2, METH_VARARGS, umount2_doc},
 	{"landlock_create_ruleset", core_landlock_create_ruleset, METH_VARARGS, landlock_create_ruleset_doc},
 	{"mount_id", core_mount_id, METH_VARARGS, mount_id_doc},

@@ -138,7 +138,7 @@ def holder_setup(
     if steps is None:
         return Setup((*first, ROOT_DIRECTORY, *own))
     done = steps.compile(credentials, holder=True)
-    before, between = done.calls(Phase.NAMES, Phase.ATTACH), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+    before, between = done.calls(Phase.NAMES, Phase.DIRECTORY), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
     calls = (*first, *before, ROOT_DIRECTORY, *between, *own, *done.calls(Phase.IDS, Phase.SECCOMP))
     return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
 
@@ -168,7 +168,7 @@ def command_setup(
         )
     shared = [*first]
     if done:
-        shared += done.calls(Phase.NAMES, Phase.ATTACH)
+        shared += done.calls(Phase.NAMES, Phase.DIRECTORY)
     if cwd is not None:
         shared += change_directory(None if done is None else done.new_root, _path(cwd), cwd)
     if _c_int("umask", umask) >= 0:

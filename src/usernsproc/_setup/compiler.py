@@ -7,6 +7,7 @@ new root, which no path and no symbolic link leads out of.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterable
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .._maps.writer import Maps
     from .calls import Argument
 
+_ABOVE_STDIO = 3
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -274,6 +276,8 @@ class Tree:
         self._calls = calls
         self._has_root = has_root
         self._has_begun = False
+        self.follows_last = True
+        """Whether the last component of a target may be a symbolic link."""
         self._made = {"/"}
         self._kernels: dict[str, Argument] = {}
         """Mounts of file systems of the kernel, by path: what lies in them is looked up from there."""
@@ -301,17 +305,17 @@ class Tree:
             self._old_directory = add("openat", AT_FDCWD, b".", _DIRECTORY, phase=Phase.GATHER, path=".")
             self._root = add("openat", AT_FDCWD, b"/", _DIRECTORY, phase=Phase.ATTACH, path="/")
 
-    def pivot(self, root: Argument, source: str) -> None:
+    def pivot(self, root: Argument, source: str, phase: Phase = Phase.PIVOT) -> None:
         """Put a detached mount over the old root, and let that go."""
-        add = self._calls.add
-        self._root = self._calls.setup.new_root = add("dup", root, phase=Phase.PIVOT)
-        if root in self._known:
-            self._known["/"] = self._known[root]
-        add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, phase=Phase.PIVOT, path=source)
-        add("fchdir", root, phase=Phase.PIVOT, path=source)
-        add("pivot_root", b".", b".", phase=Phase.PIVOT, path=source)
-        add("umount2", b".", MNT_DETACH, phase=Phase.PIVOT, path="/")
-        add("chdir", b"/", phase=Phase.PIVOT, path="/")
+        add = partial(self._calls.add, phase=phase)
+        self._made, self._kernels = {"/"}, {}
+        self._root = self._calls.setup.new_root = add("fcntl", root, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO)
+        self._known = {"/": self._known[root]} if root in self._known else {}
+        add("move_mount", root, b"", AT_FDCWD, b"/", MOVE_MOUNT_F_EMPTY_PATH, path=source)
+        add("fchdir", root, path=source)
+        add("pivot_root", b".", b".", path=source)
+        add("umount2", b".", MNT_DETACH, path="/")
+        add("chdir", b"/", path="/")
 
     def chroot(self, directory: Argument, path: str) -> None:
         """Change the root; nothing is mounted."""
@@ -394,9 +398,19 @@ class Tree:
         tolerated: tuple[int, ...] = (),
     ) -> None:
         """Attach a detached mount to a path, which is made like a directory, or like another descriptor."""
+        if path == "/":  # the root of a process is a mount, and one on top of it is not seen
+            if tolerated:
+                raise ValueError("the root directory cannot be missing")
+            self.pivot(mount, path, Phase.ATTACH)
+            return
         if create:
             self.make(path, like=like)
-        place = self.open(path, strict=strict, tolerated=tolerated)
+        if strict or self.follows_last:
+            place = self.open(path, strict=strict, tolerated=tolerated)
+        else:
+            parent, name = self.parent(path, make=False)
+            how = _how(os.O_PATH, RESOLVE_NO_SYMLINKS)
+            place = self._calls.attach("openat2", parent, name, how, len(how), path=path, tolerated=tolerated)
         self.put(mount, place, path)
         if strict:
             self._kernels[path] = mount

@@ -392,11 +392,14 @@ class Dev(_Kernel):
         super().__init__(target)
 
     def emit(self, calls: Emitter) -> None:
-        devices = {
+        devices: dict[str, Argument] = {
             name: calls.gather("open_tree", AT_FDCWD, f"/dev/{name}".encode(), _COPY, path=f"/dev/{name}")
             for name in _DEVICES
         }
-        mount = new_file_system(calls, "tmpfs", [("mode", "0755")], MOUNT_ATTR_NOSUID, path=self.target)
+        for name, device in devices.items():
+            path = f"/dev/{name}"
+            devices[name] = limit(calls, device, path, MOUNT_ATTR_NOSUID, path=path, recursive=False)
+        mount = new_file_system(calls, "tmpfs", [("mode", "0755")], path=self.target)
         for name in _DEVICES:
             calls.create("mknodat", mount, name.encode(), stat.S_IFREG | 0o444, 0, path=f"{self.target}/{name}")
         for name, mode in (("pts", 0o755), ("shm", 0o1777)):

@@ -6,7 +6,7 @@ import os
 import struct
 
 from .._typing import TYPE_CHECKING
-from .._uapi import SECCOMP_SET_MODE_FILTER
+from .._uapi import PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 from .calls import STORE_ADDRESS, Place
 from .step import Phase, Step, descriptor, refuse, refuse_for_holder
 
@@ -23,7 +23,7 @@ _READ_AT_ONCE = 1 << 16
 
 
 class Seccomp(Step):
-    """A filter for the system calls of the command: a BPF program, with `seccomp(2)`.
+    """A filter for the system calls of the command: a BPF program, with `PR_SET_SECCOMP` of `prctl(2)`.
 
     Args:
         program: `bytes`, an array of `struct sock_filter` as `export_bpf` of libseccomp writes it; or a descriptor (a
@@ -32,7 +32,7 @@ class Seccomp(Step):
     `usernsproc.setup.seccomp.deny` makes a program that refuses the system calls of a list.
 
     Several filters are installed in the order of the list, as the last thing before exec; the kernel obeys the
-    strictest. Each must therefore allow what comes after it: `execve(2)`, if another filter follows `seccomp(2)`, and
+    strictest. Each must therefore allow what comes after it: `execve(2)`, if another filter follows `prctl(2)`, and
     to report a failing exec `write(2)`. If a filter refuses `execve(2)` with an errno, the error has the step `exec`;
     if it kills the process, the `returncode` is `-SIGSYS`.
 
@@ -69,4 +69,4 @@ class Seccomp(Step):
         calls.setup.no_new_privs = True
         program = bytearray(struct.pack("@HP", len(self.program) // _INSTRUCTION, 0))  # struct sock_fprog
         calls.add(STORE_ADDRESS, Place(program, struct.calcsize("@HP") - struct.calcsize("P")), self.program)
-        calls.add("seccomp", SECCOMP_SET_MODE_FILTER, 0, Place(program))
+        calls.add("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, Place(program))
