@@ -299,7 +299,7 @@ def fail_each_call(name: str, joins_own: bool) -> None:
                     raise AssertionError(f"{origin.call} of {origin.step!r} has not failed with {errorcode[errno]}")
                 finally:
                     os.close(write)
-                assert os.read(read, 10) == b"", "the command has run"
+                assert os.read(read, 10) == b"", f"the command has run: {origin.call} {errorcode[errno]}"
                 os.close(read)
             assert_unchanged(before)
             attempts += 1

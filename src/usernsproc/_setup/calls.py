@@ -155,7 +155,11 @@ class _Data:
         used = [a.of if isinstance(a, Place) else a for call in calls for a in call[3]]
         results = [a for a in used if isinstance(a, Result)]
         self._offsets: dict[int, int] = {id(result): 8 * n for n, result in enumerate(dict.fromkeys(results))}
-        self._data = bytearray(b"\xff" * (8 * len(self._offsets)))
+        # What no call returns is stored by its address, as 32 bits of these 64: the others have to be 0.
+        returned = {id(call[5]) for call in calls}
+        self._data = bytearray(
+            b"".join(struct.pack("=q", -1 if key in returned else 2**32 - 1) for key in self._offsets)
+        )
 
     def pack(self, call: SystemCall) -> bytes:
         number, _needs, tolerated, arguments, expected, result, *_ = call
