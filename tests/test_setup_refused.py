@@ -274,6 +274,12 @@ LISTS: list[tuple[Callable[[], list[Any]], dict[str, Any], type[Exception], str]
         ValueError,
         r"setup\[0\]: TimeOffset.*: there is another TimeOffset",
     ),
+    (
+        lambda: [Bind("/x", "/", missing_ok=True)],
+        MNT,
+        ValueError,
+        r"setup\[0\]: Bind.*: the root directory cannot be missing",
+    ),
 ]
 
 

@@ -400,7 +400,7 @@ class Tree:
         """Attach a detached mount to a path, which is made like a directory, or like another descriptor."""
         if path == "/":  # the root of a process is a mount, and one on top of it is not seen
             if tolerated:
-                raise ValueError("the root directory cannot be missing")
+                raise refuse(self._calls._step, "the root directory cannot be missing")
             self.pivot(mount, path, Phase.ATTACH)
             return
         if create:
