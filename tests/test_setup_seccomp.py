@@ -119,9 +119,9 @@ def test_several_in_order() -> None:
 
 def test_one_that_refuses_the_next() -> None:
     with pytest.raises(UsernsError) as caught:
-        done("true", Seccomp(program("seccomp", ERRNO | errno.EPERM)), Seccomp(ALLOW_ALL), **ROOT)
+        done("true", Seccomp(program("prctl", ERRNO | errno.EPERM)), Seccomp(ALLOW_ALL), **ROOT)
     error = caught.value
-    assert (error.step, error.setup_index, error.call) == ("Seccomp", 1, "seccomp")
+    assert (error.step, error.setup_index, error.call) == ("Seccomp", 1, "prctl")
     assert (error.errno, error.cause) == (errno.EPERM, "seccomp-refused")
 
 
