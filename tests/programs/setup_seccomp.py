@@ -8,15 +8,16 @@ import sys
 import native
 from surroundings import ROOT, done
 
-from usernsproc import UsernsError
+from usernsproc import UsernsError, _core
 from usernsproc.setup import Seccomp
 from usernsproc.setup.seccomp import deny
 
+PR_SET_SECCOMP = 22
 ALLOW_ALL = bytes.fromhex("0600 00 00 0000ff7f" if sys.byteorder == "little" else "0006 00 00 7fff0000")
 
 
 def without_seccomp() -> None:
-    native.refuse_system_call(native.NR_SECCOMP, errno.EPERM)
+    native.refuse_argument(_core.NR["prctl"], 0, PR_SET_SECCOMP, errno.EPERM)
     try:
         done("true", Seccomp(ALLOW_ALL), **ROOT)
     except UsernsError as error:
