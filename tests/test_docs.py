@@ -121,7 +121,15 @@ def test_what_is_documented_occurs() -> None:
 
 
 FOUND_OTHERWISE = {
-    *("child-killed", "proc-read-only", "map-written", "no-cap-setuid", "setgroups-denied", "kernel-too-old", "not-mounted"),
+    *(
+        "child-killed",
+        "proc-read-only",
+        "map-written",
+        "no-cap-setuid",
+        "setgroups-denied",
+        "kernel-too-old",
+        "not-mounted",
+    ),
 }
 """Causes that have a row for a step of their own as well, where the code compares."""
 

@@ -223,6 +223,7 @@ struct setup {
 	int32_t least_fd;	/* the calls may replace descriptors below */
 };
 extern const struct setup setup_of_helper; /* of a helper program: "/" as its directory, a session of its own */
+void name_call_of_helper(struct failure *failure); /* by its step, in place of its index */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {

@@ -78,8 +78,10 @@ static int in_holder(struct reaper *reaper, struct optional_id owner, const stru
 	struct spawned spawned;
 	int proc_dir, userns = -1;
 
-	if (spawn(&plan, &spawned, failure) < 0)
+	if (spawn(&plan, &spawned, failure) < 0) {
+		name_call_of_helper(failure);
 		return -1;
+	}
 	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
 	if (proc_dir >= 0) {
 		userns = open_ns(spawned.pidfd, proc_dir, failure);

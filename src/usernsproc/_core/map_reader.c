@@ -116,8 +116,10 @@ static ssize_t read_maps_by(struct child *child, struct reaper *reaper, int user
 	pid = start_map_reader(child, reaper, ends[1], &pidfd, patience, failure);
 	if (pid > 0) {
 		if (wait_until_memory_is_left(child, pidfd, STEP_execveat, patience, failure) != WAIT_GAVE_UP) {
-			if (child->failure.step != STEP_none)
+			if (child->failure.step != STEP_none) {
 				*failure = child->failure;
+				name_call_of_helper(failure);
+			}
 			else
 				length = read_reported_maps(&reading, pidfd, patience, failure);
 		}
