@@ -80,7 +80,8 @@ def differences(theirs: Any, ours: Any, *name: str) -> list[str]:
 
 def a_directory_above_a_mount_is_open(name: tuple[str, ...], theirs: Any, ours: Any) -> bool:
     """bubblewrap creates it with mode 0700, which is for files of --perms 0600."""
-    return name[0] == "files" and theirs[:2] == [stat.S_IFDIR, 0o700] and ours == [theirs[0], 0o755, *theirs[2:]]
+    expected = [stat.S_IFDIR, 0o755, *theirs[2:]] if name[0] == "files" and not theirs[-1] else None
+    return bool(expected == ours and theirs[:2] == [stat.S_IFDIR, 0o700])
 
 
 def shared_memory_is_for_all_users(name: tuple[str, ...], theirs: Any, ours: Any) -> bool:
@@ -91,7 +92,7 @@ def shared_memory_is_for_all_users(name: tuple[str, ...], theirs: Any, ours: Any
 def the_owner_of_dev_pts_is_not_mapped(name: tuple[str, ...], theirs: Any, ours: Any) -> bool:
     """The kernel gives it to user 0. bubblewrap maps that one first, and has a user namespace more therefore."""
     if name == ("writable",):
-        return sorted({*ours, "/dev/pts"}) == theirs
+        return bool(sorted({*ours, "/dev/pts"}) == theirs)
     return name == ("files", "/dev/pts") and ours == [*theirs[:2], 65534, 65534, *theirs[4:]]
 
 
@@ -115,3 +116,24 @@ def test_the_options_of_a_package(package: str, home: Path) -> None:
         file.flush()
         options = wrappers.lists(home, home / "project", str(file.fileno()))[package]
         compare(options, home, file.fileno())
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (["--ro-bind", "/", "/"], ["--bind", "/", "/"]),
+        (["--unshare-net"], []),
+        (["--unshare-pid"], []),
+        (["--new-session"], []),
+        (["--setenv", "A", "b"], ["--setenv", "A", "c"]),
+        (["--size", "1048576"], []),
+        (["--perms", "0700"], []),
+        (["--chdir", "/"], []),
+        (["--cap-add", "CAP_NET_RAW"], ["--cap-drop", "ALL"]),
+    ],
+    ids=str,
+)
+def test_the_comparison_notices(options: list[str], changed: list[str], home: Path) -> None:
+    base = ["--ro-bind", "/", "/", "--proc", "/proc"]
+    first, second = (view([*RUN, *base, *words, "--tmpfs", "/tmp"], home) for words in (options, changed))
+    assert differences(first, second) != []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from alone import A_HANG
 
 from usernsproc._cli.bubblewrap import WORDS
 from usernsproc._cli.view import View
@@ -101,6 +103,8 @@ def test_what_is_refused_names_the_word(words: list[str], message: str) -> None:
     [
         (["--disable-userns"], "--disable-userns requires --unshare-user"),
         (["--hostname", "x"], "Hostname"),
+        (["--as-pid-1"], "--as-pid-1 requires --unshare-pid"),
+        (["--map", "root", "--uid", "0"], "--uid and --gid are for a map of one ID"),
         (["--chdir", "/", "--cwd", "/"], "--chdir and --cwd: one of them"),
         (["--userns", "0", "--unshare-user"], "--userns: the user namespace is joined"),
         (["--dir", "/a/../b"], "leads upwards"),
@@ -201,6 +205,40 @@ def test_what_is_written_about_the_process() -> None:
         *(f"{kind}-namespace" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts")),
     }
     assert second == {"exit-code": 128 + signal.SIGKILL}
+
+
+def test_another_program_writes_the_maps() -> None:
+    """`--userns-block-fd`, as with bubblewrap."""
+    (reader, writer), (info_reader, info_writer) = os.pipe(), os.pipe()
+    words = ["--unshare-user", "--userns-block-fd", str(reader), "--info-fd", str(info_writer)]
+    command = [*RUN, *HOST, *words, "cat", "/proc/self/uid_map"]
+    with (
+        open(writer, "wb") as release,
+        open(info_reader) as info,
+        subprocess.Popen(command, stdout=-1, text=True, pass_fds=(reader, info_writer)) as process,
+    ):
+        os.close(reader)
+        os.close(info_writer)
+        pid = json.load(info)["child-pid"]
+        Path(f"/proc/{pid}/uid_map").write_text(f"7 {os.geteuid()} 1")
+        release.write(b"1")
+        release.close()
+        assert process.stdout is not None
+        assert process.stdout.read().split() == ["7", str(os.geteuid()), "1"]
+
+
+def test_the_end_of_the_parent() -> None:
+    """`--die-with-parent`: it is that of the program which has started `usernsproc`."""
+    reader, writer = os.pipe()
+    script = f"{PROGRAM} run --dev-bind / / --die-with-parent sh -c 'echo started; exec sleep infinity' & wait"
+    with open(reader) as shown:
+        parent = subprocess.Popen(["sh", "-c", script], stdout=writer)
+        os.close(writer)
+        assert shown.readline() == "started\n"
+        parent.kill()
+        parent.wait()
+        assert select.select([shown], [], [], A_HANG)[0]
+        assert shown.read() == ""
 
 
 def test_limits_beside_the_words() -> None:

@@ -546,3 +546,29 @@ def test_a_mount_that_comes_meanwhile_is_not_left_writable(way: str, propagation
     assert printed.split() == (
         ["EAGAIN", "Bind", "mounts-changed"] if is_old and propagation == "slave" else ["refused"]
     )
+
+
+# ---- a mount on the root directory ----
+
+
+def test_a_mount_on_the_root_directory_becomes_it(where: dict[str, Any]) -> None:
+    """Later steps work in it, and the one before cannot be reached."""
+    steps = [Dir("/hidden"), Bind("/", "/", dev=True), Tmpfs("/tmp"), File("/tmp/a", "a")]
+    assert look("test ! -e /hidden; test ! -e /tmp/../../hidden; cat /tmp/a; pwd", *steps, **where) == "a/\n"
+
+
+def test_a_mount_on_the_root_directory_without_a_new_one(where: dict[str, Any]) -> None:
+    shown = output(["sh", "-c", "cat /a; pwd"], setup=[Tmpfs("/"), *HOST, File("/a", "a")], namespaces=["mnt"], **where)
+    assert shown == "a/\n"
+
+
+def test_a_source_that_may_be_missing_cannot_be_the_root_directory() -> None:
+    with pytest.raises(ValueError, match="the root directory cannot be missing"):
+        UsernsProcess(["true"], setup=[Root("tmpfs"), Bind("/none", "/", missing_ok=True)], uid_map="root")
+
+
+def test_no_descriptor_of_the_setup_is_inherited(where: dict[str, Any]) -> None:
+    script = "for fd in /proc/self/fd/*; do readlink $fd; done | grep -cx /"
+    steps = [Root("tmpfs"), Bind("/", "/", dev=True), Tmpfs("/tmp")]
+    shown = UsernsProcess(["sh", "-c", script], setup=steps, close_fds=False, stdout=-1, text=True, **where)
+    assert shown.communicate()[0] == "0\n"

@@ -19,6 +19,10 @@ OPTIONS = {"ro", "nosuid", "nodev", "noexec"}
 SIOCGIFFLAGS = 0x8913
 IFF_UP = 1
 MOST_DEPTH = 3
+STATUS = {
+    *("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"),
+    *("Uid", "Gid", "Groups", "SigBlk", "SigIgn", "Umask"),
+}
 
 
 def mounts() -> dict[str, list[Any]]:
@@ -34,10 +38,11 @@ def mounts() -> dict[str, list[Any]]:
 
 
 def files(points: list[str], of_the_caller: dict[str, int]) -> dict[str, list[Any]]:
-    """Mount points, what lies in `/`, and what was created beneath it: kind, permissions, owner, target of a link."""
+    """Mount points, what lies in `/`, and what was created beneath it: kind, permissions, owner, target of a link,
+    whether it is a mount point."""
     found: dict[str, list[Any]] = {}
     new = [path for path in of_the_caller if os.path.isdir(path) and os.stat(path).st_dev != of_the_caller[path]]
-    for path in [*points, *(f"/{name}" for name in os.listdir("/")), *(name for path in new for name in _below(path))]:
+    for path in (*points, *_below("/", MOST_DEPTH), *(below for directory in new for below in _below(directory))):
         try:
             status = os.lstat(path)
         except OSError as error:
@@ -45,7 +50,7 @@ def files(points: list[str], of_the_caller: dict[str, int]) -> dict[str, list[An
             continue
         kind = stat.S_IFMT(status.st_mode)
         link = os.readlink(path) if stat.S_ISLNK(kind) else ""
-        found[path] = [kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, link]
+        found[path] = [kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, link, path in points]
     return found
 
 
@@ -64,11 +69,8 @@ def writable(points: list[str]) -> list[str]:
 
 def status() -> dict[str, str]:
     text = Path("/proc/self/status").read_text()
-    names = set(
-        "CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Seccomp_filters Groups SigBlk SigIgn Umask Uid Gid".split()
-    )
     return {
-        name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines()) if name in names
+        name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines()) if name in STATUS
     }
 
 
@@ -103,12 +105,13 @@ def main(of_the_caller: dict[str, int], directories: dict[str, int], session: in
                 if hasattr(resource, "RLIM_NLIMITS")
                 else {str(number): resource.getrlimit(number) for number in range(16)},
                 "session is the caller's": os.getsid(0) == session,
-                "session of its own": os.getsid(0) == os.getpid() or "pid" in new and os.getsid(0) == 1,
+                "session of its own": os.getsid(0) == os.getpid() or ("pid" in new and os.getsid(0) == 1),
                 "is PID 1": os.getpid() == 1,
                 "hostname": socket.gethostname(),
                 "environment": dict(os.environ),
                 "cwd": os.getcwd(),
                 "descriptors": [fd for fd in range(256) if _is_open(fd)],
+                "size of /tmp": os.statvfs("/tmp").f_blocks if os.path.ismount("/tmp") else "",
                 "nice": os.getpriority(os.PRIO_PROCESS, 0),
                 "loopback": loopback_is_up(),
                 "signals": [str(signal.getsignal(n)) for n in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP)],

@@ -303,12 +303,15 @@ class Sandbox:
         words, steps = self._all_steps(own, is_new_userns="uid_map" in identity)
         options = {**own, **identity, **self._fixed(own)}
         options["setup"] = steps
-        options["on_created"] = self._while_it_waits
+        if {self.info, self.json_status, self.block, self.userns_block} != {None}:
+            options["on_created"] = self._while_it_waits
         if self.die_with_parent:
             _core.set_death_signal(signal.SIGKILL)
         try:
             with self._locks():
-                status = run_in_foreground([self.argv0 or command[0], *command[1:]], executable=command[0], **options)
+                status: int = run_in_foreground(
+                    [self.argv0 or command[0], *command[1:]], executable=command[0], **options
+                )
         except (UsernsError, ValueError) as error:
             _name_word(error, words)
             raise
@@ -350,6 +353,8 @@ class Sandbox:
 
     def _fixed(self, own: dict[str, Any]) -> dict[str, Any]:
         """What is as bubblewrap has it, whatever the words are."""
+        if self.as_pid_1 and "pid" not in self.kinds:
+            raise ValueError("--as-pid-1 requires --unshare-pid")
         if self.chdir is not None and own["cwd"] is not None:
             raise ValueError("--chdir and --cwd: one of them")
         start = own["cwd"] if self.chdir is None else self.chdir
@@ -375,6 +380,10 @@ class Sandbox:
         """The user namespace, and the maps of a new one."""
         joined = [f"/proc/self/fd/{fd}" for fd in (self.userns, self.pidns) if fd is not None]
         own_maps = own["uid_map"] is not None or own["gid_map"] is not None
+        if self.disable_userns and not self.new_user:
+            raise ValueError("--disable-userns requires --unshare-user")
+        if own_maps and (self.uid, self.gid) != (None, None):
+            raise ValueError("--uid and --gid are for a map of one ID: leave --map, --uid-map and --gid-map out")
         is_new = self.new_user or own_maps or os.getuid() != 0 or (self.try_user and _user_namespaces_enabled())
         if self.userns is not None:
             if self.new_user or self.try_user or own_maps:
@@ -385,8 +394,6 @@ class Sandbox:
                 if value not in (None, current):
                     raise ValueError(f"{name} requires --unshare-user or --userns")
             joined.insert(0, "/proc/self/ns/user")
-        if self.disable_userns and not self.new_user:
-            raise ValueError("--disable-userns requires --unshare-user")
         if self.userns_block is not None or own_maps or not is_new:
             return {"join": joined}
         uid = os.getuid() if self.uid is None else self.uid
@@ -438,7 +445,8 @@ def _octal(text: str) -> int:
 def _mask(capability: str) -> int:
     if capability.lower() != "all":
         return capability_mask([capability])
-    return 2 ** (int(read_sysctl("kernel/cap_last_cap")) + 1) - 1
+    count = int(read_sysctl("kernel/cap_last_cap")) + 1
+    return (1 << count) - 1
 
 
 def _numbers(mask: int) -> list[int]:
