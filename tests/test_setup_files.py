@@ -19,7 +19,7 @@ from programs.setup_files import DEVICES, HOST, SHELL, look
 from unprivileged import as_unprivileged_user
 
 from usernsproc import UsernsError, UsernsProcess
-from usernsproc._setup import compiler
+from usernsproc._setup import tree
 from usernsproc.setup import (
     Bind,
     Chroot,
@@ -296,7 +296,7 @@ def test_a_root_that_becomes_read_only() -> None:
 def test_what_is_not_a_mount_point_cannot_be_remounted() -> None:
     error = failure(Dir("/a"), Remount("/a"))
     assert (error.step, error.call, error.filename) == ("Remount", "mount_setattr", "/a")
-    assert error.errno == (errno.EINVAL if compiler.has_mount_setattr() else errno.ENOSYS)
+    assert error.errno == (errno.EINVAL if tree.has_mount_setattr() else errno.ENOSYS)
 
 
 def test_an_unmounted_file_system_is_gone(where: dict[str, Any]) -> None:
@@ -542,7 +542,7 @@ def test_mounts_of_the_list_are_remounted(way: str, where: dict[str, Any]) -> No
 def test_a_mount_that_comes_meanwhile_is_not_left_writable(way: str, propagation: str | None, folder: Path) -> None:
     """It does not arrive, or it is read-only as well; before Linux 5.12, it is an error if it arrives."""
     printed = run_alone(setup_files.mount_below_a_source_meanwhile, way, propagation, str(folder))
-    is_old = way != WAYS[0] or not compiler.has_mount_setattr()
+    is_old = way != WAYS[0] or not tree.has_mount_setattr()
     assert printed.split() == (
         ["EAGAIN", "Bind", "mounts-changed"] if is_old and propagation == "slave" else ["refused"]
     )

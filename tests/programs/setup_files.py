@@ -12,7 +12,7 @@ from typing import Any
 from commands import output
 
 from usernsproc import Namespace, UsernsError, UsernsProcess
-from usernsproc._setup import compiler, file_systems, files
+from usernsproc._setup import compiler, file_systems, files, tree
 from usernsproc.setup import Bind, Dir, File, Overlay, Proc, Remount, Root, Symlink, Tmpfs
 
 HOST = [Bind(path, read_only=True) for path in ("/usr", "/bin", "/lib", "/lib64", "/etc") if Path(path).exists()]
@@ -71,7 +71,7 @@ def enter_a_prepared_root(pid: int) -> None:
 def old_way(way: str) -> None:
     """Whether Linux is taken for one before 5.12, which has no mount_setattr(2)."""
     if way == "before 5.12":
-        for module in (compiler, file_systems, files):
+        for module in (compiler, file_systems, files, tree):
             vars(module)["has_mount_setattr"] = lambda: False
 
 

@@ -11,8 +11,9 @@ from operator import index
 
 from .._maps.side import SIDES
 from .._setup.calls import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Setup, SystemCall
-from .._setup.compiler import CompiledSetup, Surroundings, change_directory, compile_steps
+from .._setup.compiler import CompiledSetup, Surroundings, compile_steps
 from .._setup.step import Phase
+from .._setup.tree import change_directory
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from .._uapi import (
     OPEN_TREE_CLONE,
 )
 from .calls import IS_SAME
-from .compiler import KnownMount, has_mount_setattr
 from .remount import is_possible, mounts_at, remounted
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
+from .tree import KnownMount, has_mount_setattr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

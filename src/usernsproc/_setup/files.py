@@ -14,10 +14,10 @@ from .._uapi import (
     UMOUNT_NOFOLLOW,
 )
 from .calls import CHOOSE_LIKE, IS_EQUAL, Place
-from .compiler import NEW_FILE, has_mount_setattr
 from .file_systems import set_attributes
 from .remount import change
 from .step import Phase, Step, descriptor, inside, number, refuse, text_of
+from .tree import NEW_FILE, has_mount_setattr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

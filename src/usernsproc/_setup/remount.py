@@ -33,8 +33,8 @@ from .._uapi import (
     OPEN_TREE_CLONE,
     RESOLVE_NO_SYMLINKS,
 )
-from .compiler import KnownMount
 from .step import Phase
+from .tree import KnownMount
 
 if TYPE_CHECKING:
     from .calls import Argument
