@@ -71,8 +71,11 @@ def touched(gib: float) -> Iterator[None]:
 _exceeded: list[str] = []
 
 
-def row(name: str, value: float, unit: float | None = None, *, most: float | None = None) -> None:
-    """Print *value* and its ratio to *unit*. *most* is the limit of the ratio, or of the value without *unit*."""
+def row(
+    name: str, value: float, unit: float | None = None, *, most: float | None = None, goal: float | None = None
+) -> None:
+    """Print *value* and its ratio to *unit*. *most* is the limit of the ratio, or of the value without *unit*;
+    *goal* is one that is not reached yet."""
     ratio = "" if unit is None else f"{value / unit:10.2f}"
     limit = ""
     if most is not None:
@@ -80,6 +83,8 @@ def row(name: str, value: float, unit: float | None = None, *, most: float | Non
         limit = f"   at most {most:g}{': EXCEEDED' if exceeded else ''}"
         if exceeded:
             _exceeded.append(name)
+    if goal is not None:
+        limit = f"   goal {goal:g}"
     print(f"{name:58}{value:10.0f}{ratio}{limit}", flush=True)
 
 

@@ -6,13 +6,37 @@ python benchmarks/sandbox.py
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 
 from _measure import finish, heading, in_turns, median, row, touched
 
 from usernsproc import UsernsProcess
-from usernsproc.setup import Bind, Dev, Proc, Root, Step, Symlink, Tmpfs
+from usernsproc.setup import (
+    Affinity,
+    Bind,
+    Capabilities,
+    Descriptors,
+    Dev,
+    Dir,
+    File,
+    Hostname,
+    Landlock,
+    Mask,
+    Nice,
+    NoUserNamespaces,
+    OomScoreAdj,
+    Overlay,
+    Proc,
+    Rlimit,
+    Root,
+    Seccomp,
+    Signals,
+    Step,
+    Symlink,
+    Tmpfs,
+)
 
 COUNT, ROUNDS = 40, 9
 TRUE = ["/bin/true"]
@@ -25,6 +49,9 @@ OURS_PID = "UsernsProcess, in PID and IPC namespaces as well"
 BWRAP_PID = "bwrap, in PID and IPC namespaces as well"
 """A minimal root: /usr and /etc read-only, /tmp, /dev, /proc, no network."""
 NAMESPACES = ("net",)
+LIMIT = "UsernsProcess with Rlimit"
+ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+"""A seccomp program that refuses nothing."""
 MORE = ("net", "pid", "ipc")
 
 
@@ -48,6 +75,10 @@ def started(setup: Sequence[Step] = (), namespaces: Sequence[str] = ()) -> Calla
     return start
 
 
+def popen() -> None:
+    subprocess.Popen(TRUE).wait()
+
+
 def run(command: list[str]) -> Callable[[], object]:
     return lambda: subprocess.run(command, check=True)
 
@@ -66,12 +97,54 @@ def sandboxes(gib: float) -> None:
         result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})
     heading(f"/bin/true, {gib:g} GiB touched")
     for name, value in result.items():
-        row(name, value, result[PLAIN], most=2.2 if name == OURS else None)
+        row(name, value, result[PLAIN], goal=2.2 if name == OURS else None)
     for ours, theirs in ((OURS, BWRAP), (OURS_PID, BWRAP_PID)):
         row(f"of the time of {theirs}", result[ours], result[theirs], most=0.6)
+
+
+def each_step() -> None:
+    """What a step adds to a command with the same namespaces, which is started by a launcher as well."""
+    base: list[Step] = [Tmpfs("/mnt")]
+    steps: dict[str, list[Step]] = {
+        "Tmpfs": [Tmpfs("/mnt/a")],
+        "Bind, read-only": [Bind("/usr", "/mnt/a", read_only=True)],
+        "Dir": [Dir("/mnt/a")],
+        "Symlink": [Symlink("/usr", "/mnt/a")],
+        "File": [File("/mnt/a", "text")],
+        "Mask": [Mask("/mnt")],
+        "Dev": [Dev("/mnt/a")],
+        "Overlay": [Overlay("/mnt/a", "/etc")],
+        "Hostname": [Hostname("box")],
+        "Nice": [Nice(5)],
+        "Affinity": [Affinity(os.sched_getaffinity(0))],
+        "OomScoreAdj": [OomScoreAdj(500)],
+        "Signals": [Signals(default="all")],
+        "Descriptors": [Descriptors({9: 1})],
+        "Rlimit": [Rlimit("CORE", 0)],
+        "Capabilities": [Capabilities()],
+        "NoUserNamespaces": [NoUserNamespaces()],
+        "Landlock, two paths": [Landlock(read=["/"], execute=["/"])],
+        "Seccomp": [Seccomp(ALLOW)],
+    }
+    namespaces = ("mnt", "uts")
+    contestants = {name: started((*base, *more), namespaces) for name, more in {"none": [], **steps}.items()}
+    result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})
+    heading("what a step costs")
+    for name in steps:
+        row(name, result[name] - result["none"])
+
+
+def limits() -> None:
+    contestants = {"subprocess.Popen": popen, LIMIT: started([Rlimit("CORE", 0)])}
+    result = in_turns(ROUNDS, **{name: lambda f=f: median(f, 200) for name, f in contestants.items()})
+    heading("a limit alone")
+    for name, value in result.items():
+        row(name, value, result["subprocess.Popen"], most=1.3 if name == LIMIT else None)
 
 
 if __name__ == "__main__":
     for gib in (0, 2):
         sandboxes(gib)
+    limits()
+    each_step()
     finish()
