@@ -18,7 +18,7 @@ from usernsproc.setup import Capabilities, Step, Tmpfs, host_read_only, minimal_
 UNTRUSTED_IDS: dict[str, Any] = (
     {"uid_map": "0:100000:65536", "gid_map": "0:100000:65536"}
     if IS_ROOT
-    else {"uid_map": "current", "gid_map": "current"}
+    else {"uid_map": "subids", "gid_map": "subids"}
 )
 PID: dict[str, Any] = {"namespaces": ["pid"], "init": True, "uid_map": "root"}
 ISOLATED: dict[str, Any] = {"namespaces": ["pid", "net", "ipc", "uts"], "init": True, **UNTRUSTED_IDS}

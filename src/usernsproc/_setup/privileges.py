@@ -137,9 +137,10 @@ class NoUserNamespaces(Step):
         with at_step("open_proc", "/proc"), open_root() as root:
             proc = calls.keep(root)
         is_shared = calls.surroundings.userns == "own"
+        dumpable = calls.add("prctl", PR_GET_DUMPABLE, phase=Phase.NAMES)  # steps for files may change it
         locks = calls.add("memfd_create", b"locks", MFD_CLOEXEC, phase=Phase.NAMES)
         helper = self._fork_helper(calls, proc, locks, phase=Phase.NAMES)
-        self._take_mapped_ids(calls)
+        self._take_mapped_ids(calls, dumpable)
         if is_shared:
             self._enter(calls, locks, helper)
             helper = self._fork_helper(calls, proc, locks, phase=self.phase)
@@ -163,12 +164,11 @@ class NoUserNamespaces(Step):
             add("write", fd, text, len(text), path=f"/proc/self/{file}", expected=len(text))
         return pid
 
-    def _take_mapped_ids(self, calls: Emitter) -> None:
+    def _take_mapped_ids(self, calls: Emitter, dumpable: Result) -> None:
         """A user namespace can only belong to an ID that is mapped. The launcher stays as dumpable as it was."""
         uid, gid = calls.surroundings.file_ids
         if uid is None and gid is None:
             return
-        dumpable = calls.add("prctl", PR_GET_DUMPABLE)
         for name, number in (("setresgid", gid), ("setresuid", uid)):
             if number is not None:
                 calls.add(name, -1, number, -1)
