@@ -8,8 +8,10 @@ from errno import errorcode
 from pathlib import Path
 from types import CodeType
 
+import pytest
+
 import usernsproc
-from usernsproc import _causes, _evidence
+from usernsproc import _causes, _evidence, setup
 from usernsproc._setup import causes
 
 ROOT = Path(__file__).parent.parent
@@ -146,3 +148,17 @@ def test_each_public_name_is_explained() -> None:
     of_subprocess = {name for name in usernsproc.__all__ if hasattr(__import__("subprocess"), name)}
     names = set(usernsproc.__all__) - of_subprocess - {"lowlevel"}
     assert {name for name in names if name not in REFERENCE} == set()
+
+
+STEPS = (ROOT / "docs" / "setup.md").read_text()
+
+
+def test_each_public_name_of_setup_is_in_its_reference() -> None:
+    assert sorted(re.findall(r"^::: usernsproc\.setup\.(\w+)$", STEPS, re.MULTILINE)) == sorted(setup.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in setup.__all__ if name[0].isupper() and name != "Step"])
+def test_each_step_has_a_man_page_and_a_kernel_version(name: str) -> None:
+    text = vars(setup)[name].__doc__
+    assert re.search(r"`[\w-]+\(\d(const)?\)`", text)
+    assert re.search(r"Linux \d+\.\d+", text)

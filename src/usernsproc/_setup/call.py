@@ -43,6 +43,8 @@ class Call(Step):
             is closed at exec.
         tolerate: numbers of errors (`errno.EEXIST`) that are ignored, at most five.
 
+    Linux 5.4 or later, and whatever the call itself requires.
+
     **Nothing is checked but this.** A call that changes the memory of the process or waits can crash or stop it before
     the command starts.
 

@@ -140,7 +140,7 @@ class Root(Step):
     next steps need is made in it: in a directory, for good. Nothing of the old root can be
     reached afterwards. Without `cwd`, the command starts in `/`.
 
-    See `pivot_root(2)`, `open_tree(2)`.
+    See `pivot_root(2)`, `open_tree(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("source",)
@@ -189,7 +189,7 @@ class Bind(Step):
         create: make the target where it is missing, of the kind of the source, with the directories
             above it.
 
-    See `open_tree(2)`, `mount_setattr(2)` (Linux 5.12), `move_mount(2)`.
+    See `open_tree(2)`, `mount_setattr(2)` (Linux 5.12), `move_mount(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("create", "dev", "missing_ok", "read_only", "recursive", "source", "suid", "target")
@@ -253,7 +253,7 @@ class Tmpfs(Step):
         inodes: how many files.
         mode: of its root directory.
 
-    See `tmpfs(5)`.
+    See `tmpfs(5)`. Requires Linux 5.6.
     """
 
     __slots__ = ("inodes", "mode", "size", "target")
@@ -318,7 +318,7 @@ class _Kernel(Step):
 
 
 class Proc(_Kernel):
-    """A fresh `/proc`, of the PID namespace of the command. See `proc(5)`."""
+    """A fresh `/proc`, of the PID namespace of the command. See `proc(5)`. Requires Linux 5.6."""
 
     __slots__ = ()
     file_system = "proc"
@@ -329,7 +329,7 @@ class Proc(_Kernel):
 
 
 class Sysfs(_Kernel):
-    """A fresh `/sys`, of the network namespace of the command. See `sysfs(5)`."""
+    """A fresh `/sys`, of the network namespace of the command. See `sysfs(5)`. Requires Linux 5.6."""
 
     __slots__ = ()
     file_system = "sysfs"
@@ -340,7 +340,7 @@ class Sysfs(_Kernel):
 
 
 class Mqueue(_Kernel):
-    """The POSIX message queues of the IPC namespace of the command. See `mq_overview(7)`."""
+    """The POSIX message queues of the IPC namespace of the command. See `mq_overview(7)`. Requires Linux 5.6."""
 
     __slots__ = ()
     file_system = "mqueue"
@@ -351,7 +351,10 @@ class Mqueue(_Kernel):
 
 
 class Cgroup2(_Kernel):
-    """The cgroups (version 2), with the root of the cgroup namespace of the command. See `cgroups(7)`."""
+    """The cgroups (version 2), with the root of the cgroup namespace of the command. See `cgroups(7)`.
+
+    Requires Linux 5.6.
+    """
 
     __slots__ = ()
     file_system = "cgroup2"
@@ -367,7 +370,7 @@ def _devpts(calls: Emitter, path: str) -> Result:
 
 
 class Devpts(_Kernel):
-    """Pseudo-terminals of its own, with `ptmx`. See `pts(4)`."""
+    """Pseudo-terminals of its own, with `ptmx`. See `pts(4)`. Requires Linux 5.6."""
 
     __slots__ = ()
     file_system = "devpts"
@@ -382,7 +385,7 @@ class Devpts(_Kernel):
 
 class Dev(_Kernel):
     """A minimal `/dev`: the devices null, zero, full, random, urandom and tty of the old root,
-    pseudo-terminals of its own, an empty `shm`, and the usual links."""
+    pseudo-terminals of its own, an empty `shm`, and the usual links. See `null(4)`, `pts(4)`. Requires Linux 5.6."""
 
     __slots__ = ()
     file_system = "tmpfs"

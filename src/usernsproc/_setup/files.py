@@ -60,7 +60,7 @@ class Dir(_AtPath):
 
     Without `Root`, it is created in the file system of the caller and stays there.
 
-    See `mkdir(2)`.
+    See `mkdir(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("mode",)
@@ -84,7 +84,7 @@ class Symlink(_AtPath):
     If the path exists and is not the same link, the error is `EEXIST`.
     Without `Root`, the link is created in the file system of the caller and stays there.
 
-    See `symlink(2)`.
+    See `symlink(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("to",)
@@ -119,7 +119,7 @@ class File(_AtPath):
     Without *cover* and *read_only*, it is an ordinary new file, and a path that exists is an error (`EEXIST`).
     A covering file can be written but not renamed or removed (`EBUSY`), and requires a mount namespace.
 
-    See `open(2)`, `open_tree(2)`.
+    See `open(2)`, `open_tree(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("cover", "data", "mode", "read_only")
@@ -192,7 +192,7 @@ class Mask(_AtPath):
     A path below a `Proc`, `Sysfs` or another file system of the kernel in the list is looked up in that mount.
     A command with `CAP_SYS_ADMIN` in the user namespace can remove the mount.
 
-    See `move_mount(2)`.
+    See `move_mount(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ("missing_ok",)
@@ -257,7 +257,7 @@ class Unmount(_AtPath):
         lazy: `MNT_DETACH`: also a mount that is in use, with those below it.
 
     In a new user namespace, single mounts of the caller's cannot be unmounted (`EINVAL`): they would show
-    what they cover. See `umount(2)`, `mount_namespaces(7)`.
+    what they cover. See `umount(2)`, `mount_namespaces(7)`. Requires Linux 5.6.
     """
 
     __slots__ = ("lazy",)
@@ -283,7 +283,7 @@ class Chroot(_AtPath):
     It is not a boundary: a command with `CAP_SYS_CHROOT` can leave it, and the mounts of the caller remain. Use
     `Root` to run what is not trusted. A process in it cannot create a user namespace (`EPERM`).
 
-    See `chroot(2)`.
+    See `chroot(2)`. Requires Linux 5.6.
     """
 
     __slots__ = ()

@@ -49,7 +49,10 @@ class _Name(_Constant):
 
 
 class Hostname(_Name):
-    """The host name of the UTS namespace, which is new or joined: `sethostname(2)`. At most 64 bytes."""
+    """The host name of the UTS namespace, which is new or joined: `sethostname(2)`. At most 64 bytes.
+
+    Linux 5.4 or later.
+    """
 
     __slots__ = ()
     call = "sethostname"
@@ -58,7 +61,7 @@ class Hostname(_Name):
 class Domainname(_Name):
     """The NIS domain name of the UTS namespace, which is new or joined: `setdomainname(2)`. At most 64 bytes.
 
-    It is not the domain of the Internet, which `hostname --fqdn` looks up.
+    It is not the domain of the Internet, which `hostname --fqdn` looks up. Linux 5.4 or later.
     """
 
     __slots__ = ()
@@ -74,7 +77,7 @@ _IFREQ = struct.Struct("16sh22x")
 class Loopback(_Constant):
     """Start the loopback device of the network namespace, which is new or joined: 127.0.0.1 and ::1.
 
-    In a new network namespace it is down, and nothing can be connected to. See `netdevice(7)`.
+    In a new network namespace it is down, and nothing can be connected to. See `netdevice(7)`. Linux 5.4 or later.
     """
 
     __slots__ = ()
@@ -155,7 +158,7 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 class SessionKeyring(_Constant):
     """An empty session keyring of the command's own: `KEYCTL_JOIN_SESSION_KEYRING`, as `session_keyring="new"`.
 
-    For lists of steps that are used for several commands. See `session-keyring(7)`.
+    For lists of steps that are used for several commands. See `session-keyring(7)`. Linux 5.4 or later.
     """
 
     __slots__ = ()

@@ -46,7 +46,7 @@ class Capabilities(Step):
             programs can gain these, and **user 0 in the namespace has all of them after exec**.
 
     Unlike the parameter `ambient_caps`, which adds capabilities for users other than 0, this also takes them from user
-    0; the two cannot be combined. In the caller's own user namespace it requires CAP_SETPCAP.
+    0; the two cannot be combined. In the caller's own user namespace it requires CAP_SETPCAP. Linux 5.4 or later.
     """
 
     __slots__ = ("bounding", "keep")
@@ -112,7 +112,7 @@ class NoUserNamespaces(Step):
     It requires that the maps are given as parameters, and cannot be combined with `owner` or with a user namespace of
     other processes that is joined.
 
-    See `user_namespaces(7)`, `namespaces(7)`.
+    See `user_namespaces(7)`, `namespaces(7)`. Requires Linux 5.6.
     """
 
     __slots__ = ()

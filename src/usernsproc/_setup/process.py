@@ -92,7 +92,7 @@ class Rlimit(Step):
     only the latter. `NPROC` counts the processes of the user in the user namespace of the command (before Linux
     5.14, all processes of the user). User 0 of the initial user namespace is not limited by it.
 
-    See `getrlimit(2)`, `user_namespaces(7)`.
+    See `getrlimit(2)`, `user_namespaces(7)`. Linux 5.4 or later.
     """
 
     __slots__ = ("hard", "name", "soft")
@@ -152,7 +152,7 @@ class Nice(_OfProcess):
 
     Unlike `os.nice` and `nice(1)` it is the value itself, not what is added to the caller's. A lower one
     than the caller's is set by the caller, which requires `CAP_SYS_NICE` in the initial user namespace or
-    `RLIMIT_NICE`. With `init=True`, the init has it, too.
+    `RLIMIT_NICE`. With `init=True`, the init has it, too. Linux 5.4 or later.
     """
 
     __slots__ = ("value",)
@@ -179,7 +179,7 @@ class Affinity(_OfProcess):
     """The CPUs that the command may run on, by number: `sched_setaffinity(2)`.
 
     `sched_setaffinity(2)` ignores CPUs that are offline or outside of the cpuset of the cgroup, if there are
-    others. Here one of them is the error `EINVAL`. With `init=True`, the init has the same.
+    others. Here one of them is the error `EINVAL`. With `init=True`, the init has the same. Linux 5.4 or later.
     """
 
     __slots__ = ("cpus",)
@@ -276,7 +276,7 @@ class IoPriority(_OfProcess):
         level: from 0, the first, to 7, the last, for `"realtime"` and `"best-effort"`; default: 4.
 
     `"realtime"` requires `CAP_SYS_NICE` in the initial user namespace, which a command in a new user namespace
-    lacks. With `init=True`, the init has the same.
+    lacks. With `init=True`, the init has the same. Linux 5.4 or later.
     """
 
     __slots__ = ("class_", "level")
@@ -303,7 +303,7 @@ class TimerSlack(_OfProcess):
     """By how many nanoseconds the kernel may delay the end of a sleep: `PR_SET_TIMERSLACK`, from 1 to 2**31 - 1.
 
     The kernel ignores it for real-time policies (`Scheduler`): that is the error `EIO`. With `init=True`, the init
-    has the same. See `PR_SET_TIMERSLACK(2const)`.
+    has the same. See `PR_SET_TIMERSLACK(2const)`. Linux 5.4 or later.
     """
 
     __slots__ = ("ns",)
@@ -321,7 +321,7 @@ _PR_SCHED_CORE, _PR_SCHED_CORE_CREATE = 62, 1
 
 
 class CoreScheduling(_OfProcess):
-    """The command shares a CPU core with its own processes alone: `PR_SCHED_CORE_CREATE`, Linux 5.14.
+    """The command shares a CPU core with its own processes alone: `PR_SCHED_CORE_CREATE` of `prctl(2)`, Linux 5.14.
 
     So its hyper-threads cannot watch each other. `ENODEV`: the CPU has none. See the kernel's
     `admin-guide/hw-vuln/core-scheduling.rst`.
@@ -341,7 +341,7 @@ class OomScoreAdj(_OfProcess):
 
     The caller writes it to `/proc/PID/oom_score_adj` of the process. A lower value than the least that a
     privileged process has given the caller requires `CAP_SYS_RESOURCE` in the initial user namespace. With
-    `init=True`, the init has the same. See `proc_pid_oom_score_adj(5)`.
+    `init=True`, the init has the same. See `proc_pid_oom_score_adj(5)`. Linux 5.4 or later.
     """
 
     __slots__ = ("value",)
@@ -390,7 +390,7 @@ class Personality(_OfProcess):
             of all those of the caller.
 
     Some last until the next `execve(2)` alone: the kernel takes `READ_IMPLIES_EXEC` from 64-bit programs, and
-    several of them from programs with set-user-ID, set-group-ID or file capabilities.
+    several of them from programs with set-user-ID, set-group-ID or file capabilities. Linux 5.4 or later.
     """
 
     __slots__ = ("flags",)

@@ -36,7 +36,7 @@ class Seccomp(Step):
     to report a failing exec `write(2)`. If a filter refuses `execve(2)` with an errno, the error has the step `exec`;
     if it kills the process, the `returncode` is `-SIGSYS`.
 
-    It sets `no_new_privs`: set-user-ID programs and file capabilities have no effect.
+    It sets `no_new_privs`: set-user-ID programs and file capabilities have no effect. Linux 5.4 or later.
     """
 
     __slots__ = ("program",)

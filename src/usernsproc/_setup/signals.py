@@ -63,7 +63,7 @@ class Signals(Step):
 
     A command inherits the signals that the caller ignores and blocks. Those that have a handler in the caller
     have their default action in the command anyway. This comes after `restore_signals` of `Popen`. `SIGKILL`
-    and `SIGSTOP` cannot be ignored or blocked, and `"all"` does not contain them. See `signal(7)`.
+    and `SIGSTOP` cannot be ignored or blocked, and `"all"` does not contain them. See `signal(7)`. Linux 5.4 or later.
     """
 
     __slots__ = ("block", "default", "ignore")

@@ -29,7 +29,7 @@ class ControllingTerminal(Step):
         fd: a descriptor of the terminal, usually the terminal side of `pty.openpty()`, or an object with `fileno()`.
 
     The process group of the command becomes the foreground group of the terminal. A terminal that another
-    session has is not taken away from it: `EPERM`. See `ioctl_tty(2)`, `credentials(7)`.
+    session has is not taken away from it: `EPERM`. See `ioctl_tty(2)`, `credentials(7)`. Linux 5.4 or later.
     """
 
     __slots__ = ("fd",)
@@ -63,7 +63,7 @@ class Foreground(Step):
     If the terminal is also the controlling terminal of the caller, the process group that was in the foreground
     before is put back when the command has ended and the object knows its return code (`wait`, `poll`, `close`), or
     when the command cannot be started. It is not after `detach_pidfd`. With `init=True`, the command is in the
-    foreground, and the init is not. See `tcsetpgrp(3)`.
+    foreground, and the init is not. See `tcsetpgrp(3)`. Linux 5.4 or later.
     """
 
     __slots__ = ("fd",)
@@ -116,7 +116,7 @@ class Descriptors(Step):
 
     All of them are copies of the descriptors as they are when the command is started, so `{3: 4, 4: 3}`
     exchanges two. They are inheritable. 0, 1 and 2 are `stdin`, `stdout` and `stderr` of `Popen`. With
-    `pass_fds`, a descriptor has the same number in the command as in the caller.
+    `pass_fds`, a descriptor has the same number in the command as in the caller. Linux 5.4 or later.
     """
 
     __slots__ = ("fds",)
