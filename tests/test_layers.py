@@ -82,10 +82,10 @@ def test_no_modules_import_each_other_but_where_a_comment_says_why() -> None:
 # ---- files and names that texts mention ----
 
 TEXTS = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(SOURCE / "_core").glob("*.[ch]")]
-FILES = {path.name for folder in ("src", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*")} | {
-    path.name for path in ROOT.iterdir()
-}
-OF_OTHERS = {"subprocess.py", "Python.h", "sched.h", "posixmodule.c", "system_calls.h"}
+FILES = {
+    path.name for folder in ("src", "tests", "benchmarks", "docs", "examples") for path in (ROOT / folder).rglob("*")
+} | {path.name for path in ROOT.iterdir()}
+OF_OTHERS = {"hello.c", "subprocess.py", "Python.h", "sched.h", "posixmodule.c", "system_calls.h"}
 """Files of other projects that are spoken of, examples, and what is made when the core is built."""
 
 
