@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterator
 from errno import errorcode
 from pathlib import Path
+from textwrap import dedent
 from types import CodeType
+from typing import Any
 
 import pytest
 
 import usernsproc
 from usernsproc import _causes, _evidence, setup
 from usernsproc._setup import causes
+from usernsproc._setup.step import Phase
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "usernsproc"
@@ -162,3 +165,14 @@ def test_each_step_has_a_man_page_and_a_kernel_version(name: str) -> None:
     text = vars(setup)[name].__doc__
     assert re.search(r"`[\w-]+\(\d(const)?\)`", text)
     assert re.search(r"Linux \d+\.\d+", text)
+
+
+def test_the_class_in_the_recipe_for_a_step_is_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text.partition("## To add a set-up step\n")[2], re.DOTALL)
+    names: dict[str, Any] = {"Step": setup.Step, "Phase": Phase}
+    exec("from __future__ import annotations\n" + dedent(block), names)
+    found = usernsproc.check_output(
+        ["cat", "/proc/self/status"], uid_map="root", setup=[names["NoHugePages"]()], text=True
+    )
+    assert "THP_enabled:\t0\n" in found
