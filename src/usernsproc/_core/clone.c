@@ -238,6 +238,7 @@ static int is_renamed(void *context)
 /* The rest of an exec takes microseconds, unless the child does not get a
  * processor. A name may also have been refused, by a seccomp filter. */
 #define NAMED_WITHIN_NANOSECONDS 100000000
+#define NAMED_LATE_NANOSECONDS 10000000000
 #define LOOK_NANOSECONDS 50000
 
 static enum wait_result wait_until_renamed(struct naming *naming, const struct patience *patience,
@@ -268,13 +269,26 @@ static int may_be_named(void)
 	return prctl(PR_GET_NAME, name) == 0 && prctl(PR_SET_NAME, name) == 0;
 }
 
+/* The name may be refused to the child alone, so this ends as well. */
+static int64_t latest(const struct patience *patience)
+{
+	int64_t late = now() + NAMED_LATE_NANOSECONDS;
+
+	return patience->deadline && patience->deadline < late ? patience->deadline : late;
+}
+
 int wait_until_named(const struct spawned *spawned, const char *name, int *answer, const struct patience *patience,
 		     struct failure *failure)
 {
 	struct naming naming = {spawned, name, 0, wait_while(0, spawned, name)};
-	int is_late = naming.answer == 0 && may_be_named();
-	enum wait_result result = is_late ? wait_until_renamed(&naming, patience, failure) : WAIT_HAPPENED;
+	struct patience bounded = *patience;
+	enum wait_result result = WAIT_HAPPENED;
 
+	bounded.deadline = latest(patience);
+	if (naming.answer == 0 && may_be_named())
+		result = wait_until_renamed(&naming, &bounded, failure);
 	*answer = naming.answer;
+	if (result == WAIT_GAVE_UP && bounded.deadline != patience->deadline && failure->error == ETIMEDOUT)
+		return failure->gave_up = 0;
 	return result == WAIT_GAVE_UP ? -1 : 0;
 }
