@@ -44,6 +44,7 @@ TESTS = {
     "_core/child.[ch]": f"{ALL_OF_CORE} isolation inherited signals privileges session_keyring waiting",
     "_core/descriptors.[ch]": f"{ALL_OF_CORE} inherited failures",
     "_core/generation.c": "forks forks_beside_threads",
+    "_core/launcher_socket.h": f"launcher_block {ALL_OF_CORE} join setup_call",
     "_core/kept.[ch]": f"kept forks forks_beside_threads forged_proc {ALL_OF_CORE}",
     "_core/reaper.[ch]": "hidden_helpers stopped_grandchild owner namespace join failures",
     "_core/image.c": "helper_programs process holder compiler_flags failures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -224,6 +225,11 @@ def holder_of_a_forked_copy(how: str) -> None:
         os.close(fd)
 
 
+def works_at_once(together: threading.Barrier) -> None:
+    together.wait()
+    works()
+
+
 def by_many_threads_at_once() -> None:
     """One of them keeps the descriptors. The others, which find them in use, close their own."""
     kept_numbers()
@@ -231,10 +237,9 @@ def by_many_threads_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(10):
             close_kept()
-            wait = threading.Barrier(8).wait
-            list(pool.map(lambda _, wait=wait: (wait(), works()), range(8)))
+            together = threading.Barrier(8)
+            list(pool.map(works_at_once, [together] * 8))
             assert kept_descriptors().keys() == {*KEPT} & {PIDFD, PROC}
-    pool.shutdown()
     assert descriptors() == before
 
 
@@ -245,7 +250,7 @@ def proc_is_unmounted() -> None:
     native.must(native.libc.mount(b"proc", b"/proc", b"proc", 0, None))
     works()
     assert native.libc.umount2(b"/proc", 0) == -1
-    assert native.ctypes.get_errno() == errno.EBUSY
+    assert ctypes.get_errno() == errno.EBUSY
     close_kept()
     native.must(native.libc.umount2(b"/proc", 0))
     native.must(native.libc.mount(b"proc", b"/proc", b"proc", 0, None))
@@ -288,23 +293,25 @@ def no_handler_runs_in_a_command_without_launcher() -> None:
     for _ in range(50):
         calls = [call for signum in harmless for call in signalled(signum)]
         child = start(Program(["true"], [b"/bin/true"]), setup=Setup(tuple(calls)))
-        assert os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED).si_status == 0
+        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        assert result is not None
+        assert (result.si_code, result.si_status) == (os.CLD_EXITED, 0)
     assert not ran, ran
+
+
+def own_status() -> str:
+    return Path("/proc/self/status").read_text()
 
 
 def print_signals(options: dict[str, Any]) -> None:
     """Print what a command catches and ignores of signals that its caller handles, ignores, and blocks."""
-    for signum in (signal.SIGUSR1, signal.SIGRTMIN, signal.SIGRTMAX):
-        signal.signal(signum, lambda *_: None)
-    for signum in (signal.SIGUSR2, signal.SIGRTMIN + 1):
-        signal.signal(signum, signal.SIG_IGN)
+    for handled in (signal.SIGUSR1, signal.SIGRTMIN, signal.SIGRTMAX):
+        signal.signal(handled, lambda *_: None)
+    for ignored in (signal.SIGUSR2, signal.SIGRTMIN + 1):
+        signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    text = Path("/proc/self/status").read_text() if not options else command_status(options)
+    text: str = check_output(["cat", "/proc/self/status"], text=True, **options) if options else own_status()
     print(*(line.split()[1] for line in text.splitlines() if line.startswith(("SigBlk", "SigIgn", "SigCgt"))))
-
-
-def command_status(options: dict[str, Any]) -> str:
-    return check_output(["cat", "/proc/self/status"], text=True, **options)
 
 
 def print_signals_after_a_refusal(options: dict[str, Any]) -> None:
