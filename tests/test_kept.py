@@ -90,6 +90,19 @@ def test_proc_can_be_unmounted_lazily_or_after_they_are_closed() -> None:
     run_alone(kept.proc_is_unmounted)
 
 
+@where_all_are_kept
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=lambda error: errno.errorcode[error])
+def test_where_the_file_at_a_number_cannot_be_determined_nothing_is_replaced(error: int) -> None:
+    """A seccomp filter that refuses statx(2)."""
+    run_alone(kept.what_is_there_cannot_be_looked_at, error)
+
+
+@where_all_are_kept
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EMFILE], ids=lambda error: errno.errorcode[error])
+def test_a_pidfd_that_is_not_kept_and_cannot_be_opened_is_an_error(error: int) -> None:
+    run_alone(kept.no_pidfd_can_be_opened, error)
+
+
 # ---- clone3(2), which resets the handlers of a command without launcher ----
 
 

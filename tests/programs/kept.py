@@ -21,7 +21,7 @@ from entering import enter_own_mounts
 from leaks import KEPT, PIDFD, PIDFD_THREAD, PROC, close_kept, descriptors, kept_descriptors, pids_of
 from strace import allow_tracers
 
-from usernsproc import Namespace, UsernsProcess, check_output
+from usernsproc import Namespace, UsernsError, UsernsProcess, _core, check_output
 from usernsproc._setup.calls import Setup, SystemCall
 from usernsproc._spawn import Program, start
 
@@ -259,6 +259,37 @@ def proc_is_unmounted() -> None:
     works()
     with Namespace.current() as userns:
         assert userns.fileno() > 2
+
+
+def fails(step: str, error: int) -> None:
+    before = descriptors()
+    for args in (None, ["true"]):
+        try:
+            UsernsProcess(args, uid_map="root")
+        except UsernsError as failed:
+            assert (failed.step, failed.errno) == (step, error)
+        else:
+            raise AssertionError(args)
+    assert descriptors() == before
+
+
+def what_is_there_cannot_be_looked_at(error: int) -> None:
+    """The kept ones may be there, so they are not replaced. `/proc` cannot be proven either."""
+    before = kept_numbers(), descriptors()
+    with ThreadPoolExecutor(1) as unfiltered:
+        unfiltered.submit(works).result()
+        native.refuse_system_call(_core.NR["statx"], error)
+        fails("open_proc", error)
+        unfiltered.submit(works).result()
+    assert (kept_descriptors(), descriptors()) == before
+
+
+def no_pidfd_can_be_opened(error: int) -> None:
+    kept_numbers()
+    native.refuse_system_call(_core.NR["pidfd_open"], error)
+    works()
+    close_kept()
+    fails("pidfd_open", error)
 
 
 # ---- clone3(2) ----
