@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 SETTLES_WITHIN = 10
 
 
-KEPT = "/proc", "anon_inode:[pidfd]", "user:[4026531837]"
+PIDFD_THREAD = os.O_EXCL
+PROC, PIDFD, INITIAL_USERNS = "/proc", "anon_inode:[pidfd]", "user:[4026531837]"
+KEPT = PROC, PIDFD, INITIAL_USERNS
 """What the core opens once and keeps: the root of procfs, a pidfd of this process, the initial user namespace."""
 
 
@@ -23,10 +26,15 @@ def descriptors() -> dict[str, str]:
     return _other_and_kept()[0]
 
 
+def kept_descriptors() -> dict[str, int]:
+    """Return the numbers of the descriptors that the core keeps, by what they refer to."""
+    return {target: int(number) for target, number in _other_and_kept()[1].items()}
+
+
 def close_kept() -> None:
     """Close the descriptors that the core keeps, as a program may: it opens new ones."""
-    for number in _other_and_kept()[1].values():
-        os.close(int(number))
+    for fd in kept_descriptors().values():
+        os.close(fd)
 
 
 def _other_and_kept() -> tuple[dict[str, str], dict[str, str]]:
@@ -45,11 +53,17 @@ def _other_and_kept() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def is_own_if_pidfd(name: str, target: str) -> bool:
-    """Return whether it is not the pidfd of another process. A fork inherits that of its parent."""
-    if target != "anon_inode:[pidfd]":
+    """Return whether it is not the pidfd of another process or of a thread. A fork inherits that of its parent."""
+    if target != PIDFD:
         return True
-    pids = re.findall(r"^Pid:\s*(\d+)", Path(f"/proc/self/fdinfo/{name}").read_text(), re.MULTILINE)
-    return bool({*map(int, pids)} & {os.getpid(), os.getppid()})
+    is_of_thread = fcntl.fcntl(int(name), fcntl.F_GETFL) & PIDFD_THREAD
+    return not is_of_thread and bool(pids_of(int(name)) & {os.getpid(), os.getppid()})
+
+
+def pids_of(pidfd: int) -> set[int]:
+    """Return the PIDs of its process, in the PID namespace of procfs and in those below it."""
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return {int(pid) for pid in re.findall(r"^Pid:\s*(-?\d+)", text, re.MULTILINE)}
 
 
 def children() -> set[str]:

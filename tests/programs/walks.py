@@ -9,6 +9,7 @@ from types import FrameType
 
 import usernsproc
 from usernsproc import IdMap, UsernsProcess
+from usernsproc._maps.writer import Maps
 
 PACKAGE = Path(usernsproc.__file__).parent
 
@@ -16,6 +17,12 @@ PACKAGE = Path(usernsproc.__file__).parent
 def is_whole(value: object) -> bool:
     """Return whether it is complete: not the map whose constructor runs."""
     return isinstance(value, str) or (isinstance(value, IdMap) and hasattr(value, "_hash"))
+
+
+def parts_of(value: object) -> tuple[object, ...]:
+    if isinstance(value, Maps):
+        return tuple(getattr(value, name) for name in ("uid_map", "gid_map") if hasattr(value, name))
+    return value if isinstance(value, tuple) and not isinstance(value, IdMap) else (value,)
 
 
 def walk_of_a_map(text: str) -> None:
@@ -29,7 +36,7 @@ def walk_of_a_map(text: str) -> None:
         if event != "call" or PACKAGE not in path.parents:
             return
         for value in frame.f_locals.values():
-            for part in value if isinstance(value, tuple) and not isinstance(value, IdMap) else (value,):
+            for part in parts_of(value):
                 if is_whole(part) and part in forms:
                     name = str(path.relative_to(PACKAGE))
                     files.extend([name] * (name not in files))

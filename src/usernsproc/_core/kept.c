@@ -57,15 +57,24 @@ struct keeping {
 	enum lock lock;
 	int (*open)(void); /* a descriptor, or a negative errno */
 	int (*can_last)(int fd, const struct identity *identity);
+	int (*is_other)(int fd); /* which has the same identity; NULL: none has */
 	int (*find)(int fd);
 };
 
-/* That of the original is of no use in a copy, which can be in another pid namespace. */
-static void close_inherited(struct kept *kept)
+static int is_there(const struct keeping *keeping)
 {
 	struct whereabouts found;
+	int result = is_still_there(&keeping->kept, &found);
 
-	if (is_still_there(kept, &found) > 0)
+	return result > 0 && keeping->is_other ? !keeping->is_other(keeping->kept.fd) : result;
+}
+
+/* That of the original is of no use in a copy, which can be in another pid namespace. */
+static void close_inherited(struct keeping *keeping)
+{
+	struct kept *kept = &keeping->kept;
+
+	if (is_there(keeping) > 0)
 		close(kept->fd);
 	kept->fd = kept->openings = 0;
 }
@@ -97,14 +106,13 @@ static struct borrowed open_one(const struct keeping *keeping)
 static struct borrowed borrow_locked(struct keeping *keeping)
 {
 	struct kept *kept = &keeping->kept;
-	struct whereabouts found;
 	struct borrowed borrowed;
 	int result;
 
 	if (kept->generation != generation())
-		close_inherited(kept);
+		close_inherited(keeping);
 	kept->generation = generation();
-	result = is_still_there(kept, &found);
+	result = is_there(keeping);
 	if (result > 0)
 		return (struct borrowed){kept->fd, 1, kept->finding};
 	if (result < 0) /* it may be there, and is not opened twice */
@@ -146,9 +154,15 @@ static int is_in_pidfs(int fd, const struct identity *identity)
 	return fstatfs(fd, &status) == 0 && status.f_type == MAGIC_OF_PIDFS;
 }
 
+/* The pidfd of the main thread is the same file. Before Linux 6.15 it is readable when that thread ends. */
+static int is_of_thread(int fd)
+{
+	return (fcntl(fd, F_GETFL) & PIDFD_OF_THREAD) != 0;
+}
+
 int borrow_self(struct borrowed *self, struct failure *failure)
 {
-	static struct keeping keeping = {.lock = LOCK_SELF, .open = open_self, .can_last = is_in_pidfs};
+	static struct keeping keeping = {.lock = LOCK_SELF, .open = open_self, .can_last = is_in_pidfs, .is_other = is_of_thread};
 
 	*self = borrow(&keeping);
 	return self->fd < 0 ? fail(failure, STEP_pidfd_open, -self->fd) : self->fd;

@@ -11,6 +11,8 @@
 #include "beneath.h"
 #include "core.h"
 
+#define PIDFD_OF_THREAD O_EXCL /* PIDFD_THREAD, Linux 6.9 */
+
 /* The inode is not enough where a file system can be mounted twice. mount: 0 before Linux 6.8. */
 struct identity {
 	uint64_t device, inode, mount;

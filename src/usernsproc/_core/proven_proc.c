@@ -17,8 +17,6 @@
 #define MAGIC_OF_NSFS 0x6e736673
 #define INODE_OF_ROOT 1
 
-#define PIDFD_OF_THREAD O_EXCL /* PIDFD_THREAD, Linux 6.9 */
-
 /* Longest path that is made here. */
 #define PATH_SIZE 64
 

@@ -13,6 +13,7 @@ from .._maps.idmap import IdMapLike
 from .._maps.writer import Maps
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PROPAGATIONS
+from .join import NO_JOINS
 from .kind import NamespaceKind
 from .namespace import Namespace
 
@@ -179,3 +180,16 @@ def _flags(namespaces: Iterable[str]) -> int:
     for kind in namespaces:
         flags |= NamespaceKind(kind).flag
     return flags
+
+
+_NONE: tuple[()] = ()  # the default of a parameter, and the same object
+_ONLY_USER = NewNamespaces(_NONE, NO_JOINS, propagation=None, mount_proc=False, init=False)
+
+
+def new_namespaces(
+    namespaces: Iterable[str], joins: Joins, *, propagation: str | None, mount_proc: bool, init: bool, root: bool
+) -> NewNamespaces:
+    """As `NewNamespaces`. Most processes have a new user namespace alone, which is always the same value."""
+    if namespaces is _NONE and joins is NO_JOINS and propagation is None and not (mount_proc or init or root):
+        return _ONLY_USER
+    return NewNamespaces(namespaces, joins, propagation=propagation, mount_proc=mount_proc, init=init, root=root)

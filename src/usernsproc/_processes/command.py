@@ -26,9 +26,10 @@ class Command:
 
     @classmethod
     def of(cls, args: Any, executable: Any, shell: bool) -> Command:
-        if isinstance(args, os.PathLike) and shell:
+        if shell and isinstance(args, os.PathLike):
             raise TypeError("path-like args is not allowed when shell is true")
-        words: list[Any] = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+        is_list = isinstance(args, list)  # determined faster than that it is not a path
+        words: list[Any] = [args] if not is_list and isinstance(args, (str, bytes, os.PathLike)) else [*args]
         if shell:
             words = [executable or SHELL, "-c", *words]
         return cls(words, words[0] if executable is None else executable)

@@ -18,7 +18,7 @@ from .. import _core
 from .._typing import TYPE_CHECKING
 from .._uapi import WALL
 from .ended_by import End, cpu_of, end_below_init
-from .popen import Popen, check_layout, is_patched, named, patched_subprocess, wait_readable
+from .popen import Popen, check_layout, in_own_order, is_patched, patched_subprocess, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +90,7 @@ class PidfdPopen(Popen["AnyStr"]):
     _child_created = False
     args: Any
     _start_child: Callable[..., None]
-    """The start itself, with the parameters of `Popen._execute_child` by name."""
+    """The start itself, with what `in_own_order` returns."""
 
     def __init__(self, args: Any, *popen_args: Any, **popen_options: Any) -> None:
         check_layout()
@@ -101,7 +101,7 @@ class PidfdPopen(Popen["AnyStr"]):
     def _execute_child(self, *values: Any) -> None:
         """Called by `Popen.__init__`, with an order of parameters that depends on the version of Python."""
         check_layout(self)
-        self._start_child(**named(values))
+        self._start_child(*in_own_order(values))
 
     # ---- the pidfd ----
 

@@ -16,12 +16,13 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from operator import attrgetter, itemgetter
 from types import BuiltinFunctionType
 
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from subprocess import Popen as Popen
     from types import ModuleType
     from typing import Any
@@ -99,6 +100,7 @@ def _differences() -> list[str]:
 
 
 _DIFFERENCES = _differences()
+_attributes_of = attrgetter(*_ATTRIBUTES)
 
 
 def check_layout(process: object = None) -> None:
@@ -110,7 +112,12 @@ def check_layout(process: object = None) -> None:
     Raises:
         NotImplementedError: names what is unknown.
     """
-    lacking = () if process is None else [name for name in _ATTRIBUTES if not hasattr(process, name)]
+    lacking: list[str] = []
+    if process is not None:
+        try:
+            _attributes_of(process)
+        except AttributeError:
+            lacking = [name for name in _ATTRIBUTES if not hasattr(process, name)]
     if _DIFFERENCES or lacking:
         found = "; ".join([*_DIFFERENCES, *(f"there is no {name}" for name in lacking)])
         raise NotImplementedError(
@@ -119,14 +126,59 @@ def check_layout(process: object = None) -> None:
         )
 
 
-def named(values: Sequence[Any]) -> dict[str, Any]:
-    """What `Popen.__init__` passes to `_execute_child`, by name."""
+def _getter(*names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Of these values by their places. A name that is missing is refused before, by `check_layout`."""
+    return itemgetter(*(_NAMES.index(name) if name in _NAMES else 0 for name in names))
+
+
+_pipes_in = _getter("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+_command_in = _getter("args", "executable", "shell")
+_ids_in = _getter("uid", "gid", "gids")
+_attributes_in = _getter("cwd", "umask", "start_new_session", "process_group")
+_others_in = _getter("env", "restore_signals", "close_fds", "pass_fds")
+NO_PIPES = (-1,) * 6
+
+
+def in_own_order(values: Sequence[Any]) -> tuple[Any, ...]:
+    """What `Popen.__init__` passes to `_execute_child`, in an order that does not depend on the version of Python.
+
+    The descriptors of the pipes, the command, its IDs and its other attributes are a tuple each; then come the
+    environment, whether signals are restored, and the descriptors of the command.
+    """
     if len(values) != len(_NAMES):
         raise NotImplementedError(
             f"subprocess.Popen.__init__ passes {len(values)} values to _execute_child, which has {len(_NAMES)} "
             "parameters: another library has replaced one of the two"
         )
-    return dict(zip(_NAMES, values, strict=True))
+    return _pipes_in(values), _command_in(values), _ids_in(values), _attributes_in(values), *_others_in(values)
+
+
+# ---- parameters that are refused ----
+
+_PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
+
+
+def refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    preexec_fn = popen_options.get("preexec_fn")
+    if preexec_fn is None and len(popen_args) > _PREEXEC_FN_POSITION:
+        preexec_fn = popen_args[_PREEXEC_FN_POSITION]
+    if preexec_fn is not None:
+        raise ValueError(
+            "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
+            "Its uses have a parameter (cwd, umask, user, group, start_new_session, process_group, pdeathsig) "
+            "or a set-up step: setup=[...] with the values of usernsproc.setup"
+        )
+
+
+def refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
+    given = [name for name, value in popen_options.items() if value is not None]
+    if given or popen_args:
+        import inspect  # slow to load, and hardly ever needed
+
+        # No such parameter: TypeError.
+        inspect.signature(Popen.__init__).bind(None, None, *popen_args, **popen_options)
+        what = f"{given[0]}= has" if given else "positional parameters have"
+        raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")
 
 
 # ---- the warning of `python -X warn_default_encoding` (PEP 597), at the user's line ----

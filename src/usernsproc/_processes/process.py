@@ -7,7 +7,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
-from operator import index
 
 from .._caller import Caller
 from .._causes import at_step
@@ -17,19 +16,17 @@ from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
 from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
-from .._namespaces.new import NewNamespaces, resolve_owner
+from .._namespaces.new import new_namespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
-from .._setup.calls import Setup
 from .._setup.capabilities import capability_mask
 from .._spawn import FOREVER, Files, Namespaces, Patience, Program, setup_error, start
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
-from .credentials import Credentials
 from .pidfd_popen import PidfdPopen
-from .popen import Popen, name_default_encoding
-from .setup import Steps, command_setup, holder_setup, is_root, mounts, no_new_privileges, open_setup
+from .popen import NO_PIPES, name_default_encoding, refuse_for_holder, refuse_preexec_fn
+from .setup import Plan, Steps, death_signal, is_root, mounts, no_new_privileges, open_setup
 from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
@@ -41,14 +38,13 @@ if TYPE_CHECKING:
     from .._core import Child
     from .._maps.side import Side
     from .._namespaces.join import JoinLike, Joins
+    from .._setup.calls import Setup
     from .._setup.step import Step
     from .cgroup import CgroupLike
     from .credentials import Userns
     from .options import ProcessOptions
 
 __all__ = ["UsernsProcess"]
-
-_PREEXEC_FN_POSITION = 5  # in Popen's parameters after `args`
 
 
 class UsernsProcess(PidfdPopen["AnyStr"]):
@@ -148,9 +144,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     """
 
     _maps: Maps
-    _setup: Callable[..., Setup]
+    _plan: Plan
     _start_with: Callable[..., Child]
-    _steps: Steps | None
     _patience: Patience = FOREVER
     _signal_mask: int | None = None
     """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
@@ -250,9 +245,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         setup: Iterable[Step] = (),
         **popen_options: Any,
     ) -> None:
-        _refuse_preexec_fn(popen_args, popen_options)
+        refuse_preexec_fn(popen_args, popen_options)
         if args is None:
-            _refuse_for_holder(popen_args, popen_options)
+            refuse_for_holder(popen_args, popen_options)
         if on_created is not None and not callable(on_created):
             raise TypeError(f"on_created is called with the process, and {on_created!r} cannot be")
         if sys.flags.warn_default_encoding:
@@ -260,10 +255,10 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._is_holder = args is None
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
-        self._death_signal = _death_signal(pdeathsig)
+        self._death_signal = death_signal(pdeathsig)
         steps = tuple(setup)
         with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, open_setup(steps) as compiled:
-            new = NewNamespaces(
+            new = new_namespaces(
                 namespaces,
                 joins,
                 propagation=propagation,
@@ -278,36 +273,32 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
             self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
             capabilities = capability_mask(ambient_caps)
-            before = mounts(new.propagation, new.mount_proc)
             keyring = keyring_calls(session_keyring, joins=bool(entered))
-            after = keyring + no_new_privileges(bool(no_new_privs))
-            self._steps = of_setup = None
+            of_setup = None
             if compiled is not None:
-                kinds = new.kinds(joins)
                 of_setup = Steps(
                     steps,
                     compiled,
-                    kinds,
-                    userns,
-                    maps,
-                    caller,
+                    new.kinds(joins),
                     propagation=propagation,
                     mount_proc=mount_proc,
                     cgroup=cgroup is not None,
-                    ambient_caps=capabilities,
                     owner=owner,
                     copied_mounts=not joins.kinds & CLONE_NEWNS,
                     new_kinds=new.flags,
                 )
-                self._steps = of_setup
             if self._is_holder:
                 _refuse_what_a_command_has(ambient_caps=capabilities, init=init)
-                self._setup = partial(
-                    holder_setup, before, Credentials.of_holder(maps, caller, userns), after, of_setup
-                )
-            else:
-                resolve = partial(Credentials.resolve, maps=maps, caller=caller, owner=owner_uid, userns=userns)
-                self._setup = partial(command_setup, before, resolve, after, capabilities, of_setup)
+            self._plan = Plan(
+                mounts(new.propagation, new.mount_proc),
+                keyring + no_new_privileges(bool(no_new_privs)),
+                capabilities,
+                maps,
+                caller,
+                userns,
+                owner_uid,
+                of_setup,
+            )
             self._start_with = partial(
                 start,
                 namespaces=Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init),
@@ -338,65 +329,37 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     # ---- starting; called by Popen.__init__ ----
 
     def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
+        if stdin is None and stdout is None and stderr is None:  # nothing to open
+            return super()._get_handles(None, None, None)  # type: ignore[misc]
         with at_step("stdio"):
             return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
 
     def _start_child(
         self,
-        *,
-        args: Any,
-        executable: Any,
+        pipes: tuple[int, ...],
+        given: tuple[Any, Any, bool],
+        ids: tuple[int | None, int | None, list[int] | None],
+        attributes: tuple[Any, int, bool, int],
+        env: Any,
+        restore_signals: bool,
         close_fds: bool,
         pass_fds: Any,
-        cwd: Any,
-        env: Any,
-        shell: bool,
-        p2cread: int,
-        p2cwrite: int,
-        c2pread: int,
-        c2pwrite: int,
-        errread: int,
-        errwrite: int,
-        restore_signals: bool,
-        gid: int | None,
-        gids: list[int] | None,
-        uid: int | None,
-        umask: int,
-        start_new_session: bool,
-        process_group: int,
-        **_refused_before: Any,
     ) -> None:
-        if args is None:
-            self._start(None, Files(), self._setup())
+        if self._is_holder:
+            self._start(None, Files(), self._plan.of_holder())
             return
-        command, keep = Command.of(args, executable, shell), descriptors_to_keep(pass_fds)
-        sys.audit("subprocess.Popen", command.executable, command.args, cwd, env)
+        command, keep = Command.of(*given), descriptors_to_keep(pass_fds)
+        sys.audit("subprocess.Popen", command.executable, command.args, attributes[0], env)
         self._start(
-            Program(
-                command.args,
-                command.candidates(env),
-                environment(env),
-                bool(restore_signals),
-                filename=command.executable,
-            ),
-            Files(p2cread, c2pwrite, errwrite, keep, bool(close_fds)),
-            self._setup(
-                uid=uid,
-                gid=gid,
-                groups=gids,
-                cwd=cwd,
-                umask=umask,
-                start_new_session=bool(start_new_session),
-                process_group=process_group,
-                pass_fds=keep,
-            ),
+            Program(command.args, command.candidates(env), environment(env), bool(restore_signals), command.executable),
+            Files(pipes[0], pipes[3], pipes[5], keep, bool(close_fds)),
+            self._plan.of_command(ids, *attributes, pass_fds=keep),
         )
-        if not p2cread == p2cwrite == c2pread == c2pwrite == errread == errwrite == -1:
-            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        if pipes != NO_PIPES:
+            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
     def _start(self, program: Program | None, files: Files, setup: Setup) -> None:
-        compiled = None if self._steps is None else self._steps.compiled
-        mask = self._signal_mask
+        compiled, mask = self._plan.compiled, self._signal_mask
         waits = self._on_created is not None or bool(self._maps.via_newidmap)
         if compiled is not None:
             mask = mask if compiled.signal_mask is None else compiled.signal_mask
@@ -415,7 +378,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         if self._maps.via_newidmap:
             self._maps.write_via_newidmap(child.pid, child.pidfd, self._patience)
         self._call_on_created(child)
-        for origin, action in () if self._steps is None else self._steps.compiled.in_parent:
+        compiled = self._plan.compiled
+        for origin, action in () if compiled is None else compiled.in_parent:
             try:
                 action(child.pid)
             except OSError as error:
@@ -539,40 +503,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
 
 
-def _death_signal(pdeathsig: int | None) -> int:
-    if pdeathsig is None:
-        return 0
-    if not hasattr(pdeathsig, "__index__"):
-        raise TypeError(f"pdeathsig is a signal number or None, not {pdeathsig!r}")
-    if not 1 <= index(pdeathsig) < signal.NSIG:
-        raise ValueError(f"pdeathsig={pdeathsig!r} is not a signal")
-    return int(pdeathsig)
-
-
-def _refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
-    preexec_fn = popen_options.get("preexec_fn")
-    if preexec_fn is None and len(popen_args) > _PREEXEC_FN_POSITION:
-        preexec_fn = popen_args[_PREEXEC_FN_POSITION]
-    if preexec_fn is not None:
-        raise ValueError(
-            "preexec_fn is not supported: no Python runs between clone and exec, where it could deadlock. "
-            "Its uses have a parameter (cwd, umask, user, group, start_new_session, process_group, pdeathsig) "
-            "or a set-up step: setup=[...] with the values of usernsproc.setup"
-        )
-
-
 def _refuse_what_a_command_has(**values: object) -> None:
     for name, value in values.items():
         if value:
             raise ValueError(f"a holder (no args) runs no program: {name}= has no meaning for it")
-
-
-def _refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
-    given = [name for name, value in popen_options.items() if value is not None]
-    if given or popen_args:
-        import inspect  # slow to load, and hardly ever needed
-
-        # No such parameter: TypeError.
-        inspect.signature(Popen.__init__).bind(None, None, *popen_args, **popen_options)
-        what = f"{given[0]}= has" if given else "positional parameters have"
-        raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import nullcontext
 from errno import ENOSYS, EPERM
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import index
 
 from .._maps.side import SIDES
@@ -15,9 +16,10 @@ from .._setup.compiler import CompiledSetup, Surroundings, compile_steps
 from .._setup.step import Phase
 from .._setup.tree import change_directory
 from .._typing import TYPE_CHECKING
+from .credentials import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from .._maps.side import Side
     from .._maps.writer import Maps
     from .._setup.step import Step
-    from .credentials import Credentials
+    from .credentials import Userns
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _MS_REC = 1 << 14
@@ -66,6 +68,16 @@ def no_new_privileges(wanted: bool) -> tuple[SystemCall, ...]:
     return (SystemCall("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if wanted else ()
 
 
+def death_signal(pdeathsig: int | None) -> int:
+    if pdeathsig is None:
+        return 0
+    if not hasattr(pdeathsig, "__index__"):
+        raise TypeError(f"pdeathsig is a signal number or None, not {pdeathsig!r}")
+    if not 1 <= index(pdeathsig) < signal.NSIG:
+        raise ValueError(f"pdeathsig={pdeathsig!r} is not a signal")
+    return int(pdeathsig)
+
+
 @lru_cache(maxsize=64)
 def _ids(uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> tuple[SystemCall, ...]:
     """Programs ask again and again for the same."""
@@ -85,35 +97,35 @@ def _calls_of(credentials: Credentials) -> tuple[SystemCall, ...]:
 
 
 class Steps:
-    """The list that is given as `setup=`, for a process with these namespaces and maps."""
+    """The list that is given as `setup=`, for a process with namespaces of these kinds."""
 
-    __slots__ = ("_caller", "_maps", "_options", "_steps", "_surroundings", "compiled")
+    __slots__ = ("_kinds", "_options", "_steps", "compiled")
 
-    def __init__(
-        self,
-        steps: tuple[Step, ...],
-        compiled: CompiledSetup,
-        kinds: Iterable[str],
-        userns: str,
-        maps: Maps,
-        caller: Caller,
-        **options: Any,
-    ) -> None:
+    def __init__(self, steps: tuple[Step, ...], compiled: CompiledSetup, kinds: Iterable[str], **options: Any) -> None:
         self._steps = steps
-        self._maps, self._caller = maps, caller
-        in_userns = userns != "own" or not caller.is_initial
-        self._surroundings = partial(Surroundings, kinds, userns, maps, in_userns=in_userns)
+        self._kinds = kinds
         self._options = options
         self.compiled = compiled
 
-    def compile(self, credentials: Credentials, **options: Any) -> CompiledSetup:
-        surroundings = self._surroundings(file_ids=self._file_ids(credentials), **self._options, **options)
+    def compile(
+        self, credentials: Credentials, maps: Maps, caller: Caller, userns: Userns, **options: Any
+    ) -> CompiledSetup:
+        surroundings = Surroundings(
+            self._kinds,
+            userns,
+            maps,
+            in_userns=userns != "own" or not caller.is_initial,
+            file_ids=_file_ids(maps, caller, credentials),
+            **self._options,
+            **options,
+        )
         self.compiled = compile_steps(self.compiled, self._steps, surroundings)
         return self.compiled
 
-    def _file_ids(self, credentials: Credentials) -> tuple[int | None, int | None]:
-        """Files cannot belong to an ID that is not mapped: those of the command, if the caller's are not."""
-        return tuple(_file_id(side, self._maps, self._caller, credentials) for side in SIDES)  # type: ignore[return-value]
+
+def _file_ids(maps: Maps, caller: Caller, credentials: Credentials) -> tuple[int | None, int | None]:
+    """Files cannot belong to an ID that is not mapped: those of the command, if the caller's are not."""
+    return tuple(_file_id(side, maps, caller, credentials) for side in SIDES)  # type: ignore[return-value]
 
 
 def _file_id(side: Side, maps: Maps, caller: Caller, credentials: Credentials) -> int | None:
@@ -132,73 +144,114 @@ def is_root(step: object) -> bool:
     return getattr(step, "is_root", False)
 
 
-def holder_setup(
-    first: tuple[SystemCall, ...], credentials: Credentials, last: tuple[SystemCall, ...], steps: Steps | None = None
-) -> Setup:
-    own = (*_calls_of(credentials), *last, NEW_SESSION)
-    if steps is None:
-        return Setup((*first, ROOT_DIRECTORY, *own))
-    done = steps.compile(credentials, holder=True)
-    before, between = done.calls(Phase.NAMES, Phase.DIRECTORY), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
-    calls = (*first, *before, ROOT_DIRECTORY, *between, *own, *done.calls(Phase.IDS, Phase.SECCOMP))
-    return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
+class Plan:
+    """The system calls of a process: those known in advance, and the parameters of `Popen` between them.
 
+    Args:
+        before: the calls ahead of the IDs.
+        after: those behind the IDs.
+        ambient_caps: a bit for each capability that the command keeps over exec.
+        maps: of the user namespace, like `caller`, `userns` and `owner` for `Credentials`.
+        steps: of the list `setup=`.
+    """
 
-def command_setup(
-    first: tuple[SystemCall, ...],
-    resolve: Callable[[int | None, int | None, Sequence[int] | None], Credentials],
-    last: tuple[SystemCall, ...],
-    ambient_caps: int,
-    steps: Steps | None,
-    *,
-    uid: int | None,
-    gid: int | None,
-    groups: Sequence[int] | None,
-    cwd: Any,
-    umask: int,
-    start_new_session: bool,
-    process_group: int,
-    pass_fds: Sequence[int],
-) -> Setup:
-    """The parameters of `Popen`, between what comes before the IDs, and after; and the steps where they belong."""
-    credentials = resolve(uid, gid, groups)
-    done = None
-    if steps is not None:
-        done = steps.compile(
-            credentials, start_new_session=start_new_session, process_group=process_group, pass_fds=pass_fds
+    __slots__ = ("_after", "_ambient_caps", "_before", "_caller", "_maps", "_owner", "_steps", "_userns")
+
+    def __init__(
+        self,
+        before: tuple[SystemCall, ...],
+        after: tuple[SystemCall, ...],
+        ambient_caps: int,
+        maps: Maps,
+        caller: Caller,
+        userns: Userns,
+        owner: int | None,
+        steps: Steps | None,
+    ) -> None:
+        self._before, self._after, self._ambient_caps = before, after, ambient_caps
+        self._maps, self._caller, self._owner = maps, caller, owner
+        self._userns: Userns = userns
+        self._steps = steps
+
+    @property
+    def compiled(self) -> CompiledSetup | None:
+        """What the parent does for the steps; `None`: there are none."""
+        return None if self._steps is None else self._steps.compiled
+
+    def of_holder(self) -> Setup:
+        """Those of a holder, whose working directory is `/` and which leads its own session."""
+        credentials = Credentials.of_holder(self._maps, self._caller, self._userns)
+        own = (*_calls_of(credentials), *self._after, NEW_SESSION)
+        if self._steps is None:
+            return Setup((*self._before, ROOT_DIRECTORY, *own))
+        done = self._steps.compile(
+            credentials, self._maps, self._caller, self._userns, ambient_caps=self._ambient_caps, holder=True
         )
-    shared = [*first]
-    if done:
-        shared += done.calls(Phase.NAMES, Phase.DIRECTORY)
-    if cwd is not None:
-        shared += change_directory(None if done is None else done.new_root, _path(cwd), cwd)
-    if _c_int("umask", umask) >= 0:
-        shared.append(SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)))  # refused by a filter alone
-    if done:
-        shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
-    shared += (*_calls_of(credentials), *last)
-    own: list[SystemCall] = []
-    if start_new_session:
-        own.append(NEW_SESSION)
-    if _c_int("process_group", process_group) >= 0:
-        own.append(SystemCall("setpgid", "setpgid", 0, process_group))
-    if done is None:
-        return Setup(tuple(shared), tuple(own), ambient_caps=ambient_caps)
-    shared += done.calls(Phase.IDS, Phase.IDS)
-    own += done.calls(Phase.TERMINAL, Phase.SIGNALS)
-    if done.no_new_privs and no_new_privileges(True)[0] not in last:
-        own += no_new_privileges(True)
-    own += done.calls(Phase.NO_NEW_PRIVS, Phase.LANDLOCK)
-    own += [SystemCall("prepare", "close", fd) for fd in done.fds]  # no path of the command may lead through them
-    return Setup(
-        tuple(shared),
-        tuple(own),
-        first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES),
-        last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
-        ambient_caps=ambient_caps if done.ambient_caps is None else done.ambient_caps,
-        fds=tuple(done.fds),
-        least_fd=done.least_fd,
-    )
+        before, between = done.calls(Phase.NAMES, Phase.DIRECTORY), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+        calls = (*self._before, *before, ROOT_DIRECTORY, *between, *own, *done.calls(Phase.IDS, Phase.SECCOMP))
+        return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
+
+    def of_command(
+        self,
+        ids: tuple[int | None, int | None, Sequence[int] | None],
+        cwd: Any,
+        umask: int,
+        start_new_session: bool,
+        process_group: int,
+        *,
+        pass_fds: Sequence[int],
+    ) -> Setup:
+        """Those of a command.
+
+        Args:
+            ids: the parameters `user`, `group` and `extra_groups`. The others are as in `Popen`.
+        """
+        credentials = Credentials.resolve(*ids, self._maps, self._caller, owner=self._owner, userns=self._userns)
+        done = None
+        if self._steps is not None:
+            done = self._steps.compile(
+                credentials,
+                self._maps,
+                self._caller,
+                self._userns,
+                ambient_caps=self._ambient_caps,
+                start_new_session=bool(start_new_session),
+                process_group=process_group,
+                pass_fds=pass_fds,
+            )
+        shared = self._before
+        if done is not None:
+            shared += done.calls(Phase.NAMES, Phase.DIRECTORY)
+        if cwd is not None:
+            shared += change_directory(None if done is None else done.new_root, _path(cwd), cwd)
+        if _c_int("umask", umask) >= 0:
+            shared += (SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)),)  # refused by a filter alone
+        if done is not None:
+            shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+        shared += _calls_of(credentials) + self._after
+        own: tuple[SystemCall, ...] = (NEW_SESSION,) if start_new_session else ()
+        if _c_int("process_group", process_group) >= 0:
+            own += (SystemCall("setpgid", "setpgid", 0, process_group),)
+        if done is None:
+            return Setup(shared, own, ambient_caps=self._ambient_caps)
+        return self._with_steps(shared, own, done)
+
+    def _with_steps(self, shared: tuple[SystemCall, ...], own: tuple[SystemCall, ...], done: CompiledSetup) -> Setup:
+        own += done.calls(Phase.TERMINAL, Phase.SIGNALS)
+        if done.no_new_privs and no_new_privileges(True)[0] not in self._after:
+            own += no_new_privileges(True)
+        own += done.calls(Phase.NO_NEW_PRIVS, Phase.LANDLOCK)
+        # No path of the command may lead through them.
+        own += tuple(SystemCall("prepare", "close", fd) for fd in done.fds)
+        return Setup(
+            shared + done.calls(Phase.IDS, Phase.IDS),
+            own,
+            first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES),
+            last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
+            ambient_caps=self._ambient_caps if done.ambient_caps is None else done.ambient_caps,
+            fds=tuple(done.fds),
+            least_fd=done.least_fd,
+        )
 
 
 def _path(path: Any) -> bytes:
