@@ -133,7 +133,6 @@ GaveUp = _core.GaveUp
 
 def start(
     program: Program | None,
-    *,
     namespaces: Namespaces = Namespaces(),  # noqa: B008, a tuple
     maps: tuple[str | None, str | None, str | None] = (None, None, None),
     files: Files = Files(),  # noqa: B008

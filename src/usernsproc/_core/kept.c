@@ -57,16 +57,19 @@ struct keeping {
 	enum lock lock;
 	int (*open)(void); /* a descriptor, or a negative errno */
 	int (*can_last)(int fd, const struct identity *identity);
-	int (*is_other)(int fd); /* which has the same identity; NULL: none has */
+	int (*is_other)(int fd); /* which has the same identity, or a negative errno; NULL: none has */
 	int (*find)(int fd);
 };
 
 static int is_there(const struct keeping *keeping)
 {
 	struct whereabouts found;
-	int result = is_still_there(&keeping->kept, &found);
+	int result = is_still_there(&keeping->kept, &found), other;
 
-	return result > 0 && keeping->is_other ? !keeping->is_other(keeping->kept.fd) : result;
+	if (result <= 0 || !keeping->is_other)
+		return result;
+	other = keeping->is_other(keeping->kept.fd);
+	return other < 0 ? other : !other;
 }
 
 /* That of the original is of no use in a copy, which can be in another pid namespace. */
@@ -157,7 +160,9 @@ static int is_in_pidfs(int fd, const struct identity *identity)
 /* The pidfd of the main thread is the same file. Before Linux 6.15 it is readable when that thread ends. */
 static int is_of_thread(int fd)
 {
-	return (fcntl(fd, F_GETFL) & PIDFD_OF_THREAD) != 0;
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 ? -errno : (flags & PIDFD_OF_THREAD) != 0;
 }
 
 int borrow_self(struct borrowed *self, struct failure *failure)

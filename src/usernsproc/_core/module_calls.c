@@ -276,7 +276,41 @@ static PyObject *core_poll(PyObject *module, PyObject *arguments)
 	return poll_and_handle_signals(polled, count, milliseconds) < 0 ? NULL : list_of_ready(polled, count);
 }
 
+PyDoc_STRVAR(reap_doc, "reap(pidfd, options) -> (si_code, si_status) or None\n\nwaitid(2) for the end of a child. One that "
+		       "SIGKILL has ended is still to be reaped: until then /proc shows what it has used.");
+
+static int is_to_be_looked_at(const siginfo_t *info)
+{
+	return info->si_code == CLD_KILLED && info->si_status == SIGKILL;
+}
+
+static PyObject *core_reap(PyObject *module, PyObject *arguments)
+{
+	siginfo_t info;
+	int pidfd, options, result;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "ii:reap", &pidfd, &options))
+		return NULL;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		info.si_pid = 0;
+		result = waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOWAIT | __WALL | options);
+		if (result == 0 && info.si_pid && !is_to_be_looked_at(&info))
+			waitid(P_PIDFD, (id_t)pidfd, NULL, WEXITED | WNOHANG | __WALL); /* unless other code was faster */
+		Py_END_ALLOW_THREADS
+	} while (result < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+	if (PyErr_Occurred())
+		return NULL;
+	if (result < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	if (!info.si_pid)
+		Py_RETURN_NONE;
+	return Py_BuildValue("ii", info.si_code, info.si_status);
+}
+
 static PyMethodDef system_calls[] = {
+	{"reap", core_reap, METH_VARARGS, reap_doc},
 	{"poll", core_poll, METH_VARARGS, poll_doc},
 	{"setns", core_setns, METH_VARARGS, setns_doc},
 	{"openat2", core_openat2, METH_VARARGS, openat2_doc},

@@ -77,9 +77,14 @@ class Credentials:
                 groups, as `Popen` has it.
             ValueError: nothing was asked for, and no id that would do is mapped.
         """
-        if groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY:
+        if cls.follow_from_arguments(groups, maps, caller):
             return _remembered(uid, gid, None, maps, caller, owner, userns)
         return _resolve(uid, gid, groups, maps, caller, owner, userns)
+
+    @staticmethod
+    def follow_from_arguments(groups: Sequence[int] | None, maps: Maps, caller: Caller) -> bool:
+        """Whether they depend on nothing else, such as files of `/proc`, and may be remembered."""
+        return groups is None and maps.setgroups != "deny" and caller.gid_map is IDENTITY
 
     @classmethod
     def of_holder(cls, maps: Maps, caller: Caller, userns: Userns) -> Credentials:

@@ -48,6 +48,8 @@ class _DelSafe:
     WNOWAIT = os.WNOWAIT
     CLD_EXITED = os.CLD_EXITED
     SIGKILL = signal.SIGKILL
+    KILLED = (os.CLD_KILLED, signal.SIGKILL)
+    reap = staticmethod(_core.reap)
     End = End
     end_below_init = staticmethod(end_below_init)
     cpu_of = staticmethod(cpu_of)
@@ -258,7 +260,7 @@ class PidfdPopen(Popen["AnyStr"]):
 
     def _of_command(self, result: os.waitid_result) -> os.waitid_result:
         """As the command below an init ended."""
-        end = self._end_of(result)
+        end = self._end_of(result.si_code, result.si_status)
         if result.si_code != os.CLD_EXITED or end.returncode >= 0:
             return result
         code = os.CLD_DUMPED if end.dumped else os.CLD_KILLED
@@ -274,11 +276,11 @@ class PidfdPopen(Popen["AnyStr"]):
             code, value = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status)
         return self._of_command(os.waitid_result((self.pid, -1, signal.SIGCHLD, value, code)))
 
-    def _end_of(self, result: os.waitid_result, _safe: type[_DelSafe] = _DelSafe) -> End:
-        if result.si_code != _safe.CLD_EXITED:
-            return _safe.End(-result.si_status)
-        below = None if self._child is None else _safe.end_below_init(result.si_status, self._child)
-        return below or _safe.End(result.si_status)
+    def _end_of(self, code: int, status: int, _safe: type[_DelSafe] = _DelSafe) -> End:
+        if code != _safe.CLD_EXITED:
+            return _safe.End(-status)
+        below = None if self._child is None else _safe.end_below_init(status, self._child)
+        return below or _safe.End(status)
 
     def _set_end(self, end: End) -> None:
         """The return code last: other threads look at it without the lock."""
@@ -375,20 +377,24 @@ class PidfdPopen(Popen["AnyStr"]):
     def _reap(self, flags: int, _safe: type[_DelSafe] = _DelSafe) -> None:
         """Set `returncode`, or leave it when the process still runs. The lock is held."""
         try:
-            result = _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED | _safe.WNOWAIT | flags)
+            found = _safe.reap(self.pidfd, flags)
         except ChildProcessError:
             self._reap_lost(flags)
             return
-        if result is None:
+        if found is None:
             return
-        end = self._end_of(result)
-        if end.returncode == -_safe.SIGKILL != -self._sent and end.cpu is None:
+        end = self._end_of(*found)
+        if found == _safe.KILLED:
+            self._reap_killed(end)
+        self._set_end(end)
+
+    def _reap_killed(self, end: End, _safe: type[_DelSafe] = _DelSafe) -> None:
+        if self._sent != _safe.SIGKILL:
             end.cpu = _safe.cpu_of(self.pidfd)  # before it is reaped
         try:
             _safe.waitid(_safe.P_PIDFD, self.pidfd, _safe.WEXITED)
         except ChildProcessError:
             pass  # other code has done it in this moment
-        self._set_end(end)
 
     def _reap_lost(self, flags: int) -> None:
         """Other code has reaped it, or this is a forked copy of the creating process."""

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from functools import partial
 
 from .._caller import Caller
 from .._causes import at_step
@@ -145,7 +144,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     _maps: Maps
     _plan: Plan
-    _start_with: Callable[..., Child]
+    _namespaces: Namespaces
+    _texts_of_maps: tuple[str | None, str | None, str | None]
+    _cgroup: tuple[int, object]
     _patience: Patience = FOREVER
     _signal_mask: int | None = None
     """Of the command: a bit for each signal that is blocked. `None`: that of the calling thread."""
@@ -299,13 +300,9 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 owner_uid,
                 of_setup,
             )
-            self._start_with = partial(
-                start,
-                namespaces=Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init),
-                maps=maps.for_core if userns == "new" else (None, None, None),
-                patience=self._patience,
-                cgroup=cgroup_to_enter,
-            )
+            self._namespaces = Namespaces(new.flags, entered, -1 if owner_uid is None else owner_uid, new.init)
+            self._texts_of_maps = maps.for_core if userns == "new" else (None, None, None)
+            self._cgroup = cgroup_to_enter
             if cgroup_to_enter[0] >= 0:
                 self._oom_kills = OomKills(cgroup_to_enter[0])
             try:
@@ -367,7 +364,17 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             self._at_end = tuple(compiled.at_end)
         signals, hook = (mask, self._death_signal), self._while_it_waits if waits else None
         try:
-            self._child = child = self._start_with(program, files=files, setup=setup, signals=signals, hook=hook)
+            self._child = child = start(
+                program,
+                self._namespaces,
+                self._texts_of_maps,
+                files,
+                setup,
+                signals,
+                self._patience,
+                self._cgroup,
+                hook,
+            )
             self.pid, self._child_created = child.pid, True
         except BaseException:
             self._child_created = False

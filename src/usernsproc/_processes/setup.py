@@ -206,7 +206,12 @@ class Plan:
         Args:
             ids: the parameters `user`, `group` and `extra_groups`. The others are as in `Popen`.
         """
-        credentials = Credentials.resolve(*ids, self._maps, self._caller, owner=self._owner, userns=self._userns)
+        given = (ids, self._maps, self._caller, self._owner, self._userns)
+        if (cwd, umask, start_new_session, process_group, self._steps) == _NOTHING_ELSE and (
+            Credentials.follow_from_arguments(ids[2], self._maps, self._caller)
+        ):
+            return _setup_of_ids(self._before, self._after, self._ambient_caps, *given)
+        credentials = _credentials(*given)
         done = None
         if self._steps is not None:
             done = self._steps.compile(
@@ -252,6 +257,28 @@ class Plan:
             fds=tuple(done.fds),
             least_fd=done.least_fd,
         )
+
+
+_NOTHING_ELSE = (None, -1, False, -1, None)
+"""What most commands have: no `cwd`, `umask`, session, process group and steps."""
+
+
+@lru_cache(maxsize=64)
+def _setup_of_ids(
+    before: tuple[SystemCall, ...], after: tuple[SystemCall, ...], ambient_caps: int, *given: Any
+) -> Setup:
+    """Programs ask again and again for the same."""
+    return Setup(before + _calls_of(_credentials(*given)) + after, ambient_caps=ambient_caps)
+
+
+def _credentials(
+    ids: tuple[int | None, int | None, Sequence[int] | None],
+    maps: Maps,
+    caller: Caller,
+    owner: int | None,
+    userns: Userns,
+) -> Credentials:
+    return Credentials.resolve(*ids, maps, caller, owner=owner, userns=userns)
 
 
 def _path(path: Any) -> bytes:
