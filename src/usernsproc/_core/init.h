@@ -20,7 +20,7 @@ struct kernel_rusage {
 
 /* Sent to the parent: process 1 of a pid namespace cannot be killed by a signal from inside, so its own status
  * is, as shells have it, that of a program that exits. */
-RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kernel_rusage *usage, const struct rlimit64 *cpu)
+RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kernel_rusage *usage, const struct rlimit *cpu)
 {
 	struct ending ending;
 
@@ -37,12 +37,12 @@ RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kern
 /* Until the command has ended; its status becomes that of init. The limits of a process can be read until it is reaped. */
 RAW_INLINE void reap(long command)
 {
-	struct rlimit64 cpu;
+	struct rlimit cpu;
 	struct kernel_rusage usage;
 	int status;
 	long pid;
 
-	cpu.rlim_max = RLIM64_INFINITY;
+	cpu.rlim_max = RLIM_INFINITY;
 	RAW4(prlimit64, command, RLIMIT_CPU, 0, &cpu);
 	while ((pid = RAW4(wait4, -1, &status, WNOHANG, &usage)) > 0)
 		if (pid == command)
