@@ -29,6 +29,7 @@
 
 #include "check.h"
 #include "core.h"
+#include "kept.h"
 #include "rawsys.h"
 
 #define REPORT_STATUS 42
@@ -78,30 +79,54 @@ static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
 /* Nothing ends a wait but the child. */
 static const struct patience patient = {.cancelled = -1};
 
+#define CALL_WITH(its_result, its_expected, ...) \
+	(struct system_call){.result = its_result, .expected = its_expected, __VA_ARGS__}
+#define CALL(...) CALL_WITH(-1, -1, __VA_ARGS__)
+enum { DIRECTORY = 8, FD = 48, POINTER = 56, DATA_SIZE = 64 };
+
+/* What the interpreter of the calls does itself: a result as an argument, an address in the data, a helper, and a call
+ * that is left out, because the one before it failed and was tolerated. */
+static uint32_t add_own_calls(struct system_call *calls)
+{
+	uint32_t count = 0;
+
+	calls[count++] = CALL_WITH(FD, -1, .number = __NR_openat, .pointers = 2,
+			      .arguments = {(uint64_t)AT_FDCWD, DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC});
+	calls[count++] = CALL_WITH(-1, 0, .number = __NR_fchdir, .results = 1, .arguments = {FD});
+	calls[count++] = CALL(.number = CALL_STORE_ADDRESS, .pointers = 3, .arguments = {POINTER, DIRECTORY});
+	calls[count++] = CALL(.number = CALL_FORK, .arguments = {1});
+	calls[count++] = CALL(.number = __NR_umask, .arguments = {0777});
+	calls[count++] = CALL_WITH(FD, -1, .number = __NR_openat, .pointers = 2, .tolerated = {ENOTDIR, 0, 0, 0, ENOENT},
+			      .arguments = {0, DIRECTORY + 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC});
+	calls[count++] = CALL(.number = __NR_fchmod, .results = 1, .arguments = {FD, 0});
+	return count;
+}
+
 /* As Python has it: the step of a call is its index. A negative id: none. */
 static struct setup setup_of(const char *cwd, int64_t id, int no_new_privs)
 {
 	static const uint32_t groups[] = {5, 60};
 	const uint64_t number = (uint64_t)id;
-	struct system_call *calls = calloc(5, sizeof(*calls));
-	char *data = calloc(1, 64);
+	struct system_call *calls = calloc(12, sizeof(*calls));
+	char *data = calloc(1, DATA_SIZE);
 	uint32_t count = 0;
 
 	if (!calls || !data)
 		exit(1);
 	memcpy(data, groups, sizeof(groups));
-	strcpy(data + sizeof(groups), cwd);
-	calls[count++] = (struct system_call){.number = __NR_chdir, .pointers = 1, .arguments = {sizeof(groups)}};
+	strcpy(data + DIRECTORY, cwd);
+	memset(data + FD, 0xff, 8);
+	calls[count++] = CALL(.number = __NR_chdir, .pointers = 1, .arguments = {DIRECTORY});
 	if (id >= 0) {
-		calls[count++] = (struct system_call){.number = __NR_setgroups, .pointers = 2, .arguments = {2}};
-		calls[count++] = (struct system_call){.number = __NR_setresgid, .arguments = {number, number, number}};
-		calls[count++] = (struct system_call){.number = __NR_setresuid, .arguments = {number, number, number}};
+		calls[count++] = CALL(.number = __NR_setgroups, .pointers = 2, .arguments = {2});
+		calls[count++] = CALL(.number = __NR_setresgid, .arguments = {number, number, number});
+		calls[count++] = CALL(.number = __NR_setresuid, .arguments = {number, number, number});
+		count += add_own_calls(calls + count);
 	}
 	if (no_new_privs)
-		calls[count++] = (struct system_call){.number = __NR_prctl, .arguments = {PR_SET_NO_NEW_PRIVS, 1}};
-	for (uint32_t i = 0; i < count; i++)
-		calls[i].step = (int32_t)(STEP_COUNT + i);
-	return (struct setup){.calls = calls, .count = count, .shared_count = count, .data = data, .data_size = 64,
+		calls[count++] = CALL(.number = __NR_prctl, .arguments = {PR_SET_NO_NEW_PRIVS, 1});
+	return (struct setup){.calls = calls, .count = count, .data = data, .data_size = DATA_SIZE,
+			      .ends = {0, (int32_t)count, (int32_t)count, (int32_t)count}, .least_fd = 3,
 			      .needs = id >= 0 ? OWN_MEMORY_AND_MAPS : ANY_MEMORY};
 }
 
@@ -211,6 +236,9 @@ static void check_report(struct plan plan, const char *wanted, const char *subje
 		read_report(output[0], text, sizeof(text));
 		check_text(text, wanted, subject, "what it sees");
 		check_status(spawned.pidfd, subject);
+		check((spawned.ending >= 0) == plan.is_init, subject, "an init says how the command ended");
+		if (spawned.ending >= 0)
+			close(spawned.ending);
 		close(spawned.pidfd);
 	}
 	close(output[0]);
@@ -670,6 +698,21 @@ static void without_clone3(void)
 /* ---- all of it ---- */
 
 /* In a process of its own, so that what it changes is gone afterwards. */
+/* What stays open is open before the checks look for it, and its numbers are none that they use. */
+static void open_what_is_kept(void)
+{
+	struct failure failure = {0};
+	struct borrowed self;
+
+	for (int fd = 3; fd <= 100; fd++)
+		dup2(0, fd);
+	borrow_self(&self, &failure);
+	give_back(self);
+	give_back(borrow_proc_root());
+	for (int fd = 3; fd <= 100; fd++)
+		close(fd);
+}
+
 static void in_process(void (*checks)(void), int unshared)
 {
 	int status = -1;
@@ -678,6 +721,7 @@ static void in_process(void (*checks)(void), int unshared)
 	if (process == 0) {
 		if (unshare(unshared) < 0)
 			exit(1);
+		open_what_is_kept();
 		checks();
 		exit(0);
 	}
