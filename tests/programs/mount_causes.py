@@ -9,7 +9,7 @@ import resource
 from collections.abc import Callable
 
 import native
-from leaks import descriptors
+from leaks import close_kept, descriptors
 from mounting import (
     MAP,
     create_as,
@@ -315,6 +315,7 @@ def without_proc() -> None:
     work, source, target = own_file_system("tmpfs")
     with create_userns(MAP, MAP) as userns:
         before = mounts_below(work)
+        close_kept()
         run("mount", "-t", "tmpfs", "tmpfs", "/proc")
         try:
             idmapped_mount(source, target, userns)

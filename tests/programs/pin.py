@@ -18,6 +18,7 @@ import native
 from alone import command, environment
 from errors import error_of
 from hooks import after, replaced
+from leaks import descriptors
 
 from usernsproc import Namespace, UsernsError, UsernsProcess, _core, check_output, create_userns, idmapped_mount, run
 
@@ -186,11 +187,11 @@ def pin_while_a_call_fails(folder: str, call: str, failure: str) -> None:
 def pin_while_the_kernel_refuses(folder: str, number: int, step: str) -> None:
     place = Place(folder)
     with create_userns("root", "root") as userns:
-        descriptors = os.listdir("/proc/self/fd")
+        before = descriptors()
         native.refuse_system_call(number, errno.EDOM)
         error = error_of(userns.pin, place.path)
         assert (error.errno, error.step, error.cause) == (errno.EDOM, step, None)
-        assert os.listdir("/proc/self/fd") == descriptors
+        assert descriptors() == before
     place.assert_nothing_left()
 
 
@@ -484,7 +485,7 @@ def join_pins(folder: str) -> None:
 
 def pin_a_thousand(folder: str) -> None:
     place = Place(folder)
-    descriptors = os.listdir("/proc/self/fd")
+    before = descriptors()
     for _ in range(4):
         paths = [f"{place.path}.{i}" for i in range(250)]
         for one in paths:
@@ -494,7 +495,7 @@ def pin_a_thousand(folder: str) -> None:
         for one in paths:
             Namespace.unpin(one)
         place.assert_nothing_left()
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert descriptors() == before
 
 
 def pin_at_strange_names(folder: str) -> None:
