@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import native
+from leaks import close_kept
 
 from usernsproc import NamespaceKind, UsernsProcess, create_userns
 
@@ -29,6 +30,7 @@ def enter_own_mounts(propagation: int = native.MS_PRIVATE) -> None:
     """Become root, and enter a new mount namespace in which all mounts have that propagation."""
     be_root()
     native.unshare(native.CLONE_NEWNS)
+    close_kept()  # a /proc of the mount namespace before
     native.must(native.libc.mount(b"none", b"/", None, native.MS_REC | propagation, None))
 
 

@@ -163,9 +163,8 @@ static void take_descriptors(int pid)
 
 static void open_descriptors(int pid)
 {
-	for (int number = 0; number < DESCRIPTORS; number++)
-		if (!search_file("/proc/%d/fd/%d", pid, number, OPENED))
-			break;
+	for (int number = 0; number < DESCRIPTORS; number++) /* some files cannot be opened by anybody */
+		search_file("/proc/%d/fd/%d", pid, number, OPENED);
 }
 
 static void trace(int pid, int how)

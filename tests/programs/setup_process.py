@@ -61,6 +61,8 @@ def raise_hard(name: str) -> None:
 
 def signals_of_the_caller() -> None:
     """Ignored and blocked ones are inherited unless a step says otherwise."""
+    for number in (signal.SIGINT, signal.SIGQUIT):  # which a shell ignores in the background
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
