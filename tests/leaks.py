@@ -45,20 +45,11 @@ def _other_and_kept() -> tuple[dict[str, str], dict[str, str]]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             continue  # the one that lists
-        if is_proc_root(int(name)):
-            target = "/proc"  # also that of a mount namespace which the process has left
         if target in KEPT and target not in kept and is_own_if_pidfd(name, target):
             kept[target] = name
         else:
             others[name] = target
     return others, kept
-
-
-def is_proc_root(fd: int) -> bool:
-    try:
-        return os.readlink("self", dir_fd=fd).isdigit()
-    except OSError:
-        return False
 
 
 def is_own_if_pidfd(name: str, target: str) -> bool:
