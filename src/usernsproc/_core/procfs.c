@@ -18,12 +18,13 @@ int fail(struct failure *failure, enum step step, int error)
 
 /* A child that was killed may take a moment to end, in which its files in /proc
  * are root's, or gone. What the kernel refuses to a living one it refuses with
- * other errors. */
+ * other errors; of one that has been reaped a map cannot be opened (EINVAL). */
 void failure_of_end(int pidfd, struct failure *failure)
 {
-	int may_be_that = !failure->gave_up && (failure->error == EACCES || failure->error == ENOENT || failure->error == ESRCH);
+	int error = failure->gave_up ? 0 : failure->error;
+	int may_be_that = error == EACCES || error == ENOENT || error == ESRCH;
 
-	if (may_be_that && has_ended_within(pidfd, 20))
+	if ((may_be_that && has_ended_within(pidfd, 20)) || (error == EINVAL && has_ended(pidfd)))
 		failure->error = ESRCH;
 }
 
