@@ -128,7 +128,7 @@ def remounted(calls: Emitter, mount: Argument, known: list[KnownMount], flags: i
         create("mount", 0, name_of_cover, 0, to_set, 0, cover, path=shown)
         create("move_mount", cover, b"", place, b"", MOVE_MOUNT_EMPTY_PATHS, path=shown)
     copy = create("open_tree", mount, b"", _COPY | AT_RECURSIVE, path=path)
-    calls.tree.know(copy, [found._replace(flags=found.flags | flags) for found in known])
+    calls.tree.know(copy, [KnownMount(found.path, found.flags | flags, found.is_directory) for found in known])
     return copy
 
 

@@ -13,7 +13,6 @@ import struct
 from errno import EEXIST, ENOSYS
 from functools import lru_cache, partial
 from itertools import count
-from typing import NamedTuple
 
 from .. import _core
 from .._typing import TYPE_CHECKING
@@ -60,12 +59,15 @@ def has_mount_setattr() -> bool:
     return True
 
 
-class KnownMount(NamedTuple):
+class KnownMount:
     """A mount of a tree. *path*: within the tree, empty for its root."""
 
-    path: str
-    flags: int
-    is_directory: bool = True
+    __slots__ = ("flags", "is_directory", "path")
+
+    def __init__(self, path: str, flags: int, is_directory: bool = True) -> None:
+        self.path = path
+        self.flags = flags
+        self.is_directory = is_directory
 
 
 class Tree:
@@ -237,7 +239,7 @@ class Tree:
             found = {at: mount for at, mount in found.items() if not f"{at}/".startswith(point.rstrip("/") + "/")}
             for mount in mounts:
                 at = f"{point.rstrip('/')}/{mount.path}" if mount.path else point
-                found[at] = mount._replace(path=at)
+                found[at] = KnownMount(at, mount.flags, mount.is_directory)
         return [mount for at, mount in found.items() if at == path or (recursive and at.startswith(below))]
 
     def forget(self, path: str) -> None:
