@@ -145,7 +145,7 @@ def test_cve_2021_30465_a_target_that_is_swapped_meanwhile(rootfs: Path, outside
     steps = [Bind("/etc/passwd", f"{folder}/{n}") for n in range(TARGETS_AT_ONCE)]
     done = 0
     with swapping(victim, link):
-        for _ in range(TRIES // TARGETS_AT_ONCE):
+        while done < TRIES:  # a lookup that meets an exchange may fail with EAGAIN, and ends a try of all
             try:
                 inside("true", box(rootfs, *steps))
                 done += TARGETS_AT_ONCE
@@ -153,7 +153,6 @@ def test_cve_2021_30465_a_target_that_is_swapped_meanwhile(rootfs: Path, outside
                 assert error.setup_index is not None
                 done += error.setup_index
     assert is_untouched(outside)
-    assert done > TRIES / 4
 
 
 # ---- what is left of the old root ----
