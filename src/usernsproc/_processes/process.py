@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from contextlib import contextmanager
+from errno import ESRCH
 
+from .. import _core
 from .._caller import Caller
 from .._causes import at_step
 from .._cgroups import OomKills
@@ -388,6 +391,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         compiled = self._plan.compiled
         for origin, action in () if compiled is None else compiled.in_parent:
             try:
+                _refuse_if_ended(child)
                 action(child.pid)
             except OSError as error:
                 raise setup_error(origin, error.errno or 0) from None
@@ -508,6 +512,12 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+def _refuse_if_ended(child: Child) -> None:
+    """`on_created` may have ended and reaped it: its PID can be that of another process."""
+    if child.pidfd < 0 or _core.poll((child.pidfd,), 0):
+        raise ProcessLookupError(ESRCH, os.strerror(ESRCH))
 
 
 def _refuse_what_a_command_has(**values: object) -> None:
