@@ -7,9 +7,11 @@ libseccomp (Debian: `libseccomp2`).
 from __future__ import annotations
 
 import errno as errnos
+import importlib
 import platform
 import tempfile
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["deny"]
 
@@ -36,7 +38,7 @@ def deny(names: Iterable[str], *, errno: int = errnos.EPERM) -> bytes:
     if isinstance(names, str):
         raise TypeError(f"deny takes several names, not one string: [{names!r}]")
     try:
-        import pyseccomp  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
+        pyseccomp: Any = importlib.import_module("pyseccomp")  # it has no types
     except ModuleNotFoundError as error:
         error.add_note("Install the extra: pip install 'usernsproc[seccomp]'.")
         raise
