@@ -183,8 +183,8 @@ def without_proc() -> None:
 
 
 def proc_is_covered_later() -> None:
-    warm_up()
     enter_own_mounts()
+    warm_up()
     with nothing_left():
         mount(b"tmpfs", "/proc")
         errors = {name: failure(kind) for name, kind in KINDS.items()}

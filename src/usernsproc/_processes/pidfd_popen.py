@@ -284,8 +284,9 @@ class PidfdPopen(Popen["AnyStr"]):
 
     def _set_end(self, end: End) -> None:
         """The return code last: other threads look at it without the lock."""
-        self._finish()
-        if end.returncode != -self._sent:
+        if self._at_end:
+            self._finish()
+        if end.returncode < 0 and end.returncode != -self._sent:
             self.ended_by = end.limit(self._oom_kills)
         self._close_witnesses()
         self.returncode = end.returncode
