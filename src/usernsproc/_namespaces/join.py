@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from .. import _core
 from .._causes import userns_error
@@ -51,7 +51,10 @@ class Joins:
 
     @property
     def for_core(self) -> tuple[int, ...]:
-        return tuple(number for n in self._namespaces for number in (n.fileno(), n.kind.flag))
+        numbers: tuple[int, ...] = ()
+        for namespace in self._namespaces:
+            numbers += (namespace.fileno(), namespace.kind.flag)
+        return numbers
 
     def maps(self, caller: Caller) -> Maps:
         """The maps of `userns`, with outside IDs as the calling process has them."""
@@ -63,11 +66,10 @@ class Joins:
 
 
 NO_JOINS = Joins((), None)
-_NOTHING_TO_OPEN = nullcontext(NO_JOINS)
-_NONE: tuple[()] = ()  # the default of a parameter, and the same object
 
 
-def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Joins]:
+@contextmanager
+def open_joins(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     """Open the namespaces that *join* stands for.
 
     Raises:
@@ -75,11 +77,6 @@ def open_joins(join: JoinLike | Iterable[JoinLike]) -> AbstractContextManager[Jo
         TypeError: an object that does not stand for a namespace.
         UsernsError: step `open_ns` or `open_proc`, like `Namespace.open` and `Namespace.of`.
     """
-    return _NOTHING_TO_OPEN if join is _NONE else _open(join)
-
-
-@contextmanager
-def _open(join: JoinLike | Iterable[JoinLike]) -> Generator[Joins]:
     targets: Any = join
     if isinstance(join, (Namespace, str, bytes, os.PathLike, int)) or _is_process(join):
         targets = [join]

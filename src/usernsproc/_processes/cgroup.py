@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from errno import EINVAL, ENODEV, ENOTDIR
 from operator import index
 
@@ -26,10 +26,8 @@ _CGROUP2_SUPER_MAGIC = 0x63677270
 _OPENING = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-_NOTHING_TO_OPEN = nullcontext(NO_CGROUP)
-
-
-def open_cgroup(cgroup: CgroupLike | None) -> AbstractContextManager[tuple[int, object]]:
+@contextmanager
+def open_cgroup(cgroup: CgroupLike | None) -> Generator[tuple[int, object]]:
     """A descriptor that is valid in the block, and the path if there is one.
 
     Opened with `O_PATH`, so that nothing is opened but a directory, and looked at
@@ -38,12 +36,9 @@ def open_cgroup(cgroup: CgroupLike | None) -> AbstractContextManager[tuple[int, 
     Raises:
         UsernsError: the directory cannot be opened, or is not that of a cgroup (step `cgroup`).
     """
-    return _NOTHING_TO_OPEN if cgroup is None else _open(cgroup)
-
-
-@contextmanager
-def _open(cgroup: CgroupLike) -> Generator[tuple[int, object]]:
-    if not isinstance(cgroup, (str, bytes, os.PathLike)):
+    if cgroup is None:
+        yield NO_CGROUP
+    elif not isinstance(cgroup, (str, bytes, os.PathLike)):
         fd = index(cgroup)
         _refuse_other_directory(fd, None)
         yield fd, None

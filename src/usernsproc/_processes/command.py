@@ -62,7 +62,9 @@ def descriptors_to_keep(pass_fds: Iterable[int] | None) -> tuple[int, ...]:
         ValueError: a number that cannot be a descriptor.
         OSError: a descriptor that is not open (`EBADF`).
     """
-    fds = tuple(sorted({int(fd) for fd in pass_fds or ()}))
+    if not pass_fds:
+        return ()
+    fds = tuple(sorted({int(fd) for fd in pass_fds}))
     for fd in fds:
         if not 0 <= fd <= _LARGEST_INT:
             raise ValueError(f"bad value(s) in pass_fds: {fd} is not a descriptor")

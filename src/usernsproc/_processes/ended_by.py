@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeAlias
 
-    from .._core import Child
 
 EndedBy: TypeAlias = "Literal['cpu-limit', 'file-size-limit', 'out-of-memory', 'seccomp']"
 
@@ -64,12 +63,15 @@ class End:
         return "cpu-limit" if self.cpu is not None and _is_reached(*self.cpu) else None
 
 
-def end_below_init(returncode: int, child: Child) -> End | None:
+def end_below_init(returncode: int, ending: int) -> End | None:
     """The end of the command below an init that ended with this status; `None`: init did not report one.
+
+    Args:
+        ending: the socket on which init reports it.
 
     A process of the namespace that may trace init can send other messages: init's own status has to agree.
     """
-    report = None if child.ending < 0 else _core.ending(child.ending)
+    report = _core.ending(ending)
     if report is None:
         return None
     status, used, most = report

@@ -115,9 +115,10 @@ class PidfdPopen(Popen["AnyStr"]):
     def pidfd(self) -> int:
         """The pidfd, borrowed: valid until this object is closed or dropped. It becomes
         readable when the process has ended."""
-        if self._pidfd < 0:
+        pidfd = self._pidfd
+        if pidfd < 0:
             raise ValueError("operation on a closed process")
-        return self._pidfd
+        return pidfd
 
     def fileno(self) -> int:
         """The same as `pidfd`, so that the object works with `select`, `selectors` and event loops."""
@@ -195,8 +196,10 @@ class PidfdPopen(Popen["AnyStr"]):
     def __del__(self, *ignored: Any) -> None:
         # A running child stays in subprocess._active, which reaps it later: as in Popen. One whose start was
         # interrupted ends with this object, and so does the pidfd.
-        if self._pidfd >= 0 and self._child is not None and self._child.taken and not self._is_copy():
-            super().__del__()
+        child = self._child
+        if child is None or child.pidfd < 0 or not child.taken or self.returncode is not None or self._is_copy():
+            return
+        super().__del__()
 
     # ---- signals ----
 
@@ -279,7 +282,8 @@ class PidfdPopen(Popen["AnyStr"]):
     def _end_of(self, code: int, status: int, _safe: type[_DelSafe] = _DelSafe) -> End:
         if code != _safe.CLD_EXITED:
             return _safe.End(-status)
-        below = None if self._child is None else _safe.end_below_init(status, self._child)
+        ending = -1 if self._child is None else self._child.ending
+        below = None if ending < 0 else _safe.end_below_init(status, ending)
         return below or _safe.End(status)
 
     def _set_end(self, end: End) -> None:
@@ -345,7 +349,7 @@ class PidfdPopen(Popen["AnyStr"]):
             )
 
     def _wait(self, timeout: float | None) -> int:
-        if timeout is None:
+        if timeout is None and self._creating_thread:
             self._refuse_to_wait_while_creating()
         self._refuse_to_wait_in_copy()
         if self.returncode is None and (timeout is not None or is_patched()):
@@ -408,8 +412,7 @@ class PidfdPopen(Popen["AnyStr"]):
             return
         if status >= 0:
             code = os.waitstatus_to_exitcode(status)
-            below = None if self._child is None else end_below_init(code, self._child)
-            self._set_end(below or End(code))
+            self._set_end(End(code) if code < 0 else self._end_of(os.CLD_EXITED, code))
             return
         self._finish()
         self._close_witnesses()

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from errno import ESRCH
 
 from .. import _core
@@ -16,12 +16,12 @@ from .._cgroups import OomKills
 from .._maps.idmap import IdMap, IdMapLike
 from .._maps.side import GID, UID
 from .._maps.writer import Maps, write_map
-from .._namespaces.join import open_joins
+from .._namespaces.join import NO_JOINS, open_joins
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import new_namespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.capabilities import capability_mask
-from .._spawn import FOREVER, Files, Namespaces, Patience, Program, setup_error, start
+from .._spawn import FOREVER, NO_CGROUP, Files, Namespaces, Patience, Program, setup_error, start
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS
 from .cgroup import open_cgroup
@@ -33,6 +33,7 @@ from .setup import session_keyring as keyring_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
+    from contextlib import AbstractContextManager
     from typing import Any, AnyStr, Literal, NoReturn, overload
 
     from typing_extensions import Unpack
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .._maps.side import Side
     from .._namespaces.join import JoinLike, Joins
     from .._setup.calls import Setup
+    from .._setup.compiler import CompiledSetup
     from .._setup.step import Step
     from .cgroup import CgroupLike
     from .credentials import Userns
@@ -261,7 +263,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         caller = Caller.now()
         self._death_signal = death_signal(pdeathsig)
         steps = tuple(setup)
-        with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, open_setup(steps) as compiled:
+        with _open(cgroup, join, steps) as (cgroup_to_enter, joins, compiled):
             new = new_namespaces(
                 namespaces,
                 joins,
@@ -329,8 +331,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
     # ---- starting; called by Popen.__init__ ----
 
     def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
-        if stdin is None and stdout is None and stderr is None:  # nothing to open
-            return super()._get_handles(None, None, None)  # type: ignore[misc]
+        if stdin is None and stdout is None and stderr is None:
+            return NO_PIPES
         with at_step("stdio"):
             return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
 
@@ -512,6 +514,25 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a UsernsProcess cannot be pickled: it stands for a child of this process")
+
+
+_NOTHING_TO_OPEN = nullcontext((NO_CGROUP, NO_JOINS, None))
+_NONE: tuple[()] = ()  # the default of a parameter, and the same object
+
+
+def _open(
+    cgroup: CgroupLike | None, join: JoinLike | Iterable[JoinLike], steps: tuple[Step, ...]
+) -> AbstractContextManager[tuple[tuple[int, object], Joins, CompiledSetup | None]]:
+    """What is open while a process is created: the cgroup to enter, the namespaces to join, files of set-up steps."""
+    return _NOTHING_TO_OPEN if cgroup is None and join is _NONE and not steps else _open_all(cgroup, join, steps)
+
+
+@contextmanager
+def _open_all(
+    cgroup: CgroupLike | None, join: JoinLike | Iterable[JoinLike], steps: tuple[Step, ...]
+) -> Generator[tuple[tuple[int, object], Joins, CompiledSetup | None]]:
+    with open_cgroup(cgroup) as cgroup_to_enter, open_joins(join) as joins, open_setup(steps) as compiled:
+        yield cgroup_to_enter, joins, compiled
 
 
 def _refuse_if_ended(child: Child) -> None:
