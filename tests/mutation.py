@@ -51,7 +51,6 @@ TESTS = {
     "_core/init.h": "new_namespaces signals waiting ended_children",
     "_core/fd.c": "inherited helper_programs process forks failures",
     "_core/map_reader.c": "namespace hidden_helpers enter failures",
-    "_core/module_namespaces.c": "nslist",
     "_core/proven_proc.[ch]": f"forged_proc {ALL_OF_CORE}",
     "_core/beneath.h": f"forged_proc {ALL_OF_CORE}",
     "_core/debugger.c": "debugger",

@@ -13,7 +13,7 @@ import pytest
 from alone import run_alone
 from programs import exit_status
 
-from usernsproc import UsernsProcess, _core
+from usernsproc import UsernsProcess, _core, _system_calls
 
 Reap = Callable[[UsernsProcess[bytes]], None]
 
@@ -144,7 +144,7 @@ def test_the_kernel_is_asked_for_the_status_of_a_reaped_process_only() -> None:
     child = os.fork()
     if child == 0:
         os._exit(7)
-    with _core.pidfd_open(child) as pidfd:
+    with _system_calls.pidfd_open(child) as pidfd:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
         assert _core.exit_status(pidfd) == -2
         os.waitpid(child, 0)

@@ -25,6 +25,7 @@ from usernsproc import (
     UsernsError,
     UsernsProcess,
     _core,
+    _system_calls,
     create_userns,
     run,
 )
@@ -241,7 +242,7 @@ def test_a_namespace_is_opened_by_its_number() -> None:
     """By open_by_handle_at(2), Linux 6.18, with the number that the kernel never assigns again."""
     with Namespace.current("net") as net:
         try:
-            fd = _core.open_ns(number_of(net), net.kind.flag, net.inode)
+            fd = _system_calls.open_ns(number_of(net), net.kind.flag, net.inode)
         except OSError as error:
             # a caller that is not root in the user namespace of nsfs can only open its own namespaces
             assert (os.geteuid() != 0, type(error)) == (True, PermissionError)
@@ -301,8 +302,8 @@ def let_the_kernel_list(namespaces: dict[int, Namespace], monkeypatch: pytest.Mo
             raise OSError(116, "Stale file handle")
         return _core.dup(namespace.fileno())
 
-    monkeypatch.setattr(_core, "listns", listns)
-    monkeypatch.setattr(_core, "open_ns", open_ns)
+    monkeypatch.setattr(_system_calls, "listns", listns)
+    monkeypatch.setattr(_system_calls, "open_ns", open_ns)
 
 
 def network_that_a_socket_holds() -> socket.socket:
@@ -355,7 +356,7 @@ def test_where_the_kernel_does_not_list_proc_does(errno: int, monkeypatch: pytes
     def fail(_: int) -> list[int]:
         raise OSError(errno, os.strerror(errno))
 
-    monkeypatch.setattr(_core, "listns", fail)
+    monkeypatch.setattr(_system_calls, "listns", fail)
     found = Namespace.list()
     assert {info.kind for info in found} == set(NamespaceKind)
     assert found.unseen_namespaces == 0

@@ -118,7 +118,6 @@ def test_only_the_glue_sees_python() -> None:
         "module.c",
         "module.h",
         "module_calls.c",
-        "module_namespaces.c",
         "module_proc.c",
         "spawn_values.c",
     ]

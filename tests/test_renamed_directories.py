@@ -24,7 +24,9 @@ def test_an_unmount_reaches_its_own_mount(recursive: bool, lazy: bool) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("where", ["_core.mount_id", "_core.open_tree", "_core.mount_setattr", "_core.open"])
+@pytest.mark.parametrize(
+    "where", ["_system_calls.mount_id", "_system_calls.open_tree", "_system_calls.mount_setattr", "_core.open"]
+)
 def test_at_any_call_of_an_unmount_either_it_is_complete_or_nothing_has_changed(where: str) -> None:
     """A tree that has to be made private and copied: every step leads to the right mounts, or to an error."""
     run_alone(renamed_directories.unmount_with_a_swap_before_each_call, where)

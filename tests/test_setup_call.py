@@ -13,7 +13,7 @@ import pytest
 from surroundings import NEW, OWN, ROOT, done, joined, seen
 
 from usernsproc import UsernsError
-from usernsproc._core import NR
+from usernsproc._system_calls import NR
 from usernsproc.setup import Bind, Call, Root, Tmpfs
 
 AT_FDCWD = -100

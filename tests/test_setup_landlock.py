@@ -21,7 +21,7 @@ from programs import setup_landlock
 from surroundings import NEW, OWN, ROOT, done, joined, seen, status
 
 from usernsproc import UsernsError, run
-from usernsproc._core import NR
+from usernsproc._system_calls import NR
 from usernsproc.setup import Bind, Landlock, NoUserNamespaces, Root, Step, Tmpfs
 
 pytestmark = pytest.mark.kernel("6.12")
@@ -342,7 +342,7 @@ def test_without_landlock(number: int) -> None:
 def test_a_part_that_the_kernel_lacks(
     abi: int, rules: dict[str, Any], kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usernsproc._core.landlock_create_ruleset", lambda _: abi)
+    monkeypatch.setattr("usernsproc._system_calls.landlock_create_ruleset", lambda _: abi)
     with pytest.raises(UsernsError) as caught:
         done("true", sandbox(**rules), **ROOT)
     error = caught.value
@@ -354,7 +354,7 @@ def test_a_part_that_the_kernel_lacks(
 
 def test_with_best_effort_the_rest_is_in_force(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """As a kernel with version 1 has it: no truncation, no devices, no TCP, no scopes."""
-    monkeypatch.setattr("usernsproc._core.landlock_create_ruleset", lambda _: 1)
+    monkeypatch.setattr("usernsproc._system_calls.landlock_create_ruleset", lambda _: 1)
     rules: dict[str, Any] = {"best_effort": True, "scopes": ["signal"], "ioctl": ["/dev/null"], "execute": PYTHON}
     step = Landlock(read=["/dev"], **rules)
     assert outcome(f"truncate --size 1 {folder}/here/file", step, **ROOT) == "Permission denied"
@@ -365,7 +365,7 @@ def test_with_best_effort_the_rest_is_in_force(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("abi", range(1, 7))
 def test_each_version_is_a_ruleset_that_the_kernel_accepts(abi: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("usernsproc._core.landlock_create_ruleset", lambda _: abi)
+    monkeypatch.setattr("usernsproc._system_calls.landlock_create_ruleset", lambda _: abi)
     assert done("true", Landlock(best_effort=True, **ALL), **ROOT).returncode == 0
 
 

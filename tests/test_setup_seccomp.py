@@ -20,7 +20,7 @@ from programs import setup_seccomp
 from surroundings import NEW, OWN, ROOT, done, joined, seen, status
 
 from usernsproc import UsernsError, run
-from usernsproc._core import NR
+from usernsproc._system_calls import NR
 from usernsproc.setup import Capabilities, Seccomp, Step, Tmpfs
 from usernsproc.setup.seccomp import deny
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from . import _core
 from ._maps.idmap import IDENTITY, IdMap
-from ._proc import proc_error
+from ._proc import proc_error, read_in
 
 CAP_DAC_OVERRIDE = 1
 CAP_SETGID = 6
@@ -47,9 +47,10 @@ class Caller:
     def now(cls) -> Caller:
         try:
             answer = _core.caller()
+            maps = (None, None) if answer[3] else (_own_map("self/uid_map"), _own_map("self/gid_map"))
         except OSError as error:
             raise proc_error("open_proc", error, "/proc/self") from None
-        return _caller(answer)
+        return _caller(answer, maps)
 
     @property
     def is_initial(self) -> bool:
@@ -61,11 +62,18 @@ class Caller:
 
 
 @lru_cache(maxsize=8)
-def _caller(answer: tuple[int, int, int, str | None, str | None, tuple[int, ...], int, int]) -> Caller:
+def _caller(
+    answer: tuple[int, int, int, int, tuple[int, ...], int, int], maps: tuple[str | None, str | None]
+) -> Caller:
     """Remembered: a program asks for each namespace that it creates, and rarely changes in between."""
-    uid, gid, capabilities, uid_map, gid_map, groups, real_uid, real_gid = answer
-    return Caller(uid, gid, capabilities, _own_map(uid_map), _own_map(gid_map), groups, real_uid, real_gid)
+    uid, gid, capabilities, _, groups, real_uid, real_gid = answer
+    uid_map, gid_map = (IDENTITY if text is None else IdMap.from_kernel(text) for text in maps)
+    return Caller(uid, gid, capabilities, uid_map, gid_map, groups, real_uid, real_gid)
 
 
-def _own_map(text: str | None) -> IdMap:
-    return IDENTITY if text is None else IdMap.from_kernel(text)
+def _own_map(path: str) -> str | None:
+    """Without a `/proc` it is not known: what needs it fails at its own step."""
+    try:
+        return read_in(-1, path)
+    except FileNotFoundError:
+        return None

@@ -16,7 +16,7 @@ from errno import ECANCELED, EPERM, ETIMEDOUT
 from posix import read  # eventlet's os.read would wait for data
 from typing import NamedTuple
 
-from . import _core
+from . import _core, _system_calls
 from ._causes import at_step, userns_error
 from ._preload import refuse_elsewhere
 from ._proc import own_namespace_identity, proc_error
@@ -62,7 +62,7 @@ def _is_mount_namespace_foreign() -> bool:
         return False  # there is no /proc: writing the map reports that
     with mnt:
         try:
-            owner = _core.open_related(mnt, _core.NS_GET_USERNS)
+            owner = _system_calls.open_related(mnt, _core.NS_GET_USERNS)
         except PermissionError:
             return False  # above the caller's own user namespace
     with owner as fd:
@@ -130,7 +130,7 @@ def _read_until_end(pidfd: int, pipes: tuple[int, ...], patience: Patience) -> d
     ready: list[int] = []
     while pidfd not in ready:
         left = patience.milliseconds()
-        ready = _core.poll(awaited, left)
+        ready = _system_calls.poll(awaited, left)
         if patience.cancelled in ready:
             raise GaveUp("exec", ECANCELED, None)
         if not ready and left == 0:

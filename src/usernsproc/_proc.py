@@ -12,8 +12,9 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EBADF, ENOENT, ESRCH, EXDEV
+from functools import partial
 
-from . import _core
+from . import _core, _system_calls
 from ._causes import at_step, userns_error
 from ._errors import UsernsError
 from ._maps.idmap import IdMap
@@ -46,9 +47,27 @@ def proc_error(step: str, error: OSError, filename: object = None) -> UsernsErro
 # ---- files of /proc ----
 
 
+def _open_in(directory: int, path: str, flags: int) -> OwnedFd:
+    return _core.open_proc(path, flags) if directory < 0 else _core.open_in(directory, path, flags)
+
+
+def _bytes_in(directory: int, path: str) -> bytes:
+    with _open_in(directory, path, os.O_RDONLY) as fd:
+        return b"".join(iter(partial(os.read, fd, _PART), b""))
+
+
+_PART = 1 << 14  # more than most files of /proc have, which do not show their size
+
+
 def read_in(directory: int, path: str) -> str:
     """The text of a file in an open directory of `/proc`, such as that of a process; -1: in `/proc`."""
-    return os.fsdecode(_core.read_file(directory, path))
+    return os.fsdecode(_bytes_in(directory, path))
+
+
+def read_link(directory: int, path: str) -> str:
+    """The text of a link there."""
+    with _open_in(directory, path, os.O_PATH | os.O_NOFOLLOW) as fd:
+        return os.readlink("", dir_fd=fd)
 
 
 def read_proc(path: str) -> str:
@@ -119,8 +138,9 @@ def own_namespace_identity(name: str) -> tuple[int, int]:
     Raises:
         UsernsError: step `open_proc`.
     """
-    with at_step("open_proc", f"/proc/thread-self/ns/{name}"):
-        return _core.own_namespace_identity(name)
+    with at_step("open_proc", f"/proc/thread-self/ns/{name}"), _core.own_namespace(name) as fd:
+        status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def nsfs_device() -> int:
@@ -152,7 +172,7 @@ def path_of(fd: int) -> str:
     """
     path = f"thread-self/fd/{fd}"
     with at_step("open_proc", f"/proc/{path}"):
-        return os.fsdecode(_core.read_link(-1, path))
+        return read_link(-1, path)
 
 
 def descriptor_path(fd: int, name: bytes = b"") -> bytes:
@@ -240,7 +260,7 @@ def read_status(process: str) -> dict[str, str]:
 
 def name_in(directory: int, path: str) -> str:
     """The name of a process, by its `comm` in an open directory of `/proc`; -1: in `/proc`."""
-    return printable(_core.read_file(directory, path).removesuffix(b"\n").decode(errors="backslashreplace"))
+    return printable(_bytes_in(directory, path).removesuffix(b"\n").decode(errors="backslashreplace"))
 
 
 def process_name(pid: int) -> str:
@@ -280,7 +300,7 @@ def _pid_in_fdinfo(fd: int) -> int | None:
         try:
             text = read_in(-1, path)
         except FileNotFoundError:
-            _core.read_link(-1, "thread-self")  # fails if there is no /proc, or one that does not show this thread
+            read_link(-1, "thread-self")  # fails if there is no /proc, or one that does not show this thread
             return None
     return next((int(line[4:]) for line in text.splitlines() if line.startswith("Pid:")), None)
 
@@ -308,7 +328,7 @@ def open_pidfd(process: ProcessLike) -> Generator[int]:
     if not 0 < process <= _PID_MAX:
         raise ValueError(f"{process} is neither a pid nor a pidfd")
     try:
-        owned = _core.pidfd_open(process)
+        owned = _system_calls.pidfd_open(process)
     except ProcessLookupError:
         raise _gone(process) from None
     except OSError as error:
@@ -429,7 +449,7 @@ def is_known(kind: str) -> bool:
 def _path_of(proc_dir: int, kind: str) -> str:
     """For messages."""
     try:
-        folder = os.fsdecode(_core.read_link(-1, f"thread-self/fd/{proc_dir}")).removesuffix(" (deleted)")
+        folder = read_link(-1, f"thread-self/fd/{proc_dir}").removesuffix(" (deleted)")
     except OSError:
         folder = ""
     return os.path.join(folder, "ns", kind)

@@ -120,7 +120,7 @@ class Patience:
         return max(0, self.deadline - time.monotonic_ns()) / _NANOSECONDS if self.deadline else None
 
     def milliseconds(self) -> int:
-        """For `_core.poll`: -1 without a deadline; 0 when it has passed, and not before."""
+        """For `_system_calls.poll`: -1 without a deadline; 0 when it has passed, and not before."""
         left = self.left()
         return -1 if left is None else min(math.ceil(left * 1000), _LONGEST_POLL)
 

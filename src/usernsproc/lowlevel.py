@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from . import _core
+from . import _system_calls
 from ._preload import before_entering
 from ._setup.calls import SETUP_OF_HOLDER
 from ._spawn import start
@@ -59,12 +59,12 @@ def setns(fd: int, nstype: int = 0) -> None:
     """
     if not nstype or nstype & CLONE_NEWNS:
         before_entering()
-    _core.setns(fd, nstype)
+    _system_calls.setns(fd, nstype)
 
 
 def open_tree(dirfd: int, path: str | bytes | os.PathLike[str], flags: int) -> int:
     """`open_tree(2)`, Linux 5.2: a descriptor of a mount, or with `OPEN_TREE_CLONE` of a detached copy."""
-    return _core.open_tree(dirfd, os.fsencode(path), flags).take()
+    return _system_calls.open_tree(dirfd, os.fsencode(path), flags).take()
 
 
 def mount_setattr(
@@ -78,7 +78,7 @@ def mount_setattr(
     userns_fd: int = 0,
 ) -> None:
     """`mount_setattr(2)`, Linux 5.12."""
-    _core.mount_setattr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
+    _system_calls.mount_setattr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd)
 
 
 def open_tree_attr(
@@ -93,7 +93,9 @@ def open_tree_attr(
 ) -> int:
     """`open_tree_attr(2)`, Linux 6.15: `open_tree` and `mount_setattr` in one, which can also replace
     the maps of an idmapped mount in the copy."""
-    return _core.open_tree_attr(dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd).take()
+    return _system_calls.open_tree_attr(
+        dirfd, os.fsencode(path), flags, attr_set, attr_clr, propagation, userns_fd
+    ).take()
 
 
 def move_mount(
@@ -104,27 +106,27 @@ def move_mount(
     flags: int,
 ) -> None:
     """`move_mount(2)`, Linux 5.2."""
-    _core.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
+    _system_calls.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
 
 
 def umount2(target: str | bytes | os.PathLike[str], flags: int = 0) -> None:
     """`umount2(2)`."""
-    _core.umount2(os.fsencode(target), flags)
+    _system_calls.umount2(os.fsencode(target), flags)
 
 
 def unique_mount_id(dirfd: int, path: str | bytes | os.PathLike[str], flags: int = 0) -> int:
     """`stx_mnt_id` of `statx(2)` with `STATX_MNT_ID_UNIQUE`, Linux 6.8: what `statmount` and `listmount`
     take. 0: an older kernel."""
-    return _core.mount_id(dirfd, os.fsencode(path), flags, STATX_MNT_ID_UNIQUE)
+    return _system_calls.mount_id(dirfd, os.fsencode(path), flags, STATX_MNT_ID_UNIQUE)
 
 
 def statmount(mnt_id: int, mask: int, *, mnt_ns_id: int = 0, fd: int = 0, flags: int = 0) -> bytes:
     """`statmount(2)`, Linux 6.8: a `struct statmount` and the strings that it points to; *fd* is for
     `STATMOUNT_BY_FD`, Linux 7.0."""
-    return _core.statmount(mnt_id, mask, mnt_ns_id, fd, flags)
+    return _system_calls.statmount(mnt_id, mask, mnt_ns_id, fd, flags)
 
 
 def listmount(mnt_id: int, *, last_mnt_id: int = 0, mnt_ns_id: int = 0) -> list[int]:
     """`listmount(2)`, Linux 6.8: unique ids of the mounts below one, 512 at most; go on with the last as
     *last_mnt_id*."""
-    return _core.listmount(mnt_id, last_mnt_id, mnt_ns_id)
+    return _system_calls.listmount(mnt_id, last_mnt_id, mnt_ns_id)

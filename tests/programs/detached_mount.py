@@ -12,7 +12,7 @@ import native
 from leaks import state
 from mounting import MAP, failure, has_maps, mounts_below, own_file_system, owners, run
 
-from usernsproc import DetachedMount, UsernsError, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
+from usernsproc import DetachedMount, UsernsError, _system_calls, create_userns, idmapped_mount, lowlevel, open_idmapped
 from usernsproc._mounts.mount import _statmount_copy
 
 AT_FDCWD = -100
@@ -160,19 +160,19 @@ def maps_with_submounts_and_without() -> None:
 
 
 class Interrupted:
-    """Raises `KeyboardInterrupt` in place of one call of a function of the core, or just after it."""
+    """Raises `KeyboardInterrupt` in place of one call of a system call, or just after it."""
 
     def __init__(self, name: str, number: int, *, is_done: bool) -> None:
         self.name, self.number, self.is_done = name, number, is_done
-        self.original = getattr(_core, name)
+        self.original = getattr(_system_calls, name)
         self.calls = 0
 
     def __enter__(self) -> Self:
-        setattr(_core, self.name, self)
+        setattr(_system_calls, self.name, self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        setattr(_core, self.name, self.original)
+        setattr(_system_calls, self.name, self.original)
 
     def __call__(self, *arguments: Any) -> Any:
         self.calls += 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import native
 
-from usernsproc import UsernsProcess, _core
+from usernsproc import UsernsProcess, _system_calls
 
 WITH_INIT: dict[str, Any] = {"uid_map": "root", "namespaces": ["pid"], "init": True}
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
@@ -46,7 +46,7 @@ def forge() -> None:
     for forged in (struct.pack("=6q", 9, 0, 0, 0, 0, -1), b"x", struct.pack("=6q", -1, -1, -1, -1, -1, -1), b"x" * 100):
         with UsernsProcess(["sh", "-c", "read line; exit 7"], stdin=-1, **WITH_INIT) as process:
             assert process._child is not None
-            pidfd_getfd = native.libc.syscall(_core.NR["pidfd_getfd"], process.pidfd, 1, 0)
+            pidfd_getfd = native.libc.syscall(_system_calls.NR["pidfd_getfd"], process.pidfd, 1, 0)
             assert pidfd_getfd >= 0
             assert os.write(pidfd_getfd, forged) == len(forged)
             os.close(pidfd_getfd)

@@ -26,7 +26,7 @@ from entering import (
 from errors import error_of
 from leaks import descriptors
 
-from usernsproc import Namespace, UsernsError, _core, create_userns
+from usernsproc import Namespace, UsernsError, _core, _system_calls, create_userns
 
 SIOCGSKNS = 0x894C
 
@@ -306,16 +306,16 @@ def threads_started_meanwhile() -> None:
 
 def interrupted_while_entering() -> None:
     become_root_with_namespaces()
-    before, setns = link("net"), _core.setns
+    before, setns = link("net"), _system_calls.setns
 
     def interrupted(fd: int | _core.OwnedFd, nstype: int, /) -> NoReturn:
         setns(fd, nstype)
-        _core.setns = setns
+        _system_calls.setns = setns
         raise KeyboardInterrupt
 
     with holding("net") as holder, holder.namespace("net") as net:
         opened = descriptors()
-        _core.setns = interrupted
+        _system_calls.setns = interrupted
         try:
             net.enter()
         except KeyboardInterrupt:

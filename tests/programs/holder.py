@@ -10,7 +10,7 @@ from typing import Any
 
 import native
 
-from usernsproc import UsernsProcess, _core
+from usernsproc import UsernsProcess, _system_calls
 
 PR_SET_NAME = 15
 
@@ -40,7 +40,7 @@ def it_ends_with_the_creating_process() -> None:
 
 
 def it_starts_where_names_are_refused() -> None:
-    native.refuse_argument(_core.NR["prctl"], 0, PR_SET_NAME, errno.EPERM)
+    native.refuse_argument(_system_calls.NR["prctl"], 0, PR_SET_NAME, errno.EPERM)
     with UsernsProcess(uid_map="root") as holder:
         with open(f"/proc/{holder.pid}/comm") as comm:
             assert comm.read() != "usernsproc-hold\n"

@@ -21,7 +21,7 @@ from usernsproc import (
     Mount,
     Namespace,
     UsernsProcess,
-    _core,
+    _system_calls,
     create_userns,
     idmapped_mount,
     lowlevel,
@@ -219,8 +219,8 @@ def a_pin_cannot_be_undone(folder: str) -> None:
     enter_own_namespaces()
     path = os.path.join(folder, "pin")
     with create_userns("root", "root") as userns:
-        with patch.object(_core, "move_mount", then_interrupt(_core.move_mount)):
-            with patch.object(_core, "umount2", fail):
+        with patch.object(_system_calls, "move_mount", then_interrupt(_system_calls.move_mount)):
+            with patch.object(_system_calls, "umount2", fail):
                 assert notes_of(userns.pin, path) == [f"The pin at {path} stays, as it could not be removed: injected."]
             assert os.stat(path).st_ino == userns.inode
             Namespace.unpin(path)
@@ -229,7 +229,7 @@ def a_pin_cannot_be_undone(folder: str) -> None:
                     f"The file at {path} stays, as it could not be removed: injected."
                 ]
             assert os.path.getsize(path) == 0
-        with patch.object(_core, "move_mount", then_interrupt(lambda *_: os.unlink(path))):
+        with patch.object(_system_calls, "move_mount", then_interrupt(lambda *_: os.unlink(path))):
             try:
                 userns.pin(path)
             except KeyboardInterrupt as error:
@@ -239,7 +239,7 @@ def a_pin_cannot_be_undone(folder: str) -> None:
 
 def an_entering_cannot_be_undone() -> None:
     enter_own_namespaces()
-    setns = _core.setns
+    setns = _system_calls.setns
     calls = 0
 
     def interrupted(fd: int, nstype: int) -> None:
@@ -251,7 +251,7 @@ def an_entering_cannot_be_undone() -> None:
         raise KeyboardInterrupt
 
     with UsernsProcess(uid_map="root", namespaces=["net"]) as holder, holder.namespace("net") as net:
-        with patch.object(_core, "setns", interrupted):
+        with patch.object(_system_calls, "setns", interrupted):
             [note] = notes_of(net.enter)
         assert "may be in the net namespace now" in note, note
 
@@ -259,8 +259,8 @@ def an_entering_cannot_be_undone() -> None:
 def a_mount_cannot_be_undone() -> None:
     tree = own_tree(recursive=False, propagation="private")
     with (
-        patch.object(_core, "move_mount", then_interrupt(_core.move_mount)),
-        patch.object(_core, "umount2", fail),
+        patch.object(_system_calls, "move_mount", then_interrupt(_system_calls.move_mount)),
+        patch.object(_system_calls, "umount2", fail),
     ):
         assert notes_of(tree.mount) == [f"It may still be mounted at {tree.target}: injected."]
     assert len(mounts_below(tree.target)) == 1

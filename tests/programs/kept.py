@@ -21,7 +21,7 @@ from entering import enter_own_mounts
 from leaks import KEPT, PIDFD, PIDFD_THREAD, PROC, close_kept, descriptors, kept_descriptors, pids_of
 from strace import allow_tracers
 
-from usernsproc import Namespace, UsernsError, UsernsProcess, _core, check_output
+from usernsproc import Namespace, UsernsError, UsernsProcess, _system_calls, check_output
 from usernsproc._setup.calls import Setup, SystemCall
 from usernsproc._spawn import Program, start
 
@@ -278,7 +278,7 @@ def what_is_there_cannot_be_looked_at(error: int) -> None:
     before = kept_numbers(), descriptors()
     with ThreadPoolExecutor(1) as unfiltered:
         unfiltered.submit(works).result()
-        native.refuse_system_call(_core.NR["statx"], error)
+        native.refuse_system_call(_system_calls.NR["statx"], error)
         fails("open_proc", error)
         unfiltered.submit(works).result()
     assert (kept_descriptors(), descriptors()) == before
@@ -286,7 +286,7 @@ def what_is_there_cannot_be_looked_at(error: int) -> None:
 
 def no_pidfd_can_be_opened(error: int) -> None:
     kept_numbers()
-    native.refuse_system_call(_core.NR["pidfd_open"], error)
+    native.refuse_system_call(_system_calls.NR["pidfd_open"], error)
     works()
     close_kept()
     fails("pidfd_open", error)

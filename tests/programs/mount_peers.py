@@ -13,7 +13,7 @@ import native
 from leaks import state
 from mounting import MAP, errno_as, failure, has_maps, mounts_below, own_file_system, owners, run
 
-from usernsproc import Namespace, UsernsProcess, _core, create_userns, idmapped_mount, lowlevel, open_idmapped
+from usernsproc import Namespace, UsernsProcess, _system_calls, create_userns, idmapped_mount, lowlevel, open_idmapped
 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x1000, 0x8000, 1
 IDMAP, NOSYMFOLLOW = 0x100000, 0x200000
@@ -130,18 +130,18 @@ def the_child_is_killed_before_it_is_asked_for_its_namespace(reaped: bool) -> No
 def the_child_is_killed_at_each_point(call: str, reaped: bool) -> None:
     _, source, target = own_file_system("ext4")
     warnings.simplefilter("ignore")  # the exit status may be lost to the waitid below
-    original = getattr(_core, call)
+    original = getattr(_system_calls, call)
     with UsernsProcess(uid_map=MAP, gid_map=MAP) as holder:
 
         def killing(*arguments: object) -> object:
             holder.kill()
             os.waitid(os.P_PIDFD, holder.pidfd, os.WEXITED | (0 if reaped else os.WNOWAIT))
-            setattr(_core, call, original)
+            setattr(_system_calls, call, original)
             return original(*arguments)
 
-        setattr(_core, call, killing)
+        setattr(_system_calls, call, killing)
         with idmapped_mount(source, target, holder) as mount:
-            assert getattr(_core, call) is original
+            assert getattr(_system_calls, call) is original
             assert owners(target / "of-1000") == (101000, 101000)
             assert has_maps(mount, MAP)
     assert mounts_below(target) == []

@@ -20,7 +20,16 @@ from errors import error_of
 from hooks import after, replaced
 from leaks import descriptors
 
-from usernsproc import Namespace, UsernsError, UsernsProcess, _core, check_output, create_userns, idmapped_mount, run
+from usernsproc import (
+    Namespace,
+    UsernsError,
+    UsernsProcess,
+    _system_calls,
+    check_output,
+    create_userns,
+    idmapped_mount,
+    run,
+)
 
 MS_BIND = 4096
 
@@ -172,7 +181,7 @@ def pin_while_a_call_fails(folder: str, call: str, failure: str) -> None:
     def fail(*_: object) -> None:
         raise injected(failure, errno.ENOMEM)
 
-    with replaced(_core, call, fail), create_userns("root", "root") as userns:
+    with replaced(_system_calls, call, fail), create_userns("root", "root") as userns:
         try:
             userns.pin(place.path)
         except UsernsError as error:
@@ -203,7 +212,7 @@ def interrupt_just_after_the_mount(folder: str) -> None:
         assert is_pinned(place.path)
         raise KeyboardInterrupt
 
-    with after(_core, "move_mount", interrupt), create_userns("root", "root") as userns:
+    with after(_system_calls, "move_mount", interrupt), create_userns("root", "root") as userns:
         try:
             userns.pin(place.path)
         except KeyboardInterrupt:
@@ -247,7 +256,7 @@ def unpin_while_the_call_fails(folder: str, failure: str) -> None:
         raise injected(failure, errno.EBUSY)
 
     place.pin_a_new_one()
-    with replaced(_core, "umount2", fail):
+    with replaced(_system_calls, "umount2", fail):
         try:
             Namespace.unpin(place.path)
         except UsernsError as error:

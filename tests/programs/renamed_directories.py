@@ -15,11 +15,11 @@ import native
 from hooks import after, before, replaced
 from mounting import MAP, mounts_below, own_mount_namespace, run
 
-from usernsproc import Namespace, UsernsError, _core, create_userns, idmapped_mount
+from usernsproc import Namespace, UsernsError, _core, _system_calls, create_userns, idmapped_mount
 from usernsproc.__main__ import main
 
 AT_FDCWD, EXCHANGE = -100, 2
-MODULES = {"_core": _core, "os": os}
+MODULES = {"_core": _core, "_system_calls": _system_calls, "os": os}
 LAZY = 2
 
 
@@ -65,7 +65,7 @@ def unmount(recursive: bool, lazy: bool) -> None:
     for call in (1, 2):
         mount = idmapped_mount(scene.source, scene.target, (MAP, MAP), recursive=recursive)
         assert len(mounts_below(scene.user)) == 1 + recursive
-        with before(_core, "umount2", scene.swap, call=call):
+        with before(_system_calls, "umount2", scene.swap, call=call):
             mount.unmount(lazy=lazy)
         scene.assert_unmounted()
         assert repr(mount).endswith("unmounted>")
@@ -109,7 +109,7 @@ def unmount_with_a_swap_before_each_call(where: str) -> None:
 def command_umount(options: str) -> None:
     scene = Mounts()
     idmapped_mount(scene.source, scene.target, (MAP, MAP))
-    with before(_core, "umount2", scene.swap):
+    with before(_system_calls, "umount2", scene.swap):
         assert main(["umount", *options.split(), str(scene.target)]) == 0
     scene.assert_unmounted()
 
@@ -121,7 +121,7 @@ def interrupt_an_attach() -> None:
         scene.swap()
         raise KeyboardInterrupt
 
-    with after(_core, "move_mount", interrupt):
+    with after(_system_calls, "move_mount", interrupt):
         try:
             idmapped_mount(scene.source, scene.target, (MAP, MAP))
         except KeyboardInterrupt as error:
@@ -131,7 +131,7 @@ def interrupt_an_attach() -> None:
 
 def attach() -> None:
     scene = Mounts()
-    with before(_core, "move_mount", scene.swap):
+    with before(_system_calls, "move_mount", scene.swap):
         mount = idmapped_mount(scene.source, scene.target, (MAP, MAP))
     scene.swap()
     assert len(mounts_below(scene.user)) == 1
@@ -151,7 +151,7 @@ def put_a_tree_back() -> None:
         os.symlink(scene.precious, source / "a")
 
     directory = os.open(scene.target, os.O_RDONLY)
-    with before(_core, "umount2", replace, call=2):  # the one of the topmost mount, which is busy
+    with before(_system_calls, "umount2", replace, call=2):  # the one of the topmost mount, which is busy
         try:
             mount.unmount()
         except UsernsError as error:
@@ -184,7 +184,7 @@ def unmount_while_mount_points_are_exchanged() -> None:
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
 
-    with before(_core, "umount2", exchange_elsewhere):
+    with before(_system_calls, "umount2", exchange_elsewhere):
         try:
             mount.unmount()
         except UsernsError as error:
@@ -265,7 +265,7 @@ def unpin(folder: str, replacement: str) -> None:
         elif replacement == "pin":
             userns.pin(f"{scene.precious}/pin")
     there, mounted = os.listdir(scene.precious), [p for p in scene.table() if p.startswith(scene.precious)]
-    with after(_core, "umount2", scene.swap):
+    with after(_system_calls, "umount2", scene.swap):
         Namespace.unpin(scene.path)
     scene.swap()
     assert os.listdir(scene.precious) == there
@@ -284,7 +284,7 @@ def interrupt_a_pin(folder: str, is_there: bool) -> None:
 
     with create_userns("root", "root") as userns:
         userns.pin(f"{scene.precious}/pin")
-        with after(_core, "move_mount", interrupt):
+        with after(_system_calls, "move_mount", interrupt):
             try:
                 userns.pin(scene.path)
             except KeyboardInterrupt as error:
@@ -296,7 +296,7 @@ def interrupt_a_pin(folder: str, is_there: bool) -> None:
 
 def pin(folder: str) -> None:
     scene = Pins(folder)
-    with before(_core, "open_tree", scene.swap), create_userns("root", "root") as userns:
+    with before(_system_calls, "open_tree", scene.swap), create_userns("root", "root") as userns:
         userns.pin(scene.path)
     scene.swap()
     assert scene.table() == [scene.pinned, scene.path]
@@ -310,7 +310,7 @@ def replace_the_file_of_a_pin(folder: str) -> None:
         Path(scene.path).touch()
         raise OSError(errno.EINVAL, "injected")
 
-    with replaced(_core, "move_mount", replace), create_userns("root", "root") as userns:
+    with replaced(_system_calls, "move_mount", replace), create_userns("root", "root") as userns:
         try:
             userns.pin(scene.path)
         except UsernsError as error:
@@ -326,7 +326,7 @@ def command_create(folder: str) -> None:
     occupied = f"{folder}/occupied"
     os.mkdir(occupied)
     pins = ["--pin-uts", scene.path, "--pin", occupied]
-    with before(_core, "open_tree", scene.swap, call=2):
+    with before(_system_calls, "open_tree", scene.swap, call=2):
         assert main(["create", "--map", "root", *pins]) == 125
     scene.swap()
     assert os.listdir(f"{scene.user}/d") == []

@@ -8,7 +8,7 @@ import native
 from surroundings import ROOT, done, status
 
 from usernsproc import UsernsError
-from usernsproc._core import NR
+from usernsproc._system_calls import NR
 from usernsproc.setup import Landlock
 
 CAUSES = {errno.ENOSYS: "kernel-too-old", errno.EOPNOTSUPP: "landlock-disabled"}

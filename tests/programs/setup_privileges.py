@@ -15,10 +15,10 @@ from entering import enter_own_mounts, enter_own_userns
 from surroundings import OWN, ROOT, SHIFTED, done
 
 from usernsproc import UsernsError
-from usernsproc._core import NR
 from usernsproc._setup.calls import Place, SystemCall
 from usernsproc._setup.compiler import Emitter
 from usernsproc._setup.step import Phase, Step
+from usernsproc._system_calls import NR
 from usernsproc.setup import Capabilities, NoUserNamespaces, Tmpfs
 
 LIMIT = Path("/proc/sys/user/max_user_namespaces")

@@ -8,7 +8,7 @@ import sys
 import native
 from surroundings import ROOT, done
 
-from usernsproc import UsernsError, _core
+from usernsproc import UsernsError, _system_calls
 from usernsproc.setup import Seccomp
 from usernsproc.setup.seccomp import deny
 
@@ -17,7 +17,7 @@ ALLOW_ALL = bytes.fromhex("0600 00 00 0000ff7f" if sys.byteorder == "little" els
 
 
 def without_seccomp() -> None:
-    native.refuse_argument(_core.NR["prctl"], 0, PR_SET_SECCOMP, errno.EPERM)
+    native.refuse_argument(_system_calls.NR["prctl"], 0, PR_SET_SECCOMP, errno.EPERM)
     try:
         done("true", Seccomp(ALLOW_ALL), **ROOT)
     except UsernsError as error:

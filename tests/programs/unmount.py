@@ -21,7 +21,7 @@ from hooks import replaced
 from leaks import descriptors
 from mounting import MAP, has_maps, make_file_system, mounts_below, own_mount_namespace, owners, run
 
-from usernsproc import Mount, UsernsError, _core, idmapped_mount
+from usernsproc import Mount, UsernsError, _system_calls, idmapped_mount
 
 MAPS = (MAP, MAP)
 NR_STATMOUNT = 457
@@ -364,12 +364,12 @@ def unmount_without_statmount(refusal: str) -> None:
     """Refuse `statmount(2)` with the named errno; or, for "no unique IDs", behave as a kernel without these."""
     scene = Scene()
     if refusal == "no unique ids":
-        mount_id = _core.mount_id
+        mount_id = _system_calls.mount_id
 
         def without_unique_ids(*arguments: Any) -> int:
             return 0 if arguments[-1] == STATX_MNT_ID_UNIQUE else mount_id(*arguments)
 
-        with replaced(_core, "mount_id", without_unique_ids):
+        with replaced(_system_calls, "mount_id", without_unique_ids):
             unmount_in_each_way(scene, "ENOSYS")
     else:
         unmount_in_each_way(scene, refusal)
@@ -503,7 +503,7 @@ def interrupt_each_call() -> None:
     scene.make_submounts()
     mount = scene.mount(recursive=True)
     before = scene.mounted()
-    umount2 = _core.umount2
+    umount2 = _system_calls.umount2
     for failing in range(4):
         for is_done in (False, True):
             calls = 0
@@ -516,7 +516,7 @@ def interrupt_each_call() -> None:
                 if calls == failing + 1:
                     raise KeyboardInterrupt
 
-            with replaced(_core, "umount2", interrupted):
+            with replaced(_system_calls, "umount2", interrupted):
                 try:
                     mount.unmount()
                 except KeyboardInterrupt:

@@ -15,7 +15,7 @@ import fuse_server
 import native
 from leaks import assert_unchanged, children, state
 
-from usernsproc import TimeoutExpired, UsernsProcess, _core, aio, run
+from usernsproc import TimeoutExpired, UsernsProcess, _system_calls, aio, run
 
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 TRIES_FOR = 120
@@ -74,9 +74,9 @@ def poll_while_signals_come() -> None:
     handled = []
     signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-    assert _core.poll((reader,), 300) == []
+    assert _system_calls.poll((reader,), 300) == []
     os.write(writer, b"x")
-    assert _core.poll((reader,), 300) == [reader]
+    assert _system_calls.poll((reader,), 300) == [reader]
     assert handled
     signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter restores the default action when it exits
 

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from .. import _core
+from .. import _system_calls
 from .._caller import Caller
 from .._errors import UsernsError
 from .._namespaces.namespace import Namespace
@@ -306,7 +306,7 @@ class Sandbox:
         if {self.info, self.json_status, self.block, self.userns_block} != {None}:
             options["on_created"] = self._while_it_waits
         if self.die_with_parent:
-            _core.set_death_signal(signal.SIGKILL)
+            _system_calls.set_death_signal(signal.SIGKILL)
         try:
             with self._locks():
                 status: int = run_in_foreground(

@@ -200,30 +200,6 @@ static PyObject *core_dup(PyObject *module, PyObject *arguments)
 	return fd_or_error(module, fd < 0 ? -errno : fd);
 }
 
-PyDoc_STRVAR(open_related_doc, "open_related(fd, request) -> OwnedFd\n\nA request of ioctl_ns(2) that opens another namespace.");
-
-static PyObject *core_open_related(PyObject *module, PyObject *arguments)
-{
-	unsigned long request;
-	int fd;
-
-	if (!PyArg_ParseTuple(arguments, "ik:open_related", &fd, &request))
-		return NULL;
-	fd = ioctl(fd, request);
-	return fd_or_error(module, fd < 0 ? -errno : fd);
-}
-
-PyDoc_STRVAR(pidfd_open_doc, "pidfd_open(pid) -> OwnedFd\n\npidfd_open(2).");
-
-static PyObject *core_pidfd_open(PyObject *module, PyObject *arguments)
-{
-	int pid;
-
-	if (!PyArg_ParseTuple(arguments, "i:pidfd_open", &pid))
-		return NULL;
-	return fd_or_error(module, RAW2(pidfd_open, pid, 0));
-}
-
 PyDoc_STRVAR(pipe_doc, "pipe() -> tuple[OwnedFd, OwnedFd]\n\nA reader and a writer, by pipe2(2); close-on-exec.");
 
 static PyObject *core_pipe(PyObject *module, PyObject *ignored)
@@ -243,8 +219,6 @@ static PyMethodDef functions[] = {
 	{"own", core_own, METH_VARARGS, own_doc},
 	{"open", core_open, METH_VARARGS, open_doc},
 	{"dup", core_dup, METH_VARARGS, dup_doc},
-	{"open_related", core_open_related, METH_VARARGS, open_related_doc},
-	{"pidfd_open", core_pidfd_open, METH_VARARGS, pidfd_open_doc},
 	{"pipe", core_pipe, METH_NOARGS, pipe_doc},
 	{NULL, NULL, 0, NULL},
 };

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -252,27 +251,6 @@ static PyObject *core_attempt(PyObject *module, PyObject *arguments)
 	return error;
 }
 
-PyDoc_STRVAR(ending_doc, "ending(socket) -> (int, float, int) | None\n\n"
-			 "How the command below an init has ended, as that reports it on Child.ending: the wait\n"
-			 "status, the CPU time in seconds, and the hard limit RLIMIT_CPU (-1: none). The message\n"
-			 "remains in the socket, which a forked copy of the program shares.");
-
-static PyObject *core_ending(PyObject *module, PyObject *arguments)
-{
-	struct ending ending;
-	int socket;
-
-	(void)module;
-	if (!PyArg_ParseTuple(arguments, "i:ending", &socket))
-		return NULL;
-	if (recv(socket, &ending, sizeof(ending), MSG_PEEK | MSG_DONTWAIT) != (ssize_t)sizeof(ending))
-		Py_RETURN_NONE;
-	return Py_BuildValue("idL", (int)ending.status,
-			     (double)ending.user[0] + (double)ending.system[0] +
-				     ((double)ending.user[1] + (double)ending.system[1]) / 1000000,
-			     (long long)ending.cpu_limit);
-}
-
 PyDoc_STRVAR(generation_doc, "generation() -> int\n\n"
 			     "A number that differs between a program and a forked copy of it,\n"
 			     "also when Python did not see the fork.");
@@ -292,12 +270,10 @@ static PyMethodDef methods[] = {
 	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{"attempt", core_attempt, METH_VARARGS, attempt_doc},
-	{"ending", core_ending, METH_VARARGS, ending_doc},
 	{"generation", core_generation, METH_NOARGS, generation_doc},
 	{NULL, NULL, 0, NULL},
 };
 
-/* Those that set up a process, by name. */
 /* By name, all that the headers of the kernel have; the list is made when the core is built. */
 static PyObject *system_call_numbers(void)
 {
@@ -354,7 +330,7 @@ static int module_exec(PyObject *module)
 	if (!state->gave_up || PyModule_AddObjectRef(module, "GaveUp", state->gave_up) < 0)
 		return -1;
 	if (add_owned_fd(module) < 0 || add_child(module) < 0 || add_constants(module) < 0 ||
-	    add_namespace_calls(module) < 0 || add_proc_calls(module) < 0)
+	    add_proc_calls(module) < 0)
 		return -1;
 	return add_system_calls(module);
 }

@@ -32,12 +32,8 @@ enum { GROUPS_OF_VALUES = 8 };
 int get_plan(PyObject *groups, struct plan *plan);
 void free_plan(struct plan *plan);
 
-/* module_calls.c: thin system calls */
+/* module_calls.c: system calls for Python */
 int add_system_calls(PyObject *module);
-
-/* module_namespaces.c: namespaces by their number */
-int add_namespace_calls(PyObject *module);
-PyObject *list_of_numbers(const uint64_t *numbers, long count);
 
 /* module_proc.c: files of a proven /proc, namespaces by it or without, the caller */
 int add_proc_calls(PyObject *module);

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import _core
 from .._maps.idmap import IdMap
-from .._proc import MountEntry, read_proc, read_sysctl
+from .._proc import MountEntry, read_link, read_proc, read_sysctl
 
 SECCOMP_FILTER = 2
 _PROC = Path("/proc")
@@ -94,7 +93,7 @@ def _read(path: Path) -> str:
 
 def _link(path: Path) -> str:
     if path.is_relative_to(_PROC):
-        return os.fsdecode(_core.read_link(-1, str(path.relative_to(_PROC))))
+        return read_link(-1, str(path.relative_to(_PROC)))
     return os.readlink(path)
 
 

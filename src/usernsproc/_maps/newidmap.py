@@ -11,7 +11,7 @@ import os
 import pwd
 from errno import ENOENT, EPERM, ESRCH
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import TOOL_CAUSES, at_step, userns_error
 from .._errors import MapToolError, UsernsError
 from .._evidence import child_error, is_proc_read_only
@@ -96,7 +96,7 @@ def _refuse_ended(pidfd: int) -> None:
 
 
 def _has_ended(pidfd: int) -> bool:
-    return bool(_core.poll((pidfd,), 0))
+    return bool(_system_calls.poll((pidfd,), 0))
 
 
 def _read_map(proc_dir: int, side: Side, pidfd: int) -> IdMap:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from errno import ENOSYS, EPERM
 from functools import cache
 
-from .. import _core
+from .. import _core, _system_calls
 from .._caller import CAP_SETFCAP, CAP_SETGID, Caller
 from .._causes import REMEDIES, at_step
 from .._errors import IdMapPermissionError
@@ -85,7 +85,7 @@ def kernel_violations(side: Side, id_map: IdMap, caller: Caller, setgroups: str 
 def _setfcap_is_needed() -> bool:
     """The rule came with Linux 5.12, as did `mount_setattr(2)`."""
     try:
-        _core.mount_setattr(-1, b"", 0, 0, 0, 0, 0)
+        _system_calls.mount_setattr(-1, b"", 0, 0, 0, 0, 0)
     except OSError as error:
         return error.errno != ENOSYS
     return True

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from errno import EINVAL
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import userns_error
 from .._errors import UsernsError
 from .._proc import MountEntry, list_in, name_in, open_root
@@ -79,7 +79,7 @@ def _links(proc_dir: int) -> Iterator[str]:
 def _is_on(proc_dir: int, link: str, number: int) -> bool:
     try:
         flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
-        return _core.mount_id(proc_dir, link.encode(), flags, STATX_MNT_ID) == number
+        return _system_calls.mount_id(proc_dir, link.encode(), flags, STATX_MNT_ID) == number
     except OSError:
         return False
 

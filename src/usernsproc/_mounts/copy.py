@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from errno import EINVAL, ENOSYS, EPERM
 from typing import NamedTuple
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import at_step, userns_error
 from .._namespaces.namespace import Namespace
 from .._proc import MountEntry, overflow_id
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 def open_path(step: str, path: Path) -> OwnedFd:
     """What a path leads to, looked up only once: the path may lead elsewhere afterwards."""
     with at_step(step, os.fspath(path)):
-        return _core.open_tree(AT_FDCWD, os.fsencode(path), OPEN_TREE_CLOEXEC)
+        return _system_calls.open_tree(AT_FDCWD, os.fsencode(path), OPEN_TREE_CLOEXEC)
 
 
 def copy_mount(fd: int, *, recursive: bool = False) -> OwnedFd:
     """A detached copy of the mount that *fd* is open on."""
-    return _core.open_tree(fd, b"", _copy_flags(recursive))
+    return _system_calls.open_tree(fd, b"", _copy_flags(recursive))
 
 
 def _copy_flags(recursive: bool) -> int:
@@ -64,7 +64,7 @@ def _copy_flags(recursive: bool) -> int:
 def set_propagation(fd: int, propagation: int, *, recursive: bool = False) -> None:
     """Of the mount that *fd* is open on. 0: leave it as it is."""
     if propagation:
-        _core.mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), 0, 0, propagation, 0)
+        _system_calls.mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), 0, 0, propagation, 0)
 
 
 # ---- with ID maps ----
@@ -118,7 +118,7 @@ def copy_idmapped(
         tree = copy_mount(source_fd, recursive=recursive)
     with tree as fd:
         try:
-            _core.mount_setattr(fd, b"", below, *changes)
+            _system_calls.mount_setattr(fd, b"", below, *changes)
         except OSError as error:
             if error.errno != EPERM:
                 raise userns_error("mount_setattr", error.errno or 0) from None
@@ -128,7 +128,7 @@ def copy_idmapped(
     # It may have maps already. Then mount_setattr() refuses others, even on a new
     # copy, and only the call that creates the copy can replace them.
     try:
-        return _core.open_tree_attr(source_fd, b"", _copy_flags(recursive), *changes)
+        return _system_calls.open_tree_attr(source_fd, b"", _copy_flags(recursive), *changes)
     except OSError as error:
         errno = EPERM if error.errno == ENOSYS else error.errno or 0
         raise userns_error("mount_setattr", errno) from None
@@ -200,10 +200,10 @@ class MountCopy:
             point = self.entry.point[len(self._parent.point) :].lstrip("/")
             folder, name = os.path.split(os.fsencode(point))
             if not name:
-                _core.move_mount(self.fileno(), b"", parent, b"", MOVE_MOUNT_EMPTY_PATHS)
+                _system_calls.move_mount(self.fileno(), b"", parent, b"", MOVE_MOUNT_EMPTY_PATHS)
                 return
-            with _core.openat2(parent, folder or b".", _DIRECTORY, _BENEATH) as directory:
-                _core.move_mount(self.fileno(), b"", directory, name, MOVE_MOUNT_F_EMPTY_PATH)
+            with _system_calls.openat2(parent, folder or b".", _DIRECTORY, _BENEATH) as directory:
+                _system_calls.move_mount(self.fileno(), b"", directory, name, MOVE_MOUNT_F_EMPTY_PATH)
 
     def put_back(self, error: BaseException, restored: dict[int, MountCopy]) -> None:
         """Attach it, if the mount is gone, and add it to *restored*, the copies that were put back, by the number
@@ -249,7 +249,7 @@ class MadePrivate:
                     set_propagation(fd, MS_UNBINDABLE)
                 else:
                     flags = MOVE_MOUNT_EMPTY_PATHS | MOVE_MOUNT_SET_GROUP
-                    _core.move_mount(self._peer.fileno(), b"", fd, b"", flags)
+                    _system_calls.move_mount(self._peer.fileno(), b"", fd, b"", flags)
         except OSError as second:
             error.add_note(f"The mount at {self._entry.point} is private now: {second.strerror}.")
 

@@ -7,7 +7,7 @@ import warnings
 from errno import EINVAL
 from operator import index
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import at_step, userns_error
 from .._proc import descriptor_path, open_mounts, path_of, read_mounts
 from .._typing import TYPE_CHECKING
@@ -115,13 +115,13 @@ class DetachedMount:
             if self.closed:  # a signal handler has raised when all was done
                 mount.unmount(lazy=True)
             elif is_mounted(mount_id):
-                _core.umount2(descriptor_path(self.fileno()), MNT_DETACH)
+                _system_calls.umount2(descriptor_path(self.fileno()), MNT_DETACH)
         except OSError as second:
             error.add_note(f"It may still be mounted at {mount.target}: {second.strerror}.")
 
     def _move(self, tree: int, target: Path, target_fd: int) -> None:
         try:
-            _core.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_EMPTY_PATHS)
+            _system_calls.move_mount(tree, b"", target_fd, b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
             raise move_refusal(error.errno or 0, tree, target, target_fd) from None
 

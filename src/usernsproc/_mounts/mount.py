@@ -6,7 +6,7 @@ import os
 import struct
 from errno import EINVAL, ENOENT, ENOSYS, EPERM
 
-from .. import _core
+from .. import _system_calls
 from .._causes import at_step, userns_error
 from .._errors import UsernsError
 from .._maps.idmap import IdMap
@@ -150,7 +150,7 @@ def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
     if not mount.unique:
         raise _too_old(ENOSYS, target, _REQUIRES)
     try:
-        answer = _core.statmount(mount.unique, _MASK, 0, 0, 0)
+        answer = _system_calls.statmount(mount.unique, _MASK, 0, 0, 0)
     except OSError as error:
         raise _statmount_error(error.errno or 0, target) from None
     return _unpack_maps(answer, target)
@@ -158,7 +158,7 @@ def maps_of_mount(mount: MountId, target: str) -> UidAndGidMap:
 
 def maps_of_detached_mount(fd: int) -> UidAndGidMap:
     try:
-        answer = _core.statmount(0, _MASK, 0, fd, STATMOUNT_BY_FD)
+        answer = _system_calls.statmount(0, _MASK, 0, fd, STATMOUNT_BY_FD)
     except FileNotFoundError:
         answer = _statmount_copy(fd)
     except OSError as error:
@@ -175,8 +175,8 @@ def _statmount_copy(fd: int) -> bytes:
         with copy_mount(fd) as below, copy_mount(fd) as above:
             # A copy of a shared mount is a peer of it, to which the move would propagate.
             set_propagation(below, MS_PRIVATE)
-            _core.move_mount(above, b"", below, b"", MOVE_MOUNT_EMPTY_PATHS)
-            return _core.statmount(0, _MASK, 0, below, STATMOUNT_BY_FD)
+            _system_calls.move_mount(above, b"", below, b"", MOVE_MOUNT_EMPTY_PATHS)
+            return _system_calls.statmount(0, _MASK, 0, below, STATMOUNT_BY_FD)
     except OSError as error:
         note = None
         if error.errno == EPERM:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from errno import EINVAL, ENOSYS, ENOTTY, EPERM
 from typing import NamedTuple
 
-from .. import _core
+from .. import _system_calls
 from .._causes import too_old, userns_error
 from .._errors import UsernsError
 from .._namespaces.kind import NamespaceKind
@@ -135,7 +135,7 @@ _FINDS = {"open_tree": _why_no_copy, "mount_setattr": _why_no_maps}
 def _may_change_nothing(fd: int) -> bool:
     """Whether even a call without a change is refused. The kernel allows it to every process that may mount."""
     try:
-        _core.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, 0, 0)
+        _system_calls.mount_setattr(fd, b"", AT_EMPTY_PATH, 0, 0, 0, 0)
     except OSError as error:
         return error.errno == EPERM
     return False

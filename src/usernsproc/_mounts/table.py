@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM
 from typing import NamedTuple
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import at_step, userns_error
 from .._place import Place
 from .._proc import MountEntry, read_mounts
@@ -48,7 +48,7 @@ class MountId(NamedTuple):
     @classmethod
     def of_fd(cls, fd: int) -> Self:
         flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
-        return cls(*(_core.mount_id(fd, b"", flags, mask) for mask in (STATX_MNT_ID, STATX_MNT_ID_UNIQUE)))
+        return cls(*(_system_calls.mount_id(fd, b"", flags, mask) for mask in (STATX_MNT_ID, STATX_MNT_ID_UNIQUE)))
 
     @classmethod
     def at(cls, path: str | bytes, *, dir_fd: int = AT_FDCWD, follow: bool = False) -> Self:
@@ -106,7 +106,7 @@ def _statmount(mount: MountId) -> int:
     if not mount.unique:
         return ENOSYS
     try:
-        _core.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
+        _system_calls.statmount(mount.unique, STATMOUNT_MNT_BASIC, 0, 0, 0)
     except OSError as error:
         return error.errno or 0
     return 0

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import userns_error
 from .._errors import UsernsError
 from .._place import Place
@@ -37,9 +37,9 @@ def unmount_at(mount: MountId, place: Place, *, lazy: bool = False) -> None:
     """
     if lazy:
         with open_at(mount, place) as fd:
-            _core.umount2(descriptor_path(fd), MNT_DETACH)
+            _system_calls.umount2(descriptor_path(fd), MNT_DETACH)
     elif is_at(mount, place):
-        _core.umount2(descriptor_path(place.directory, place.name), UMOUNT_NOFOLLOW)
+        _system_calls.umount2(descriptor_path(place.directory, place.name), UMOUNT_NOFOLLOW)
     else:
         raise moved_error(place.path)
     if is_mounted(mount):

@@ -6,7 +6,7 @@ import os
 from _thread import get_ident
 from errno import EINVAL, EPERM, EUSERS
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import userns_error
 from .._core import attempt
 from .._errors import UsernsError
@@ -40,7 +40,7 @@ def enter(fd: int, kind: NamespaceKind) -> Entered:
         before_entering()
     entered = Entered(kind)
     try:
-        refusal = attempt(_core.setns, fd, kind.flag)
+        refusal = attempt(_system_calls.setns, fd, kind.flag)
     except BaseException as error:
         entered._undo(error)  # of a signal handler: the thread may have moved already
         raise
@@ -121,7 +121,7 @@ class Entered:
 
     def _go_back(self) -> None:
         previous, *directories = self._fds
-        if refusal := attempt(_core.setns, previous, self._kind.flag):
+        if refusal := attempt(_system_calls.setns, previous, self._kind.flag):
             raise self._not_left(refusal.errno or 0)
         if directories:
             root, cwd = directories
@@ -164,7 +164,7 @@ class Entered:
     def _may_go_back(self) -> bool:
         """Whether the owner of the previous namespace is the thread's user namespace, or one below
         it: those are the ones in which it can have capabilities."""
-        owner = attempt(_core.open_related, self._fds[0], _core.NS_GET_USERNS)
+        owner = attempt(_system_calls.open_related, self._fds[0], _core.NS_GET_USERNS)
         if isinstance(owner, OSError):
             return False
         owner.close()

@@ -7,7 +7,7 @@ import os
 from errno import ELOOP, ENOENT, ENOTDIR, ESRCH, ESTALE
 from typing import NamedTuple
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import at_step, userns_error
 from .._maps.idmap import IdMap
 from .._proc import namespace_identity, nsfs_device
@@ -104,10 +104,10 @@ def follow(route: Route) -> OwnedFd:
     with `O_PATH` and checked first, since opening a device can have side effects.
     """
     start, *relations = route
-    owned = _core.open_ns(start, 0, 0) if isinstance(start, int) else _open_namespace(str(start))
+    owned = _system_calls.open_ns(start, 0, 0) if isinstance(start, int) else _open_namespace(str(start))
     for request in relations:
         with owned as fd:
-            owned = _core.open_related(fd, int(request))
+            owned = _system_calls.open_related(fd, int(request))
     return owned
 
 
@@ -169,7 +169,7 @@ def _kernel_list() -> Iterable[int]:
     """All numbers of `listns(2)`; none if the kernel lacks the call."""
     last = 0
     while True:
-        numbers = _try(_core.listns, last)
+        numbers = _try(_system_calls.listns, last)
         if not numbers:
             return
         yield from numbers
@@ -206,7 +206,7 @@ def _relate(survey: Survey, kind: NamespaceKind, found: Found, fd: int) -> list[
     new: list[tuple[NamespaceKind, int]] = []
 
     def relative(request: int, of_kind: NamespaceKind) -> int | None:
-        related = _try(_core.open_related, fd, request)
+        related = _try(_system_calls.open_related, fd, request)
         if related is None:
             return None  # outside of the caller's user or PID namespace
         with related as related_fd:

@@ -9,7 +9,7 @@ import warnings
 from errno import EINVAL, ENOTTY, EPERM
 from operator import index
 
-from .. import _core
+from .. import _core, _system_calls
 from .._caller import Caller
 from .._causes import at_step, userns_error
 from .._errors import UsernsError
@@ -216,7 +216,7 @@ class Namespace:
 
     def _related(self, request: int, reason: str) -> Namespace:
         try:
-            return Namespace(_core.open_related(self.fileno(), request))
+            return Namespace(_system_calls.open_related(self.fileno(), request))
         except OSError as error:
             raise self._refusal(error, reason) from None
 

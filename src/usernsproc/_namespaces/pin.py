@@ -6,7 +6,7 @@ import os
 import stat
 from errno import EEXIST, EINVAL, ELOOP
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import at_step, userns_error
 from .._place import Place
 from .._proc import descriptor_path, namespace_identity, nsfs_device
@@ -64,7 +64,7 @@ class Pin:
         point = self._prepare_file()
         self._may_be_mounted = True
         try:
-            _core.move_mount(tree.fileno(), b"", point.fileno(), b"", MOVE_MOUNT_EMPTY_PATHS)
+            _system_calls.move_mount(tree.fileno(), b"", point.fileno(), b"", MOVE_MOUNT_EMPTY_PATHS)
         except OSError as error:
             causes = _CAUSES_OF_MNT if self._kind is NamespaceKind.MNT else {}
             cause, note = causes.get(error.errno or 0, (None, None))
@@ -72,7 +72,7 @@ class Pin:
 
     def _copy(self) -> OwnedFd:
         with at_step("open_tree", os.fspath(self._path)):
-            return _core.open_tree(self._namespace, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+            return _system_calls.open_tree(self._namespace, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
 
     def _prepare_file(self) -> OwnedFd:
         try:
@@ -119,14 +119,14 @@ class Pin:
     def _unmount(self) -> None:
         if self._tree is not None and not self._tree.closed:
             try:
-                _core.umount2(descriptor_path(self._tree.fileno()), MNT_DETACH)
+                _system_calls.umount2(descriptor_path(self._tree.fileno()), MNT_DETACH)
             except OSError as error:
                 if error.errno != EINVAL:  # it is not mounted anywhere
                     raise
             return
         with self._place.open(os.O_PATH) as fd:
             if _identity(os.fstat(fd)) == self._identity:
-                _core.umount2(descriptor_path(fd), MNT_DETACH)
+                _system_calls.umount2(descriptor_path(fd), MNT_DETACH)
 
     def _remove_file(self) -> None:
         made = self._file or os.fstat(self._made[0].fileno())
@@ -181,7 +181,7 @@ def _unmount(fd: int, path: Path) -> None:
     """By its descriptor, so that it is this mount and not another one. Detached, since the
     descriptor keeps it busy; it is one file, without submounts, so this hides nothing."""
     try:
-        _core.umount2(descriptor_path(fd), MNT_DETACH)
+        _system_calls.umount2(descriptor_path(fd), MNT_DETACH)
     except OSError as error:
         cause = note = None
         if error.errno == EINVAL:

@@ -6,8 +6,7 @@ import os
 import re
 from errno import EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, EXDEV
 
-from .. import _core
-from .._proc import MountEntry, list_in, nsfs_device, open_root, proc_error, read_in, read_state
+from .._proc import MountEntry, list_in, nsfs_device, open_root, proc_error, read_in, read_link, read_state
 from .._typing import TYPE_CHECKING
 from .kind import NamespaceKind
 
@@ -62,7 +61,7 @@ class Survey:
         self._proc = -1
         self.found: dict[tuple[NamespaceKind, int], Found] = {}
         self.unseen: set[int] = set()
-        self._seen_roots: set[tuple[bytes, int, int]] = set()
+        self._seen_roots: set[tuple[str, int, int]] = set()
         self._seen_mounts: set[int] = set()
 
     def at(self, kind: NamespaceKind, inode: int) -> Found:
@@ -113,7 +112,7 @@ class Survey:
 
     def _follow_link(self, path: str) -> Found | None:
         try:
-            found = self._named(os.fsdecode(_core.read_link(self._proc, path)))
+            found = self._named(read_link(self._proc, path))
         except (FileNotFoundError, ProcessLookupError):
             return None  # it has exited or been closed, or this kernel lacks the kind
         if found is not None and len(found.links) < ENOUGH:
@@ -128,8 +127,8 @@ class Survey:
 
     def _look_at_mounts(self, base: str, prefix: str) -> None:
         """Once for each mount namespace and each root in it, where the paths begin."""
-        namespace = _core.read_link(self._proc, f"{base}/ns/mnt")
-        _core.read_link(self._proc, f"{base}/root")  # nothing is mounted over it
+        namespace = read_link(self._proc, f"{base}/ns/mnt")
+        read_link(self._proc, f"{base}/root")  # nothing is mounted over it
         root = os.stat(f"{base}/root/", dir_fd=self._proc)
         place = (namespace, root.st_dev, root.st_ino)
         if place in self._seen_roots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from .. import _core
+from .. import _system_calls
 from .._cgroups import OomKills
 from .._proc import open_proc_dir_of, read_in
 from .._typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ def end_below_init(returncode: int, ending: int) -> End | None:
 
     A process of the namespace that may trace init can send other messages: init's own status has to agree.
     """
-    report = _core.ending(ending)
+    report = _system_calls.ending(ending)
     if report is None:
         return None
     status, used, most = report

@@ -14,7 +14,7 @@ import time
 import warnings
 from subprocess import TimeoutExpired
 
-from .. import _core
+from .. import _core, _system_calls
 from .._typing import TYPE_CHECKING
 from .._uapi import WALL
 from .ended_by import End, cpu_of, end_below_init
@@ -405,7 +405,7 @@ class PidfdPopen(Popen["AnyStr"]):
         """Other code has reaped it, or this is a forked copy of the creating process."""
         if not flags & os.WNOHANG:
             wait_readable(self.pidfd)
-        elif not _core.poll((self.pidfd,), 0):
+        elif not _system_calls.poll((self.pidfd,), 0):
             return
         status = _core.exit_status(self.pidfd)
         if status == NOT_REAPED and flags & os.WNOHANG:

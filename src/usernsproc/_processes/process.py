@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager, nullcontext
 from errno import ESRCH
 
-from .. import _core
+from .. import _system_calls
 from .._caller import Caller
 from .._causes import at_step
 from .._cgroups import OomKills
@@ -537,7 +537,7 @@ def _open_all(
 
 def _refuse_if_ended(child: Child) -> None:
     """`on_created` may have ended and reaped it: its PID can be that of another process."""
-    if child.pidfd < 0 or _core.poll((child.pidfd,), 0):
+    if child.pidfd < 0 or _system_calls.poll((child.pidfd,), 0):
         raise ProcessLookupError(ESRCH, os.strerror(ESRCH))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .. import _core
+from .. import _system_calls
 from .._typing import TYPE_CHECKING
 from .step import Step, descriptor, number, refuse, text_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     CallArgument: TypeAlias = "int | Path | HasFileno"
 
-_NAMES = {number: name for name, number in _core.NR.items()}
+_NAMES = {number: name for name, number in _system_calls.NR.items()}
 _MOST_ARGUMENTS = 6
 _MOST_TOLERATED = 5
 _LARGEST_ERRNO = 4095
@@ -59,7 +59,7 @@ class Call(Step):
 
     def __init__(self, call: str | int, *arguments: CallArgument, tolerate: Iterable[int] = ()) -> None:
         if isinstance(call, str):
-            if call not in _core.NR:
+            if call not in _system_calls.NR:
                 raise refuse(type(self), f"there is no system call {call!r} here")
         else:
             call = number(self, "call", call, 0, 2**31 - 1)

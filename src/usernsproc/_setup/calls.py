@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .. import _core
+from .. import _system_calls
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class SystemCall(tuple["int", "int", "tuple[int, ...]", "tuple[Argument, ...]", 
         result: Result | None = None,
         filename: object = None,
     ) -> Self:
-        number = name if isinstance(name, int) else OWN_CALLS[name] if name in OWN_CALLS else _core.NR[name]
+        number = name if isinstance(name, int) else OWN_CALLS[name] if name in OWN_CALLS else _system_calls.NR[name]
         return super().__new__(cls, (number, needs, tolerated, arguments, expected, result, step, filename))
 
     @property

@@ -6,7 +6,7 @@ import os
 import struct
 from errno import ENOENT, ENOSYS, EOPNOTSUPP
 
-from .. import _core
+from .. import _core, _system_calls
 from .._causes import too_old
 from .._typing import TYPE_CHECKING
 from .._uapi import (
@@ -218,7 +218,7 @@ class Landlock(Step):
         """The version of the kernel; 0: there is no Landlock, and the caller accepts that."""
         call = "landlock_create_ruleset"
         try:
-            abi = _core.landlock_create_ruleset(LANDLOCK_CREATE_RULESET_VERSION)
+            abi = _system_calls.landlock_create_ruleset(LANDLOCK_CREATE_RULESET_VERSION)
         except OSError as error:
             if self.best_effort and error.errno in (ENOSYS, EOPNOTSUPP):
                 return 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from errno import EINVAL
 from functools import cache, partial
 
-from .. import _core
+from .. import _core, _system_calls
 from .._proc import open_proc_dir_of
 from .._typing import TYPE_CHECKING
 from .calls import ANY_MEMORY, OWN_MEMORY_AND_MAPS
@@ -355,7 +355,7 @@ class OomScoreAdj(_OfProcess):
 
     def _write(self, pid: int) -> None:
         with (
-            _core.pidfd_open(pid) as pidfd,
+            _system_calls.pidfd_open(pid) as pidfd,
             open_proc_dir_of(pidfd) as proc_dir,
             _core.open_in(proc_dir, "oom_score_adj", os.O_WRONLY) as file,
         ):

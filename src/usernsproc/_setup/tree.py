@@ -14,7 +14,7 @@ from errno import EEXIST, ENOSYS
 from functools import lru_cache, partial
 from itertools import count
 
-from .. import _core
+from .. import _system_calls
 from .._typing import TYPE_CHECKING
 from .._uapi import (
     AT_EMPTY_PATH,
@@ -53,7 +53,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 @lru_cache(maxsize=1)
 def has_mount_setattr() -> bool:
     try:
-        _core.mount_setattr(-1, b"", AT_EMPTY_PATH, 0, 0, 0, -1)
+        _system_calls.mount_setattr(-1, b"", AT_EMPTY_PATH, 0, 0, 0, -1)
     except OSError as error:
         return error.errno != ENOSYS
     return True
