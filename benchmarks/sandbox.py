@@ -10,7 +10,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Sequence
 
-from _measure import finish, heading, in_turns, median, row, touched
+from _measure import compiled, finish, heading, in_turns, median, of_program, row, touched
 
 from usernsproc import UsernsProcess
 from usernsproc.setup import (
@@ -48,6 +48,7 @@ BWRAP = "bwrap by subprocess.run, the same root"
 OURS_PID = "UsernsProcess, in PID and IPC namespaces as well"
 BWRAP_PID = "bwrap, in PID and IPC namespaces as well"
 """A minimal root: /usr and /etc read-only, /tmp, /dev, /proc, no network."""
+FLOOR = "the system calls of the minimal root alone, from C"
 NAMESPACES = ("net",)
 LIMIT = "UsernsProcess with Rlimit"
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -84,6 +85,7 @@ def run(command: list[str]) -> Callable[[], object]:
 
 
 def sandboxes(gib: float) -> None:
+    program = compiled("minimal_root.c")
     contestants = {
         PLAIN: run(TRUE),
         OURS: started(minimal_root(Bind("/proc")), NAMESPACES),
@@ -94,7 +96,8 @@ def sandboxes(gib: float) -> None:
         "UsernsProcess, all these namespaces alone": started((), ("mnt", *MORE)),
     }
     with touched(gib):
-        result = in_turns(ROUNDS, **{name: lambda f=f: median(f, COUNT) for name, f in contestants.items()})
+        measures = {name: lambda f=f: median(f, COUNT) for name, f in contestants.items()}
+        result = in_turns(ROUNDS, **measures, **{FLOOR: lambda: of_program(program, COUNT)})
     heading(f"/bin/true, {gib:g} GiB touched")
     for name, value in result.items():
         row(name, value, result[PLAIN], goal=2.2 if name == OURS else None)
