@@ -50,7 +50,6 @@ TESTS = {
     "_core/image.c": "helper_programs process holder compiler_flags failures",
     "_core/init.h": "new_namespaces signals waiting ended_children",
     "_core/fd.c": "inherited helper_programs process forks failures",
-    "_core/map_reader.c": "namespace hidden_helpers enter failures",
     "_core/proven_proc.[ch]": f"forged_proc {ALL_OF_CORE}",
     "_core/beneath.h": f"forged_proc {ALL_OF_CORE}",
     "_core/debugger.c": "debugger",

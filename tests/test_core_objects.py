@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "src" / "usernsproc" / "_core"
 OF_THE_LINKER = re.compile(r"__(start|stop)_usernsproc_\w+")
 LARGEST_FRAME = 8192
-PROGRAMS = ("holder", "launcher", "map_reader")
+PROGRAMS = ("holder", "launcher")
 
 
 COMPILERS = ("cc", *filter(shutil.which, ("gcc", "clang")))

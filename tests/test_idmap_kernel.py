@@ -30,6 +30,7 @@ from usernsproc import IdMap, IdMapError, UsernsProcess, _core, create_userns
 from usernsproc._caller import CAP_SETFCAP, CAP_SETGID, CAP_SETUID, Caller
 from usernsproc._errors import IdMapPermissionError
 from usernsproc._maps.writer import Maps
+from usernsproc._namespaces.map_reader import read_maps
 
 Triple = tuple[int, int, int]
 
@@ -195,16 +196,16 @@ def verdict_of_the_library(
         return EINVAL, None, triples
 
 
-def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, bytes]:
+def kernel_verdict(step: str, text: str, setgroups: str | None) -> tuple[int, str]:
     """Return the errno, or 0; and sometimes (it needs a process) the map that the kernel shows."""
     try:
         userns = _core.create_userns(setgroups, *((text, None) if step == "uid_map" else (None, text)))
     except _core.Failure as failure:
         failed, errno, _ = failure.args
         assert failed == step, failure
-        return errno, b""
+        return errno, ""
     try:
-        shown = _core.read_maps(userns).split(b"\0") if len(text) % 8 == 0 else [b"", b""]
+        shown = read_maps(userns) if len(text) % 8 == 0 else ["", ""]
     finally:
         userns.close()
     return 0, shown[step == "gid_map"]
@@ -375,7 +376,7 @@ def test_the_kernel_cuts_numbers_to_32_bits_and_the_library_refuses_them(written
     text = written.replace(":", " ") + "\n"
     userns = _core.create_userns(None, text, text)
     try:
-        shown = _core.read_maps(userns).split(b"\0")
+        shown = read_maps(userns)
     finally:
         userns.close()
     assert [str(IdMap.from_kernel(text)) for text in shown[:2]] == [read, read]
@@ -399,7 +400,7 @@ def test_whatever_map_the_kernel_has_taken_can_be_read() -> None:
     triples = ranges_with_text_of(mmap.PAGESIZE, range(1000))
     userns = _core.create_userns(None, kernel_text(triples).removesuffix("\n"), None)
     try:
-        shown = _core.read_maps(userns).split(b"\0")[0]
+        shown = read_maps(userns)[0]
     finally:
         userns.close()
     assert sorted(tuple(r) for r in IdMap.from_kernel(shown)) == sorted(triples)

@@ -23,7 +23,9 @@ from alone import run_alone
 from programs import never_exposed
 from strace import Strace
 
-from usernsproc import Namespace, UsernsError, UsernsProcess, _core, create_userns, run
+from usernsproc import Namespace, UsernsError, UsernsProcess, create_userns, run
+from usernsproc._setup.calls import SETUP_OF_HOLDER
+from usernsproc._spawn import HIDDEN, start
 
 TRUE = ["/bin/true"]
 KCMP_VM = 1
@@ -173,7 +175,7 @@ def test_a_cgroup_is_never_entered_in_shared_memory(cgroup: Path, tmp_path: Path
 def test_a_map_that_a_tool_writes_is_waited_for_in_other_memory() -> None:
     """The namespace's child waits for milliseconds, for newuidmap or for the hook."""
     seen: list[bool] = []
-    with Namespace(_core.create_userns(None, None, None, lambda pid, _pidfd: seen.append(shares_memory(pid)))):
+    with start(None, setup=SETUP_OF_HOLDER, signals=HIDDEN, hook=lambda child: seen.append(shares_memory(child.pid))):
         assert seen == [False]
 
 

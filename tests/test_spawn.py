@@ -25,7 +25,7 @@ from usernsproc._setup.calls import (
     Setup,
     SystemCall,
 )
-from usernsproc._spawn import Files, Namespaces, Program, start
+from usernsproc._spawn import Files, Namespaces, Program, Signals, start
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "namespaces": Namespaces(),
@@ -33,14 +33,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "program": Program(("true",), ("/bin/true",)),
     "files": Files(),
     "setup": Setup(),
-    "signals": (None, 0),
+    "signals": Signals(),
     "patience": (0, -1),
     "cgroup": (-1, None),
 }
 NAMES = {
     "setup": ("calls", "data", "ends", "needs", "ambient_caps", "fds", "labels"),
     "maps": ("setgroups", "uid_map", "gid_map"),
-    "signals": ("mask", "death"),
     "patience": ("deadline", "cancelled"),
     "cgroup": ("fd", "filename"),
 }
@@ -204,7 +203,7 @@ def test_a_forked_helper_makes_its_calls_alone() -> None:
 
 
 def holder() -> _core.Child:
-    return start(None, setup=SETUP_OF_HOLDER, signals=(None, signal.SIGKILL))
+    return start(None, setup=SETUP_OF_HOLDER, signals=Signals(None, signal.SIGKILL))
 
 
 def runs(pid: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from signal import SIGKILL
 
 from . import _core
 from ._causes import CAUSES, userns_error
@@ -92,6 +93,23 @@ class Files(tuple[int, int, int, tuple[int, ...], bool]):
         return super().__new__(cls, (stdin, stdout, stderr, keep, close))
 
 
+class Signals(tuple["int | None", int, bool]):
+    """What the program gets of signals, and the caller of its end.
+
+    Args:
+        mask: a bit for each signal that is blocked; `None`: as in the calling thread.
+        death: sent to it when the calling program ends; 0: none.
+        hidden: the caller gets no SIGCHLD, and its `waitpid(-1)` does not find the child. That ends with its object.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, mask: int | None = None, death: int = 0, hidden: bool = False) -> Self:
+        return super().__new__(cls, (mask, death, hidden))
+
+
+HIDDEN = Signals(None, SIGKILL, hidden=True)
+"""For a helper program of a call."""
 NO_CGROUP = -1, None
 
 
@@ -137,7 +155,7 @@ def start(
     maps: tuple[str | None, str | None, str | None] = (None, None, None),
     files: Files = Files(),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
-    signals: tuple[int | None, int] = (None, 0),
+    signals: Signals = Signals(),  # noqa: B008
     patience: Patience = FOREVER,
     cgroup: tuple[int, object] = NO_CGROUP,
     hook: Callable[[_core.Child], object] | None = None,
@@ -146,8 +164,6 @@ def start(
 
     Args:
         maps: texts of `setgroups`, `uid_map` and `gid_map`; `None`: left unwritten.
-        signals: the mask, a bit for each signal that is blocked, `None`: as in the calling thread; and the
-            parent-death signal, 0: none.
         cgroup: a descriptor of the directory to start in, and its path for messages.
         hook: called with the child while it exists, is mapped, and has not continued. An exception
             in it ends the child.

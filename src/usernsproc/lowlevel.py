@@ -11,7 +11,7 @@ import signal
 from . import _system_calls
 from ._preload import before_entering
 from ._setup.calls import SETUP_OF_HOLDER
-from ._spawn import start
+from ._spawn import Signals, start
 from ._uapi import CLONE_NEWNS, STATX_MNT_ID_UNIQUE
 
 __all__ = [
@@ -46,7 +46,7 @@ def fork_userns() -> tuple[int, int]:
 
     Linux 5.4. See `clone(2)`.
     """
-    child = start(None, setup=SETUP_OF_HOLDER, signals=(None, signal.SIGKILL))
+    child = start(None, setup=SETUP_OF_HOLDER, signals=Signals(None, signal.SIGKILL))
     pid, pidfd = child.pid, child.pidfd
     child.taken, child.pidfd = True, -1  # since start() there was no call, after which a signal handler could raise
     return pid, pidfd

@@ -17,6 +17,8 @@ from usernsproc._maps.presets import unchanged
 from usernsproc._maps.side import SIDES, Side
 from usernsproc._maps.writer import Maps
 from usernsproc._proc import pid_of
+from usernsproc._setup.calls import SETUP_OF_HOLDER
+from usernsproc._spawn import HIDDEN, start
 
 
 def verdict_of_the_library(side: Side, triples: list[Triple], caller: Caller) -> tuple[int, Maps | None]:
@@ -31,20 +33,24 @@ def verdict_of_the_library(side: Side, triples: list[Triple], caller: Caller) ->
 def is_refused_by_the_tool(side: Side, triples: list[Triple]) -> bool:
     written: list[str] = []
 
-    def write(pid: int, pidfd: int) -> Ended:
+    def write(child: _core.Child) -> Ended:
         tool = find_tool(side.tool)
         assert tool
-        ended = run_tool(tool, str(pid_of(pidfd)), *(str(number) for triple in triples for number in triple))
-        written.append(Path(f"/proc/{pid}/{side.file}").read_text())
+        ended = run_tool(tool, str(pid_of(child.pidfd)), *(str(number) for triple in triples for number in triple))
+        written.append(Path(f"/proc/{child.pid}/{side.file}").read_text())
         return ended
 
-    _core.create_userns(None, None, None, write).close()
+    with start(None, setup=SETUP_OF_HOLDER, signals=HIDDEN, hook=write):
+        pass
     return not written[0]
 
 
 def create(maps: Maps) -> None:
-    between = maps.write_via_newidmap if maps.via_newidmap else None
-    _core.create_userns(*maps.for_core, between).close()
+    def write(child: _core.Child) -> None:
+        maps.write_via_newidmap(child.pid, child.pidfd)
+
+    with start(None, maps=maps.for_core, setup=SETUP_OF_HOLDER, signals=HIDDEN, hook=write):
+        pass
 
 
 def compare(seed: int, count: int, step: str) -> None:

@@ -6,12 +6,12 @@ import os
 import signal
 
 from usernsproc._setup.calls import SETUP_OF_HOLDER
-from usernsproc._spawn import start
+from usernsproc._spawn import Signals, start
 
 
 def drop_in_a_forked_copy() -> None:
     """The copy closes its descriptor, and the child continues."""
-    child = start(None, setup=SETUP_OF_HOLDER, signals=(None, signal.SIGKILL))
+    child = start(None, setup=SETUP_OF_HOLDER, signals=Signals(None, signal.SIGKILL))
     if os.fork() == 0:
         pidfd = child.pidfd
         del child

@@ -9,27 +9,33 @@
 #include <structmember.h>
 #include <unistd.h>
 
+#include "reaper.h"
+
 struct owned_child {
 	PyObject_HEAD
 	int pid, pidfd; /* -1: it has ended, or other code closes the pidfd */
 	int ending;
 	char taken;
+	struct reaper *reaper; /* or NULL */
 	uint64_t generation;
 };
 
 static void end(struct owned_child *owned)
 {
+	struct reaper *reaper = owned->reaper;
 	int pidfd = owned->pidfd;
 
 	owned->pidfd = -1;
-	if (pidfd < 0)
-		return;
+	owned->reaper = NULL;
 	if (owned->taken || owned->generation != generation()) {
-		close(pidfd);
+		close_if_open(pidfd);
 		return;
 	}
 	Py_BEGIN_ALLOW_THREADS
-	end_child(owned->pid, pidfd, NULL);
+	if (pidfd >= 0)
+		end_child(owned->pid, pidfd, NULL);
+	if (reaper)
+		end_reaper(reaper);
 	Py_END_ALLOW_THREADS
 }
 
@@ -105,13 +111,17 @@ PyObject *own_child(PyObject *module, pid_t pid, int pidfd)
 	owned->pid = (int)pid;
 	owned->pidfd = pidfd;
 	owned->ending = -1;
+	owned->reaper = NULL;
 	owned->generation = generation();
 	return (PyObject *)owned;
 }
 
-void set_ending(PyObject *object, int ending)
+void give_to_child(PyObject *object, const struct spawned *spawned)
 {
-	((struct owned_child *)object)->ending = ending;
+	struct owned_child *owned = (struct owned_child *)object;
+
+	owned->ending = spawned->ending;
+	owned->reaper = spawned->reaper;
 }
 
 void forget_child(PyObject *object)

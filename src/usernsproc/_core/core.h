@@ -12,7 +12,6 @@
  *   cgroup.c           where clone3(2) cannot place a child in a cgroup
  *   clone.c          clone for these, and the keeper, a thread that is the parent of a child
  *   reaper.c         an intermediate parent, so that the caller gets no SIGCHLD
- *   map_reader.c     reads the maps of a namespace by a helper program in it
  *   child.c          the child's side; runs in the parent's memory
  *   programs.c       code that is copied into helper programs, and runs alone
  *   launcher.h       the largest of these: enters namespaces, changes IDs, executes;
@@ -138,9 +137,6 @@ struct optional_id {
 
 /* create_userns.c: a namespace whose maps are written at once. */
 int create_userns(const struct maps *maps, struct failure *failure);
-/* One whose child waits for others, or that another user owns. `hook` may be NULL. */
-int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct hook *hook,
-			 const struct patience *patience, struct failure *failure);
 
 /* The helper programs. Parameters that are part of the image are found at PROGRAM_PARAMETERS
  * in the memory of the program. What differs from command to command, and may be secret,
@@ -154,7 +150,7 @@ int create_userns_slowly(struct optional_id owner, const struct maps *maps, cons
 /* Root in a joined namespace may stop a child again and again: so often it is continued. */
 #define MAX_STOPS 50
 
-enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER, PROGRAM_MAP_READER };
+enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER };
 
 /* What a child is called until it executes its program. No program can give it
  * that name, for execve(2) names a process after the last part of a path. */
@@ -222,8 +218,6 @@ struct setup {
 	struct descriptors fds; /* that the calls use, none of them 0, 1 or 2 */
 	int32_t least_fd;	/* the calls may replace descriptors below */
 };
-extern const struct setup setup_of_helper; /* of a helper program: "/" as its directory, a session of its own */
-void name_call_of_helper(struct failure *failure); /* by its step, in place of its index */
 
 /* What is to be executed: the first candidate that exists. */
 struct command {
@@ -282,10 +276,6 @@ struct launcher_parameters {
 };
 
 /* Paths in the procfs on its fd 2. */
-struct map_reader_parameters {
-	char files[3][16];
-};
-
 /* programs.c: the code of one, as bytes to be copied */
 struct code {
 	const char *start;
@@ -308,7 +298,7 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 /* spawn.c */
 struct plan {
 	struct maps maps;
-	int is_helper; /* a helper program that inherits nothing but stdio[]: a holder, a map reader */
+	int is_helper; /* a helper program that inherits nothing but stdio[]: a holder */
 	struct command command;
 	struct setup setup;
 	struct namespaces namespaces;
@@ -320,7 +310,8 @@ struct plan {
 	const uint64_t *signal_mask; /* NULL: that of the calling thread */
 	int death_signal; /* sent when the creating process ends; 0: none */
 	struct hook hook; /* its `call` may be NULL */
-	struct reaper *reaper; /* its parent in place of the caller; may be NULL */
+	int is_hidden;	       /* the caller gets no SIGCHLD, and its waitpid(-1) does not find it */
+	struct reaper *reaper; /* its parent in place of the caller, then; else NULL */
 	struct patience patience;
 };
 
@@ -330,12 +321,10 @@ struct spawned {
 	int ending;   /* the socket on which an init sends a struct ending, or -1 */
 	int proc_dir; /* until it runs: its directory in /proc, or -1 */
 	int image_on_disk;
+	struct reaper *reaper; /* to be ended after the child; NULL: it is the caller's */
 };
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
-
-/* map_reader.c: uid_map, gid_map, setgroups, with a NUL between. Returns the length. */
-ssize_t read_maps(int userns, char *buffer, size_t size, const struct patience *patience, struct failure *failure);
 
 /* generation.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);

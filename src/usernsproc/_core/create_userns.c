@@ -6,7 +6,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "reaper.h"
+#include "clone.h"
 
 static int map_and_open(pid_t pid, int pidfd, const struct maps *maps, struct failure *failure)
 {
@@ -54,54 +54,5 @@ int create_userns(const struct maps *maps, struct failure *failure)
 		userns = in_transient_child(child, maps, failure);
 	give_back(child->self);
 	free_child(child);
-	return userns;
-}
-
-/* A change of ids in the caller's memory would make that non-dumpable, and a child there must not wait
- * for others: a helper program creates the namespace, and is held until that is mapped and open. */
-static int in_holder(struct reaper *reaper, struct optional_id owner, const struct maps *maps,
-		     const struct hook *hook, const struct patience *patience, struct failure *failure)
-{
-	static char *const nothing[] = {NULL};
-	struct plan plan = {
-		.maps = *maps,
-		.is_helper = 1,
-		.command = {nothing, nothing, nothing},
-		.setup = setup_of_helper,
-		.namespaces = {.owner = owner, .flags = CLONE_NEWUSER},
-		.cgroup = -1,
-		.death_signal = SIGKILL,
-		.hook = hook ? *hook : (struct hook){0},
-		.reaper = reaper,
-		.patience = *patience,
-	};
-	struct spawned spawned;
-	int proc_dir, userns = -1;
-
-	if (spawn(&plan, &spawned, failure) < 0) {
-		name_call_of_helper(failure);
-		return -1;
-	}
-	proc_dir = open_proc_dir(spawned.pid, spawned.pidfd, failure);
-	if (proc_dir >= 0) {
-		userns = open_ns(spawned.pidfd, proc_dir, failure);
-		close(proc_dir);
-	}
-	if (userns < 0)
-		failure_of_end(spawned.pidfd, failure);
-	end_child(spawned.pid, spawned.pidfd, userns < 0 ? failure : NULL);
-	return userns;
-}
-
-int create_userns_slowly(struct optional_id owner, const struct maps *maps, const struct hook *hook,
-			 const struct patience *patience, struct failure *failure)
-{
-	struct reaper *reaper = start_reaper(patience, failure);
-	int userns;
-
-	if (!reaper)
-		return -1;
-	userns = in_holder(reaper, owner, maps, hook, patience, failure);
-	end_reaper(reaper);
 	return userns;
 }

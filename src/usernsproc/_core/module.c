@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "reaper.h"
+
 #define STEP_NAME(name) #name,
 static const char *const step_names[] = {STEPS(STEP_NAME)};
 #undef STEP_NAME
@@ -38,8 +40,7 @@ static PyObject *raise_failure(PyObject *module, const struct failure *failure)
 struct call {
 	PyObject *module;
 	PyObject *hook;	 /* a callable or NULL */
-	int gives_child; /* to the hook, in place of pid and pidfd */
-	PyObject *child; /* that one */
+	PyObject *child; /* that it gets */
 	PyThreadState *thread;
 };
 
@@ -52,11 +53,6 @@ static int run_signal_handlers(void *context)
 	result = PyErr_CheckSignals();
 	call->thread = PyEval_SaveThread();
 	return result;
-}
-
-static struct patience patience_of(struct call *call)
-{
-	return (struct patience){.run_signal_handlers = run_signal_handlers, .context = call, .cancelled = -1};
 }
 
 /* With a pidfd of its own: what is done with that, even closing it, must not disturb the core. */
@@ -77,9 +73,7 @@ static int call_hook(void *context, pid_t pid, int pidfd)
 	PyObject *result = NULL;
 
 	PyEval_RestoreThread(call->thread);
-	if (!call->gives_child)
-		result = PyObject_CallFunction(call->hook, "ii", (int)pid, pidfd);
-	else if (child_for_hook(call, pid, pidfd))
+	if (child_for_hook(call, pid, pidfd))
 		result = PyObject_CallFunctionObjArgs(call->hook, call->child, NULL);
 	Py_XDECREF(result);
 	call->thread = PyEval_SaveThread();
@@ -92,6 +86,14 @@ static int warn_of_image_on_disk(void)
 			    "programs may not be executed from memory here (vm.memfd_noexec=2); "
 			    "an unlinked file in a temporary directory was used",
 			    2);
+}
+
+/* There is no object that could own them. */
+static void give_up_spawned(const struct spawned *spawned)
+{
+	close_if_open(spawned->ending);
+	if (spawned->reaper)
+		end_reaper(spawned->reaper);
 }
 
 /* A signal handler may raise as soon as we return, before any bytecode could store a number:
@@ -119,9 +121,9 @@ static PyObject *spawn_plan(struct call *call, struct plan *plan)
 	else
 		call->child = own_child(call->module, spawned.pid, spawned.pidfd);
 	if (call->child)
-		set_ending(call->child, spawned.ending);
+		give_to_child(call->child, &spawned);
 	else
-		close_if_open(spawned.ending);
+		give_up_spawned(&spawned);
 	return call->child && !(spawned.image_on_disk && warn_of_image_on_disk() < 0) ? Py_NewRef(call->child) : NULL;
 }
 
@@ -131,7 +133,7 @@ PyDoc_STRVAR(spawn_doc, "spawn(namespaces, maps, program, files, setup, signals,
 
 static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 {
-	struct call call = {.module = module, .gives_child = 1};
+	struct call call = {.module = module};
 	PyObject *hook, *result = NULL;
 	struct plan plan;
 
@@ -148,65 +150,21 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	return result;
 }
 
-PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map, hook=None, owner=-1) -> OwnedFd\n\n"
-				"A user namespace with these maps (None: unwritten). hook(pid, pidfd) is\n"
-				"called while a child in it waits, and may write the maps that are left.\n"
-				"owner: another id than that of the caller.");
+PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map) -> OwnedFd\n\n"
+				"A user namespace with these maps (None: unwritten).");
 
 static PyObject *core_create_userns(PyObject *module, PyObject *arguments)
 {
-	struct call call = {.hook = Py_None};
-	struct hook hook = {call_hook, &call};
-	struct patience patience = patience_of(&call);
 	struct maps maps;
 	struct failure failure;
-	long long owner = -1;
 	int userns;
 
-	if (!PyArg_ParseTuple(arguments, "zzz|OL:create_userns", &maps.setgroups, &maps.uid_map, &maps.gid_map,
-			      &call.hook, &owner))
+	if (!PyArg_ParseTuple(arguments, "zzz:create_userns", &maps.setgroups, &maps.uid_map, &maps.gid_map))
 		return NULL;
-	call.thread = PyEval_SaveThread();
-	if (owner < 0 && call.hook == Py_None)
-		userns = create_userns(&maps, &failure);
-	else
-		userns = create_userns_slowly((struct optional_id){owner >= 0, (uint32_t)owner}, &maps,
-					      call.hook == Py_None ? NULL : &hook, &patience, &failure);
-	PyEval_RestoreThread(call.thread);
-	if (userns < 0)
-		return PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	return own_fd(module, userns);
-}
-
-PyDoc_STRVAR(read_maps_doc, "read_maps(userns) -> bytes\n\n"
-			    "uid_map, NUL, gid_map, NUL, setgroups of a user namespace, from its\n"
-			    "descriptor alone.");
-
-static PyObject *core_read_maps(PyObject *module, PyObject *arguments)
-{
-	struct call call = {.hook = NULL};
-	struct patience patience = patience_of(&call);
-	const size_t size = 0x8000; /* two maps of 340 lines of 33 bytes */
-	struct failure failure;
-	PyObject *maps;
-	ssize_t length;
-	char *buffer;
-	int userns;
-
-	if (!PyArg_ParseTuple(arguments, "i:read_maps", &userns))
-		return NULL;
-	buffer = PyMem_Malloc(size); /* not on the stack: a thread's may be small */
-	if (!buffer)
-		return PyErr_NoMemory();
-	call.thread = PyEval_SaveThread();
-	length = read_maps(userns, buffer, size, &patience, &failure);
-	PyEval_RestoreThread(call.thread);
-	if (length >= 0)
-		maps = PyBytes_FromStringAndSize(buffer, length);
-	else
-		maps = PyErr_Occurred() ? NULL : raise_failure(module, &failure);
-	PyMem_Free(buffer);
-	return maps;
+	Py_BEGIN_ALLOW_THREADS
+	userns = create_userns(&maps, &failure);
+	Py_END_ALLOW_THREADS
+	return userns < 0 ? raise_failure(module, &failure) : own_fd(module, userns);
 }
 
 PyDoc_STRVAR(exit_status_doc, "exit_status(pidfd) -> int\n\n"
@@ -267,7 +225,6 @@ static PyObject *core_generation(PyObject *module, PyObject *ignored)
 static PyMethodDef methods[] = {
 	{"spawn", core_spawn, METH_VARARGS, spawn_doc},
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
-	{"read_maps", core_read_maps, METH_VARARGS, read_maps_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{"attempt", core_attempt, METH_VARARGS, attempt_doc},
 	{"generation", core_generation, METH_NOARGS, generation_doc},

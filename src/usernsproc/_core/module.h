@@ -20,8 +20,8 @@ int add_owned_fd(PyObject *module);
 /* child_type.c: an object that kills and reaps the child, and closes its pidfd; NULL: that was done, and an
  * exception is set. */
 PyObject *own_child(PyObject *module, pid_t pid, int pidfd);
-/* It owns the socket as well. */
-void set_ending(PyObject *child, int ending);
+/* It owns the socket and the reaper as well. */
+void give_to_child(PyObject *child, const struct spawned *spawned);
 /* It has ended, and is reaped. */
 void forget_child(PyObject *child);
 int add_child(PyObject *module);

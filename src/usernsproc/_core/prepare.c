@@ -11,20 +11,6 @@
 #include "spawn.h"
 #include "stack.h"
 
-static const struct system_call calls_of_helper[] = {
-	{.number = __NR_chdir, .pointers = 1, .result = -1, .expected = -1},
-	{.number = __NR_setsid, .result = -1, .expected = -1},
-};
-static char root_directory[] = "/";
-const struct setup setup_of_helper = {
-	.calls = calls_of_helper, .count = 2, .data = root_directory, .data_size = 2, .ends = {0, 2, 2, 2}};
-
-void name_call_of_helper(struct failure *failure)
-{
-	if (failure->step >= STEP_COUNT)
-		failure->step = failure->step == STEP_COUNT ? STEP_chdir : STEP_setsid;
-}
-
 /* Whatever has to wait for others than the writing of its maps, or must not be seen in the caller's
  * memory, or would change the caller with itself. */
 int needs_launcher(const struct plan *plan)

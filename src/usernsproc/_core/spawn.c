@@ -266,7 +266,7 @@ static int copy_above_targets(int *fd, const struct plan *plan, struct failure *
 	return *fd < 0 ? fail(failure, STEP_prepare, errno) : 0;
 }
 
-int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
+static int spawn_visibly(const struct plan *given, struct spawned *spawned, struct failure *failure)
 {
 	struct child *child = allocate_child();
 	struct plan *plan;
@@ -276,6 +276,7 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	spawned->ending = -1;
 	spawned->proc_dir = -1;
 	spawned->image_on_disk = 0;
+	spawned->reaper = NULL;
 	if (!child)
 		return fail(failure, STEP_prepare, errno);
 	plan = &child->plan;
@@ -292,4 +293,21 @@ int spawn(const struct plan *given, struct spawned *spawned, struct failure *fai
 	if (result < 0)
 		close_if_open(spawned->ending);
 	return result;
+}
+
+int spawn(const struct plan *given, struct spawned *spawned, struct failure *failure)
+{
+	struct plan plan = *given;
+
+	if (!plan.is_hidden)
+		return spawn_visibly(given, spawned, failure);
+	plan.reaper = start_reaper(&plan.patience, failure);
+	if (!plan.reaper)
+		return -1;
+	if (spawn_visibly(&plan, spawned, failure) < 0) {
+		end_reaper(plan.reaper);
+		return -1;
+	}
+	spawned->reaper = plan.reaper;
+	return 0;
 }

@@ -290,6 +290,7 @@ static const struct field fields[] = {
 	FIELD(setup, labels, take_nothing, setup),
 	FIELD(signals, mask, take_signal_mask, signal_mask),
 	FIELD(signals, death, take_number, death_signal),
+	FIELD(signals, hidden, take_number, is_hidden),
 	FIELD(patience, deadline, take_time, patience.deadline),
 	FIELD(patience, cancelled, take_number, patience.cancelled),
 	FIELD(cgroup, fd, take_number, cgroup),

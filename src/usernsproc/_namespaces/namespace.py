@@ -6,20 +6,20 @@ import fcntl
 import os
 import sys
 import warnings
-from errno import EINVAL, ENOTTY, EPERM
+from errno import EINVAL, ENOTTY, EPERM, EXDEV
 from operator import index
 
 from .. import _core, _system_calls
 from .._caller import Caller
 from .._causes import at_step, userns_error
 from .._errors import UsernsError
-from .._evidence import failed
 from .._maps.idmap import IdMap
 from .._proc import namespace_identity, open_namespace_of, open_own_namespace, open_pidfd, own_setgroups
 from .._typing import TYPE_CHECKING
 from . import enter as _enter
 from . import pin as _pin
 from .kind import KIND_OF_FLAG, NamespaceKind
+from .map_reader import read_maps
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -250,13 +250,14 @@ class Namespace:
                 caller = Caller.now()
                 return caller.uid_map, caller.gid_map, own_setgroups()
         try:
-            uids, gids, setgroups = _core.read_maps(self.fileno()).split(b"\0")
-        except _core.Failure as failure:
-            raise self._no_maps(failure) from None
-        return IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.decode().strip()
+            uids, gids, setgroups = read_maps(self.fileno())
+        except UsernsError as error:
+            raise self._no_maps(error) from None
+        return IdMap.from_kernel(uids), IdMap.from_kernel(gids), setgroups.strip()
 
-    def _no_maps(self, failure: _core.Failure) -> UsernsError:
-        error = failed(failure)
+    def _no_maps(self, error: UsernsError) -> UsernsError:
+        if error.errno == EXDEV:
+            return userns_error("open_proc", EXDEV, error.filename)
         if error.errno != EINVAL or self.kind is NamespaceKind.USER:
             return error
         note = f"{self!r} has no ID maps, only user namespaces do; ask its owner()."

@@ -11,6 +11,9 @@ from .._causes import credentials_error
 from .._evidence import failed
 from .._maps.idmap import IdMapLike
 from .._maps.writer import Maps
+from .._proc import open_namespace_of
+from .._setup.calls import SETUP_OF_HOLDER
+from .._spawn import HIDDEN, Namespaces, start
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PROPAGATIONS
 from .join import NO_JOINS
@@ -79,12 +82,24 @@ def create_userns(
     if maps.uid_map is None or maps.gid_map is None:
         raise TypeError("both maps are needed: none can be written after the namespace has been created")
     owner = resolve_owner(owner, caller)
-    between = maps.write_via_newidmap if maps.via_newidmap else None
-    owner_uid = -1 if owner is None else owner
+    if owner is not None or maps.via_newidmap:
+        return _of_holder(maps, -1 if owner is None else owner)
     try:
-        return Namespace(_core.create_userns(*maps.for_core, between, owner_uid))
+        return Namespace(_core.create_userns(*maps.for_core))
     except _core.Failure as failure:
         raise failed(failure) from None
+
+
+def _of_holder(maps: Maps, owner: int) -> Namespace:
+    """A change of IDs in the memory of the caller would make that non-dumpable, and a child there must not wait for
+    others: a helper program creates the namespace, and is held until that is mapped and open."""
+
+    def write(child: _core.Child) -> None:
+        maps.write_via_newidmap(child.pid, child.pidfd)
+
+    hook = write if maps.via_newidmap else None
+    with start(None, Namespaces(owner=owner), maps.for_core, setup=SETUP_OF_HOLDER, signals=HIDDEN, hook=hook) as child:
+        return Namespace(open_namespace_of(child.pidfd, "user"))
 
 
 def resolve_owner(owner: int | None, caller: Caller) -> int | None:

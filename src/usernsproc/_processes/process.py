@@ -21,7 +21,7 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import new_namespaces, resolve_owner
 from .._proc import open_proc_dir_of, pid_of, read_id_map
 from .._setup.capabilities import capability_mask
-from .._spawn import FOREVER, NO_CGROUP, Files, Namespaces, Patience, Program, setup_error, start
+from .._spawn import FOREVER, NO_CGROUP, Files, Namespaces, Patience, Program, Signals, setup_error, start
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS
 from .cgroup import open_cgroup
@@ -367,7 +367,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             mask = mask if compiled.signal_mask is None else compiled.signal_mask
             waits = waits or bool(compiled.in_parent)
             self._at_end = tuple(compiled.at_end)
-        signals, hook = (mask, self._death_signal), self._while_it_waits if waits else None
+        signals, hook = Signals(mask, self._death_signal), self._while_it_waits if waits else None
         try:
             self._child = child = start(
                 program,
