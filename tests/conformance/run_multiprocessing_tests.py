@@ -36,6 +36,8 @@ def replace_context(method: str) -> None:
 
     id_map = EVERY_ID if os.geteuid() == 0 else "current"
     ours = get_context(method, uid_map=id_map, gid_map=id_map)
+    # As CPython does for the server of the standard library, which is not used here.
+    ours.set_forkserver_preload(["__main__", f"multiprocessing_{method}"])
     multiprocessing.context._concrete_contexts[method] = ours  # type: ignore[attr-defined]
 
 
