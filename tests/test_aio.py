@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import os
 import random
 import select
@@ -16,7 +15,7 @@ import threading
 import time
 import warnings
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +25,7 @@ import pytest
 import trio
 import trio.lowlevel
 from alone import A_HANG, run_alone
+from each_loop import in_each_loop, run_in
 from leaks import assert_unchanged, children, descriptors, state
 from loops import LOOPS, settle, until
 from programs import aio as programs
@@ -40,33 +40,6 @@ ECHO = ("cat",)
 STUBBORN = ("sh", "-c", "trap '' TERM; echo ready; exec sleep 1000")
 
 settle()
-
-
-def run_in(loop: str, main: Coroutine[Any, Any, None]) -> None:
-    """Run *main*. Check that no task is left and that the loop has logged nothing."""
-    complaints: list[dict[str, Any]] = []
-    with asyncio.Runner(debug=True, loop_factory=LOOPS[loop]) as runner:
-        runner.get_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-        runner.run(asyncio.wait_for(main, A_HANG))
-        left = asyncio.all_tasks(runner.get_loop())
-    gc.collect()
-    assert not complaints
-    assert not left
-
-
-def in_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Make a test of a coroutine function. What it leaves behind is reported when the loop is closed."""
-
-    def run(loop: str, **fixtures: Any) -> None:
-        run_in(loop, test(**fixtures))
-
-    signature = inspect.signature(test)
-    loop = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = signature.replace(parameters=[loop, *signature.parameters.values()])  # type: ignore[attr-defined]
-    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
-    run.pytestmark = getattr(test, "pytestmark", [])  # type: ignore[attr-defined]
-    decorated: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
-    return decorated
 
 
 async def output_of(process: aio.Process, data: bytes | None = None) -> bytes:
@@ -735,7 +708,7 @@ def test_one_that_outlives_its_loop_is_killed_when_dropped(loop: str) -> None:
         del process
         gc.collect()
     assert {warning.category for warning in caught} == {ResourceWarning}
-    assert any(f"unclosed transport <_Transport of <UsernsProcess {FOREVER}" in str(each.message) for each in caught)
+    assert any(f"unclosed transport <Transport of <UsernsProcess {FOREVER}" in str(each.message) for each in caught)
     assert str(pid) not in children()
 
 

@@ -31,6 +31,18 @@ def test_the_current_preset_keeps_the_callers_ids() -> None:
         assert userns.gid_map == IdMap([(OWN_GID, OWN_GID, 1)])
 
 
+@pytest.mark.parametrize("maps", [("root",), (None, "root"), ("root", None)])
+def test_one_preset_stands_for_both_maps(maps: tuple[str | None, ...]) -> None:
+    with create_userns(*maps) as userns:
+        assert (userns.uid_map, userns.gid_map) == (IdMap([(0, OWN_UID, 1)]), IdMap([(0, OWN_GID, 1)]))
+
+
+@pytest.mark.parametrize("maps", [(), (None,), (f"0:{OWN_UID}:1",), (None, [(0, OWN_GID, 1)])])
+def test_a_map_in_numbers_does_not_stand_for_the_other(maps: tuple[str | None, ...]) -> None:
+    with pytest.raises(TypeError, match="both maps are needed, or the name of a preset"):
+        create_userns(*maps)
+
+
 @pytest.mark.root
 def test_maps_of_several_ranges_are_read_back_from_the_descriptor_alone() -> None:
     with create_userns(TEN, "0:5:1") as userns:

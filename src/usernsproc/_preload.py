@@ -22,7 +22,7 @@ from ._errors import UsernsError
 
 _PACKAGE = __name__.partition(".")[0]
 
-_BY_OTHERS = ("pytest",)
+_BY_OTHERS = ("pytest", "_pytest")
 """Loaded by a program of that name when it starts, not by calls."""
 
 _LATE = (

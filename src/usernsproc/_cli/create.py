@@ -11,6 +11,7 @@ from typing import Any
 
 from .._errors import UsernsError
 from .._maps.idmap import PRESETS
+from .._maps.writer import with_preset_for_both
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import create_userns
 from .._namespaces.pin import Pin
@@ -52,6 +53,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     uid_map = options.map if options.uid_map is None else options.uid_map
     gid_map = options.map if options.gid_map is None else options.gid_map
+    uid_map, gid_map = with_preset_for_both(uid_map, gid_map)
     if uid_map is None or gid_map is None:
         raise ValueError("create: both maps are needed: --map, or --uid-map and --gid-map")
     further: dict[NamespaceKind, str | None] = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}

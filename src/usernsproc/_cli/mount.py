@@ -66,6 +66,9 @@ def _userns(options: argparse.Namespace) -> UsernsLike:
             raise ValueError("mount: --userns has maps of its own; leave out --map, --uid-map and --gid-map")
         path: str = options.userns
         return path
+    from .._maps.writer import with_preset_for_both
+
+    uid_map, gid_map = with_preset_for_both(uid_map, gid_map)
     if uid_map is None or gid_map is None:
         raise ValueError("mount: both maps are needed: --map, or --uid-map and --gid-map, or --userns")
     return uid_map, gid_map

@@ -88,10 +88,7 @@ class Maps:
             IdMapPermissionError: the kernel would refuse it to this caller.
             ValueError: `setgroups` is neither "allow", "deny" nor `None`.
         """
-        if gid_map is None and _is_preset(uid_map):
-            gid_map = uid_map
-        elif uid_map is None and _is_preset(gid_map):
-            uid_map = gid_map
+        uid_map, gid_map = with_preset_for_both(uid_map, gid_map)
         return _resolve(uid_map, gid_map, setgroups, caller)
 
     @classmethod
@@ -122,6 +119,17 @@ class Maps:
 
 
 # ---- from what the user gave to maps ----
+
+
+def with_preset_for_both(
+    uid_map: IdMapLike | None, gid_map: IdMapLike | None
+) -> tuple[IdMapLike | None, IdMapLike | None]:
+    """The name of a preset stands for both maps if only one is given."""
+    if gid_map is None and _is_preset(uid_map):
+        return uid_map, uid_map
+    if uid_map is None and _is_preset(gid_map):
+        return gid_map, gid_map
+    return uid_map, gid_map
 
 
 def _is_preset(value: IdMapLike | None) -> bool:

@@ -36,7 +36,11 @@ _CAPABILITIES_FOR_ANOTHER_OWNER = (
 
 
 def create_userns(
-    uid_map: IdMapLike, gid_map: IdMapLike, *, setgroups: str | None = None, owner: int | None = None
+    uid_map: IdMapLike | None = None,
+    gid_map: IdMapLike | None = None,
+    *,
+    setgroups: str | None = None,
+    owner: int | None = None,
 ) -> Namespace:
     """Create a user namespace with these ID maps and return it as a descriptor.
 
@@ -51,7 +55,8 @@ def create_userns(
 
     Args:
         uid_map: the user ID map, see `IdMapLike`.
-        gid_map: the group ID map.
+        gid_map: the group ID map. If only one of the two maps is given, it must be the name of a
+            preset, which is then used for both: `create_userns("root")`.
         setgroups: `"allow"`, `"deny"`, or `None` for the value that the map requires:
             `"deny"` only if the kernel demands it, which is for a map of the caller's
             group ID alone without `CAP_SETGID`.
@@ -80,7 +85,9 @@ def create_userns(
     caller = Caller.now()
     maps = Maps.resolve(uid_map, gid_map, setgroups, caller)
     if maps.uid_map is None or maps.gid_map is None:
-        raise TypeError("both maps are needed: none can be written after the namespace has been created")
+        raise TypeError(
+            "both maps are needed, or the name of a preset: none can be written after the namespace has been created"
+        )
     owner = resolve_owner(owner, caller)
     if owner is not None or maps.via_newidmap:
         return _of_holder(maps, -1 if owner is None else owner)

@@ -83,7 +83,13 @@ class CallOptions(ProcessOptions, total=False):
     errors: str | None
 
 
-class RunOptions(ProcessOptions, total=False):
+class OutputOptions(ProcessOptions, total=False):
+    """What `check_output` takes in addition."""
+
+    max_output: int | None
+
+
+class RunOptions(OutputOptions, total=False):
     """What `run` takes in addition."""
 
     capture_output: bool

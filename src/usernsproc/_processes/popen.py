@@ -184,7 +184,8 @@ def refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]
 # ---- the warning of `python -X warn_default_encoding` (PEP 597), at the user's line ----
 
 _UNIVERSAL_NEWLINES_POSITION = 10  # in Popen's parameters after `args`
-_NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, subprocess.__file__)
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_NOT_THE_USERS = (_PACKAGE, subprocess.__file__)
 
 
 def name_default_encoding(popen_args: tuple[Any, ...], options: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .ended_by import EndedBy
-    from .options import CallOptions, ProcessOptions, RunOptions
+    from .options import CallOptions, OutputOptions, RunOptions
 
 __all__ = ["CompletedCommand", "call", "check_call", "check_output", "run"]
 
@@ -27,12 +27,18 @@ class CompletedCommand(CompletedProcess["AnyStr"]):
     ended_by: EndedBy | None = None
     """The limit that ended the command, or `None`; see `UsernsProcess.ended_by`."""
 
+    @classmethod
+    def of(cls, process: UsernsProcess[Any], stdout: Any, stderr: Any) -> CompletedCommand[Any]:
+        completed = CompletedCommand[Any](process.args, process.returncode, stdout, stderr)
+        completed.ended_by = process.ended_by
+        return completed
+
     def __repr__(self) -> str:
         shown = super().__repr__()
         return shown if self.ended_by is None else f"{shown[:-1]}, ended_by={self.ended_by!r})"
 
 
-def _raise_if_failed(process: UsernsProcess[Any], stdout: Any = None, stderr: Any = None) -> None:
+def raise_if_failed(process: UsernsProcess[Any], stdout: Any = None, stderr: Any = None) -> None:
     """Raise a `CalledProcessError`, with the attribute `ended_by` and a note if a limit ended the command."""
     if not process.returncode:
         return
@@ -112,6 +118,7 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    max_output: int | None = None,
     **options: Any,
 ) -> CompletedCommand[Any]:
     """Run a command in a new user namespace, wait for it, and return how it ended.
@@ -125,15 +132,20 @@ def run(
         capture_output: collect standard output and error in the result.
         timeout: in seconds, for the creation of the process and the command together.
         check: raise when the return code is not 0.
+        max_output: bytes; the most that is kept of standard output, and of standard
+            error, if they are captured. `None`: no limit.
 
     Raises:
         CalledProcessError: with *check*; it has `ended_by` too.
         TimeoutExpired: with what was captured so far.
+        OutputLimitExceeded: *max_output* was exceeded; the command was killed. With
+            what was captured so far.
         ValueError: *input* with *stdin*, *capture_output* with *stdout* or
-            *stderr*; and what `UsernsProcess` raises.
+            *stderr*, *max_output* if nothing is captured; and what `UsernsProcess`
+            raises.
     """
     options = {**options, "input": input, "capture_output": capture_output}
-    return _run(args, popen_args, options, timeout=timeout, check=check)
+    return _run(args, popen_args, options, timeout=timeout, check=check, max_output=max_output)
 
 
 def call(args: Any, *popen_args: Any, timeout: float | None = None, **options: Unpack[CallOptions]) -> int:
@@ -169,7 +181,7 @@ def check_call(args: Any, *popen_args: Any, timeout: float | None = None, **opti
         CalledProcessError: the return code is not 0.
         TimeoutExpired: *timeout* seconds have passed; the command was killed.
     """
-    _raise_if_failed(_called(args, popen_args, options, timeout))
+    raise_if_failed(_called(args, popen_args, options, timeout))
     return 0
 
 
@@ -182,7 +194,7 @@ def check_output(
     errors: str | None = None,
     input: str | None = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> str: ...
 @overload
 def check_output(
@@ -193,7 +205,7 @@ def check_output(
     errors: str | None = None,
     input: str | None = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> str: ...
 @overload
 def check_output(
@@ -204,7 +216,7 @@ def check_output(
     text: bool | None = None,
     input: str | None = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> str: ...
 @overload
 def check_output(
@@ -215,7 +227,7 @@ def check_output(
     text: bool | None = None,
     input: str | None = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> str: ...
 @overload
 def check_output(
@@ -227,7 +239,7 @@ def check_output(
     errors: None = None,
     input: Any = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> bytes: ...
 @overload
 def check_output(
@@ -239,16 +251,25 @@ def check_output(
     errors: str | None = None,
     input: Any = None,
     timeout: float | None = None,
-    **options: Unpack[ProcessOptions],
+    **options: Unpack[OutputOptions],
 ) -> Any: ...
-def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **options: Any) -> Any:
+def check_output(
+    args: Any, *popen_args: Any, timeout: float | None = None, max_output: int | None = None, **options: Any
+) -> Any:
     """Run a command that has to succeed and give its standard output; as `subprocess.check_output`.
 
     Raises:
         CalledProcessError: the return code is not 0; `output` has what it printed.
         TimeoutExpired: *timeout* seconds have passed; the command was killed.
+        OutputLimitExceeded: the command printed more than *max_output* bytes; it was killed.
         ValueError: *stdout* or *check* is given.
     """
+    set_pipes_of_check_output(options)
+    return _run(args, popen_args, options, timeout=timeout, check=True, max_output=max_output).stdout
+
+
+def set_pipes_of_check_output(options: dict[str, Any]) -> None:
+    """In *options*. Standard input is empty by default."""
     for name in ("stdout", "check"):
         if name in options:
             raise ValueError(f"{name} argument not allowed, it will be overridden.")
@@ -256,12 +277,11 @@ def check_output(args: Any, *popen_args: Any, timeout: float | None = None, **op
         # As subprocess has it: no input is an empty one here.
         text = any(options.get(name) for name in ("text", "encoding", "errors", "universal_newlines"))
         options["input"] = "" if text else b""
-    return _run(args, popen_args, {**options, "stdout": PIPE}, timeout=timeout, check=True).stdout
+    options["stdout"] = PIPE
 
 
-def _run(
-    args: Any, popen_args: tuple[Any, ...], options: dict[str, Any], *, timeout: float | None, check: bool
-) -> CompletedCommand[Any]:
+def set_pipes(args: Any, options: dict[str, Any]) -> Any:
+    """Replace the parameters that `UsernsProcess` does not have, and return the input."""
     _refuse_holder(args)
     input = options.pop("input", None)
     if input is not None:
@@ -272,14 +292,29 @@ def _run(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options["stdout"] = options["stderr"] = PIPE
+    return input
+
+
+def _run(
+    args: Any,
+    popen_args: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    timeout: float | None,
+    check: bool,
+    max_output: int | None,
+) -> CompletedCommand[Any]:
+    input = set_pipes(args, options)
+    if max_output is not None:
+        from .output_limit import checked_limit  # rarely needed
+
+        max_output = checked_limit(max_output, options)
     patience = Patience.of(timeout)
     with _created(patience, timeout, args, popen_args, options) as process:
-        stdout, stderr = _communicate(process, input, patience, timeout)
+        stdout, stderr = _communicate(process, input, patience, timeout, max_output)
     if check:
-        _raise_if_failed(process, stdout, stderr)
-    completed = CompletedCommand[Any](process.args, process.returncode, stdout, stderr)
-    completed.ended_by = process.ended_by
-    return completed
+        raise_if_failed(process, stdout, stderr)
+    return CompletedCommand[Any].of(process, stdout, stderr)
 
 
 def _created(
@@ -305,8 +340,14 @@ def _as_asked(expired: TimeoutExpired, timeout: float | None) -> TimeoutExpired:
     return expired
 
 
-def _communicate(process: UsernsProcess[Any], input: Any, patience: Patience, timeout: float | None) -> tuple[Any, Any]:
+def _communicate(
+    process: UsernsProcess[Any], input: Any, patience: Patience, timeout: float | None, max_output: int | None
+) -> tuple[Any, Any]:
     try:
+        if max_output is not None:
+            from .output_limit import communicate
+
+            return communicate(process, input, patience, max_output)
         return process.communicate(input, timeout=patience.left())
     except TimeoutExpired as expired:
         process.kill()

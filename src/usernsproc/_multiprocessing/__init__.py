@@ -1,0 +1,1 @@
+"""The processes of `usernsproc.multiprocessing`, for each start method."""

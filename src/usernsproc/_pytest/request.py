@@ -1,0 +1,62 @@
+"""What a test asks for: its markers, and the fixture `userns`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .._processes.interpreter import interpreter_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NODES: dict[str, type[pytest.Item | pytest.Collector]] = {
+    "function": pytest.Item,
+    "class": pytest.Class,
+    "module": pytest.File,
+}
+_MAPS = ("uid_map", "gid_map", "join")
+
+
+class Request:
+    """The options of the process, the time limit of the test, and the tests that share the process."""
+
+    def __init__(self, item: pytest.Item, given: Mapping[str, Any]) -> None:
+        options = dict(given)
+        self.timeout: float | None = options.pop("timeout", None)
+        scope = options.pop("scope", "function")
+        if scope not in _NODES:
+            raise ValueError(f"userns: scope is one of {', '.join(_NODES)}, not {scope!r}")
+        if all(options.get(name) is None for name in _MAPS):
+            options["uid_map"] = "root"
+        self.options = interpreter_options(options, "userns")
+        # A function that is in no class has a process of its own.
+        shared = item.getparent(_NODES[scope]) or item
+        self._shared = "" if shared is item else shared.nodeid
+
+    @classmethod
+    def of(cls, item: pytest.Item | None) -> Request | None:
+        """`None`: the test runs in this process.
+
+        Raises:
+            ValueError, TypeError: the marker has options that cannot be used.
+        """
+        if item is None:
+            return None
+        marks = list(item.iter_markers("userns"))
+        parameters: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        if not marks and "userns" not in getattr(item, "fixturenames", ()):
+            return None
+        given: dict[str, Any] = {}
+        for mark in reversed(marks):  # that of the test itself last
+            if mark.args:
+                raise TypeError(f"userns: the options are given by keyword, not as {mark.args!r}")
+            given.update(mark.kwargs)
+        given.update(parameters.get("userns", {}))
+        return cls(item, given)
+
+    def shares_process_with(self, other: Request | None) -> bool:
+        return (
+            other is not None and bool(self._shared) and (self._shared, self.options) == (other._shared, other.options)
+        )
