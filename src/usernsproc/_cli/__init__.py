@@ -13,8 +13,9 @@ from importlib import import_module
 from .._errors import UsernsError
 from .._text import printable
 from .._typing import TYPE_CHECKING
+from .options import UsageError
 from .output import write_error, write_out
-from .parser import HelpWanted, UsageError, parse
+from .parser import HelpWanted, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,6 +18,10 @@ class Options(SimpleNamespace):
     """What was given on a command line: an attribute for each option and argument."""
 
 
+class UsageError(ValueError):
+    """The command line is wrong. The message names the option or the argument."""
+
+
 class Take:
     """How an option is kept: its value if it is not given, and what each use of it adds to that."""
 

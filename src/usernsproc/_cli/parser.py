@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from .._suggest import closest
 from .._typing import TYPE_CHECKING
-from .options import Options
+from .options import Options, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from .options import Command, Option
-
-
-class UsageError(ValueError):
-    """The command line is wrong. The message names the option or the argument."""
 
 
 class HelpWanted(Exception):
@@ -90,6 +86,8 @@ class _Parser:
             raise self._error(option, f"{shown}: {' or '.join(option.choices)} is needed")
         try:
             kept = option.take.add(getattr(self._options, option.to), *values)
+        except UsageError:
+            raise  # it names the option
         except OSError as error:
             raise self._error(option, f"{shown}: {error.strerror or error}") from None
         except (ValueError, TypeError, OverflowError) as error:

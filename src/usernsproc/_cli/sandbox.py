@@ -37,6 +37,7 @@ from ..setup import (
     Tmpfs,
 )
 from ._foreground import run_in_foreground
+from .options import UsageError
 from .output import write_error
 from .view import View
 
@@ -88,11 +89,11 @@ class Sandbox:
     def _end_word(self, next_name: str) -> None:
         """What the word before this one should have used."""
         if self._perms is not None:
-            raise ValueError("--perms must be followed by an option that creates a file or directory")
+            raise UsageError("--perms must be followed by an option that creates a file or directory")
         if self._size is not None:
-            raise ValueError("--size must be followed by --tmpfs")
+            raise UsageError("--size must be followed by --tmpfs")
         if self._layers and next_name not in ("--overlay-src", "--overlay", "--tmp-overlay", "--ro-overlay"):
-            raise ValueError(
+            raise UsageError(
                 "--overlay-src must be followed by another --overlay-src or one of --overlay, --tmp-overlay, "
                 "or --ro-overlay"
             )
