@@ -33,6 +33,8 @@ STATUS = (
 
 
 def _joined(kept: str | None, text: str) -> str:
+    if kept not in (None, text) and {kept, text} & set(PRESETS):
+        raise ValueError(f"the map is {kept} already")
     together = text if kept in (None, text) else f"{kept},{text}"
     if together not in PRESETS:
         as_id_map(together)

@@ -138,4 +138,4 @@ class _Parser:
             if not arguments:
                 raise UsageError("which command?")
         elif arguments:
-            raise UsageError(f"{arguments[0]}: one argument too many")
+            raise UsageError(f"one argument too many: {arguments[0]!r}")
