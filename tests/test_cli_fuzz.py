@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usernsproc import _cli, _core
+from usernsproc import _cli, _system_calls
 from usernsproc._cli import COMMANDS, enter, module_of, run, sandbox
 from usernsproc._cli.options import Command, Option, UsageError
 from usernsproc._cli.parser import HelpWanted, parse
@@ -146,7 +146,7 @@ def started() -> Iterator[list[list[str]]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (run, enter, sandbox):
             patch.setattr(module, "run_in_foreground", start)
-        patch.setattr(_core, "set_death_signal", lambda _signum: None)
+        patch.setattr(_system_calls, "set_death_signal", lambda _signum: None)
         yield found
 
 

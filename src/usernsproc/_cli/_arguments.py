@@ -8,7 +8,7 @@ import pwd
 import re
 import signal
 
-from .. import _core
+from .. import _system_calls
 from .._maps.idmap import PRESETS, as_id_map
 from .._namespaces.kind import NamespaceKind
 from .._proc import read_sysctl
@@ -292,7 +292,7 @@ def process_options(options: Options) -> dict[str, Any]:
 def supervise(options: Options, start: Callable[..., int]) -> int:
     """The exit status of the command that *start* runs, with `--timeout` and `--pdeathsig`."""
     if options.pdeathsig is not None:
-        _core.set_death_signal(options.pdeathsig)
+        _system_calls.set_death_signal(options.pdeathsig)
     if not options.timeout:  # 0: none, as for timeout(1)
         return start()
     from .timeout import Timeout
