@@ -116,14 +116,11 @@ BY_ITS_MOUNT = frozenset({"create", "command", "command of another id"} if nativ
 WITHOUT_OWN_FILES = BY_ITS_MOUNT if os.geteuid() == 0 else frozenset[str]()
 """In a user namespace of its own the caller's map is read before, in /proc/self."""
 
-OF_ONE_FILE = frozenset({"maps", "list", "mounts", "newidmap rules"}) | BY_ITS_MOUNT
+OF_ONE_FILE = frozenset({"list", "mounts", "newidmap rules"}) | BY_ITS_MOUNT
 FORGERIES: dict[str, tuple[Callable[[int], None], frozenset[str]]] = {
     "tmpfs over /proc": (tmpfs_over_proc, frozenset()),
     "directory of procfs over /proc": (directory_of_procfs_over_proc, frozenset()),
-    "another process over the caller's": (
-        process_over_own,
-        WITHOUT_OWN_FILES | frozenset({"maps"} if native.KERNEL >= (6, 11) else ()),
-    ),
+    "another process over the caller's": (process_over_own, WITHOUT_OWN_FILES),
     "links over self and thread-self": (link_over_self, WITHOUT_OWN_FILES),
     "tmpfs over fdinfo": (tmpfs_over_fdinfo, OF_ONE_FILE),
 }

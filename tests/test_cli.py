@@ -18,6 +18,7 @@ from usernsproc import Namespace, UsernsProcess
 PROGRAM = [str(Path(sys.executable).parent / "usernsproc")]
 RUN = [*PROGRAM, "run"]
 ENTER = [*PROGRAM, "enter"]
+TRY = "Try 'usernsproc run --help'.\n"
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 
@@ -196,7 +197,10 @@ def test_capabilities_that_are_kept() -> None:
     kept = run("--map", "current", "--ambient-caps", "chown,CAP_NET_RAW", "--", *ambient)
     assert int(kept.stdout.split()[1], 16) == 1 << 0 | 1 << 13
     refused = run("--map", "current", "--ambient-caps", "chown,flying", "--", *ambient)
-    assert (refused.returncode, refused.stderr) == (125, "usernsproc: 'flying' is not a capability\n")
+    assert (refused.returncode, refused.stderr) == (
+        125,
+        "usernsproc run: --ambient-caps chown,flying: 'flying' is not a capability\n" + TRY,
+    )
 
 
 @pytest.mark.root

@@ -180,7 +180,7 @@ def test_a_preset_that_this_user_cannot_have_is_an_error_with_its_remedy() -> No
         (["--pid", str(10**20)], f"{10**20} is neither a pid nor a pidfd"),
         (["--namespace", "/etc/passwd"], "/etc/passwd"),
         (["--namespace", "/proc/self/ns/net"], "Invalid argument"),
-        (["root", "--pid", "1"], "not allowed"),
+        (["root", "--pid", "1"], "MAP and --pid cannot be combined"),
         (["root", "--to-outside", "-1"], "to-outside"),
     ],
 )
@@ -208,4 +208,4 @@ def test_help_of_run_lists_the_presets() -> None:
     printed = usernsproc("run", "--help")
     assert all(f"'{preset}'" in printed for preset in ("root", "current", "subids", "rootless", "all"))
     assert "--setgroups" in printed
-    assert "'maybe'" in usernsproc("run", "--setgroups", "maybe", "true", status=125)
+    assert "--setgroups maybe: allow or deny" in usernsproc("run", "--setgroups", "maybe", "true", status=125)

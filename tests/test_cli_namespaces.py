@@ -58,7 +58,7 @@ def test_the_table_has_a_line_for_each_namespace() -> None:
 
 
 def test_kinds_are_listed_alone() -> None:
-    _, *lines = ls("--kind", "net", "uts").splitlines()
+    _, *lines = ls("--kind", "net,uts").splitlines()
     assert {line.split()[1] for line in lines} == {"net", "uts"}
     _, *lines = ls("--kind", "net", "--kind", "ipc").splitlines()
     assert {line.split()[1] for line in lines} == {"net", "ipc"}
@@ -215,7 +215,7 @@ def interrupted(function: Callable[..., object], *arguments: str) -> subprocess.
     return subprocess.run(command, env=alone.environment(), capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("moment", ["argparse", "json", "_namespaces.listing"])
+@pytest.mark.parametrize("moment", ["_cli", "parser", "_namespaces.listing"])
 def test_ctrl_c_while_it_is_loaded_leaves_no_traceback(moment: str) -> None:
     result = interrupted(cli_interrupted.while_loading, moment)
     assert (result.returncode, result.stderr, result.stdout) == (130, "", "")

@@ -82,9 +82,10 @@ def test_no_modules_import_each_other_but_where_a_comment_says_why() -> None:
 # ---- files and names that texts mention ----
 
 TEXTS = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(SOURCE / "_core").glob("*.[ch]")]
-FILES = {
-    path.name for folder in ("src", "tests", "benchmarks", "docs", "examples") for path in (ROOT / folder).rglob("*")
-} | {path.name for path in ROOT.iterdir()}
+FOLDERS = ("src", "tests", "benchmarks", "docs", "examples", "tools")
+FILES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")} | {
+    path.name for path in ROOT.iterdir()
+}
 OF_OTHERS = {"hello.c", "subprocess.py", "Python.h", "sched.h", "posixmodule.c", "system_calls.h"}
 """Files of other projects that are spoken of, examples, and what is made when the core is built."""
 
@@ -102,7 +103,8 @@ def test_files_that_are_mentioned_exist(text: Path) -> None:
 @cache
 def words_of_the_code() -> set[str]:
     suffixes = {".py", ".pyi", ".c", ".h", ".toml"}
-    files = [path for folder in (SOURCE, ROOT / "tests") for path in folder.rglob("*") if path.suffix in suffixes]
+    folders = (SOURCE, ROOT / "tests", ROOT / "tools")
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
     files += [ROOT / "pyproject.toml", ROOT / "conftest.py", ROOT / "setup.py"]
     return {word for path in files if path != Path(__file__) for word in re.findall(r"\w+", path.read_text())}
 

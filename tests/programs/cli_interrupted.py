@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from usernsproc._cli.options import Options
 
 
 def while_loading(module: str) -> None:
@@ -31,7 +31,7 @@ def while_running() -> None:
     from usernsproc import __main__
     from usernsproc._cli import ls
 
-    def run(options: Namespace) -> int:
+    def run(options: Options) -> int:
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError(f"the signal came late: {options}")
 

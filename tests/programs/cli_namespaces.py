@@ -30,7 +30,7 @@ def succeeds(*arguments: str) -> str:
 def fails(*arguments: str) -> str:
     result = usernsproc(*arguments)
     assert (result.returncode, result.stdout) == (125, ""), result
-    assert result.stderr.startswith("usernsproc: "), result
+    assert result.stderr.startswith(("usernsproc: ", "usernsproc create: ")), result
     assert 1 <= result.stderr.count("\n") <= 2, result
     return result.stderr
 

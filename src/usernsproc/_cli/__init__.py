@@ -1,4 +1,4 @@
-"""The command line: one module for each command.
+"""The command line: one module for each command, which is loaded when it is used.
 
 Exit status: the command's own; 128 + n when signal n ended it; 125 for an error
 of usernsproc itself, 126 when the command cannot be executed, 127 when it is not
@@ -7,69 +7,79 @@ found.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import IO, Any
+from importlib import import_module
 
-from .. import __version__
 from .._errors import UsernsError
 from .._text import printable
-from . import create, doctor, enter, ls, map, mount, run, umount
+from .._typing import TYPE_CHECKING
+from .options import UsageError
 from .output import write_error, write_out
+from .parser import HelpWanted, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-COMMANDS = (run, enter, create, ls, map, mount, umount, doctor)
-"""In the order of the help. Each has `add_to(commands)`, which makes its parser and
-sets `run`, called with the parsed options, as a default."""
+COMMANDS = ("run", "enter", "create", "unpin", "ls", "map", "mount", "umount", "doctor")
+"""In the order of the help. Each is a module with `COMMAND`, and `run`, which is called with the parsed options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words.pop(0) if words else ""
     try:
-        options = _parser().parse_args(argv)
-        status: int = options.run(options)
+        return _run(name, words)
+    except UsageError as error:
+        program = f"usernsproc {name}" if name in COMMANDS else "usernsproc"
+        write_error(f"{program}: {printable(str(error))}\nTry '{program} --help'.\n")
     except UsernsError as error:
         _complain(error)
         if error.step == "exec":
             return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-        return FAILED
     except (OSError, ValueError, OverflowError) as error:
         _complain(error)
-        return FAILED
-    return status
+    return FAILED
 
 
-class _Parser(argparse.ArgumentParser):
-    first: Callable[[list[str], argparse.Namespace], list[str]] | None = None
-    """Takes the arguments that argparse cannot, and returns the others."""
+def _run(name: str, arguments: list[str]) -> int:
+    if name in COMMANDS:
+        module = module_of(name)
+        try:
+            options = parse(module.COMMAND, arguments)
+        except HelpWanted:
+            from .help import help_of
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self.first is not None:
-            namespace = namespace or argparse.Namespace()
-            try:
-                args = self.first(args, namespace)
-            except ValueError as error:
-                self.error(str(error))
-        return super().parse_known_args(args, namespace)
+            write_out(help_of(module.COMMAND))
+            return 0
+        status: int = module.run(options)
+        return status
+    if name in ("--help", "-h"):
+        from .help import overview
 
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(FAILED, f"{self.prog}: {printable(message)}\nTry '{self.prog} --help'.\n")
+        write_out(overview([module_of(name).COMMAND for name in COMMANDS]))
+    elif name == "--version":
+        from .. import __version__
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override]
-        if file is sys.stdout:
-            write_out(message)
-        else:
-            write_error(message)
+        write_out(f"{__version__}\n")
+    else:
+        raise _unknown(name)
+    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="usernsproc", description="Run programs in Linux user namespaces.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_to(commands)
-    return parser
+def module_of(name: str) -> Any:
+    return import_module(f".{name}", __name__)
+
+
+def _unknown(name: str) -> UsageError:
+    if not name:
+        return UsageError(f"which command? {', '.join(COMMANDS)}")
+    from .._suggest import closest
+
+    like = closest(name, (*COMMANDS, "--help", "--version"))
+    return UsageError(f"{name}: there is no such command" + (f"; did you mean {like}?" if like else ""))
 
 
 def _complain(error: Exception) -> None:

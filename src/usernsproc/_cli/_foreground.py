@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from typing import Any
 
 from .._processes.process import UsernsProcess
+from .._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 FORWARDED = (
     signal.SIGHUP,

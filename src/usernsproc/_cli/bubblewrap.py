@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
-
+from .._typing import TYPE_CHECKING
+from .options import Option, Take
 from .sandbox import Sandbox
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
-class Word(NamedTuple):
+
+class Word(Option):
     """One option of bubblewrap."""
 
-    name: str
-    values: str
-    help: str
-    apply: Callable[..., object]
-    """Called with the sandbox and the values."""
+    __slots__ = ("apply",)
+    free = True
+
+    def __init__(self, name: str, values: str, help: str, apply: Callable[..., object]) -> None:
+        super().__init__(name, values, help, Take(None, self._say), to="sandbox")
+        self.apply = apply
+        """Called with the sandbox and the values."""
+
+    def _say(self, box: Sandbox | None, *values: str) -> Sandbox:
+        box = box or Sandbox()
+        [name] = self.names
+        box.begin_word(name, list(values), modifies=name in MODIFIERS)
+        self.apply(box, *values)
+        return box
 
 
 def _set(name: str, value: object = True) -> Callable[[Sandbox], None]:
@@ -30,6 +41,27 @@ def _last(name: str, convert: Callable[[Sandbox, str], object] = Sandbox.text) -
 
 def _new(*kinds: str) -> Callable[[Sandbox], None]:
     return lambda box: box.kinds.update(kinds)
+
+
+def _read_words(box: Sandbox, fd: str) -> None:
+    """The options of `--args`."""
+    words = box.read_words(fd)
+    while words:
+        name, *words = words
+        word = WORDS.get(name)
+        if word is None:
+            raise ValueError(f"{name} is not an option that can be read from a descriptor")
+        if name == "--args":
+            raise ValueError("--args cannot be read from a descriptor itself")
+        count = len(word.values.split())
+        values, words = words[:count], words[count:]
+        shown = " ".join((name, *values))
+        if len(values) < count:
+            raise ValueError(f"{shown} requires {word.values}")
+        try:
+            word.take.add(box, *values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{shown}: {error}") from None
 
 
 def _bind(**options: bool) -> Callable[[Sandbox, str, str], None]:
@@ -138,7 +170,7 @@ PROCESS = (
 )  # fmt: skip
 
 DESCRIPTORS = (
-    Word("--args", "FD", "further options from FD, each followed by a null byte", Sandbox.fd),
+    Word("--args", "FD", "further options from FD, each followed by a null byte", _read_words),
     Word("--sync-fd", "FD", "keep FD open while the command runs, for others to wait", _last("sync", Sandbox.fd)),
     Word("--block-fd", "FD", "wait for a byte from FD before the command runs", _last("block", Sandbox.fd)),
     Word("--userns-block-fd", "FD", "wait for a byte from FD: the ID maps have been written",
@@ -157,63 +189,4 @@ GROUPS = {
 }
 """By the title in the help."""
 
-WORDS = {word.name: word for group in GROUPS.values() for word in group}
-
-
-def add_words(parser: argparse.ArgumentParser) -> None:
-    """For the help. What is parsed is parsed by `take_words`: values may begin with a dash."""
-    for title, words in GROUPS.items():
-        group = parser.add_argument_group(title)
-        for word in words:
-            values = tuple(word.values.split())
-            if values:
-                group.add_argument(
-                    word.name, metavar=values, nargs=len(values), help=word.help, default=argparse.SUPPRESS
-                )
-            else:
-                group.add_argument(word.name, action="store_true", help=word.help, default=argparse.SUPPRESS)
-
-
-def take_words(arguments: list[str], own: dict[str, int]) -> tuple[Sandbox | None, list[str]]:
-    """Split what is said in words of bubblewrap from the other arguments, up to the command.
-
-    Args:
-        own: the other options, with the number of their values.
-    """
-    box, rest, position = None, list[str](), 0
-    while position < len(arguments) and arguments[position].startswith("--") and arguments[position] != "--":
-        name = arguments[position]
-        if name not in WORDS:
-            end = position + 1 + own.get(name, 0)
-            rest += arguments[position:end]
-            position = end
-            continue
-        box = box or Sandbox()
-        position += _say(box, arguments[position:])
-    if box is not None:
-        box.end_of_words()
-    return box, rest + arguments[position:]
-
-
-def _say(box: Sandbox, arguments: list[str], *, may_read: bool = True) -> int:
-    """Apply the first word, and return how many arguments it has taken."""
-    name = arguments[0]
-    word = WORDS.get(name)
-    if word is None:
-        raise ValueError(f"{name} is not an option that can be read from a descriptor")
-    count = 1 + len(word.values.split())
-    values = arguments[1:count]
-    if len(values) < count - 1:
-        raise ValueError(f"{name} requires {word.values}")
-    box.begin_word(name, values, modifies=name in MODIFIERS)
-    try:
-        word.apply(box, *values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{' '.join(arguments[:count])}: {error}") from None
-    if name == "--args":
-        if not may_read:
-            raise ValueError("--args cannot be read from a descriptor itself")
-        words = box.read_words(values[0])
-        while words:
-            words = words[_say(box, words, may_read=False) :]
-    return count
+WORDS = {name: word for group in GROUPS.values() for word in group for name in word.names}

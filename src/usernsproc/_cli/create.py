@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 from .._errors import UsernsError
 from .._maps.idmap import PRESETS
@@ -16,6 +13,16 @@ from .._namespaces.namespace import Namespace, NamespaceKind
 from .._namespaces.new import create_userns
 from .._namespaces.pin import Pin
 from .._processes.process import UsernsProcess
+from .._typing import TYPE_CHECKING
+from ._arguments import map_options, maps_of
+from .options import Command, Option, number, one
+from .output import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from .options import Options
 
 # A PID namespace ends with its first process: a pinned one could not be entered.
 FURTHER_KINDS: list[NamespaceKind] = [
@@ -25,57 +32,71 @@ FURTHER_KINDS: list[NamespaceKind] = [
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
-def add_to(commands: Any) -> None:
-    """The parsers of these commands."""
-    create = commands.add_parser(
-        "create",
-        help="create persistent namespaces",
-        description="Create a user namespace, and others that it owns, and keep each at a path, without a process. "
-        "A PATH is a new name or an empty file. A MAP is inside:outside:count[,...], or a preset, "
-        f"{', '.join(PRESETS)}; 'usernsproc map MAP' shows the ranges of a preset.",
-    )
-    create.add_argument("--pin", metavar="PATH", help="where to keep the user namespace")
-    for kind in FURTHER_KINDS:
-        create.add_argument(f"--pin-{kind}", metavar="PATH", help=f"also create one of kind {kind}, and keep it there")
-    create.add_argument("--map", metavar="MAP", help="both ID maps")
-    create.add_argument("--uid-map", metavar="MAP", help="the user ID map")
-    create.add_argument("--gid-map", metavar="MAP", help="the group ID map")
-    create.add_argument("--setgroups", choices=("allow", "deny"), help="default: the value that the map requires")
-    create.add_argument("--owner", metavar="ID", type=int, help="the owner, an ID in the caller's namespace")
-    create.set_defaults(run=run)
-    remove = commands.add_parser(
-        "unpin", help="remove persistent namespaces", description="Unmount namespaces, and remove their files."
-    )
-    remove.add_argument("paths", metavar="PATH", nargs="+")
-    remove.set_defaults(run=run_unpin)
+def _pin_option(kind: NamespaceKind) -> Option:
+    return Option(f"--pin-{kind}", "PATH", f"also create one of kind {kind}, and keep it there")
 
 
-def run(options: argparse.Namespace) -> int:
-    uid_map = options.map if options.uid_map is None else options.uid_map
-    gid_map = options.map if options.gid_map is None else options.gid_map
-    uid_map, gid_map = with_preset_for_both(uid_map, gid_map)
-    if uid_map is None or gid_map is None:
+COMMAND = Command(
+    "create",
+    "create persistent namespaces",
+    "Create a user namespace, and others that it owns, and keep each at a path, without a process. A PATH is a new "
+    f"name or an empty file. A MAP is inside:outside:count[,...], or a preset, {', '.join(PRESETS)}; "
+    "'usernsproc map MAP' shows the ranges of a preset.",
+    {
+        "namespaces": (
+            Option("--pin", "PATH", "where to keep the user namespace"),
+            *map(_pin_option, FURTHER_KINDS),
+        ),
+        "ID maps": (
+            *map_options("both maps are required"),
+            Option("--setgroups", "allow|deny", "default: the value that the map requires"),
+            Option("--owner", "ID", "the owner, an ID in the caller's namespace", one(number)),
+        ),
+        "output": (Option("--json", help="print what was created, as JSON"),),
+    },
+    examples={
+        "usernsproc create --map 0:100000:65536 --pin /run/ns/user": "a user namespace (as root)",
+        "usernsproc create --map root --pin-net /run/ns/net": "a network namespace that a user namespace owns",
+    },
+    notes=("Exit status: 0, or 125 and nothing was created.",),
+)
+
+
+def run(options: Options) -> int:
+    maps: dict[str, Any] = {**maps_of(options), "setgroups": options.setgroups, "owner": options.owner}
+    maps["uid_map"], maps["gid_map"] = with_preset_for_both(maps["uid_map"], maps["gid_map"])
+    if maps["uid_map"] is None or maps["gid_map"] is None:
         raise ValueError("create: both maps are needed: --map, or --uid-map and --gid-map")
     further: dict[NamespaceKind, str | None] = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}
     pins: dict[NamespaceKind, str] = {kind: path for kind, path in further.items() if path is not None}
     if options.pin is None and not pins:
         raise ValueError("create: where to keep it? --pin PATH")
-    maps = {"uid_map": uid_map, "gid_map": gid_map, "setgroups": options.setgroups, "owner": options.owner}
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
     refused: UsernsError | None = None
     for _ in _on_each_cpu():
         try:
             with ExitStack() as holding:
-                _pin_all(_create(pins, maps, holding), pins)
+                created = _create(pins, maps, holding)
+                shown = [_as_json(kind, path, created[kind]) for kind, path in pins.items()] if options.json else []
+                _pin_all(created, pins)
         except UsernsError as error:
             if error.cause != "mount-loop":
                 raise
             refused = refused or error
         else:
+            if options.json:
+                write_json({"namespaces": shown})
             return 0
     assert refused is not None
     raise refused
+
+
+def _as_json(kind: NamespaceKind, path: str, namespace: Namespace) -> dict[str, Any]:
+    shown = {"kind": kind, "path": path, "inode": namespace.inode}
+    if kind is not NamespaceKind.USER:
+        return shown
+    return {**shown, "uid_map": str(namespace.uid_map), "gid_map": str(namespace.gid_map)}
 
 
 def _on_each_cpu() -> Iterator[None]:
@@ -118,9 +139,3 @@ def _pin_all(created: dict[NamespaceKind, Namespace], pins: dict[NamespaceKind, 
         for pin in pinned:
             pin.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def run_unpin(options: argparse.Namespace) -> int:
-    for path in options.paths:
-        Namespace.unpin(path)
-    return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -11,47 +9,56 @@ from typing import Any
 from .._diagnosis.diagnosis import Ability, Diagnosis, diagnose
 from .._diagnosis.environment import Environment
 from .._diagnosis.probes import PROBES
-from .output import columns, write_out
+from .._typing import TYPE_CHECKING
+from .options import Command, Option
+from .output import columns, write_json, write_out
+
+if TYPE_CHECKING:
+    from .options import Options
 
 WORKS, SOME_DO_NOT, NO_USERNS = 0, 1, 2
 WIDTH = 100  # where there is no terminal
 INDENT: dict[str, Any] = {"initial_indent": "       ", "subsequent_indent": "       "}
 
 
-def add_to(commands: Any) -> None:
-    """The parser of this command."""
-    command = commands.add_parser(
-        "doctor",
-        help="show what works here, and why the rest does not",
-        description="Try each feature of user namespaces once, in child processes that then exit, and report the "
-        "cause and the remedy of each failure. Nothing is changed.",
-        epilog=f"Exit status: {WORKS} if everything works, {SOME_DO_NOT} if something does not, {NO_USERNS} if "
-        "user namespaces cannot be created at all; 125 for an error.",
-    )
-    command.add_argument(
-        "abilities", metavar="ABILITY", nargs="*", help=f"only these: {', '.join(PROBES)}; default: all of them"
-    )
-    command.add_argument("--path", default="/", help="the directory for idmapped-mount; default: /")
-    command.add_argument("--json", action="store_true", help="for programs")
-    command.set_defaults(run=run)
+COMMAND = Command(
+    "doctor",
+    "show what works here, and why the rest does not",
+    "Try each feature of user namespaces once, in child processes that then exit, and report the cause and the remedy "
+    "of each failure. Nothing is changed.",
+    {
+        "options": (
+            Option("--path", "PATH", "the directory for idmapped-mount; default: /"),
+            Option("--json", help="as JSON"),
+        ),
+    },
+    arguments="[ABILITY ...]",
+    examples={"usernsproc doctor": "", "usernsproc doctor userns many-ids": f"only some of {', '.join(PROBES)}"},
+    notes=(
+        f"Exit status: {WORKS} if everything works, {SOME_DO_NOT} if something does not, {NO_USERNS} if user "
+        "namespaces cannot be created at all; 125 for an error.",
+    ),
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    diagnosis = diagnose(*options.abilities, path=options.path)
-    write_out(_as_json(diagnosis) if options.json else _as_text(diagnosis))
+def run(options: Options) -> int:
+    diagnosis = diagnose(*options.ability, path=options.path or "/")
+    if options.json:
+        write_json(_as_json(diagnosis))
+    else:
+        write_out(_as_text(diagnosis))
     if diagnosis:
         return WORKS
     return SOME_DO_NOT if diagnosis.has_userns else NO_USERNS
 
 
-def _as_json(diagnosis: Diagnosis) -> str:
-    document = {
+def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
         "works": bool(diagnosis),
         "has_userns": diagnosis.has_userns,
         "abilities": [ability._asdict() for ability in diagnosis.abilities],
         "surroundings": diagnosis.surroundings._asdict(),
     }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _as_text(diagnosis: Diagnosis) -> str:

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any
-
 from .._namespaces.listing import NamespaceInfo, NamespaceList
 from .._namespaces.namespace import Namespace, NamespaceKind
 from .._proc import process_name
 from .._text import printable
-from .output import write_error, write_out
+from .._typing import TYPE_CHECKING
+from .options import Command, Option, only_one, several
+from .output import write_error, write_json, write_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from .options import Options
 
 HEADER = ("INODE", "KIND", "OWNER", "PROCS", "PID", "WHAT")
 
 
-def add_to(commands: Any) -> None:
-    """The parser of this command."""
-    command = commands.add_parser(
-        "ls",
-        help="list namespaces",
-        description="List the visible namespaces, including those that only an open descriptor or a bind mount "
-        "keeps alive. OWNER is the inode of the user namespace that owns one; PID the lowest of its processes.",
-    )
-    kinds = [kind.value for kind in NamespaceKind]
-    command.add_argument(
-        "--kind", metavar="KIND", nargs="+", action="extend", choices=kinds, help=f"only these: {', '.join(kinds)}"
-    )
-    command.add_argument("--tree", action="store_true", help="as a tree of user namespaces and what they own")
-    command.add_argument("--json", action="store_true", help="for programs")
-    command.set_defaults(run=run)
+COMMAND = Command(
+    "ls",
+    "list namespaces",
+    "List the visible namespaces, including those that only an open descriptor or a bind mount keeps alive. OWNER is "
+    "the inode of the user namespace that owns one; PID the lowest of its processes.",
+    {
+        "options": (
+            Option("--kind", "KIND[,...]", f"only these: {', '.join(NamespaceKind)}", several(NamespaceKind)),
+            Option("--tree", help="as a tree of user namespaces and what they own"),
+            Option("--json", help="as JSON"),
+        ),
+    },
+    examples={
+        "usernsproc ls --kind user,net": "those of two kinds",
+        "usernsproc ls --tree": "which namespace owns which",
+    },
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    if options.tree and options.json:
-        raise ValueError("ls: --tree or --json, not both: in the JSON, owner and parent make the tree")
+def run(options: Options) -> int:
+    only_one(options, "--tree", "--json")  # in the JSON, owner and parent make the tree
     found = Namespace.list()
-    kinds = [NamespaceKind(kind) for kind in options.kind or NamespaceKind]
+    kinds: Sequence[NamespaceKind] = options.kind or tuple(NamespaceKind)
     if options.json:
-        write_out(_as_json(found, kinds))
+        write_json(_as_json(found, kinds))
     else:
         lines = _tree(found, kinds) if options.tree else _table(info for info in found if info.kind in kinds)
         write_out("".join(f"{line}\n" for line in lines))
@@ -54,10 +58,10 @@ def _report_unseen(found: NamespaceList) -> None:
         write_error(f"usernsproc: namespaces that could not be opened: {found.unseen_namespaces}\n")
 
 
-def _as_json(found: NamespaceList, kinds: list[NamespaceKind]) -> str:
+def _as_json(found: NamespaceList, kinds: Sequence[NamespaceKind]) -> dict[str, Any]:
     namespaces = [_as_object(info) for info in found if info.kind in kinds]
     unseen = {"unseen_processes": found.unseen_processes, "unseen_namespaces": found.unseen_namespaces}
-    return json.dumps({"namespaces": namespaces, **unseen}, indent=2) + "\n"
+    return {"namespaces": namespaces, **unseen}
 
 
 def _as_object(info: NamespaceInfo) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _what(info: NamespaceInfo) -> str:
     return " ".join(parts)
 
 
-def _tree(found: NamespaceList, kinds: list[NamespaceKind]) -> Iterator[str]:
+def _tree(found: NamespaceList, kinds: Sequence[NamespaceKind]) -> Iterator[str]:
     users = {info.inode for info in found if info.kind is NamespaceKind.USER}
     below: dict[int | None, list[NamespaceInfo]] = {}
     for info in sorted(found, key=lambda info: info.kind is NamespaceKind.USER):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from typing import Any, NamedTuple
 
 from .._caller import Caller
@@ -13,42 +11,34 @@ from .._maps.writer import Maps
 from .._namespaces.namespace import Namespace
 from .._proc import open_pidfd, open_proc_dir_of, own_setgroups, read_id_map
 from .drawing import draw
-from .output import columns, write_out
+from .options import Command, Option, Options, each, number, one, only_one
+from .output import columns, write_json, write_out
 
 NOT_MAPPED = 1
 
 
-def add_to(commands: Any) -> None:
-    """The parser of this command."""
-    command = commands.add_parser(
-        "map",
-        help="show an ID map, translate IDs",
-        description="Show an ID map: the given one, or that of the caller's user namespace. A MAP is "
-        f"inside:outside:count[,...], or a preset ({', '.join(PRESETS)}), shown as it is for the caller.",
-        epilog="Exit status: 0; 1 if an ID to be translated is not mapped; 125 for an error.",
-    )
-    what = command.add_mutually_exclusive_group()
-    what.add_argument("map", metavar="MAP", nargs="?", help="a map or a preset")
-    what.add_argument("--pid", type=int, metavar="PID", help="the maps of a process")
-    what.add_argument("--namespace", metavar="FILE", help="the maps of a namespace file")
-    command.add_argument(
-        "--to-outside",
-        type=_id,
-        metavar="ID",
-        action="append",
-        default=[],
-        help="translate an ID inside",
-    )
-    command.add_argument(
-        "--to-inside",
-        type=_id,
-        metavar="ID",
-        action="append",
-        default=[],
-        help="translate an ID outside",
-    )
-    command.add_argument("--json", action="store_true", help="as JSON")
-    command.set_defaults(run=run)
+COMMAND = Command(
+    "map",
+    "show an ID map, translate IDs",
+    "Show an ID map: the given one, or that of the caller's user namespace. A MAP is inside:outside:count[,...], or a "
+    f"preset ({', '.join(PRESETS)}), shown as it is for the caller.",
+    {
+        "options": (
+            Option("--pid", "PID", "the maps of a process", one(number)),
+            Option("--namespace", "FILE", "the maps of a namespace file"),
+            Option("--to-outside", "ID", "translate an ID inside; can be repeated", each(number)),
+            Option("--to-inside", "ID", "translate an ID outside; can be repeated", each(number)),
+            Option("--json", help="as JSON"),
+        ),
+    },
+    arguments="[MAP]",
+    examples={
+        "usernsproc map rootless": "which IDs the preset has for the caller",
+        "usernsproc map --pid 1234": "the maps of a process",
+        "usernsproc map 0:100000:65536 --to-outside 33": "100033",
+    },
+    notes=("Exit status: 0; 1 if an ID to be translated is not mapped; 125 for an error.",),
+)
 
 
 class Shown(NamedTuple):
@@ -60,10 +50,11 @@ class Shown(NamedTuple):
     writer: str | None = None
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
+    only_one(options, "MAP", "--pid", "--namespace")
     maps, setgroups = _find_maps(options)
     if options.json:
-        write_out(_as_json_text(maps, setgroups, options))
+        write_json(_as_json_document(maps, setgroups, options))
     elif options.to_outside or options.to_inside:
         write_out("".join(f"{line}\n" for shown in maps for line in _translations(shown, options)))
     else:
@@ -72,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     return NOT_MAPPED if _anything_unmapped(maps, options) else 0
 
 
-def _find_maps(options: argparse.Namespace) -> tuple[list[Shown], str | None]:
+def _find_maps(options: Options) -> tuple[list[Shown], str | None]:
     if options.pid is not None:
         return _both(*_of_process(options.pid)), None
     if options.namespace is not None:
@@ -99,23 +90,17 @@ def _of_process(pid: int) -> tuple[IdMap, IdMap]:
         return read_id_map(proc_dir, "uid_map"), read_id_map(proc_dir, "gid_map")
 
 
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an ID")
-    return int(text)
-
-
 def _describe(shown: Shown) -> str:
     title = f"{shown.title}, written by {shown.writer}" if shown.writer else shown.title
     return (f"{title}:\n" if title else "") + draw(shown.id_map, columns())
 
 
-def _translate(shown: Shown, options: argparse.Namespace) -> list[tuple[str, int, int | None]]:
+def _translate(shown: Shown, options: Options) -> list[tuple[str, int, int | None]]:
     found = [("outside", id, shown.id_map.to_outside(id)) for id in options.to_outside]
     return found + [("inside", id, shown.id_map.to_inside(id)) for id in options.to_inside]
 
 
-def _translations(shown: Shown, options: argparse.Namespace) -> list[str]:
+def _translations(shown: Shown, options: Options) -> list[str]:
     name = {"uid_map": "user ", "gid_map": "group "}.get(shown.key, "")
     lines: list[str] = []
     for side, id, other in _translate(shown, options):
@@ -125,18 +110,18 @@ def _translations(shown: Shown, options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _anything_unmapped(maps: list[Shown], options: argparse.Namespace) -> bool:
+def _anything_unmapped(maps: list[Shown], options: Options) -> bool:
     return any(other is None for shown in maps for _, _, other in _translate(shown, options))
 
 
-def _as_json_text(maps: list[Shown], setgroups: str | None, options: argparse.Namespace) -> str:
+def _as_json_document(maps: list[Shown], setgroups: str | None, options: Options) -> dict[str, Any]:
     document: dict[str, Any] = {shown.key: _as_json(shown, options) for shown in maps}
     if setgroups is not None:
         document["setgroups"] = setgroups
-    return json.dumps(document, indent=2) + "\n"
+    return document
 
 
-def _as_json(shown: Shown, options: argparse.Namespace) -> dict[str, Any]:
+def _as_json(shown: Shown, options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {
         "map": str(shown.id_map),
         "ids": sum(r.count for r in shown.id_map),

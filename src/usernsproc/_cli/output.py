@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
 
 from .._causes import userns_error
+from .._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 _PLAIN = str.maketrans("…·─│├└", "-.-||`")
 """For drawings, if the encoding of standard output lacks it."""
@@ -38,6 +41,22 @@ def write_out(text: str) -> None:
     except OSError as error:
         _give_up(stream)
         raise userns_error("output", error.errno or 0) from None
+
+
+def write_json(document: Any) -> None:
+    """Write an object as JSON; raises as `write_out`."""
+    import json  # only a few commands need it
+
+    write_out(json.dumps(document, indent=2) + "\n")
+
+
+def has_colours() -> bool:
+    """Whether standard output may have them: `NO_COLOR`, `FORCE_COLOR`, `TERM`, or else if it is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return os.environ.get("TERM") != "dumb" and sys.stdout is not None and sys.stdout.isatty()
 
 
 def write_error(text: str) -> None:

@@ -2,59 +2,97 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
-from typing import Any
 
 from .._maps.writer import SETGROUPS
-from ._arguments import STATUS, add_command_arguments, add_step_arguments, command_of, process_options, steps_of
+from .._typing import TYPE_CHECKING
+from ._arguments import (
+    ENDING,
+    IDENTITY,
+    NAMESPACES,
+    STATUS,
+    STEPS,
+    SURROUNDINGS,
+    UNSHARE_KINDS,
+    UNSHARE_MAPS,
+    map_options,
+    maps_of,
+    process_options,
+    steps_of,
+    supervise,
+)
 from ._foreground import run_in_foreground
-from .bubblewrap import add_words, take_words
+from .options import Command, Option, number, one
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .options import Options
 
 
-def add_to(commands: Any) -> None:
-    """The parser of this command."""
-    command = commands.add_parser(
-        "run",
-        help="run a command in a new user namespace",
-        usage="usernsproc run [options] [--] COMMAND [ARGUMENT ...]",
-        description="Run a command in a new user namespace. A MAP is inside:outside:count[,...], or "
-        "'root' (own id is 0 inside), 'current' (own id stays the same), 'rootless' (own id is 0, subordinate ids "
-        "from 1 on), 'subids' (subordinate ids from 0 on) or 'all' (each id stays the same). "
-        "'usernsproc map MAP' shows what a preset is for you.",
-        epilog=STATUS,
-    )
-    command.add_argument("--map", metavar="MAP", help="both id maps; without any map no id is mapped")
-    command.add_argument("--uid-map", metavar="MAP", help="the user id map")
-    command.add_argument("--gid-map", metavar="MAP", help="the group id map")
-    command.add_argument(
-        "--setgroups", choices=SETGROUPS, help="whether setgroups(2) may be called; by default what the map needs"
-    )
-    command.add_argument("--owner", metavar="ID", type=int, help="the id outside that shall own the namespace")
-    add_step_arguments(command)
-    add_command_arguments(command)
-    command.first = partial(_take_words, command)
-    command.set_defaults(run=run)
-    add_words(command)
+def _words_of_bubblewrap() -> Mapping[str, tuple[Option, ...]]:
+    from .bubblewrap import GROUPS
+
+    return GROUPS
 
 
-def _take_words(command: argparse.ArgumentParser, arguments: list[str], options: argparse.Namespace) -> list[str]:
-    own = {name: int(action.nargs != 0) for action in command._actions for name in action.option_strings}
-    options.sandbox, rest = take_words(arguments, own)
-    return rest
+COMMAND = Command(
+    "run",
+    "run a command in a new user namespace",
+    "Run a command in a new user namespace. A MAP is inside:outside:count[,...], or 'root' (the caller's ID is 0 "
+    "inside), 'current' (the caller's ID stays the same), 'rootless' (the caller's ID is 0, subordinate IDs from 1 "
+    "on), 'subids' (subordinate IDs from 0 on) or 'all' (each ID stays the same). 'usernsproc map MAP' shows the "
+    "ranges of a preset.",
+    {
+        "ID maps": (
+            *map_options("without any map no ID is mapped"),
+            Option(
+                "--setgroups", "|".join(SETGROUPS), "whether setgroups(2) may be called; default: as the map requires"
+            ),
+            Option("--owner", "ID", "the owner of the namespace, an ID in the caller's namespace", one(number)),
+        ),
+        "the command": (
+            *IDENTITY,
+            Option("--cwd --wd -w", "DIR", "the directory to start in"),
+            *SURROUNDINGS,
+        ),
+        "further namespaces": NAMESPACES,
+        "sessions, signals and time": ENDING,
+        "set-up steps": STEPS,
+        "as in unshare(1)": (*UNSHARE_MAPS, *UNSHARE_KINDS),
+    },
+    runs=True,
+    more=_words_of_bubblewrap,
+    hints={
+        "--mount-binfmt": "mount binfmt_misc in the command",
+        "--forward-signals": "signals are always forwarded",
+        "--load-interp": "write to binfmt_misc in the command",
+    },
+    examples={
+        "usernsproc run --map root -- id -u": "as root of a new user namespace",
+        "usernsproc run --map rootless -- chown 33 file": "with subordinate IDs, for several users",
+        "usernsproc run --map 0:100000:65536 -- sh": "with a map in numbers (as root)",
+        "usernsproc run --map root --namespaces pid,net --init --mount-proc --loopback -- sh": "with processes and a "
+        "network of its own",
+        "usernsproc run --map root --timeout 10m --rlimit AS=1073741824 -- make": "with limits of time and memory",
+        "usernsproc run --unshare-all --ro-bind / / --tmpfs /tmp --chdir /tmp -- sh": "in a root file system of its "
+        "own, with the options of bubblewrap",
+    },
+    notes=(STATUS,),
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    if options.mount_proc and "pid" not in options.namespaces.split(","):
+def run(options: Options) -> int:
+    if options.mount_proc and "pid" not in options.namespaces:
         raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
     own = {
-        "uid_map": options.map if options.uid_map is None else options.uid_map,
-        "gid_map": options.map if options.gid_map is None else options.gid_map,
+        **maps_of(options),
         "setgroups": options.setgroups,
         "owner": options.owner,
         "setup": steps_of(options),
         **process_options(options),
     }
-    if options.sandbox is not None:
-        return options.sandbox.run(command_of(options, "run"), own)  # type: ignore[no-any-return]
-    return run_in_foreground(command_of(options, "run"), **own)
+    if getattr(options, "sandbox", None) is not None:
+        options.sandbox.end_of_words()
+        return supervise(options, partial(options.sandbox.run, options.command, own, dict(options.env)))
+    return supervise(options, partial(run_in_foreground, options.command, **own))

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -37,6 +37,7 @@ from ..setup import (
     Tmpfs,
 )
 from ._foreground import run_in_foreground
+from .options import UsageError
 from .output import write_error
 from .view import View
 
@@ -88,11 +89,11 @@ class Sandbox:
     def _end_word(self, next_name: str) -> None:
         """What the word before this one should have used."""
         if self._perms is not None:
-            raise ValueError("--perms must be followed by an option that creates a file or directory")
+            raise UsageError("--perms must be followed by an option that creates a file or directory")
         if self._size is not None:
-            raise ValueError("--size must be followed by --tmpfs")
+            raise UsageError("--size must be followed by --tmpfs")
         if self._layers and next_name not in ("--overlay-src", "--overlay", "--tmp-overlay", "--ro-overlay"):
-            raise ValueError(
+            raise UsageError(
                 "--overlay-src must be followed by another --overlay-src or one of --overlay, --tmp-overlay, "
                 "or --ro-overlay"
             )
@@ -297,13 +298,21 @@ class Sandbox:
 
     # ---- all together ----
 
-    def run(self, command: list[str], own: dict[str, Any]) -> int:
+    def run(
+        self,
+        command: list[str],
+        own: dict[str, Any],
+        variables: Mapping[str, str],
+        on_created: Callable[[UsernsProcess[Any]], object] | None = None,
+    ) -> int:
         """Run the command in the foreground. *own*: the parameters that the other options give."""
+        self.environment.update(variables)
         identity = self._identity(own)
         words, steps = self._all_steps(own, is_new_userns="uid_map" in identity)
         options = {**own, **identity, **self._fixed(own)}
         options["setup"] = steps
-        if {self.info, self.json_status, self.block, self.userns_block} != {None}:
+        self._on_created = on_created
+        if {self.info, self.json_status, self.block, self.userns_block, on_created} != {None}:
             options["on_created"] = self._while_it_waits
         if self.die_with_parent:
             _system_calls.set_death_signal(signal.SIGKILL)
@@ -369,8 +378,8 @@ class Sandbox:
             "close_fds": False,
             "no_new_privs": True,
             "session_keyring": own["session_keyring"] or ("inherit" if self.userns is None else None),
-            "start_new_session": self.new_session,
-            "pdeathsig": signal.SIGKILL if self.die_with_parent else None,
+            "start_new_session": self.new_session or own["start_new_session"],
+            "pdeathsig": signal.SIGKILL if self.die_with_parent else own.get("pdeathsig"),
         }
 
     def _start_directories(self) -> list[str]:
@@ -407,6 +416,8 @@ class Sandbox:
 
     def _while_it_waits(self, process: UsernsProcess[Any]) -> None:
         """The child exists; it has not set up anything yet."""
+        if self._on_created is not None:
+            self._on_created(process)
         if self.info is not None:
             _write(self.info, json.dumps(_report(process), indent=4) + "\n")
             os.close(self.info)

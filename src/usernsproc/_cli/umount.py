@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
 from errno import ENOENT
-from typing import Any
 
 from .._causes import at_step, userns_error
+from .._mounts.table import MountId
+from .._mounts.unmount import unmount_one, unmount_tree
 from .._place import Place
+from .._typing import TYPE_CHECKING
+from .options import Command, Option, only_one
+
+if TYPE_CHECKING:
+    from .options import Options
 
 
-def add_to(commands: Any) -> None:
-    """The parser of this command."""
-    command = commands.add_parser(
-        "umount",
-        help="unmount a mount",
-        usage="usernsproc umount [--recursive | --lazy] TARGET",
-        description="Unmount what is mounted on TARGET, even if another program mounted it, idmapped or not. "
-        "A TARGET that is a symbolic link is refused. A mount that is in use stays mounted.",
-        epilog="Exit status: 0, or 125 if everything is still mounted.",
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--recursive", action="store_true", help="include the mounts below it: all of them or none")
-    how.add_argument("--lazy", action="store_true", help="detach the mount and its submounts even if busy")
-    command.add_argument("target", metavar="TARGET")
-    command.set_defaults(run=run)
+COMMAND = Command(
+    "umount",
+    "unmount a mount",
+    "Unmount what is mounted on TARGET, even if another program mounted it, idmapped or not. A TARGET that is a "
+    "symbolic link is refused. A mount that is in use stays mounted.",
+    {
+        "options": (
+            Option("--recursive", help="include the mounts below it: all of them or none"),
+            Option("--lazy", help="detach the mount and its submounts even if busy"),
+        ),
+    },
+    arguments="TARGET",
+    examples={"usernsproc umount --recursive /srv/container": ""},
+    notes=("Exit status: 0, or 125 if everything is still mounted.",),
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    from .._mounts.table import MountId  # `run` does without
-    from .._mounts.unmount import unmount_one, unmount_tree
-
+def run(options: Options) -> int:
+    only_one(options, "--recursive", "--lazy")
     with at_step("umount", options.target), _place(options.target) as place:
         mount = MountId.at(place.name, dir_fd=place.directory)
         if options.recursive or options.lazy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._errors import UsernsError
+from .._suggest import suggesting
 from .._typing import TYPE_CHECKING
 from .._uapi import MS_PRIVATE, MS_UNBINDABLE
 from .copy import Attributes, copy_idmapped, open_path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["idmapped_mount", "open_idmapped"]
 
 
+@suggesting
 def idmapped_mount(
     source: Path,
     target: Path,
@@ -95,6 +97,7 @@ def idmapped_mount(
         raise
 
 
+@suggesting
 def open_idmapped(
     source: Path,
     userns: UsernsLike,

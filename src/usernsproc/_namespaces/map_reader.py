@@ -7,6 +7,7 @@ import struct
 from errno import ENOSYS, EPERM
 
 from .. import _core
+from .._causes import at_step
 from .._proc import open_root
 from .._setup.calls import IS_EQUAL, NEW_SESSION, OWN_MEMORY, ROOT_DIRECTORY, Place, Result, Setup, SystemCall
 from .._spawn import HIDDEN, Namespaces, start
@@ -24,14 +25,24 @@ def read_maps(userns: _core.OwnedFd | int) -> list[str]:
 
     Root in the namespace cannot look at the helper program: that is not dumpable before it enters.
     """
-    reader, writer = _core.pipe()
-    with open_root() as proc, reader as answer, writer as to, _core.dup(userns) as entered:
-        os.set_blocking(to, False)  # a full pipe is an error
-        setup = Setup(
-            (ROOT_DIRECTORY, NEW_SESSION, *_reading(proc, to, has_openat2=_has_openat2(proc))), fds=(proc, to)
-        )
-        with start(None, Namespaces(0, (entered, CLONE_NEWUSER)), setup=setup, signals=HIDDEN):
-            return os.read(answer, len(_FILES) * _PARTS * _SIZE).decode().split("\0")[:-1]
+    with at_step("open_proc", "/proc"):
+        root = open_root()
+    with root as proc:
+        with at_step("prepare"):
+            reader, writer = _core.pipe()
+        with reader as answer, writer as to:
+            with at_step("prepare"):
+                os.set_blocking(to, False)  # a full pipe is an error
+                copy = _core.dup(userns)
+            with copy as entered:
+                return _read_by_helper(proc, entered, answer, to)
+
+
+def _read_by_helper(proc: int, userns: int, answer: int, to: int) -> list[str]:
+    calls = _reading(proc, to, has_openat2=_has_openat2(proc))
+    setup = Setup((ROOT_DIRECTORY, NEW_SESSION, *calls), fds=(proc, to))
+    with start(None, Namespaces(0, (userns, CLONE_NEWUSER)), setup=setup, signals=HIDDEN):
+        return os.read(answer, len(_FILES) * _PARTS * _SIZE).decode().split("\0")[:-1]
 
 
 def _has_openat2(proc: int) -> bool:

@@ -14,6 +14,7 @@ from .._maps.writer import Maps
 from .._proc import open_namespace_of
 from .._setup.calls import SETUP_OF_HOLDER
 from .._spawn import HIDDEN, Namespaces, start
+from .._suggest import suggesting
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PROPAGATIONS
 from .join import NO_JOINS
@@ -35,6 +36,7 @@ _CAPABILITIES_FOR_ANOTHER_OWNER = (
 )
 
 
+@suggesting
 def create_userns(
     uid_map: IdMapLike | None = None,
     gid_map: IdMapLike | None = None,

@@ -19,10 +19,11 @@ from functools import cache
 from operator import attrgetter, itemgetter
 from types import BuiltinFunctionType
 
+from .._suggest import unexpected
 from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from subprocess import Popen as Popen
     from types import ModuleType
     from typing import Any
@@ -170,13 +171,41 @@ def refuse_preexec_fn(popen_args: tuple[Any, ...], popen_options: dict[str, Any]
         )
 
 
+def refuse_unknown(popen_options: Iterable[str]) -> None:
+    """Refuse what neither `Popen` nor `UsernsProcess` has, and name what could be meant.
+
+    Called when `Popen` has refused something: to read its signature takes long.
+    """
+    import inspect
+    from importlib import import_module
+
+    from .. import UsernsProcess, run
+
+    setup = import_module("usernsproc.setup")  # a higher layer
+    names, own, runs = (inspect.signature(f).parameters.keys() for f in (Popen, UsernsProcess.__init__, run))
+    for name in popen_options:
+        if name not in names:
+            raise unexpected(
+                "UsernsProcess",
+                name,
+                {
+                    **{step: f"setup=[usernsproc.setup.{step}(...)]" for step in setup.__all__},
+                    **{right: f"{right}= of usernsproc.run()" for right in runs},
+                    **{right: f"{right}=" for right in (*names, *own) if right not in _NO_OPTIONS},
+                },
+            ) from None
+
+
+_NO_OPTIONS = {"self", "args", "popen_args", "popen_options", "preexec_fn", "startupinfo", "creationflags"}
+
+
 def refuse_for_holder(popen_args: tuple[Any, ...], popen_options: dict[str, Any]) -> None:
     given = [name for name, value in popen_options.items() if value is not None]
     if given or popen_args:
         import inspect  # slow to load, and hardly ever needed
 
-        # No such parameter: TypeError.
-        inspect.signature(Popen.__init__).bind(None, None, *popen_args, **popen_options)
+        refuse_unknown(popen_options)
+        inspect.signature(Popen.__init__).bind(None, None, *popen_args, **popen_options)  # TypeError: one too many
         what = f"{given[0]}= has" if given else "positional parameters have"
         raise ValueError(f"a holder (no args) runs no program: {what} no meaning for it")
 

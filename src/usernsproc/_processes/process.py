@@ -27,7 +27,7 @@ from .._uapi import CLONE_NEWNS
 from .cgroup import open_cgroup
 from .command import Command, descriptors_to_keep, environment
 from .pidfd_popen import PidfdPopen
-from .popen import NO_PIPES, name_default_encoding, refuse_for_holder, refuse_preexec_fn
+from .popen import NO_PIPES, name_default_encoding, refuse_for_holder, refuse_preexec_fn, refuse_unknown
 from .setup import Plan, Steps, death_signal, is_root, mounts, no_new_privileges, open_setup
 from .setup import session_keyring as keyring_calls
 
@@ -312,9 +312,11 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
                 self._oom_kills = OomKills(cgroup_to_enter[0])
             try:
                 super().__init__(args, *popen_args, **popen_options)
-            except BaseException:
+            except BaseException as error:
                 self._finish()
                 self._close_witnesses()
+                if isinstance(error, TypeError):
+                    refuse_unknown(popen_options)
                 raise
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object

@@ -12,9 +12,6 @@ from operator import index
 
 from .._maps.side import SIDES
 from .._setup.calls import NEW_SESSION, OWN_MEMORY, OWN_MEMORY_AND_MAPS, ROOT_DIRECTORY, Setup, SystemCall
-from .._setup.compiler import CompiledSetup, Surroundings, compile_steps
-from .._setup.step import Phase
-from .._setup.tree import change_directory
 from .._typing import TYPE_CHECKING
 from .credentials import Credentials
 
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from .._caller import Caller
     from .._maps.side import Side
     from .._maps.writer import Maps
+    from .._setup.compiler import CompiledSetup
     from .._setup.step import Step
     from .credentials import Userns
 
@@ -110,6 +108,8 @@ class Steps:
     def compile(
         self, credentials: Credentials, maps: Maps, caller: Caller, userns: Userns, **options: Any
     ) -> CompiledSetup:
+        from .._setup.compiler import Surroundings, compile_steps
+
         surroundings = Surroundings(
             self._kinds,
             userns,
@@ -137,7 +137,11 @@ def _file_id(side: Side, maps: Maps, caller: Caller, credentials: Credentials) -
 
 
 def open_setup(steps: tuple[Step, ...]) -> AbstractContextManager[CompiledSetup | None]:
-    return CompiledSetup() if steps else nullcontext()
+    if not steps:  # nothing that steps need is loaded
+        return nullcontext()
+    from .._setup.compiler import CompiledSetup
+
+    return CompiledSetup()
 
 
 def is_root(step: object) -> bool:
@@ -187,9 +191,9 @@ class Plan:
         done = self._steps.compile(
             credentials, self._maps, self._caller, self._userns, ambient_caps=self._ambient_caps, holder=True
         )
-        before, between = done.calls(Phase.NAMES, Phase.DIRECTORY), done.calls(Phase.SCHEDULING, Phase.BOUNDING)
-        calls = (*self._before, *before, ROOT_DIRECTORY, *between, *own, *done.calls(Phase.IDS, Phase.SECCOMP))
-        return Setup(calls, first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES), fds=tuple(done.fds))
+        before, between = done.calls("NAMES", "DIRECTORY"), done.calls("SCHEDULING", "BOUNDING")
+        calls = (*self._before, *before, ROOT_DIRECTORY, *between, *own, *done.calls("IDS", "SECCOMP"))
+        return Setup(calls, first=done.calls("NEW_NAMESPACES", "NEW_NAMESPACES"), fds=tuple(done.fds))
 
     def of_command(
         self,
@@ -226,13 +230,15 @@ class Plan:
             )
         shared = self._before
         if done is not None:
-            shared += done.calls(Phase.NAMES, Phase.DIRECTORY)
+            shared += done.calls("NAMES", "DIRECTORY")
         if cwd is not None:
+            from .._setup.tree import change_directory
+
             shared += change_directory(None if done is None else done.new_root, _path(cwd), cwd)
         if _c_int("umask", umask) >= 0:
             shared += (SystemCall("prepare", "umask", umask, tolerated=(ENOSYS, EPERM)),)  # refused by a filter alone
         if done is not None:
-            shared += done.calls(Phase.SCHEDULING, Phase.BOUNDING)
+            shared += done.calls("SCHEDULING", "BOUNDING")
         shared += _calls_of(credentials) + self._after
         own: tuple[SystemCall, ...] = (NEW_SESSION,) if start_new_session else ()
         if _c_int("process_group", process_group) >= 0:
@@ -242,17 +248,17 @@ class Plan:
         return self._with_steps(shared, own, done)
 
     def _with_steps(self, shared: tuple[SystemCall, ...], own: tuple[SystemCall, ...], done: CompiledSetup) -> Setup:
-        own += done.calls(Phase.TERMINAL, Phase.SIGNALS)
+        own += done.calls("TERMINAL", "SIGNALS")
         if done.no_new_privs and no_new_privileges(True)[0] not in self._after:
             own += no_new_privileges(True)
-        own += done.calls(Phase.NO_NEW_PRIVS, Phase.LANDLOCK)
+        own += done.calls("NO_NEW_PRIVS", "LANDLOCK")
         # No path of the command may lead through them.
         own += tuple(SystemCall("prepare", "close", fd) for fd in done.fds)
         return Setup(
-            shared + done.calls(Phase.IDS, Phase.IDS),
+            shared + done.calls("IDS", "IDS"),
             own,
-            first=done.calls(Phase.NEW_NAMESPACES, Phase.NEW_NAMESPACES),
-            last=done.calls(Phase.SECCOMP, Phase.SECCOMP),
+            first=done.calls("NEW_NAMESPACES", "NEW_NAMESPACES"),
+            last=done.calls("SECCOMP", "SECCOMP"),
             ambient_caps=self._ambient_caps if done.ambient_caps is None else done.ambient_caps,
             fds=tuple(done.fds),
             least_fd=done.least_fd,

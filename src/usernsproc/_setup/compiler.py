@@ -72,7 +72,7 @@ class CompiledSetup:
 
     def __init__(self) -> None:
         self._calls: dict[Phase, list[SystemCall]] = {phase: [] for phase in Phase}
-        self._found: dict[tuple[Phase, Phase], tuple[SystemCall, ...]] = {}
+        self._found: dict[tuple[str, str], tuple[SystemCall, ...]] = {}
         self._open = ExitStack()
         self.fds: list[int] = []
         """Descriptors that the calls use."""
@@ -96,11 +96,12 @@ class CompiledSetup:
     def add(self, phase: Phase, call: SystemCall) -> None:
         self._calls[phase].append(call)
 
-    def calls(self, first: Phase, last: Phase) -> tuple[SystemCall, ...]:
-        """Those of these phases, in their order."""
+    def calls(self, first: str, last: str) -> tuple[SystemCall, ...]:
+        """Those of these phases, which are given by name, in their order."""
         found = self._found.get((first, last))
         if found is None:
-            found = tuple(call for phase in Phase if first <= phase <= last for call in self._calls[phase])
+            phases = [phase for phase in Phase if Phase[first] <= phase <= Phase[last]]
+            found = tuple(call for phase in phases for call in self._calls[phase])
             self._found[first, last] = found
         return found
 
