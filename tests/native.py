@@ -84,6 +84,19 @@ def refuse_argument(number: int, index: int, value: int, errno: int) -> None:
     )
 
 
+def refuse_flag(number: int, index: int, flag: int, errno: int) -> None:
+    """Refuse system call *number* if an argument has that bit, like `refuse_system_call`."""
+    low = 16 + 8 * index + (0 if sys.byteorder == "little" else 4)
+    _install(
+        struct.pack("HBBI", 0x20, 0, 0, 0),
+        struct.pack("HBBI", 0x15, 0, 3, number),
+        struct.pack("HBBI", 0x20, 0, 0, low),
+        struct.pack("HBBI", 0x45, 0, 1, flag),  # a bit in common?
+        struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno),
+        struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),
+    )
+
+
 def _install(*instructions: bytes) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     program = _Program(len(instructions), b"".join(instructions))

@@ -91,7 +91,7 @@ def frozen_cause(cgroup: int) -> tuple[str, str] | None:
 def own_cgroup(controller: str) -> Generator[int | None]:
     """The calling thread's cgroup for a controller; `None`: it cannot be reached.
 
-    Version 1 has a hierarchy for each controller; a controller without one is in version 2.
+    Version 1 has a hierarchy for each controller; a controller without one is in version 2, and so is `""`.
     """
     place = _own_place(controller)
     if place is None:
@@ -108,7 +108,7 @@ def _own_place(controller: str) -> tuple[int, str] | None:
     for line in read_in(-1, "thread-self/cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
         paths.update(dict.fromkeys(controllers.split(","), place))
-    fs_type = "cgroup" if controller in paths else "cgroup2"
+    fs_type = "cgroup" if controller and controller in paths else "cgroup2"
     path = paths.get(controller) or paths.get("")
     if path is None:
         return None

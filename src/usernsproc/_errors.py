@@ -53,7 +53,7 @@ class UsernsError(OSError):
     `cgroup`, `on_created`, `stdio`, `propagation`, `mount_proc`, `chdir`, `setsid`,
     `setpgid`, `setid`, `init`, `capabilities`, `no_new_privs`, `exec`, `read_map`,
     `open_tree`, `mount_setattr`, `move_mount`, `mount_point`, `umount`, `statmount`,
-    `chroot`, `loopback` or `output`."""
+    `chroot` or `output`."""
 
     cause: str | None
     """A stable identifier of the likely cause, or `None`."""

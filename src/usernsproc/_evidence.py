@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from errno import EACCES, EAGAIN, ENOSYS, EPERM
 
@@ -103,7 +104,23 @@ def _found(step: str, errno: int, cgroup: int) -> Cause | None:
             continue
         if cause is not None:
             return cause
-    return None
+    return explained(step, errno) if step in _EXPLAINED else None
+
+
+def explained(step: str, errno: int, call: str | None = None) -> Cause | None:
+    """By the table of the doctor, which is loaded for an error alone: not in another root directory, where its owner
+    controls the files that would be loaded."""
+    if _identity("/") != _ROOT and f"{__package__}._diagnosis.explanations" not in sys.modules:
+        return None
+    try:
+        from ._diagnosis.environment import Environment
+        from ._diagnosis.explanations import Failure, Seen, explain
+
+        environment = Environment.read()
+    except (ImportError, OSError, ValueError):  # for example, no descriptor is left
+        return None
+    row = explain(Failure(step, errno, call), Seen(environment), of_trial=False)
+    return None if row is None else (row.cause, " ".join(row.describe(environment)))
 
 
 def _where(find: Callable[[int], str | None], cgroup: int, controller: str) -> str | None:
@@ -232,6 +249,14 @@ def _no_execution_from_memory(_cgroup: int) -> Cause | None:
         return None if int(file.read()) > 1 else SECCOMP_REFUSED
 
 
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+_ROOT = _identity("/")
+_EXPLAINED = frozenset(("clone", *MAPS, "propagation", "mount_proc"))
+"""Steps that the surroundings of the process can forbid."""
 _NO_PROCESS = (_deadline, _full_cgroup, _limit_of_user, _limit_of_system)
 _LOOKS: dict[tuple[str, int], tuple[Callable[[int], Cause | None], ...]] = {
     ("clone", EAGAIN): _NO_PROCESS,

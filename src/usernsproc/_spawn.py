@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from errno import ENOSYS
 from signal import SIGKILL
 
 from . import _core
 from ._causes import CAUSES, userns_error
 from ._cgroups import frozen_cause
-from ._evidence import failed
+from ._evidence import explained, failed
 from ._setup.calls import Origin, Setup
 from ._setup.causes import EXEC_CAUSES, OF_CALLS, OF_STEPS
 from ._typing import TYPE_CHECKING
@@ -183,8 +184,10 @@ def start(
 def setup_error(origin: Origin, errno: int) -> UsernsError:
     """For the step of the list whose call has failed."""
     step, call = type(origin.step).__name__, origin.call
-    cause = OF_STEPS.get((step, errno)) or CAUSES.get((step, errno)) or OF_CALLS.get((call, errno)) or (None, None)
-    return of_setup_step(userns_error(step, errno, origin.path, cause=cause[0], note=cause[1]), origin)
+    found = explained(step, errno, call) if errno == ENOSYS else None
+    found = found or OF_STEPS.get((step, errno)) or CAUSES.get((step, errno)) or OF_CALLS.get((call, errno))
+    cause, note = found or (None, None)
+    return of_setup_step(userns_error(step, errno, origin.path, cause=cause, note=note), origin)
 
 
 def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import native
+from alone import A_HANG
 from commands import USERNSPROC
 from entering import be_root, enter_own_mounts
 
-from usernsproc import Diagnosis, create_userns, diagnose
+import usernsproc
+from usernsproc import Diagnosis, create_userns
 
+diagnose = partial(usernsproc.diagnose, timeout=A_HANG)
+DOCTOR = (USERNSPROC, "doctor", "--timeout", str(A_HANG))
 LIMIT = Path("/proc/sys/user/max_user_namespaces")
 
 
@@ -45,10 +49,8 @@ def without_subordinate_ids() -> None:
     print(ability.remedy)
 
 
-def with_an_interpreter_that_fails(path: str) -> None:
-    sys.executable = path
-    [ability] = diagnose("net").abilities
-    print(ability.works, ability.step, ability.remedy)
+def fixes() -> None:
+    print(subprocess.run([*DOCTOR, "many-ids", "--fix"], capture_output=True, text=True).stdout)
 
 
 def user_namespaces_forbidden() -> None:
@@ -78,7 +80,7 @@ def under_a_filter() -> None:
     native.refuse_system_call(native.NR_CLONE, 1)
     diagnosis = diagnose("userns")
     report(diagnosis)
-    print(diagnosis.surroundings.seccomp, diagnosis.surroundings.no_new_privs)
+    print(diagnosis.environment.seccomp, diagnosis.environment.no_new_privs)
 
 
 def own_id_not_mapped() -> None:
@@ -116,7 +118,14 @@ def statuses() -> None:
     assert "user.max_user_namespaces is 0" in print_status()
 
 
+def one_reason() -> None:
+    load_and_become_root()
+    enter_userns_with_a_limit_of_its_own()
+    LIMIT.write_text("0")
+    print(subprocess.run(DOCTOR, capture_output=True, text=True).stdout)
+
+
 def print_status(*arguments: str) -> str:
-    ended = subprocess.run([USERNSPROC, "doctor", *arguments], capture_output=True, text=True)
+    ended = subprocess.run([*DOCTOR, *arguments], capture_output=True, text=True)
     print(ended.returncode, len(ended.stderr.splitlines()))
     return ended.stdout

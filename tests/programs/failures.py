@@ -131,7 +131,7 @@ def limit_of_processes_in_a_thread() -> None:
 def user_namespaces_forbidden() -> None:
     enter_userns_of_one_id()
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
-    assert_all_fail(errno.ENOSPC, "clone", "max-user-namespaces")
+    assert_all_fail(errno.ENOSPC, "clone", "userns-forbidden")
 
 
 def nest_too_deep() -> None:

@@ -14,7 +14,7 @@ from .._namespaces.kind import NamespaceKind
 from .._proc import read_sysctl
 from .._setup.capabilities import capability_mask
 from .._typing import TYPE_CHECKING
-from .options import Option, Take, adds, each, one, several
+from .options import Option, Take, adds, duration, each, one, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,14 +138,6 @@ def signal_number(text: str = "KILL") -> int:
     if not 1 <= found < signal.NSIG:
         raise ValueError("there is no such signal")
     return found
-
-
-def duration(text: str) -> float:
-    """In seconds. A number with a unit, as for timeout(1)."""
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([smhd]?)", text)
-    if not found or float(found[1]) > 1e9:
-        raise ValueError("a number of seconds is needed, or with a unit: 1.5s, 10m, 2h, 1d")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _user(text: str) -> int:

@@ -70,6 +70,16 @@ def number(text: str) -> int:
     return int(text)
 
 
+def duration(text: str) -> float:
+    """In seconds. A number with a unit, as for timeout(1)."""
+    import re  # few commands need it
+
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([smhd]?)", text)
+    if not found or float(found[1]) > 1e9:
+        raise ValueError("a number of seconds is needed, or with a unit: 1.5s, 10m, 2h, 1d")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
 class Option:
     """One option, under all its names."""
 
