@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._namespaces.listing import NamespaceInfo, NamespaceList
     from ._namespaces.namespace import Namespace, NamespaceKind
     from ._namespaces.new import create_userns
+    from ._processes.become import execvp
     from ._processes.process import UsernsProcess
     from ._processes.run import CompletedCommand, call, check_call, check_output, run
 
@@ -69,6 +70,7 @@ __all__ = [
     "check_output",
     "create_userns",
     "diagnose",
+    "execvp",
     "idmapped_mount",
     "lowlevel",
     "open_idmapped",
@@ -93,6 +95,7 @@ _MODULES = {
     "_namespaces.namespace": ("Namespace", "NamespaceKind"),
     "_namespaces.new": ("create_userns",),
     "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
+    "_processes.become": ("execvp",),
     "_processes.process": ("UsernsProcess",),
     "_processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
     "_maps.subids": ("SubIds", "subids"),

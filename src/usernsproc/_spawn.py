@@ -172,7 +172,7 @@ def start(
     try:
         return _core.spawn(namespaces, maps, program, files, setup, signals, limits, cgroup, hook)
     except _core.Failure as failure:
-        raise _explained(failure, program, setup, cgroup) from None
+        raise explained(failure, program, setup, cgroup) from None
     except _core.GaveUp as gave_up:
         found = None if cgroup[0] < 0 else frozen_cause(cgroup[0])
         if found is not None:
@@ -193,9 +193,7 @@ def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:
     return error
 
 
-def _explained(
-    failure: _core.Failure, program: Program | None, setup: Setup, cgroup: tuple[int, object]
-) -> UsernsError:
+def explained(failure: _core.Failure, program: Program | None, setup: Setup, cgroup: tuple[int, object]) -> UsernsError:
     fd, path = cgroup
     filenames = {"cgroup": path, "exec": None if program is None else program[-1]}
     step, *others = failure.args

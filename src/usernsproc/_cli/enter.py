@@ -8,8 +8,8 @@ from typing import Any
 
 from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace
+from .._processes.become import become_in_foreground
 from ._arguments import STATUS, add_command_arguments, command_of, process_options
-from ._foreground import run_in_foreground
 
 
 def add_to(commands: Any) -> None:
@@ -37,6 +37,6 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     with open_joins(targets) as joins:
         has_userns = joins.userns is not None
     if has_userns:
-        return run_in_foreground(command, join=targets, **process_options(options))
+        return become_in_foreground(command, join=targets, **process_options(options))
     with Namespace.current() as own:
-        return run_in_foreground(command, join=[*targets, own], **process_options(options))
+        return become_in_foreground(command, join=[*targets, own], **process_options(options))

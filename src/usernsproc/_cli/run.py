@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from .._maps.writer import SETGROUPS
+from .._processes.become import become_in_foreground
 from ._arguments import STATUS, add_command_arguments, add_step_arguments, command_of, process_options, steps_of
-from ._foreground import run_in_foreground
 from .bubblewrap import add_words, take_words
 
 
@@ -47,7 +47,7 @@ def _take_words(command: argparse.ArgumentParser, arguments: list[str], options:
 def run(options: argparse.Namespace) -> int:
     if options.mount_proc and "pid" not in options.namespaces.split(","):
         raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
-    own = {
+    own: dict[str, Any] = {
         "uid_map": options.map if options.uid_map is None else options.uid_map,
         "gid_map": options.map if options.gid_map is None else options.gid_map,
         "setgroups": options.setgroups,
@@ -57,4 +57,4 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.sandbox is not None:
         return options.sandbox.run(command_of(options, "run"), own)  # type: ignore[no-any-return]
-    return run_in_foreground(command_of(options, "run"), **own)
+    return become_in_foreground(command_of(options, "run"), **own)

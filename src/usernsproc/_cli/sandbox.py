@@ -16,6 +16,7 @@ from .._caller import Caller
 from .._errors import UsernsError
 from .._namespaces.namespace import Namespace
 from .._proc import read_sysctl
+from .._processes.become import become_in_foreground
 from .._processes.process import UsernsProcess
 from .._setup.capabilities import HIGHEST, capability_mask
 from .._setup.sandbox import BoundingSet, EmptyRoot, GuardedProc, Mode, StartDirectory, UserNamespacesDisabled
@@ -308,10 +309,11 @@ class Sandbox:
         if self.die_with_parent:
             _system_calls.set_death_signal(signal.SIGKILL)
         try:
+            argv, options["executable"] = [self.argv0 or command[0], *command[1:]], command[0]
+            if not self._lock_files and not self.die_with_parent and "on_created" not in options:
+                become_in_foreground(argv, words=words, **options)
             with self._locks():
-                status: int = run_in_foreground(
-                    [self.argv0 or command[0], *command[1:]], executable=command[0], **options
-                )
+                status = run_in_foreground(argv, **options)
         except (UsernsError, ValueError) as error:
             _name_word(error, words)
             raise

@@ -20,7 +20,7 @@ struct kernel_rusage {
 
 /* Sent to the parent: process 1 of a pid namespace cannot be killed by a signal from inside, so its own status
  * is, as shells have it, that of a program that exits. */
-RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kernel_rusage *usage, const struct rlimit *cpu)
+RAW_INLINE void send_ending(int status, const struct kernel_rusage *usage, const struct rlimit *cpu)
 {
 	struct ending ending;
 
@@ -31,11 +31,10 @@ RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kern
 	ending.system[1] = usage->system.microseconds;
 	ending.cpu_limit = (int64_t)cpu->rlim_max;
 	raw_syscall(__NR_sendto, ENDING_SOCKET, (long)&ending, sizeof(ending), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
-	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 /* Until the command has ended; its status becomes that of init. The limits of a process can be read until it is reaped. */
-RAW_INLINE void reap(long command)
+RAW_INLINE void reap(long command, int monitored)
 {
 	struct rlimit cpu;
 	struct kernel_rusage usage;
@@ -44,9 +43,13 @@ RAW_INLINE void reap(long command)
 
 	cpu.rlim_max = RLIM_INFINITY;
 	RAW4(prlimit64, command, RLIMIT_CPU, 0, &cpu);
-	while ((pid = RAW4(wait4, -1, &status, WNOHANG, &usage)) > 0)
-		if (pid == command)
-			leave_as(status, &usage, &cpu);
+	while ((pid = RAW4(wait4, -1, &status, WNOHANG | (monitored ? WUNTRACED | WCONTINUED : 0), &usage)) > 0) {
+		if (pid != command)
+			continue;
+		send_ending(status, &usage, &cpu);
+		if (WIFEXITED(status) || WIFSIGNALED(status))
+			leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+	}
 }
 
 /* The command's arguments and environment: processes of the namespace can read those of process 1. */
@@ -63,8 +66,8 @@ RAW_INLINE void forget_strings(const struct start *start)
 }
 
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
- * and so are not dropped, as others are that pid 1 has no handler for. What comes
- * from the terminal (SI_KERNEL) comes to the command as well. */
+ * and so are not dropped, as others are that pid 1 has no handler for. In a process group of its own:
+ * what is sent to that of the command comes to the command alone, as do the keys of the terminal. */
 RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
 						   long command, int ready)
 {
@@ -81,13 +84,14 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
+	must(own, STEP_init, RAW2(setpgid, 0, 0));
 	RAW1(close, 0);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
 
 		if (signal == SIGCHLD)
-			reap(command);
-		else if (signal > 0 && info.si_code != SI_KERNEL)
+			reap(command, own->monitors);
+		else if (signal > 0)
 			RAW2(kill, command, signal);
 	}
 }
@@ -101,7 +105,8 @@ RAW_INLINE void put_init_above(const struct launcher_parameters *own, const stru
 	char byte;
 	long pid;
 
-	die_with_parent(&own->death, own->death.signal);
+	if (has_parent(own))
+		die_with_parent(&own->death, own->death.signal);
 	must(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
 	/* Where it is ignored, children leave no status behind. */
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
