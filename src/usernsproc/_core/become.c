@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "inline.h"
+#include "proven_proc.h"
 #include "spawn.h"
 #include "stack.h"
 
@@ -54,7 +55,14 @@ static int copy_of(int fd, enum step step, const struct plan *plan, struct failu
 static int open_descriptors(struct attempt *attempt, const struct plan *plan, const struct becoming *becoming,
 			    struct failure *failure)
 {
-	if (plan->is_init || becoming->monitors)
+	if (becoming->monitors) {
+		struct borrowed root = borrow_proc_root();
+
+		if (root.fd >= 0 && has_pids_of_caller(root))
+			attempt->proc = fcntl(root.fd, F_DUPFD_CLOEXEC, plan->setup.least_fd);
+		give_back(root);
+	}
+	if (attempt->proc < 0 && becoming->monitors)
 		attempt->proc = proc_to_close_by(failure);
 	if (attempt->proc == -2 || (attempt->proc >= 0 && move_above_targets(&attempt->proc, plan, failure) < 0))
 		return -1;
@@ -122,6 +130,9 @@ static int prepare_parameters(struct attempt *attempt, const struct plan *plan, 
 		.messages_size = becoming->messages_size,
 		.monitor_name = NAME_OF_MONITOR,
 		.cgroup_file = "cgroup.procs",
+		.status_file = "/status",
+		.caught_field = "SigCgt:",
+		.ignored_field = "SigIgn:",
 	};
 
 	attempt->block = launcher_block(&parameters, failure);

@@ -284,7 +284,7 @@ struct launcher_parameters {
 	int32_t enters_own_userns; /* the last namespace to enter is one that the caller has created for the command */
 	const char *messages;	 /* see become.h */
 	uint64_t messages_size;
-	char monitor_name[16], cgroup_file[16];
+	char monitor_name[16], cgroup_file[16], status_file[16], caught_field[16], ignored_field[16];
 };
 
 /* Paths in the procfs on its fd 2. */

@@ -33,8 +33,12 @@ RAW_INLINE void send_ending(int status, const struct kernel_rusage *usage, const
 	raw_syscall(__NR_sendto, ENDING_SOCKET, (long)&ending, sizeof(ending), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
 }
 
+struct stops {
+	int is_stopped, count;
+};
+
 /* Until the command has ended; its status becomes that of init. The limits of a process can be read until it is reaped. */
-RAW_INLINE void reap(long command, int monitored)
+RAW_INLINE void reap(long command, int monitored, struct stops *stops)
 {
 	struct rlimit cpu;
 	struct kernel_rusage usage;
@@ -49,7 +53,18 @@ RAW_INLINE void reap(long command, int monitored)
 		send_ending(status, &usage, &cpu);
 		if (WIFEXITED(status) || WIFSIGNALED(status))
 			leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+		stops->is_stopped = WIFSTOPPED(status);
+		stops->count += stops->is_stopped;
 	}
+}
+
+/* The monitor knows of so many stops, but not whether the command is stopped still: it may have been continued with its
+ * process group, and stopped again. */
+RAW_INLINE void continue_if_stopped(const struct launcher_parameters *own, long command, struct stops *stops, int count)
+{
+	reap(command, own->monitors, stops);
+	if (stops->is_stopped && stops->count == count)
+		RAW2(kill, command, SIGCONT);
 }
 
 /* The command's arguments and environment: processes of the namespace can read those of process 1. */
@@ -65,15 +80,28 @@ RAW_INLINE void forget_strings(const struct start *start)
 	}
 }
 
+RAW_INLINE int command_leaves_group(const struct launcher_parameters *own)
+{
+	const struct setup *setup = &own->setup;
+
+	for (int32_t i = setup->ends[FOR_INIT_AND_COMMAND]; i < setup->ends[FOR_COMMAND]; i++)
+		if (setup->calls[i].number == __NR_setsid || setup->calls[i].number == __NR_setpgid)
+			return 1;
+	return 0;
+}
+
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
- * and so are not dropped, as others are that pid 1 has no handler for. In a process group of its own:
- * what is sent to that of the command comes to the command alone, as do the keys of the terminal. */
+ * and so are not dropped, as others are that pid 1 has no handler for. What is sent to the process group of the
+ * command, as by the keys of a terminal, comes to the command: so init leaves that. It leaves the session as well,
+ * or the group of the command would not be orphaned (setpgid(2)) when it is left by all who could continue it. */
 RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
 						   long command, int ready)
 {
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
+	struct stops stops;
 
+	stops.is_stopped = stops.count = 0;
 	forget_strings(start);
 	/* The command may have become another user meanwhile. No exec takes the rest from us. */
 	must(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
@@ -84,13 +112,16 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
-	must(own, STEP_init, RAW2(setpgid, 0, 0));
+	if (!command_leaves_group(own))
+		must(own, STEP_init, RAW0(setsid));
 	RAW1(close, 0);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
 
 		if (signal == SIGCHLD)
-			reap(command, own->monitors);
+			reap(command, own->monitors, &stops);
+		else if (signal == SIGCONT && info.si_code == SI_QUEUE)
+			continue_if_stopped(own, command, &stops, info.si_int);
 		else if (signal > 0)
 			RAW2(kill, command, signal);
 	}
