@@ -91,9 +91,10 @@ RAW_INLINE int command_leaves_group(const struct launcher_parameters *own)
 }
 
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
- * and so are not dropped, as others are that pid 1 has no handler for. What is sent to the process group of the
- * command, as by the keys of a terminal, comes to the command: so init leaves that. It leaves the session as well,
- * or the group of the command would not be orphaned (setpgid(2)) when it is left by all who could continue it. */
+ * and so are not dropped, as others are that pid 1 has no handler for. What comes
+ * from the terminal (SI_KERNEL) comes to the command as well. Below a monitor nothing else than what that forwards is to
+ * get here, so init leaves the process group of the command. It leaves the session as well, or that group would not
+ * be orphaned (setpgid(2)) when all have left it who could continue it. */
 RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
 						   long command, int ready)
 {
@@ -112,7 +113,7 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
-	if (!command_leaves_group(own))
+	if (own->monitors && !command_leaves_group(own))
 		must(own, STEP_init, RAW0(setsid));
 	RAW1(close, 0);
 	for (;;) {
@@ -122,7 +123,7 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 			reap(command, own->monitors, &stops);
 		else if (signal == SIGCONT && info.si_code == SI_QUEUE)
 			continue_if_stopped(own, command, &stops, info.si_int);
-		else if (signal > 0)
+		else if (signal > 0 && (own->monitors || info.si_code != SI_KERNEL))
 			RAW2(kill, command, signal);
 	}
 }

@@ -41,6 +41,7 @@ _REFUSED = {
     "close_fds": "inheritable descriptors are inherited, as with os.execvp(): see os.set_inheritable()",
 }
 _LONGEST_NUMBER = 32
+_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 
 def execvp(args: Any, *, env: Mapping[Any, Any] | None = None, **options: Unpack[ExecOptions]) -> NoReturn:
@@ -94,8 +95,24 @@ def become_in_foreground(args: Any, *, pdeathsig: int | None = SIGKILL, **option
         pdeathsig: what a child gets when that program ends.
         words: for each step of `setup`, the option of the command line that it comes from.
     """
+    if options.get("env") is None:
+        options["env"] = _environment()
     _Command(args, True, {"pdeathsig": pdeathsig, **options})
     raise AssertionError("an exception is raised, or nothing returns")
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Without the variable that Python adds in the C locale (PEP 538), for programs that it starts."""
+    environment = dict(os.environb)
+    if environment.get(b"LC_CTYPE") in _COERCED:
+        with (
+            suppress(OSError),
+            _core.open_proc("self/environ", os.O_RDONLY) as fd,
+            open(fd, "rb", closefd=False) as file,
+        ):
+            if b"LC_CTYPE" not in (pair.partition(b"=")[0] for pair in file.read().split(b"\0")):
+                del environment[b"LC_CTYPE"]
+    return environment
 
 
 class _Command(UsernsProcess[bytes]):
