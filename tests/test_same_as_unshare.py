@@ -89,12 +89,12 @@ FILES = {"-U": "user", "-n": "net", "-m": "mnt", "-u": "uts", "-i": "ipc"}
 # ---- what the starting process is like ----
 
 
-def with_signals(handler: signal.Handlers, *signals: int) -> Callable[[], None]:
-    return lambda: [signal.signal(one, handler) for one in signals] and None
+def with_signals(handler: signal.Handlers, *signals: int) -> Callable[[], object]:
+    return lambda: {one: signal.signal(one, handler) for one in signals}
 
 
-def with_mask(*signals: int) -> Callable[[], None]:
-    return lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signals) and None
+def with_mask(*signals: int) -> Callable[[], object]:
+    return lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 def with_limit(which: int, soft: int) -> Callable[[], None]:
@@ -111,8 +111,8 @@ def with_descriptors(*numbers: int) -> Callable[[], None]:
     return prepare
 
 
-def with_closed(*numbers: int) -> Callable[[], None]:
-    return lambda: [os.close(number) for number in numbers] and None
+def with_closed(*numbers: int) -> Callable[[], object]:
+    return lambda: os.closerange(min(numbers), max(numbers) + 1)
 
 
 def with_score() -> None:

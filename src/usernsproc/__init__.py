@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._namespaces.new import create_userns
     from ._processes.become import execvp
     from ._processes.process import UsernsProcess
+    from ._processes.reexec import reexec
     from ._processes.run import CompletedCommand, call, check_call, check_output, run
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "idmapped_mount",
     "lowlevel",
     "open_idmapped",
+    "reexec",
     "run",
     "subids",
     "supports_idmap",
@@ -96,6 +98,7 @@ _MODULES = {
     "_namespaces.new": ("create_userns",),
     "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
     "_processes.become": ("execvp",),
+    "_processes.reexec": ("reexec",),
     "_processes.process": ("UsernsProcess",),
     "_processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
     "_maps.subids": ("SubIds", "subids"),

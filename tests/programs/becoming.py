@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import usernsproc
@@ -30,7 +31,7 @@ def become_in_thread(args: list[str], options: dict[str, Any]) -> None:
 
 
 def _state() -> dict[str, Any]:
-    status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
     names = ("CapInh", "CapPrm", "CapEff", "CapAmb", "SigBlk", "SigIgn", "SigCgt", "Uid", "Gid", "Groups", "Threads")
     return {
         **{name: status[name] for name in names},
@@ -39,10 +40,9 @@ def _state() -> dict[str, Any]:
         "limit": resource.getrlimit(resource.RLIMIT_NOFILE),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "cpus": sorted(os.sched_getaffinity(0)),
-        "score": open("/proc/self/oom_score_adj").read(),
+        "score": Path("/proc/self/oom_score_adj").read_text(),
         "umask": status["Umask"],
         "cwd": os.getcwd(),
-        "children": os.path.exists("/proc/self/task/self/children"),
     }
 
 

@@ -20,7 +20,7 @@ from .messages import messages
 from .process import UsernsProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
     from typing import Any, NoReturn
 
     from typing_extensions import Unpack
@@ -44,7 +44,7 @@ _LONGEST_NUMBER = 32
 _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 
-def execvp(args: Any, *, env: Mapping[Any, Any] | None = None, **options: Unpack[ExecOptions]) -> NoReturn:
+def execvp(args: Any, **options: Unpack[ExecOptions]) -> NoReturn:
     """Replace this program by a command in a new or joined user namespace: `os.execvp`, like `unshare(1)`.
 
     The command has the PID, the parent, the process group, the session, the terminal, the standard streams and the
@@ -53,8 +53,7 @@ def execvp(args: Any, *, env: Mapping[Any, Any] | None = None, **options: Unpack
 
     Args:
         args: as in `UsernsProcess`: a list, whose first item is looked up in `PATH`, or one word.
-        env: the environment; `None`: that of this process. `PATH` is taken from it.
-        options: those of `UsernsProcess` except the ones that concern pipes or a child: `stdin`, `stdout`, `stderr`,
+        options: `env`: the environment, from which `PATH` is taken; omitted: that of this process. The others are those of `UsernsProcess` except the ones that concern pipes or a child: `stdin`, `stdout`, `stderr`,
             `text` and so on, `close_fds`, `on_created`, `pdeathsig`, `init`, `mount_proc`. The kinds `"pid"` and
             `"time"` are refused as well, new or joined.
 
@@ -81,7 +80,7 @@ def execvp(args: Any, *, env: Mapping[Any, Any] | None = None, **options: Unpack
             raise ValueError(f"{name}= has no meaning for execvp: {remedy}")
     if args is None:
         raise TypeError("execvp needs a command; a holder is a UsernsProcess without args")
-    _Command(args, False, {"pdeathsig": None, "env": env, **options})
+    ExecutedCommand(args, False, {"pdeathsig": None, **options})
     raise AssertionError("an exception is raised, or nothing returns")
 
 
@@ -97,7 +96,7 @@ def become_in_foreground(args: Any, *, pdeathsig: int | None = SIGKILL, **option
     """
     if options.get("env") is None:
         options["env"] = _environment()
-    _Command(args, True, {"pdeathsig": pdeathsig, **options})
+    ExecutedCommand(args, True, {"pdeathsig": pdeathsig, **options})
     raise AssertionError("an exception is raised, or nothing returns")
 
 
@@ -115,7 +114,7 @@ def _environment() -> dict[bytes, bytes]:
     return environment
 
 
-class _Command(UsernsProcess[bytes]):
+class ExecutedCommand(UsernsProcess[bytes]):
     """What the process is to become: the parameters are checked as those of a child."""
 
     def __init__(self, args: Any, in_foreground: bool, options: dict[str, Any]) -> None:
@@ -149,6 +148,7 @@ class _Command(UsernsProcess[bytes]):
         with ExitStack() as opened:
             if is_new:
                 userns = opened.enter_context(self._create_userns(owner))
+                program = self._with_variables(program, userns)
                 flags, joins = flags & ~CLONE_NEWUSER, (*joins, userns.fileno(), CLONE_NEWUSER)
             if compiled is not None:
                 mask = compiled.signal_mask
@@ -175,6 +175,20 @@ class _Command(UsernsProcess[bytes]):
                 )
             except _core.Failure as failure:
                 raise explained(failure, program, setup, self._cgroup) from None
+
+    def _variables(self, userns: tuple[int, int]) -> tuple[str, ...]:  # noqa: ARG002, for a subclass
+        """What the environment gets in addition, in a new user namespace with this device and inode."""
+        return ()
+
+    def _with_variables(self, program: Program, userns: Namespace) -> Program:
+        argv, candidates, envp, restores_signals, filename = program
+        more = tuple(map(os.fsencode, self._variables((userns.device, userns.inode))))
+        if not more:
+            return program
+        names = tuple(variable.partition(b"=")[0] + b"=" for variable in more)
+        given = tuple(b"=".join(pair) for pair in os.environb.items()) if envp is None else envp
+        kept = tuple(variable for variable in given if not variable.startswith(names))
+        return Program(argv, candidates, kept + more, restores_signals, filename)
 
     def _create_userns(self, owner: int) -> Namespace:
         """It has its maps before this process enters it, so that no other process has to write them then."""

@@ -53,33 +53,39 @@ class CommandOptions(TypedDict, total=False):
     setup: Iterable[Step]
 
 
-class ExecOptions(TypedDict, total=False):
-    """Those of `execvp`."""
+class ReexecOptions(TypedDict, total=False):
+    """Those of `reexec`."""
 
-    executable: Any
-    shell: bool
     cwd: Any
+    env: Mapping[Any, Any] | None
     restore_signals: bool
     start_new_session: bool
     pass_fds: Collection[int]
-    user: str | int | None
-    group: str | int | None
-    extra_groups: Iterable[str | int] | None
     umask: int
     process_group: int | None
 
-    uid_map: IdMapLike | None
     gid_map: IdMapLike | None
     setgroups: str | None
     namespaces: Iterable[str]
     propagation: str | None
-    join: JoinLike | Iterable[JoinLike]
     owner: int | None
     no_new_privs: bool
     ambient_caps: Iterable[str | int]
     cgroup: CgroupLike | None
     session_keyring: str | None
     setup: Iterable[Step]
+
+
+class ExecOptions(ReexecOptions, total=False):
+    """Those of `execvp`, and its `env`."""
+
+    executable: Any
+    shell: bool
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    uid_map: IdMapLike | None
+    join: JoinLike | Iterable[JoinLike]
 
 
 class StreamOptions(CommandOptions, total=False):
