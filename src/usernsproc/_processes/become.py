@@ -53,9 +53,9 @@ def execvp(args: Any, **options: Unpack[ExecOptions]) -> NoReturn:
 
     Args:
         args: as in `UsernsProcess`: a list, whose first item is looked up in `PATH`, or one word.
-        options: `env`: the environment, from which `PATH` is taken; omitted: that of this process. The others are those of `UsernsProcess` except the ones that concern pipes or a child: `stdin`, `stdout`, `stderr`,
-            `text` and so on, `close_fds`, `on_created`, `pdeathsig`, `init`, `mount_proc`. The kinds `"pid"` and
-            `"time"` are refused as well, new or joined.
+        options: those of `UsernsProcess`, such as `env`, except the ones that concern pipes or a child: `stdin`,
+            `stdout`, `stderr`, `text` and so on, `close_fds`, `on_created`, `pdeathsig`, `init`, `mount_proc`. The
+            kinds `"pid"` and `"time"` are refused as well, new or joined.
 
     Differences from `os.execvp`:
 
