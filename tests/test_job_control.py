@@ -236,6 +236,13 @@ def test_a_pipe_ends_when_the_command_closes_it(way: str) -> None:
     assert process.returncode == 4
 
 
+@ways
+def test_no_descriptor_of_it_stays_open_in_the_command(way: str) -> None:
+    """The command lists its descriptors by another one."""
+    result = subprocess.run([*WAYS[way].split(), "ls", "/proc/self/fd"], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["0", "1", "2", "3"]
+
+
 # ---- what stays is small, and its end is that of the command ----
 
 

@@ -237,6 +237,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	set_close_on_exec(own, own->cgroup);
 	set_close_on_exec(own, own->proc);
 	set_close_on_exec(own, own->init_socket);
+	set_close_on_exec(own, own->monitor_socket);
 	for (int i = 0; i < own->setup.fds.count; i++)
 		set_close_on_exec(own, own->setup.fds.fds[i]);
 	enter_cgroup(own);
