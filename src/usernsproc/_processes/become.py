@@ -10,10 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from signal import SIGKILL
 
 from .. import _core
-from .._evidence import failed
-from .._namespaces.namespace import Namespace
+from .._namespaces.new import create_with
 from .._setup.calls import Setup
-from .._spawn import Files, Namespaces, Program, explained, setup_error
+from .._spawn import Files, Namespaces, Program, Signals, explained, setup_error
 from .._typing import TYPE_CHECKING
 from .._uapi import CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from .messages import messages
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from .._namespaces.namespace import Namespace
     from .options import ExecOptions
 
 _NO_PIPES = "the command has the standard streams of this process: redirect them with os.dup2() before"
@@ -147,7 +147,7 @@ class ExecutedCommand(UsernsProcess[bytes]):
         compiled, mask = self._plan.compiled, None
         with ExitStack() as opened:
             if is_new:
-                userns = opened.enter_context(self._create_userns(owner))
+                userns = opened.enter_context(create_with(self._maps, owner))
                 program = self._with_variables(program, userns)
                 flags, joins = flags & ~CLONE_NEWUSER, (*joins, userns.fileno(), CLONE_NEWUSER)
             if compiled is not None:
@@ -166,7 +166,7 @@ class ExecutedCommand(UsernsProcess[bytes]):
                     program,
                     files,
                     setup,
-                    (mask, self._death_signal),
+                    Signals(mask, self._death_signal),
                     (0, -1),
                     self._cgroup,
                     messages(program, setup, self._cgroup, self._words),
@@ -189,14 +189,6 @@ class ExecutedCommand(UsernsProcess[bytes]):
         given = tuple(b"=".join(pair) for pair in os.environb.items()) if envp is None else envp
         kept = tuple(variable for variable in given if not variable.startswith(names))
         return Program(argv, candidates, kept + more, restores_signals, filename)
-
-    def _create_userns(self, owner: int) -> Namespace:
-        """It has its maps before this process enters it, so that no other process has to write them then."""
-        between = self._maps.write_via_newidmap if self._maps.via_newidmap else None
-        try:
-            return Namespace(_core.create_userns(*self._maps.for_core, between, owner))
-        except _core.Failure as failure:
-            raise failed(failure) from None
 
 
 # ---- what a caller sets of itself, because the launcher could not any more ----
