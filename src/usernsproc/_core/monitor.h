@@ -26,7 +26,7 @@ struct monitored {
 	int is_process_1; /* of its pid namespace: the command, and not an init */
 	int ended_by;	  /* a signal in whose place it got SIGKILL */
 	int child_action_is_ignored;
-	long child;
+	long child, witness_pid;
 };
 
 RAW_INLINE uint64_t mask_of(long signal)
@@ -90,7 +90,7 @@ RAW_INLINE int ask_witness(int socket, int32_t signal)
 
 /* In the namespaces of the caller: it has to be in the process group, and is not seen by the command. Without one,
  * because the user may have no more processes, signals may come twice. */
-RAW_INLINE int start_witness(const struct launcher_parameters *own)
+RAW_INLINE int start_witness(const struct launcher_parameters *own, long *witness)
 {
 	int sockets[2];
 	long pid, result = RAW4(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets);
@@ -104,6 +104,7 @@ RAW_INLINE int start_witness(const struct launcher_parameters *own)
 		be_witness(own);
 	}
 	RAW1(close, sockets[1]);
+	*witness = pid;
 	if (pid > 0)
 		return sockets[0];
 	RAW1(close, sockets[0]);
@@ -128,6 +129,7 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	monitored->group = monitored->had_terminal = monitored->is_stopped = monitored->stops = monitored->child_action_is_ignored = 0;
 	monitored->is_process_1 = own->namespaces.flags & CLONE_NEWPID && own->init_socket < 0;
 	monitored->ended_by = 0;
+	monitored->witness_pid = 0;
 	if (!own->monitors)
 		return;
 	for (int fd = 0; fd < 3 && foreground < 0; fd++) {
@@ -141,7 +143,7 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
 	monitored->child_action_is_ignored = action.handler == (uintptr_t)SIG_IGN;
 	handle(SIGCHLD, SIG_DFL);
-	monitored->witness = start_witness(own);
+	monitored->witness = start_witness(own, &monitored->witness_pid);
 }
 
 /* ---- while it runs ---- */
@@ -159,6 +161,10 @@ RAW_INLINE __attribute__((noreturn)) void leave_like(const struct monitored *mon
 {
 	int foreground = foreground_of(MONITOR_TERMINAL);
 
+	if (monitored->witness_pid > 0) { /* not left to a process 1 that might not reap it */
+		RAW2(kill, monitored->witness_pid, SIGKILL);
+		RAW4(wait4, monitored->witness_pid, 0, __WALL, 0);
+	}
 	if (monitored->had_terminal && foreground > 0 && foreground != monitored->group &&
 	    RAW2(kill, -(long)foreground, 0) == -ESRCH)
 		set_foreground(monitored->group);
