@@ -60,8 +60,13 @@ def test_the_exit_status_is_the_commands(status: int) -> None:
     assert run("--map", "root", "sh", "-c", f"exit {status}").returncode == status
 
 
-def test_a_signal_is_128_and_its_number() -> None:
-    assert run("--map", "root", "sh", "-c", "kill -9 $$").returncode == 128 + 9
+def test_a_signal_ends_the_process_itself() -> None:
+    """It has become the command."""
+    assert run("--map", "root", "sh", "-c", "kill -9 $$").returncode == -9
+
+
+def test_a_signal_is_128_and_its_number_where_the_command_is_a_child() -> None:
+    assert run("--map", "root", "--namespaces", "time", "sh", "-c", "kill -9 $$").returncode == 128 + 9
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from ._namespaces.listing import NamespaceInfo, NamespaceList
     from ._namespaces.namespace import Namespace, NamespaceKind
     from ._namespaces.new import create_userns
+    from ._processes.become import execvp
     from ._processes.output_limit import OutputLimitExceeded
     from ._processes.process import UsernsProcess
+    from ._processes.reexec import reexec
     from ._processes.run import CompletedCommand, call, check_call, check_output, run
 
 __all__ = [
@@ -71,9 +73,11 @@ __all__ = [
     "check_output",
     "create_userns",
     "diagnose",
+    "execvp",
     "idmapped_mount",
     "lowlevel",
     "open_idmapped",
+    "reexec",
     "run",
     "subids",
     "supports_idmap",
@@ -95,7 +99,9 @@ _MODULES = {
     "_namespaces.namespace": ("Namespace", "NamespaceKind"),
     "_namespaces.new": ("create_userns",),
     "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
+    "_processes.become": ("execvp",),
     "_processes.output_limit": ("OutputLimitExceeded",),
+    "_processes.reexec": ("reexec",),
     "_processes.process": ("UsernsProcess",),
     "_processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
     "_maps.subids": ("SubIds", "subids"),

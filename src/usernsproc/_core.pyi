@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from os import PathLike
 from types import TracebackType
-from typing import Any, TypeVar, final
+from typing import Any, NoReturn, TypeVar, final
 
 from typing_extensions import ParamSpec, Self, TypeAlias
 
@@ -35,6 +35,7 @@ NS_GET_NSTYPE: int
 NS_GET_OWNER_UID: int
 
 NR: dict[str, int]
+STEPS: str
 
 class Failure(Exception):
     args: tuple[str | int, int, int | None]
@@ -66,6 +67,20 @@ def spawn(
     hook: Callable[[Child], object] | None,
     /,
 ) -> Child: ...
+def become(
+    namespaces: tuple[object, ...],
+    maps: tuple[object, ...],
+    program: tuple[object, ...],
+    files: tuple[object, ...],
+    setup: tuple[object, ...],
+    signals: tuple[object, ...],
+    patience: tuple[int, int],
+    cgroup: tuple[object, ...],
+    messages: bytes,
+    monitors: bool,
+    enters_own_userns: bool,
+    /,
+) -> NoReturn: ...
 def create_userns(
     setgroups: str | None,
     uid_map: str | None,

@@ -83,7 +83,7 @@ class UsernsError(OSError):
             return super().__str__()
         files = [repr(name) for name in (self.filename, self.filename2) if name is not None]
         where = f": {' -> '.join(files)}" if files else ""
-        code = _NAMES.get(self.errno, str(self.errno))
+        code = NAMES.get(self.errno, str(self.errno))
         why = code if self.cause is None else f"{code}, {self.cause}"
         step = self.step if self.setup_index is None else f"setup[{self.setup_index}] {self.step}: {self.call}"
         return f"{step}: {printable(self.strerror or '')}{where} [{why}]"
@@ -95,7 +95,7 @@ class UsernsError(OSError):
         return (*super().__reduce__()[:2], state)
 
 
-_NAMES = {**errorcode, EOPNOTSUPP: "EOPNOTSUPP", EDEADLK: "EDEADLK"}
+NAMES = {**errorcode, EOPNOTSUPP: "EOPNOTSUPP", EDEADLK: "EDEADLK"}
 """As in the manual pages, where an errno has two names."""
 
 

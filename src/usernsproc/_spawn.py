@@ -173,7 +173,7 @@ def start(
     try:
         return _core.spawn(namespaces, maps, program, files, setup, signals, limits, cgroup, hook)
     except _core.Failure as failure:
-        raise _explained(failure, program, setup, cgroup) from None
+        raise error_of_start(failure, program, setup, cgroup) from None
     except _core.GaveUp as gave_up:
         found = None if cgroup[0] < 0 else frozen_cause(cgroup[0])
         if found is not None:
@@ -196,7 +196,7 @@ def of_setup_step(error: UsernsError, origin: Origin) -> UsernsError:
     return error
 
 
-def _explained(
+def error_of_start(
     failure: _core.Failure, program: Program | None, setup: Setup, cgroup: tuple[int, object]
 ) -> UsernsError:
     fd, path = cgroup

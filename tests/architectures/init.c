@@ -730,6 +730,60 @@ static void in_process(void (*checks)(void), int unshared)
 		check(0, "a part of the checks", WIFSIGNALED(status) ? "was killed" : "could not go on");
 }
 
+/* A copy of this process becomes the command, or what stays above it. */
+static void check_becoming(struct plan plan, int monitors, const char *wanted, int wanted_status, const char *subject)
+{
+	char messages[4096], text[1024];
+	struct becoming becoming = {monitors, 1, messages, sizeof(messages)};
+	struct failure failure = {0};
+	int userns = create_userns(&subordinate_ids, &failure), output[2], status = -1;
+	struct join join = {userns, CLONE_NEWUSER};
+	pid_t pid;
+
+	memset(messages, 0, sizeof(messages));
+	for (size_t i = 0; i < 3 * (STEP_COUNT + plan.setup.count) + 2; i++)
+		messages[2 * i] = 'm';
+	plan.namespaces.flags &= ~(uint64_t)CLONE_NEWUSER;
+	plan.namespaces.joins = &join;
+	plan.namespaces.join_count = 1;
+	if (pipe2(output, O_CLOEXEC) < 0 || userns < 0)
+		exit(1);
+	pid = fork();
+	if (pid == 0) {
+		dup2(output[1], 1);
+		dup2(output[1], 2);
+		dup2(0, kept[0]);
+		become(&plan, &becoming, &failure);
+		check_outcome(-1, &failure, STEP_none, 0, subject);
+		exit(1);
+	}
+	close(output[1]);
+	close(userns);
+	read_report(output[0], text, sizeof(text));
+	close(output[0]);
+	check_text(text, wanted, subject, "what it sees");
+	check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == wanted_status, subject,
+	      "exit status");
+}
+
+static void becoming_commands(void)
+{
+	static char *nowhere[] = {"/nowhere/init", NULL};
+	struct plan plan = plan_as(33, report_argv), absent = plan_as(33, report_argv);
+	struct plan in_pid_namespace = plan_as(33, report_argv), below_init = plan_as(33, report_argv);
+
+	absent.command.candidates = nowhere;
+	in_pid_namespace.namespaces.flags |= CLONE_NEWPID;
+	below_init.namespaces.flags |= CLONE_NEWPID;
+	below_init.is_init = 1;
+	check_becoming(plan, 0, REPORT_AS("33"), REPORT_STATUS, "a program that becomes the command");
+	check_becoming(plan, 1, REPORT_AS("33"), REPORT_STATUS, "a program above the command");
+	check_becoming(in_pid_namespace, 1, REPORT_AS("33"), REPORT_STATUS, "a program above process 1");
+	check_becoming(below_init, 1, REPORT_AS("33"), REPORT_STATUS, "a program above an init");
+	check_becoming(absent, 0, "mmmm]m\n", 127, "a program that becomes no command");
+	check_becoming(absent, 1, "mmmm]m\n", 127, "a program above no command");
+}
+
 static void run_checks(void)
 {
 	sigset_t blocked;
@@ -750,6 +804,7 @@ static void run_checks(void)
 	in_process(privileged_commands, 0);
 	in_process(commands_in_cgroup, 0);
 	in_process(failing_commands, 0);
+	in_process(becoming_commands, 0);
 	in_process(holders, 0);
 	in_process(ends, 0);
 	in_process(threads, 0);

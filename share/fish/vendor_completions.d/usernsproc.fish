@@ -257,5 +257,7 @@ complete -c usernsproc -n '_shtab_usernsproc_using umount' -l lazy -d 'detach th
 complete -c usernsproc -n '_shtab_usernsproc_using umount; and test $_shtab_usernsproc_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d TARGET
 complete -c usernsproc -n '_shtab_usernsproc_using; and test $_shtab_usernsproc_npos -eq 0' -a doctor -d 'show what works here, and why the rest does not'
 complete -c usernsproc -n '_shtab_usernsproc_using doctor' -s h -l help -d 'show this help message and exit'
-complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l path -xka "(__fish_complete_path (commandline -ct))" -d 'the directory for idmapped-mount; default: /'
-complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l json -d 'as JSON'
+complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l path -xka "(__fish_complete_path (commandline -ct))" -d 'the directory for idmapped-mount; can be repeated; default: /'
+complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l timeout -x -d 'for all trials together; default: 1.5'
+complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l json -d 'print an object for programs'
+complete -c usernsproc -n '_shtab_usernsproc_using doctor' -l fix -d 'print the remedies as a shell script; nothing is run'

@@ -281,6 +281,20 @@ def process_options(options: Options) -> dict[str, Any]:
     return found
 
 
+def stays_above(options: Options) -> bool:
+    """Whether this program waits for the command, and does not become it."""
+    return bool(options.timeout or options.fork or options.kill_child is not None)
+
+
+def death_signal_of(options: Options) -> list[Step]:
+    """`--pdeathsig`, if this program becomes the command. If it stays above, it gets the signal as well."""
+    if options.pdeathsig is None:
+        return []
+    from .._setup.sandbox import DeathSignal
+
+    return [DeathSignal(options.pdeathsig)]
+
+
 def supervise(options: Options, start: Callable[..., int]) -> int:
     """The exit status of the command that *start* runs, with `--timeout` and `--pdeathsig`."""
     if options.pdeathsig is not None:

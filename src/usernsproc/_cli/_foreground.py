@@ -1,4 +1,4 @@
-"""A command in the foreground: signals are forwarded to it, and its status becomes ours."""
+"""A command in the foreground of a program that has something to do until it ends."""
 
 from __future__ import annotations
 

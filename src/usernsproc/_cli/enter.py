@@ -6,12 +6,24 @@ from functools import partial
 
 from .._namespaces.join import open_joins
 from .._namespaces.namespace import Namespace
+from .._processes.become import become_in_foreground
 from .._typing import TYPE_CHECKING
-from ._arguments import ENDING, IDENTITY, NAMESPACES, STATUS, SURROUNDINGS, process_options, supervise
+from ._arguments import (
+    ENDING,
+    IDENTITY,
+    NAMESPACES,
+    STATUS,
+    SURROUNDINGS,
+    death_signal_of,
+    process_options,
+    stays_above,
+    supervise,
+)
 from ._foreground import run_in_foreground
 from .options import Command, Option, adds, each, one, parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .options import Options
@@ -84,11 +96,14 @@ def run(options: Options) -> int:
     targets = _joined(_target(options.target) if isinstance(options.target, str) else options.target, options)
     with open_joins(targets) as joins:
         has_userns = joins.userns is not None
-    own = process_options(options)
+    own = {**process_options(options), "setup": death_signal_of(options)}
+    start: Callable[..., int] = become_in_foreground
+    if stays_above(options):
+        start = run_in_foreground
     if has_userns:
-        return supervise(options, partial(run_in_foreground, options.command, join=targets, **own))
+        return supervise(options, partial(start, options.command, join=targets, **own))
     with Namespace.current() as current:
-        return supervise(options, partial(run_in_foreground, options.command, join=[*targets, current], **own))
+        return supervise(options, partial(start, options.command, join=[*targets, current], **own))
 
 
 def _joined(targets: list[int | str], options: Options) -> list[Any]:

@@ -76,7 +76,7 @@ def _userns(options: Options) -> UsernsLike:
         return path
     from .._maps.writer import with_preset_for_both
 
-    uid_map, gid_map = with_preset_for_both(uid_map, gid_map)
-    if uid_map is None or gid_map is None:
+    uids, gids = with_preset_for_both(uid_map, gid_map)
+    if uids is None or gids is None:
         raise ValueError("mount: both maps are needed: --map, or --uid-map and --gid-map, or --userns")
-    return uid_map, gid_map
+    return uids, gids

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .._maps.writer import SETGROUPS
+from .._processes.become import become_in_foreground
 from .._typing import TYPE_CHECKING
 from ._arguments import (
     ENDING,
@@ -15,9 +16,11 @@ from ._arguments import (
     SURROUNDINGS,
     UNSHARE_KINDS,
     UNSHARE_MAPS,
+    death_signal_of,
     map_options,
     maps_of,
     process_options,
+    stays_above,
     steps_of,
     supervise,
 )
@@ -26,6 +29,7 @@ from .options import Command, Option, number, one
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from .options import Options
 
@@ -85,14 +89,19 @@ COMMAND = Command(
 def run(options: Options) -> int:
     if options.mount_proc and "pid" not in options.namespaces:
         raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
-    own = {
+    own: dict[str, Any] = {
         **maps_of(options),
         "setgroups": options.setgroups,
         "owner": options.owner,
-        "setup": steps_of(options),
+        "setup": [*steps_of(options), *death_signal_of(options)],
         **process_options(options),
     }
+    stays = stays_above(options)
     if getattr(options, "sandbox", None) is not None:
         options.sandbox.end_of_words()
-        return supervise(options, partial(options.sandbox.run, options.command, own, dict(options.env)))
-    return supervise(options, partial(run_in_foreground, options.command, **own))
+        start = partial(options.sandbox.run, options.command, own, dict(options.env), stays_above=stays)
+    elif stays:
+        start = partial(run_in_foreground, options.command, **own)
+    else:
+        start = partial(become_in_foreground, options.command, **own)
+    return supervise(options, start)

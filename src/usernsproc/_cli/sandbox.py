@@ -16,6 +16,7 @@ from .._caller import Caller
 from .._errors import UsernsError
 from .._namespaces.namespace import Namespace
 from .._proc import read_sysctl
+from .._processes.become import become_in_foreground
 from .._processes.process import UsernsProcess
 from .._setup.capabilities import HIGHEST, capability_mask
 from .._setup.sandbox import BoundingSet, EmptyRoot, GuardedProc, Mode, StartDirectory, UserNamespacesDisabled
@@ -304,8 +305,15 @@ class Sandbox:
         own: dict[str, Any],
         variables: Mapping[str, str],
         on_created: Callable[[UsernsProcess[Any]], object] | None = None,
+        *,
+        stays_above: bool = False,
     ) -> int:
-        """Run the command in the foreground. *own*: the parameters that the other options give."""
+        """Run the command in the foreground, or become it.
+
+        Args:
+            own: the parameters that the other options give.
+            stays_above: this program waits for the command.
+        """
         self.environment.update(variables)
         identity = self._identity(own)
         words, steps = self._all_steps(own, is_new_userns="uid_map" in identity)
@@ -317,10 +325,11 @@ class Sandbox:
         if self.die_with_parent:
             _system_calls.set_death_signal(signal.SIGKILL)
         try:
+            argv, options["executable"] = [self.argv0 or command[0], *command[1:]], command[0]
+            if not stays_above and not self._lock_files and not self.die_with_parent and "on_created" not in options:
+                become_in_foreground(argv, words=words, **options)
             with self._locks():
-                status: int = run_in_foreground(
-                    [self.argv0 or command[0], *command[1:]], executable=command[0], **options
-                )
+                status = run_in_foreground(argv, **options)
         except (UsernsError, ValueError) as error:
             _name_word(error, words)
             raise

@@ -9,13 +9,14 @@
  *   spawn.c          the parent's side of a command or a holder; its parts, in spawn.h:
  *   prepare.c          what the child is given before the clone
  *   report.c           the parent's side of the socket to a launcher
+ *   become.c         the calling program executes a launcher itself, and becomes the command
  *   cgroup.c           where clone3(2) cannot place a child in a cgroup
  *   clone.c          clone for these, and the keeper, a thread that is the parent of a child
  *   reaper.c         an intermediate parent, so that the caller gets no SIGCHLD
  *   child.c          the child's side; runs in the parent's memory
  *   programs.c       code that is copied into helper programs, and runs alone
  *   launcher.h       the largest of these: enters namespaces, changes IDs, executes;
- *                    launcher_socket.h, init.h: parts of it
+ *                    launcher_socket.h, become.h, monitor.h, init.h: parts of it
  *   image.c          builds such a program, as a sealed memfd
  *   inline.h         what both child.c and programs.c need, such as the calls of a set-up
  *   stack.c          memory for a child that shares the caller's; signal masks
@@ -157,6 +158,7 @@ enum program { PROGRAM_HOLDER, PROGRAM_LAUNCHER };
 #define NAME_BEFORE_EXEC "usernsproc/exec"
 #define NAME_OF_HOLDER "usernsproc-hold"
 #define NAME_OF_INIT "usernsproc-init"
+#define NAME_OF_MONITOR "usernsproc-run"
 
 struct holder_parameters {
 	uint64_t has_lifeline; /* fd 0 is a pidfd of the creating process, else it is closed */
@@ -252,7 +254,7 @@ struct report {
 
 /* How a command below an init ended, which its exit status cannot say: sent to the parent by init. */
 struct ending {
-	int64_t status;	      /* as of wait4(2) */
+	int64_t status;	      /* as of wait4(2); to a monitor also when the command is stopped or continued */
 	int64_t user[2], system[2]; /* its CPU time, in seconds and microseconds */
 	int64_t cpu_limit;    /* the hard limit RLIMIT_CPU in seconds; -1: none, or unknown */
 };
@@ -273,6 +275,16 @@ struct launcher_parameters {
 	uint64_t signal_mask;
 	struct holder_parameters holder;
 	char name[16], init_name[16];
+
+	/* The launcher is the calling program itself: no parent waits at a socket. */
+	int32_t becomes;
+	int32_t monitors;	 /* it remains, as the parent of the command */
+	int32_t restores_signals; /* that Python ignores */
+	int32_t monitor_socket;	 /* on which the monitor gets what an init sends; -1: without one */
+	int32_t enters_own_userns; /* the last namespace to enter is one that the caller has created for the command */
+	const char *messages;	 /* see become.h */
+	uint64_t messages_size;
+	char monitor_name[16], cgroup_file[16], status_file[16], caught_field[16], ignored_field[16];
 };
 
 /* Paths in the procfs on its fd 2. */
@@ -325,6 +337,15 @@ struct spawned {
 };
 
 int spawn(const struct plan *plan, struct spawned *spawned, struct failure *failure);
+
+/* become.c: what the calling program itself becomes. Returns, with -1, only if nothing has changed. */
+struct becoming {
+	int monitors, enters_own_userns;
+	const char *messages;
+	size_t messages_size;
+};
+
+int become(const struct plan *plan, const struct becoming *becoming, struct failure *failure);
 
 /* generation.c: 1 in the first process of the program, another number in each copy of it. */
 int set_up_generation(void);

@@ -350,7 +350,7 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 	size_t joins_size = own.namespaces.join_count * sizeof(struct join);
 	size_t fds_size = (size_t)own.setup.fds.count * sizeof(int);
 	size_t size = sizeof(own) + calls_size + own.setup.data_size + joins_size + fds_size + 8 +
-		      vector_size(own.candidates);
+		      vector_size(own.candidates) + own.messages_size;
 	struct arena arena = {.memory = calloc(1, size), .used = sizeof(own)};
 
 	if (!arena.memory) {
@@ -362,6 +362,7 @@ struct launcher_parameters *launcher_block(const struct launcher_parameters *par
 	own.setup.data = (char *)put(&arena, own.setup.data, own.setup.data_size);
 	own.setup.fds.fds = (int *)put(&arena, own.setup.fds.fds, fds_size);
 	own.candidates = put_vector(&arena, own.candidates);
+	own.messages = put(&arena, own.messages, own.messages_size);
 	own.size = arena.used;
 	return memcpy(arena.memory, &own, sizeof(own));
 }

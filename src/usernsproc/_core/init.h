@@ -20,7 +20,7 @@ struct kernel_rusage {
 
 /* Sent to the parent: process 1 of a pid namespace cannot be killed by a signal from inside, so its own status
  * is, as shells have it, that of a program that exits. */
-RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kernel_rusage *usage, const struct rlimit *cpu)
+RAW_INLINE void send_ending(int status, const struct kernel_rusage *usage, const struct rlimit *cpu)
 {
 	struct ending ending;
 
@@ -31,11 +31,14 @@ RAW_INLINE __attribute__((noreturn)) void leave_as(int status, const struct kern
 	ending.system[1] = usage->system.microseconds;
 	ending.cpu_limit = (int64_t)cpu->rlim_max;
 	raw_syscall(__NR_sendto, ENDING_SOCKET, (long)&ending, sizeof(ending), MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
-	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
+struct stops {
+	int is_stopped, count;
+};
+
 /* Until the command has ended; its status becomes that of init. The limits of a process can be read until it is reaped. */
-RAW_INLINE void reap(long command)
+RAW_INLINE void reap(long command, int monitored, struct stops *stops)
 {
 	struct rlimit cpu;
 	struct kernel_rusage usage;
@@ -44,9 +47,24 @@ RAW_INLINE void reap(long command)
 
 	cpu.rlim_max = RLIM_INFINITY;
 	RAW4(prlimit64, command, RLIMIT_CPU, 0, &cpu);
-	while ((pid = RAW4(wait4, -1, &status, WNOHANG, &usage)) > 0)
-		if (pid == command)
-			leave_as(status, &usage, &cpu);
+	while ((pid = RAW4(wait4, -1, &status, WNOHANG | (monitored ? WUNTRACED | WCONTINUED : 0), &usage)) > 0) {
+		if (pid != command)
+			continue;
+		send_ending(status, &usage, &cpu);
+		if (WIFEXITED(status) || WIFSIGNALED(status))
+			leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+		stops->is_stopped = WIFSTOPPED(status);
+		stops->count += stops->is_stopped;
+	}
+}
+
+/* The monitor knows of so many stops, but not whether the command is stopped still: it may have been continued with its
+ * process group, and stopped again. */
+RAW_INLINE void continue_if_stopped(const struct launcher_parameters *own, long command, struct stops *stops, int count)
+{
+	reap(command, own->monitors, stops);
+	if (stops->is_stopped && stops->count == count)
+		RAW2(kill, command, SIGCONT);
 }
 
 /* The command's arguments and environment: processes of the namespace can read those of process 1. */
@@ -62,15 +80,29 @@ RAW_INLINE void forget_strings(const struct start *start)
 	}
 }
 
+RAW_INLINE int command_leaves_group(const struct launcher_parameters *own)
+{
+	const struct setup *setup = &own->setup;
+
+	for (int32_t i = setup->ends[FOR_INIT_AND_COMMAND]; i < setup->ends[FOR_COMMAND]; i++)
+		if (setup->calls[i].number == __NR_setsid || setup->calls[i].number == __NR_setpgid)
+			return 1;
+	return 0;
+}
+
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
  * and so are not dropped, as others are that pid 1 has no handler for. What comes
- * from the terminal (SI_KERNEL) comes to the command as well. */
+ * from the terminal (SI_KERNEL) comes to the command as well. Below a monitor nothing else than what that forwards is to
+ * get here, so init leaves the process group of the command. It leaves the session as well, or that group would not
+ * be orphaned (setpgid(2)) when all have left it who could continue it. */
 RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_parameters *own, const struct start *start,
 						   long command, int ready)
 {
 	uint64_t all = ~(uint64_t)0;
 	siginfo_t info;
+	struct stops stops;
 
+	stops.is_stopped = stops.count = 0;
 	forget_strings(start);
 	/* The command may have become another user meanwhile. No exec takes the rest from us. */
 	must(own, STEP_capabilities, limit_capabilities((uint64_t)1 << CAP_KILL));
@@ -81,13 +113,17 @@ RAW_INLINE __attribute__((noreturn)) void be_init(const struct launcher_paramete
 	if (own->is_dumpable) /* there is nothing to be seen that the command has not */
 		RAW2(prctl, PR_SET_DUMPABLE, 1);
 	RAW2(prctl, PR_SET_NAME, own->init_name);
+	if (own->monitors && !command_leaves_group(own))
+		must(own, STEP_init, RAW0(setsid));
 	RAW1(close, 0);
 	for (;;) {
 		long signal = RAW4(rt_sigtimedwait, &all, &info, 0, KERNEL_SIGSET_SIZE);
 
 		if (signal == SIGCHLD)
-			reap(command);
-		else if (signal > 0 && info.si_code != SI_KERNEL)
+			reap(command, own->monitors, &stops);
+		else if (signal == SIGCONT && info.si_code == SI_QUEUE)
+			continue_if_stopped(own, command, &stops, info.si_int);
+		else if (signal > 0 && (own->monitors || info.si_code != SI_KERNEL))
 			RAW2(kill, command, signal);
 	}
 }
@@ -101,7 +137,8 @@ RAW_INLINE void put_init_above(const struct launcher_parameters *own, const stru
 	char byte;
 	long pid;
 
-	die_with_parent(&own->death, own->death.signal);
+	if (has_parent(own))
+		die_with_parent(&own->death, own->death.signal);
 	must(own, STEP_init, RAW2(pipe2, ready, O_CLOEXEC));
 	/* Where it is ignored, children leave no status behind. */
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);

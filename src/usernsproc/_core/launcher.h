@@ -13,6 +13,7 @@
 
 #include "init.h"
 #include "launcher_socket.h"
+#include "monitor.h"
 
 /* ---- a second process: another child of the same parent continues ---- */
 
@@ -68,6 +69,10 @@ RAW_INLINE void enter_cgroup(const struct launcher_parameters *own)
 
 	if (own->cgroup < 0)
 		return;
+	if (own->becomes) {
+		must(own, STEP_cgroup, move_into_cgroup(own->cgroup, own->cgroup_file));
+		return;
+	}
 	prepare_second_process(own);
 	pid = fork_into_cgroup(own->cgroup, &pidfd);
 	if (pid >= 0) {
@@ -101,7 +106,7 @@ RAW_INLINE void enter_namespaces(const struct launcher_parameters *own)
 	/* Root of a joined namespace must not be able to look at this process: its memory is the outer
 	 * namespace's, and from here on readable to root of that one alone. The kernel keeps
 	 * it so until an exec has closed what is not the command's. */
-	if (namespaces->join_count)
+	if (namespaces->join_count > (uint32_t)own->enters_own_userns)
 		must(own, STEP_prepare, RAW2(prctl, PR_SET_DUMPABLE, 0));
 	for (uint32_t i = 0; i < namespaces->join_count; i++)
 		must(own, STEP_setns, RAW2(setns, namespaces->joins[i].fd, namespaces->joins[i].kind));
@@ -120,6 +125,8 @@ RAW_INLINE void create_namespaces(const struct launcher_parameters *own)
 	if (namespaces->flags)
 		must(own, STEP_clone, RAW1(unshare, namespaces->flags));
 	set_up(own, BEFORE_NAMESPACES_ARE_USED);
+	if (own->becomes)
+		return;
 	if (needs_child(namespaces)) {
 		start_second_process(own);
 		return;
@@ -218,19 +225,27 @@ RAW_INLINE __attribute__((noreturn)) void execute_command(const struct launcher_
 RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 {
 	_Alignas(struct launcher_parameters) char first[LAUNCHER_FIRST_CHUNK];
-	const struct launcher_parameters *own = receive_parameters(socket_of(start), first);
+	int socket = socket_of(start);
+	const struct launcher_parameters *own = receive_parameters(socket, first);
+	struct monitored monitored;
 
+	if (own->becomes)
+		begin_to_become(own, socket);
 	let_the_parent_look(own);
 	set_close_on_exec(own, own->socket);
 	set_close_on_exec(own, own->death.parent_pidfd);
 	set_close_on_exec(own, own->cgroup);
 	set_close_on_exec(own, own->proc);
 	set_close_on_exec(own, own->init_socket);
+	set_close_on_exec(own, own->monitor_socket);
 	for (int i = 0; i < own->setup.fds.count; i++)
 		set_close_on_exec(own, own->setup.fds.fds[i]);
 	enter_cgroup(own);
+	prepare_monitor(own, &monitored);
 	enter_namespaces(own);
 	create_namespaces(own);
+	if (own->monitors)
+		start_monitored(own, &monitored);
 	wait_for_parent(own);
 	if (own->is_helper)
 		be_holder(own);
@@ -238,7 +253,7 @@ RAW_INLINE __attribute__((noreturn)) void launch(const struct start *start)
 	if (own->init_socket >= 0)
 		put_init_above(own, start);
 	set_up(own, FOR_COMMAND);
-	if (own->init_socket < 0) /* after the ids: changing them clears it */
+	if (own->init_socket < 0 && has_parent(own)) /* after the ids: changing them clears it */
 		die_with_parent(&own->death, own->death.signal);
 	RAW2(prctl, PR_SET_NAME, own->name);
 	execute_command(own, start);

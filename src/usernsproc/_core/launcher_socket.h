@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "become.h"
 #include "inline.h"
 
 /* ---- what it is sent ---- */
@@ -63,6 +64,8 @@ RAW_INLINE void wait_for_parent(const struct launcher_parameters *own)
 {
 	char byte;
 
+	if (own->becomes)
+		return;
 	receive(own->socket, &byte, 1);
 }
 
@@ -91,6 +94,7 @@ RAW_INLINE void set_pointers(struct launcher_parameters *block)
 	block->setup.data = (char *)(uintptr_t)address_in(block, block->setup.data);
 	block->setup.fds.fds = (int *)(uintptr_t)address_in(block, block->setup.fds.fds);
 	block->candidates = (char *const *)(uintptr_t)candidates;
+	block->messages = address_in(block, block->messages);
 	for (; *candidates; candidates++)
 		*candidates = (char *)(uintptr_t)address_in(block, *candidates);
 }
@@ -137,6 +141,10 @@ RAW_INLINE int socket_of(const struct start *start)
 
 RAW_INLINE void report(const struct launcher_parameters *own, enum step step, long result)
 {
+	if (own->becomes && step == STEP_none)
+		return;
+	if (own->becomes)
+		leave_with_message(own->messages, (unsigned)own->setup.count, step, (int)-result);
 	if (report_to(own->socket, step, result) < 0) /* the end of the socket shows it, too */
 		leave(255);
 }

@@ -150,6 +150,38 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 	return result;
 }
 
+PyDoc_STRVAR(become_doc, "become(namespaces, maps, program, files, setup, signals, patience, cgroup, messages, monitors,\n"
+			 "enters_own_userns)\n\n"
+			 "The calling process becomes the program, or with monitors what waits for it. See become.h.");
+
+static PyObject *core_become(PyObject *module, PyObject *arguments)
+{
+	struct becoming becoming;
+	struct failure failure;
+	struct plan plan;
+	Py_ssize_t size;
+	char *messages;
+
+	if (PyTuple_Size(arguments) != GROUPS_OF_VALUES + 3) {
+		PyErr_SetString(PyExc_TypeError, "become() takes 11 arguments");
+		return NULL;
+	}
+	if (PyBytes_AsStringAndSize(PyTuple_GetItem(arguments, GROUPS_OF_VALUES), &messages, &size) < 0)
+		return NULL;
+	becoming.messages = messages;
+	becoming.messages_size = (size_t)size + 1;
+	becoming.monitors = PyObject_IsTrue(PyTuple_GetItem(arguments, GROUPS_OF_VALUES + 1));
+	becoming.enters_own_userns = PyObject_IsTrue(PyTuple_GetItem(arguments, GROUPS_OF_VALUES + 2));
+	if (get_plan(arguments, &plan) == 0) {
+		Py_BEGIN_ALLOW_THREADS
+		become(&plan, &becoming, &failure);
+		Py_END_ALLOW_THREADS
+		raise_failure(module, &failure);
+	}
+	free_plan(&plan);
+	return NULL;
+}
+
 PyDoc_STRVAR(create_userns_doc, "create_userns(setgroups, uid_map, gid_map) -> OwnedFd\n\n"
 				"A user namespace with these maps (None: unwritten).");
 
@@ -224,6 +256,7 @@ static PyObject *core_generation(PyObject *module, PyObject *ignored)
 
 static PyMethodDef methods[] = {
 	{"spawn", core_spawn, METH_VARARGS, spawn_doc},
+	{"become", core_become, METH_VARARGS, become_doc},
 	{"create_userns", core_create_userns, METH_VARARGS, create_userns_doc},
 	{"exit_status", core_exit_status, METH_VARARGS, exit_status_doc},
 	{"attempt", core_attempt, METH_VARARGS, attempt_doc},
@@ -254,14 +287,25 @@ static PyObject *system_call_numbers(void)
 	return numbers;
 }
 
+/* In the order of their numbers. */
+static PyObject *names_of_steps(void)
+{
+#define STEP_NAME(name) #name " "
+	return PyUnicode_FromString(STEPS(STEP_NAME));
+}
+
 /* The encoding of ioctl numbers, and those of system calls, differ between architectures. */
+static int add_object(PyObject *module, const char *name, PyObject *value)
+{
+	int result = value ? PyModule_AddObjectRef(module, name, value) : -1;
+
+	Py_XDECREF(value);
+	return result;
+}
+
 static int add_constants(PyObject *module)
 {
-	PyObject *numbers = system_call_numbers();
-	int result = numbers ? PyModule_AddObjectRef(module, "NR", numbers) : -1;
-
-	Py_XDECREF(numbers);
-	if (result < 0)
+	if (add_object(module, "NR", system_call_numbers()) < 0 || add_object(module, "STEPS", names_of_steps()) < 0)
 		return -1;
 	if (PyModule_AddIntConstant(module, "NS_GET_USERNS", NS_GET_USERNS) < 0 ||
 	    PyModule_AddIntConstant(module, "NS_GET_PARENT", NS_GET_PARENT) < 0 ||

@@ -66,8 +66,7 @@ static int prepare_holder(const struct plan *plan, struct child *child, struct s
 	return child->image < 0 ? -1 : 0;
 }
 
-/* The command's arguments, behind one that ends with the number of the launcher's socket; free() it. */
-static char **launcher_argv(const struct child *child, char *const *argv)
+char **launcher_argv(int socket, char *const *argv)
 {
 	size_t count = 0;
 	char **vector, *name;
@@ -78,7 +77,7 @@ static char **launcher_argv(const struct child *child, char *const *argv)
 	if (!vector)
 		return NULL;
 	name = (char *)(vector + count + 2);
-	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", child->socket);
+	snprintf(name, LAUNCHER_NAME_SIZE, "usernsproc-launcher:%010d", socket);
 	vector[0] = name;
 	memcpy(vector + 1, argv, (count + 1) * sizeof(char *));
 	return vector;
@@ -93,6 +92,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 		.group = (int32_t)getpgrp(),
 		.init_socket = child->init_socket,
 		.socket = child->socket,
+		.monitor_socket = -1,
 		.cgroup = child->cgroup,
 		.proc = child->proc,
 		.namespaces = plan->namespaces,
@@ -109,7 +109,7 @@ static int prepare_launcher(const struct plan *plan, struct child *child, struct
 	child->block = launcher_block(&parameters, failure);
 	if (!child->block)
 		return -1;
-	child->launcher_argv = launcher_argv(child, plan->command.argv);
+	child->launcher_argv = launcher_argv(child->socket, plan->command.argv);
 	if (!child->launcher_argv)
 		return fail(failure, STEP_prepare, ENOMEM);
 	set_image(child,

@@ -16,6 +16,8 @@ uint64_t current_signal_mask(void);
 int prepare_image(struct plan *plan, struct child *child, int sockets[2], struct spawned *spawned,
 		  struct failure *failure);
 
+/* The command's arguments, behind one that ends with the number of the launcher's socket; free() it. NULL: no memory. */
+char **launcher_argv(int socket, char *const *argv);
 int move_above_targets(int *fd, const struct plan *plan, struct failure *failure);
 
 /* ---- report.c: the socket to a launcher ---- */

@@ -91,8 +91,13 @@ def create_userns(
             "both maps are needed, or the name of a preset: none can be written after the namespace has been created"
         )
     owner = resolve_owner(owner, caller)
-    if owner is not None or maps.via_newidmap:
-        return _of_holder(maps, -1 if owner is None else owner)
+    return create_with(maps, -1 if owner is None else owner)
+
+
+def create_with(maps: Maps, owner: int) -> Namespace:
+    """From what is checked already; *owner* -1: the caller."""
+    if owner >= 0 or maps.via_newidmap:
+        return _of_holder(maps, owner)
     try:
         return Namespace(_core.create_userns(*maps.for_core))
     except _core.Failure as failure:

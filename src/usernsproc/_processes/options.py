@@ -53,6 +53,41 @@ class CommandOptions(TypedDict, total=False):
     setup: Iterable[Step]
 
 
+class ReexecOptions(TypedDict, total=False):
+    """Those of `reexec`."""
+
+    cwd: Any
+    env: Mapping[Any, Any] | None
+    restore_signals: bool
+    start_new_session: bool
+    pass_fds: Collection[int]
+    umask: int
+    process_group: int | None
+
+    gid_map: IdMapLike | None
+    setgroups: str | None
+    namespaces: Iterable[str]
+    propagation: str | None
+    owner: int | None
+    no_new_privs: bool
+    ambient_caps: Iterable[str | int]
+    cgroup: CgroupLike | None
+    session_keyring: str | None
+    setup: Iterable[Step]
+
+
+class ExecOptions(ReexecOptions, total=False):
+    """Those of `execvp`, and its `env`."""
+
+    executable: Any
+    shell: bool
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    uid_map: IdMapLike | None
+    join: JoinLike | Iterable[JoinLike]
+
+
 class StreamOptions(CommandOptions, total=False):
     """What `usernsproc.aio` takes, as asyncio, to say what is so anyway."""
 

@@ -1,4 +1,4 @@
-"""Steps for the words of bubblewrap that no public step has the meaning of."""
+"""Steps for options of the command line that no public step has the meaning of, most of them those of bubblewrap."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ _AT_EACCESS = 0x200
 _SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 _KERNEL_INTERFACES = ("sys", "sysrq-trigger", "irq", "bus")
 _UNREACHABLE = (ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+class DeathSignal(Step):
+    """A signal that the command gets when its parent ends: `PR_SET_PDEATHSIG`. A change of IDs would clear it."""
+
+    __slots__ = ("signal",)
+    signal: int
+
+    def __init__(self, signal: int) -> None:
+        self._set(signal=signal)
+
+    def emit(self, calls: Emitter) -> None:
+        calls.add("prctl", _PR_SET_PDEATHSIG, self.signal, phase=Phase.SIGNALS)
 
 
 class EmptyRoot(Root):
