@@ -146,6 +146,7 @@ def started() -> Iterator[list[list[str]]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (run, enter, sandbox):
             patch.setattr(module, "run_in_foreground", start)
+            patch.setattr(module, "become_in_foreground", start)  # or this process would be the command
         patch.setattr(_system_calls, "set_death_signal", lambda _signum: None)
         yield found
 

@@ -30,7 +30,9 @@
 #include "check.h"
 #include "core.h"
 #include "kept.h"
+#include "proven_proc.h"
 #include "rawsys.h"
+#include "reaper.h"
 
 #define REPORT_STATUS 42
 
@@ -77,7 +79,6 @@ static const struct maps subordinate_ids = {.uid_map = "0 100000 65536\n",
 					    .gid_map = "0 200000 65536\n"};
 
 /* Nothing ends a wait but the child. */
-static const struct patience patient = {.cancelled = -1};
 
 #define CALL_WITH(its_result, its_expected, ...) \
 	(struct system_call){.result = its_result, .expected = its_expected, __VA_ARGS__}
@@ -161,10 +162,12 @@ static struct plan plan_as(uint32_t id, char **argv)
 
 static struct plan plan_for_holder(void)
 {
+	static char *const nothing[] = {NULL};
 	struct plan plan = plan_for(NULL);
 
 	plan.is_helper = 1;
-	plan.setup = setup_of_helper;
+	plan.command = (struct command){nothing, nothing, nothing};
+	plan.setup = setup_of("/", -1, 0);
 	plan.maps = subordinate_ids;
 	return plan;
 }
@@ -256,33 +259,72 @@ static void count_sigchld(int signal)
 	sigchld_count += signal == SIGCHLD;
 }
 
-static void check_maps(int userns)
+/* Not below 10: check_report() uses some of these numbers. */
+static int open_by_path(pid_t pid, const char *kind)
 {
-	static const char subject[] = "read_maps of a namespace without processes";
-	struct failure failure = {0};
-	char maps[512] = "", *gid_map, *setgroups;
+	char path[64];
+	int fd, copy;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 10);
+	close(fd);
+	return copy;
+}
+
+static void read_file_of(const struct spawned *spawned, const char *name, char *text, size_t size)
+{
+	int directory = open_proc_dir_of(spawned->pidfd), file;
 	ssize_t length;
 
+	file = directory < 0 ? -1 : openat(directory, name, O_RDONLY | O_CLOEXEC);
+	length = file < 0 ? -1 : read(file, text, size - 1);
+	text[length > 0 ? length : 0] = 0;
+	close_if_open(file);
+	close_if_open(directory);
+}
+
+static void check_maps(const struct spawned *spawned, const char *subject)
+{
+	char text[256];
+
+	read_file_of(spawned, "uid_map", text, sizeof(text));
+	check_text(squeeze(text), "0 100000 65536", subject, "uid map");
+	read_file_of(spawned, "gid_map", text, sizeof(text));
+	check_text(squeeze(text), "0 200000 65536", subject, "gid map");
+}
+
+/* A helper program of a call. The caller gets no SIGCHLD. */
+static void check_hidden(const struct plan *given, uid_t owner, const char *subject)
+{
+	struct plan plan = *given;
+	struct failure failure = {0};
+	struct spawned spawned;
+	uid_t found = 0;
+	int userns;
+
+	plan.is_hidden = 1;
 	forget_old_code();
-	length = read_maps(userns, maps, sizeof(maps) - 1, &patient, &failure);
-	gid_map = maps + strlen(maps) + 1;
-	if (!check_outcome(length, &failure, STEP_none, 0, subject))
+	if (!check_outcome(spawn(&plan, &spawned, &failure), &failure, STEP_none, 0, subject))
 		return;
-	setgroups = gid_map + strlen(gid_map) + 1;
-	check(length == setgroups + strlen(setgroups) - maps, subject, "its length");
-	check_text(squeeze(setgroups), "allow", subject, "setgroups");
-	check_text(squeeze(maps), "0 100000 65536", subject, "uid map");
-	check_text(squeeze(gid_map), "0 200000 65536", subject, "gid map");
+	userns = open_by_path(spawned.pid, "user");
+	check(ioctl(userns, NS_GET_OWNER_UID, &found) == 0 && found == owner, subject, "the owner");
+	check_maps(&spawned, subject);
+	close(userns);
+	end_child(spawned.pid, spawned.pidfd, NULL);
+	end_reaper(spawned.reaper);
+	check(sigchld_count == 0, subject, "no SIGCHLD was sent");
 }
 
 static void namespaces(void)
 {
 	static const struct maps wrong = {.uid_map = "0 0 0\n"};
 	struct failure failure = {0};
+	struct plan joined = plan_for_holder(), created = plan_for_holder();
+	struct join join = {.kind = CLONE_NEWUSER};
 	struct traces before, with_one;
-	char maps[64];
-	uid_t owner = 0;
-	int userns;
+	struct spawned spawned;
+	int userns, zero;
 
 	look(&before);
 	check_outcome(create_userns(&wrong, &failure), &failure, STEP_uid_map, EINVAL,
@@ -297,24 +339,24 @@ static void namespaces(void)
 	check(fcntl(userns, F_GETFD) == FD_CLOEXEC, "create_userns", "closed on exec");
 	look(&with_one);
 	check_nothing_left(&with_one, "create_userns");
-	check_maps(userns);
-	check_nothing_left(&with_one, "read_maps");
+	join.fd = userns;
+	joined.namespaces = (struct namespaces){.joins = &join, .join_count = 1};
+	joined.maps = (struct maps){0};
+	check_hidden(&joined, 0, "a hidden helper that joins");
+	check_nothing_left(&with_one, "a hidden helper that joins");
 	close(userns);
 	check_nothing_left(&before, "a closed namespace");
 
-	userns = create_userns_slowly((struct optional_id){1, 1234}, &subordinate_ids, NULL, &patient, &failure);
-	check_outcome(userns, &failure, STEP_none, 0, "create_userns for another owner");
-	check(ioctl(userns, NS_GET_OWNER_UID, &owner) == 0 && owner == 1234, "create_userns for another owner",
-	      "the owner");
-	check_maps(userns);
-	close(userns);
-	check_nothing_left(&before, "create_userns for another owner");
-	check(sigchld_count == 0, "internal helper programs", "no SIGCHLD was sent");
+	created.namespaces.owner = (struct optional_id){1, 1234};
+	check_hidden(&created, 1234, "a hidden helper for another owner");
+	check_nothing_left(&before, "a hidden helper for another owner");
 
+	zero = join.fd = open("/", O_RDONLY | O_CLOEXEC);
 	forget_old_code();
-	check_outcome(read_maps(0, maps, sizeof(maps), &patient, &failure), &failure, STEP_setns, EINVAL,
-		      "read_maps of no namespace");
-	check_nothing_left(&before, "read_maps of no namespace");
+	joined.is_hidden = 1;
+	check_outcome(spawn(&joined, &spawned, &failure), &failure, STEP_setns, EINVAL, "joining no namespace");
+	close(zero);
+	check_nothing_left(&before, "joining no namespace");
 }
 
 /* ---- commands ---- */
@@ -353,19 +395,6 @@ static void commands_behind_a_successor(void)
 	check_nothing_left(&before, "commands behind a successor");
 }
 
-/* Not below 10: check_report() uses some of these numbers. */
-static int open_namespace(pid_t pid, const char *kind)
-{
-	char path[64];
-	int fd, copy;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	copy = fcntl(fd, F_DUPFD_CLOEXEC, 10);
-	close(fd);
-	return copy;
-}
-
 static void commands_that_join(void)
 {
 	struct plan holder = plan_for_holder(), plan = plan_as(33, report_argv);
@@ -379,8 +408,8 @@ static void commands_that_join(void)
 	forget_old_code();
 	if (!check_outcome(spawn(&holder, &spawned, &failure), &failure, STEP_none, 0, "a holder of two"))
 		return;
-	joins[0] = (struct join){open_namespace(spawned.pid, "user"), CLONE_NEWUSER};
-	joins[1] = (struct join){open_namespace(spawned.pid, "pid"), CLONE_NEWPID};
+	joins[0] = (struct join){open_by_path(spawned.pid, "user"), CLONE_NEWUSER};
+	joins[1] = (struct join){open_by_path(spawned.pid, "pid"), CLONE_NEWPID};
 	plan.maps = (struct maps){0};
 	plan.namespaces = (struct namespaces){.joins = joins, .join_count = 2};
 	check_report(plan, REPORT_AS("33"), "a command that joins");
