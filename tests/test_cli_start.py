@@ -32,13 +32,17 @@ DIRECT = {
 
 
 def loaded(*arguments: str) -> set[str]:
-    """The modules that a command has loaded when it ends, other than those of the interpreter."""
+    """The modules that a command has loaded when it ends or becomes another program, other than those of the
+    interpreter."""
     source = f"""
 import sys
 before = set(sys.modules)
+def show():
+    print(*sorted(set(sys.modules) - before), file=sys.stderr, flush=True)
+sys.addaudithook(lambda event, _: show() if event == "os.exec" else None)
 from usernsproc.__main__ import main
 assert main({list(arguments)!r}) == 0
-print(*sorted(set(sys.modules) - before), file=sys.stderr)"""
+show()"""
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60)
     return set(result.stderr.splitlines()[-1].split())
 
