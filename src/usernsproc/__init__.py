@@ -6,19 +6,20 @@ one (`UsernsProcess` without).
 """
 
 import importlib
-from subprocess import (
-    DEVNULL,
-    PIPE,
-    STDOUT,
-    CalledProcessError,
-    CompletedProcess,
-    SubprocessError,
-    TimeoutExpired,
-)
 
 TYPE_CHECKING = False  # nothing is loaded before it is asked for
 
 if TYPE_CHECKING:
+    from subprocess import (
+        DEVNULL,
+        PIPE,
+        STDOUT,
+        CalledProcessError,
+        CompletedProcess,
+        SubprocessError,
+        TimeoutExpired,
+    )
+
     from . import lowlevel
     from ._diagnosis.diagnosis import Ability, Diagnosis, diagnose
     from ._errors import CredentialsError, IdMapError, IdMapPermissionError, MapToolError, UsernsError
@@ -88,23 +89,32 @@ __version__ = "0.1.0"
 # A program that makes namespaces need not load what runs commands, and the other
 # way round: a name is loaded with its module when it is first asked for (PEP 562).
 _MODULES = {
-    "_diagnosis.diagnosis": ("Ability", "Diagnosis", "diagnose"),
-    "_mounts.detached": ("DetachedMount",),
-    "_namespaces.enter": ("Entered",),
-    "_errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
-    "_maps.idmap": ("IdMap", "IdMapLike", "IdRange"),
-    "_mounts.support": ("IdmapSupport", "supports_idmap"),
-    "_mounts.idmapped": ("idmapped_mount", "open_idmapped"),
-    "_mounts.mount": ("Mount",),
-    "_namespaces.namespace": ("Namespace", "NamespaceKind"),
-    "_namespaces.new": ("create_userns",),
-    "_namespaces.listing": ("NamespaceInfo", "NamespaceList"),
-    "_processes.become": ("execvp",),
-    "_processes.output_limit": ("OutputLimitExceeded",),
-    "_processes.reexec": ("reexec",),
-    "_processes.process": ("UsernsProcess",),
-    "_processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
-    "_maps.subids": ("SubIds", "subids"),
+    "subprocess": (
+        "DEVNULL",
+        "PIPE",
+        "STDOUT",
+        "CalledProcessError",
+        "CompletedProcess",
+        "SubprocessError",
+        "TimeoutExpired",
+    ),
+    "._diagnosis.diagnosis": ("Ability", "Diagnosis", "diagnose"),
+    "._mounts.detached": ("DetachedMount",),
+    "._namespaces.enter": ("Entered",),
+    "._errors": ("CredentialsError", "IdMapError", "IdMapPermissionError", "MapToolError", "UsernsError"),
+    "._maps.idmap": ("IdMap", "IdMapLike", "IdRange"),
+    "._mounts.support": ("IdmapSupport", "supports_idmap"),
+    "._mounts.idmapped": ("idmapped_mount", "open_idmapped"),
+    "._mounts.mount": ("Mount",),
+    "._namespaces.namespace": ("Namespace", "NamespaceKind"),
+    "._namespaces.new": ("create_userns",),
+    "._namespaces.listing": ("NamespaceInfo", "NamespaceList"),
+    "._processes.become": ("execvp",),
+    "._processes.output_limit": ("OutputLimitExceeded",),
+    "._processes.reexec": ("reexec",),
+    "._processes.process": ("UsernsProcess",),
+    "._processes.run": ("CompletedCommand", "call", "check_call", "check_output", "run"),
+    "._maps.subids": ("SubIds", "subids"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -114,7 +124,7 @@ def __getattr__(name: str) -> object:
         return importlib.import_module(".lowlevel", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value
 
