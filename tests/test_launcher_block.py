@@ -7,7 +7,7 @@ import tempfile
 from typing import Any
 
 import pytest
-from surroundings import ROOT, done, seen
+from step_processes import ROOT, done, seen
 
 from usernsproc import check_output
 from usernsproc.setup import Bind, Call, Root, Step

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from surroundings import NEW, OWN, ROOT, done, joined, seen
+from step_processes import NEW, OWN, ROOT, done, joined, seen
 
 from usernsproc import UsernsError
 from usernsproc._system_calls import NR

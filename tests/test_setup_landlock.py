@@ -18,7 +18,7 @@ import native
 import pytest
 from alone import run_alone
 from programs import setup_landlock
-from surroundings import NEW, OWN, ROOT, done, joined, seen, status
+from step_processes import NEW, OWN, ROOT, done, joined, seen, status
 
 from usernsproc import UsernsError, run
 from usernsproc._system_calls import NR

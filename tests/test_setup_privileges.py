@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alone import run_alone
 from programs import setup_privileges
-from surroundings import NEW, OWN, ROOT, SHIFTED, done, joined, seen, status
+from step_processes import NEW, OWN, ROOT, SHIFTED, done, joined, seen, status
 
 from conftest import IS_ROOT
 from usernsproc import UsernsError, UsernsProcess

@@ -17,7 +17,7 @@ import pyseccomp
 import pytest
 from alone import run_alone
 from programs import setup_seccomp
-from surroundings import NEW, OWN, ROOT, done, joined, seen, status
+from step_processes import NEW, OWN, ROOT, done, joined, seen, status
 
 from usernsproc import UsernsError, run
 from usernsproc._system_calls import NR

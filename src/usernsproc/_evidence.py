@@ -256,7 +256,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 _ROOT = _identity("/")
 _EXPLAINED = frozenset(("clone", *MAPS, "propagation", "mount_proc"))
-"""Steps that the surroundings of the process can forbid."""
+"""Steps that the environment of the process can forbid."""
 _NO_PROCESS = (_deadline, _full_cgroup, _limit_of_user, _limit_of_system)
 _LOOKS: dict[tuple[str, int], tuple[Callable[[int], Cause | None], ...]] = {
     ("clone", EAGAIN): _NO_PROCESS,

@@ -37,10 +37,10 @@ from leaks import assert_unchanged, state
 
 import usernsproc.setup
 from usernsproc import PIPE, UsernsError, UsernsProcess, run
-from usernsproc._processes import setup as processes_setup
+from usernsproc._setup import compiler
 from usernsproc._setup.calls import Origin, SystemCall
 from usernsproc._setup.causes import OF_CALLS, OF_STEPS
-from usernsproc._setup.compiler import CompiledSetup, Surroundings, _compile
+from usernsproc._setup.compiler import CompiledSetup, Process, _compile
 from usernsproc.setup import (
     Affinity,
     Bind,
@@ -218,8 +218,8 @@ class Broken:
         self._place, self._errno = place, errno
         self.origin: Origin | None = None
 
-    def compile(self, setup: CompiledSetup, steps: tuple[Any, ...], surroundings: Surroundings) -> CompiledSetup:
-        _compile(setup, steps, surroundings)
+    def compile(self, setup: CompiledSetup, steps: tuple[Any, ...], process: Process) -> CompiledSetup:
+        _compile(setup, steps, process)
         places = count()
         for calls in setup._calls.values():
             for n, call in enumerate(calls):
@@ -239,15 +239,15 @@ class Broken:
 
 
 def compiled_by(compile: Callable[..., CompiledSetup]) -> AbstractContextManager[object]:
-    return patch.object(processes_setup, "compile_steps", compile)
+    return patch.object(compiler, "compile_steps", compile)
 
 
 def calls_of(steps: Sequence[Any], options: dict[str, Any]) -> list[tuple[Origin, tuple[int, ...]]]:
     """Those of a command that runs: where each comes from, and the errnos that it tolerates."""
     found: list[tuple[Origin, tuple[int, ...]]] = []
 
-    def compile(setup: CompiledSetup, steps: tuple[Any, ...], surroundings: Surroundings) -> CompiledSetup:
-        _compile(setup, steps, surroundings)
+    def compile(setup: CompiledSetup, steps: tuple[Any, ...], process: Process) -> CompiledSetup:
+        _compile(setup, steps, process)
         for call in (call for calls in setup._calls.values() for call in calls):
             assert isinstance(call.filename, Origin)
             found.append((call.filename, call[2]))

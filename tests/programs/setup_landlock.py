@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import native
-from surroundings import ROOT, done, status
+from step_processes import ROOT, done, status
 
 from usernsproc import UsernsError
 from usernsproc._system_calls import NR

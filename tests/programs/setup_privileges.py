@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import native
 from alone import run_alone
 from entering import enter_own_mounts, enter_own_userns
-from surroundings import OWN, ROOT, SHIFTED, done
+from step_processes import OWN, ROOT, SHIFTED, done
 
 from usernsproc import UsernsError
 from usernsproc._setup.calls import Place, SystemCall

@@ -6,7 +6,7 @@ import errno
 import sys
 
 import native
-from surroundings import ROOT, done
+from step_processes import ROOT, done
 
 from usernsproc import UsernsError, _system_calls
 from usernsproc.setup import Seccomp

@@ -175,7 +175,7 @@ IDENTITY = (
     ),
     Option("--keep-caps", help="keep all capabilities across execve(2), if not UID 0"),
 )
-SURROUNDINGS = (
+ENVIRONMENT = (
     Option("--env", "NAME=VALUE", "set an environment variable; can be repeated", each(_variable)),
     Option(
         "--cgroup",

@@ -10,10 +10,10 @@ from .._processes.become import become_in_foreground
 from .._typing import TYPE_CHECKING
 from ._arguments import (
     ENDING,
+    ENVIRONMENT,
     IDENTITY,
     NAMESPACES,
     STATUS,
-    SURROUNDINGS,
     death_signal_of,
     process_options,
     stays_above,
@@ -53,7 +53,7 @@ COMMAND = Command(
         "the command": (
             *IDENTITY,
             Option("--cwd --wdns -W", "DIR", "the directory to start in, in the mount namespace that is entered"),
-            *SURROUNDINGS,
+            *ENVIRONMENT,
         ),
         "further namespaces": NAMESPACES,
         "sessions, signals and time": ENDING,

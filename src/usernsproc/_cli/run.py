@@ -9,11 +9,11 @@ from .._processes.become import become_in_foreground
 from .._typing import TYPE_CHECKING
 from ._arguments import (
     ENDING,
+    ENVIRONMENT,
     IDENTITY,
     NAMESPACES,
     STATUS,
     STEPS,
-    SURROUNDINGS,
     UNSHARE_KINDS,
     UNSHARE_MAPS,
     death_signal_of,
@@ -58,7 +58,7 @@ COMMAND = Command(
         "the command": (
             *IDENTITY,
             Option("--cwd --wd -w", "DIR", "the directory to start in"),
-            *SURROUNDINGS,
+            *ENVIRONMENT,
         ),
         "further namespaces": NAMESPACES,
         "sessions, signals and time": ENDING,

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def pickled(popen: Any, process: BaseProcess, options: Mapping[str, Any]) -> memoryview:
-    """What the child reads: its surroundings, then the process object."""
-    surroundings = spawn.get_preparation_data(process.name)
+    """What the child reads: its preparation data, then the process object."""
+    preparation = spawn.get_preparation_data(process.name)
     if options.get("cwd") is not None:
-        surroundings.pop("dir", None)  # it is there already, and the caller's directory may not exist in its root
+        preparation.pop("dir", None)  # it is there already, and the caller's directory may not exist in its root
     data = io.BytesIO()
     set_spawning_popen(popen)
     try:
-        reduction.dump(surroundings, data)
+        reduction.dump(preparation, data)
         reduction.dump(process, data)
     finally:
         set_spawning_popen(None)

@@ -62,8 +62,8 @@ def session_keyring(value: str | None, *, joins: bool) -> tuple[SystemCall, ...]
     return (call,)
 
 
-def no_new_privileges(wanted: bool) -> tuple[SystemCall, ...]:
-    return (SystemCall("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if wanted else ()
+def no_new_privileges(asked: bool) -> tuple[SystemCall, ...]:
+    return (SystemCall("no_new_privs", "prctl", _PR_SET_NO_NEW_PRIVS, 1),) if asked else ()
 
 
 def death_signal(pdeathsig: int | None) -> int:
@@ -108,9 +108,9 @@ class Steps:
     def compile(
         self, credentials: Credentials, maps: Maps, caller: Caller, userns: Userns, **options: Any
     ) -> CompiledSetup:
-        from .._setup.compiler import Surroundings, compile_steps
+        from .._setup.compiler import Process, compile_steps
 
-        surroundings = Surroundings(
+        process = Process(
             self._kinds,
             userns,
             maps,
@@ -119,7 +119,7 @@ class Steps:
             **self._options,
             **options,
         )
-        self.compiled = compile_steps(self.compiled, self._steps, surroundings)
+        self.compiled = compile_steps(self.compiled, self._steps, process)
         return self.compiled
 
 

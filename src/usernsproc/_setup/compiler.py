@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .calls import Argument
 
 
-class Surroundings:
+class Process:
     """What a list of steps is checked against: the process that they set up.
 
     Args:
@@ -61,7 +61,7 @@ class Surroundings:
         return self.kinds, self.userns, self.in_userns, self.maps, self.file_ids, tuple(self.options.items())
 
     def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if isinstance(other, Surroundings) else NotImplemented
+        return self._values() == other._values() if isinstance(other, Process) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._values())
@@ -115,9 +115,9 @@ class CompiledSetup:
 class Emitter:
     """What a step adds its calls to. Each returns what stands for the result of the call."""
 
-    def __init__(self, setup: CompiledSetup, surroundings: Surroundings, *, has_root: bool) -> None:
+    def __init__(self, setup: CompiledSetup, process: Process, *, has_root: bool) -> None:
         self.setup = setup
-        self.surroundings = surroundings
+        self.process = process
         self.tree = Tree(self, has_root=has_root)
         self.scratch = Scratch(self)
         self._index, self._step = 0, Step()
@@ -218,7 +218,7 @@ class Emitter:
             raise
 
 
-def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> CompiledSetup:
+def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], process: Process) -> CompiledSetup:
     """What the steps do: added to *setup*, or, if it is the same again, what was compiled before.
 
     Raises:
@@ -228,26 +228,26 @@ def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: S
         if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
     if all(step.is_constant() for step in steps) and has_mount_setattr():
-        return _compile_constant(steps, surroundings)
-    _compile(setup, steps, surroundings)
+        return _compile_constant(steps, process)
+    _compile(setup, steps, process)
     return setup
 
 
 @lru_cache(maxsize=32)
-def _compile_constant(steps: tuple[Step, ...], surroundings: Surroundings) -> CompiledSetup:
+def _compile_constant(steps: tuple[Step, ...], process: Process) -> CompiledSetup:
     """Programs set up many commands in the same way."""
     setup = CompiledSetup()
-    _compile(setup, steps, surroundings)
+    _compile(setup, steps, process)
     return setup
 
 
-def _compile(setup: CompiledSetup, steps: tuple[Step, ...], surroundings: Surroundings) -> None:
+def _compile(setup: CompiledSetup, steps: tuple[Step, ...], process: Process) -> None:
     setup.least_fd = max((setup.least_fd, *(step.least_fd for step in steps)))
-    calls = Emitter(setup, surroundings, has_root=any(step.is_root for step in steps))
+    calls = Emitter(setup, process, has_root=any(step.is_root for step in steps))
     for index, step in sorted(enumerate(steps), key=lambda item: not item[1].is_root):  # what others look paths up in
         calls.begin(index, step)
         try:
-            step.check(steps, surroundings)
+            step.check(steps, process)
             step.emit(calls)
         except (ValueError, TypeError) as error:
             raise type(error)(f"setup[{index}]: {error}") from None

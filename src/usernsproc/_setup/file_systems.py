@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from .._proc import HasFileno
     from .calls import Argument, Result
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
     from .step import Path
 
     Source: TypeAlias = "Path | HasFileno | int | DetachedMount"
@@ -154,13 +154,13 @@ class Root(Step):
     def is_constant(self) -> bool:
         return isinstance(self.source, str)
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         if sum(step.is_root for step in steps) > 1:
             raise refuse(self, "there is another Root in the list")
-        if surroundings.options.get("propagation") in ("shared", "unchanged"):
+        if process.options.get("propagation") in ("shared", "unchanged"):
             raise refuse(self, "the mounts of the old root have to be private: leave propagation= out")
-        if surroundings.options.get("mount_proc"):
+        if process.options.get("mount_proc"):
             raise refuse(self, "mount_proc= is for the old root: use the step Proc()")
 
     def emit(self, calls: Emitter) -> None:
@@ -303,9 +303,9 @@ class _Kernel(Step):
     def is_constant(self) -> bool:
         return True
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        if surroundings.userns == "new" and self.of not in surroundings.kinds:
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        if process.userns == "new" and self.of not in process.kinds:
             raise refuse(
                 self, f'the kernel mounts it for the owner of the {self.of} namespace: namespaces=("{self.of}",)'
             )

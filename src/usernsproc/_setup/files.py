@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeAlias
 
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
     from .step import Path
 
     Data: TypeAlias = "str | bytes | bytearray | memoryview | int"
@@ -150,10 +150,10 @@ class File(_AtPath):
     def is_constant(self) -> bool:
         return not isinstance(self.data, int)
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         if self.cover or self.read_only:
-            needs_mounts(self, surroundings)
+            needs_mounts(self, process)
 
     def _content(self) -> bytes:
         if isinstance(self.data, str):
@@ -202,9 +202,9 @@ class Mask(_AtPath):
     def __init__(self, path: Path, *, missing_ok: bool = False) -> None:
         self._set(path=self._below_root(path), missing_ok=bool(missing_ok))
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        needs_mounts(self, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        needs_mounts(self, process)
 
     def emit(self, calls: Emitter) -> None:
         scratch = calls.scratch
@@ -295,9 +295,9 @@ class Chroot(_AtPath):
         calls.tree.chroot(calls.tree.open(self.path, _DIRECTORY), self.path)
 
 
-def needs_mounts(step: Step, surroundings: Surroundings) -> None:
+def needs_mounts(step: Step, process: Process) -> None:
     """It is put together on a mount of its own, which must not become visible elsewhere."""
-    if "mnt" not in surroundings.kinds:
+    if "mnt" not in process.kinds:
         raise refuse(step, 'it needs a namespace of that kind: namespaces=("mnt",)')
-    if surroundings.options.get("propagation") in ("shared", "unchanged"):
+    if process.options.get("propagation") in ("shared", "unchanged"):
         raise refuse(step, "the mounts have to be private while it is made: leave propagation= out")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from .._proc import HasFileno
     from .calls import Argument, Result
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
     from .step import Path
 
 READ = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR
@@ -193,9 +193,9 @@ class Landlock(Step):
                 raise refuse(type(self), f"a scope is one of {', '.join(map(repr, SCOPES))}, not {scope!r}")
         return found
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        refuse_for_holder(self, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        refuse_for_holder(self, process)
 
     # ---- its calls ----
 

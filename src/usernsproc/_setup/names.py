@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, ClassVar
 
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
 _LONGEST_NAME = 64
 
@@ -128,9 +128,9 @@ class TimeOffset(Step):
             boottime=_offset(self, "boottime", boottime),
         )
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        if not surroundings.options["new_kinds"] & CLONE_NEWTIME:
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        if not process.options["new_kinds"] & CLONE_NEWTIME:
             raise refuse(self, "the time namespace is joined and has its offsets: it has to be a new one")
         if sum(isinstance(step, TimeOffset) for step in steps) > 1:
             raise refuse(self, "there is another TimeOffset in the list")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, ClassVar
 
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
     from .file_systems import Source
     from .step import Path
 
@@ -73,9 +73,9 @@ class Overlay(Step):
         relative = (path for path in (self.upper, self.work) if path and path != _IN_MEMORY and path[0] != "/")
         return all(isinstance(layer, str) for layer in self.lower) and not any(relative)
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        needs_mounts(self, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        needs_mounts(self, process)
 
     def emit(self, calls: Emitter) -> None:
         scratch = calls.scratch
@@ -84,7 +84,7 @@ class Overlay(Step):
         if self.upper is None and len(layers) == 1:
             layers.append(scratch.directory().decode())  # it wants two
         options: Options = [("lowerdir", ":".join(layers)), *self._upper(calls)]
-        if calls.surroundings.in_userns:
+        if calls.process.in_userns:
             options.append(("userxattr", None))
         scratch.enter()
         overlay = new_file_system(calls, "overlay", options, path=self.target)

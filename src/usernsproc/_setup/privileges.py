@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from .calls import Argument
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
 
 class Capabilities(Step):
@@ -79,11 +79,11 @@ class Capabilities(Step):
     def is_constant(self) -> bool:
         return True
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         refuse_another(self, steps)
-        refuse_for_holder(self, surroundings)
-        if surroundings.options.get("ambient_caps"):
+        refuse_for_holder(self, process)
+        if process.options.get("ambient_caps"):
             raise refuse(self, "ambient_caps= cannot be combined with it: use keep=")
 
     def emit(self, calls: Emitter) -> None:
@@ -118,14 +118,14 @@ class NoUserNamespaces(Step):
     __slots__ = ()
     phase: ClassVar[Phase] = Phase.NO_NAMESPACES
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         refuse_another(self, steps)
-        if surroundings.userns == "joined":
+        if process.userns == "joined":
             raise refuse(self, "other processes use a user namespace that is joined: leave join= of it out")
-        if not surroundings.maps.uid_map or not surroundings.maps.gid_map:
+        if not process.maps.uid_map or not process.maps.gid_map:
             raise refuse(self, "it requires the maps of the user namespace: uid_map= and gid_map=")
-        if surroundings.options.get("owner") is not None:
+        if process.options.get("owner") is not None:
             raise refuse(self, "owner= cannot be combined with it")
 
     def emit(self, calls: Emitter) -> None:
@@ -136,7 +136,7 @@ class NoUserNamespaces(Step):
         """
         with at_step("open_proc", "/proc"), open_root() as root:
             proc = calls.keep(root)
-        is_shared = calls.surroundings.userns == "own"
+        is_shared = calls.process.userns == "own"
         dumpable = calls.add("prctl", PR_GET_DUMPABLE, phase=Phase.NAMES)  # steps for files may change it
         locks = calls.add("memfd_create", b"locks", MFD_CLOEXEC, phase=Phase.NAMES)
         helper = self._fork_helper(calls, proc, locks, phase=Phase.NAMES)
@@ -156,7 +156,7 @@ class NoUserNamespaces(Step):
         add("fcntl", locks, fcntl.F_SETLK, _lock(fcntl.F_WRLCK))
         pid = add(FORK, _HELPERS_CALLS)
         add("fcntl", locks, fcntl.F_SETLKW, _lock(fcntl.F_WRLCK))
-        maps = calls.surroundings.maps
+        maps = calls.process.maps
         for file, id_map in (("uid_map", maps.uid_map), ("gid_map", maps.gid_map)):
             assert id_map is not None
             text = unchanged(id_map).to_kernel().encode()
@@ -166,7 +166,7 @@ class NoUserNamespaces(Step):
 
     def _take_mapped_ids(self, calls: Emitter, dumpable: Result) -> None:
         """A user namespace can only belong to an ID that is mapped. The launcher stays as dumpable as it was."""
-        uid, gid = calls.surroundings.file_ids
+        uid, gid = calls.process.file_ids
         if uid is None and gid is None:
             return
         for name, number in (("setresgid", gid), ("setresuid", uid)):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
 # ---- names in place of numbers ----
 
@@ -108,8 +108,8 @@ class Rlimit(Step):
             raise refuse(type(self), f"soft ({soft}) is above hard ({hard})")
         self._set(name=named(self, "name", name, _limit_numbers(), "RLIMIT_"), soft=soft_limit, hard=hard_limit)
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         if sum(isinstance(step, Rlimit) and step.name == self.name for step in steps) > 1:
             raise refuse(self, f"there is another Rlimit of {self.name} in the list")
 
@@ -197,7 +197,7 @@ class Affinity(_OfProcess):
         return os.sched_getaffinity(0).issuperset(self.cpus)
 
     def emit(self, calls: Emitter) -> None:
-        if calls.surroundings.options.get("cgroup") or not self.is_constant():
+        if calls.process.options.get("cgroup") or not self.is_constant():
             calls.in_parent("sched_setaffinity", self._set_in_parent)
             return
         words = [0] * (max(self.cpus) // _WORD_BITS + 1)

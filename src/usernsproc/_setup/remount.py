@@ -47,7 +47,7 @@ _FLAGS = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_
 
 def is_possible(calls: Emitter) -> bool:
     """Whether the mounts of the command are a copy of those that the parent sees."""
-    return bool(calls.surroundings.options.get("copied_mounts"))
+    return bool(calls.process.options.get("copied_mounts"))
 
 
 def mounts_at(calls: Emitter, source: str | int, *, recursive: bool) -> list[KnownMount]:
@@ -94,7 +94,7 @@ def _have_it_checked(calls: Emitter, path: str, mounts: list[MountEntry]) -> Non
             if _described(read_mounts(fd), path) != before:
                 raise OSError(EAGAIN, "mounts have changed meanwhile")
 
-    if calls.surroundings.options.get("propagation") in (None, "private"):
+    if calls.process.options.get("propagation") in (None, "private"):
         calls.add("mount", 0, b"/", 0, MS_REC | MS_PRIVATE, phase=Phase.NEW_NAMESPACES)
     calls.in_parent("mount", check)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from .._proc import HasFileno
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
 _INSTRUCTION = 8  # bytes of a struct sock_filter
 _MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
@@ -61,9 +61,9 @@ class Seccomp(Step):
     def is_constant(self) -> bool:
         return True
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        refuse_for_holder(self, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        refuse_for_holder(self, process)
 
     def emit(self, calls: Emitter) -> None:
         calls.setup.no_new_privs = True

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeAlias
 
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
     Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -86,12 +86,12 @@ class Step:
         """Add the system calls of this step."""
         raise NotImplementedError
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:  # noqa: ARG002, for subclasses
+    def check(self, steps: Sequence[Step], process: Process) -> None:  # noqa: ARG002, for subclasses
         """Refuse a list or a process that the step does not fit to."""
         kind = self.namespace
-        if kind is not None and kind not in surroundings.kinds:
+        if kind is not None and kind not in process.kinds:
             raise refuse(self, f'it needs a namespace of that kind: namespaces=("{kind}",)')
-        if self.for_command and surroundings.options.get("holder"):
+        if self.for_command and process.options.get("holder"):
             raise refuse(self, "a holder (no args) runs no program")
 
     # ---- a value ----
@@ -165,8 +165,8 @@ def refuse_another(step: Step, steps: Sequence[Step]) -> None:
         raise refuse(step, f"there is another {type(step).__name__} in the list")
 
 
-def refuse_for_holder(step: Step, surroundings: Surroundings) -> None:
-    if surroundings.options.get("holder"):
+def refuse_for_holder(step: Step, process: Process) -> None:
+    if process.options.get("holder"):
         raise refuse(step, "it is for a command, and a holder (no args) runs no program")
 
 

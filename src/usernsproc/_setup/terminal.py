@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from .._core import OwnedFd
-    from .compiler import Emitter, Surroundings
+    from .compiler import Emitter, Process
 
 
 class ControllingTerminal(Step):
@@ -40,9 +40,9 @@ class ControllingTerminal(Step):
     def __init__(self, fd: Any) -> None:
         self._set(fd=descriptor(self, "fd", fd))
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        if not surroundings.options["start_new_session"]:
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        if not process.options["start_new_session"]:
             raise refuse(self, "only the leader of a session gets a terminal: start_new_session=True")
         if sum(isinstance(step, ControllingTerminal) for step in steps) > 1:
             raise refuse(self, "there is another ControllingTerminal in the list")
@@ -74,12 +74,12 @@ class Foreground(Step):
     def __init__(self, fd: Any) -> None:
         self._set(fd=descriptor(self, "fd", fd))
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
-        if surroundings.options["start_new_session"]:
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
+        if process.options["start_new_session"]:
             if not any(isinstance(step, ControllingTerminal) for step in steps):
                 raise refuse(self, "a new session has no terminal: add ControllingTerminal")
-        elif surroundings.options["process_group"] < 0:
+        elif process.options["process_group"] < 0:
             raise refuse(self, "the command needs a process group of its own: process_group=0")
 
     def emit(self, calls: Emitter) -> None:
@@ -137,12 +137,12 @@ class Descriptors(Step):
     def least_fd(self) -> int:
         return self.fds[-1][0] + 1
 
-    def check(self, steps: Sequence[Step], surroundings: Surroundings) -> None:
-        super().check(steps, surroundings)
+    def check(self, steps: Sequence[Step], process: Process) -> None:
+        super().check(steps, process)
         if sum(isinstance(step, Descriptors) for step in steps) > 1:
             raise refuse(self, "there is another Descriptors in the list")
         for target, _ in self.fds:
-            if target in surroundings.options["pass_fds"]:
+            if target in process.options["pass_fds"]:
                 raise refuse(self, f"{target} is also in pass_fds")
 
     def emit(self, calls: Emitter) -> None:

@@ -98,7 +98,7 @@ class Tree:
         self._has_begun = True
         add = self._calls.add
         self._umask = add("umask", 0, phase=Phase.GATHER)  # files get the modes that the steps say
-        for name, number in zip(("setfsuid", "setfsgid"), self._calls.surroundings.file_ids, strict=True):
+        for name, number in zip(("setfsuid", "setfsgid"), self._calls.process.file_ids, strict=True):
             if number is not None:
                 add(name, number, phase=Phase.CREATE)
                 add(name, number, phase=Phase.CREATE, expected=number)  # it returns the one before, and no error
