@@ -142,6 +142,14 @@ RESULTS = """
     def test_refused():
         pass
 
+    class TestOfTheProject:
+        @pytest.fixture(params=["own"])
+        def userns(self, request):
+            return request.param
+
+        def test_own_fixture(self, userns):
+            assert userns == "own" and not inside()
+
     def test_process(userns_process):
         assert userns_process().poll() is None
         assert userns_process(["true"], uid_map="current").wait() == 0
@@ -162,6 +170,7 @@ SUMMARY = {
         "test_warns",
         "test_files",
         "test_broken_end",
+        "test_own_fixture[own]",
         "test_process",
     },
     "skipped": {"test_skipped"},

@@ -36,6 +36,10 @@ class _Plugin:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         if not item.get_closest_marker("userns") and "userns" not in getattr(item, "fixturenames", ()):
             return None
+        from .request import uses_fixture  # only for tests that may need it
+
+        if not item.get_closest_marker("userns") and not uses_fixture(item):
+            return None
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports(item, nextitem):

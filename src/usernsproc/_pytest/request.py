@@ -19,6 +19,12 @@ _NODES: dict[str, type[pytest.Item | pytest.Collector]] = {
 _MAPS = ("uid_map", "gid_map", "join")
 
 
+def uses_fixture(item: pytest.Item) -> bool:
+    """Whether it uses the fixture `userns` of this package. A project can have its own of that name."""
+    definitions: Any = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("userns")
+    return bool(definitions) and definitions[-1].func.__module__ == f"{__package__}.plugin"
+
+
 class Request:
     """The options of the process, the time limit of the test, and the tests that share the process."""
 
@@ -45,9 +51,10 @@ class Request:
         if item is None:
             return None
         marks = list(item.iter_markers("userns"))
-        parameters: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-        if not marks and "userns" not in getattr(item, "fixturenames", ()):
+        has_fixture = uses_fixture(item)
+        if not marks and not has_fixture:
             return None
+        parameters: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {}) if has_fixture else {}
         given: dict[str, Any] = {}
         for mark in reversed(marks):  # that of the test itself last
             if mark.args:
