@@ -100,6 +100,7 @@ def test_any_words_are_parsed_or_refused_by_name(command: str, words: list[str])
         parts = [part for word in words for part in (word, word.partition("=")[0], word[:2]) if part.strip("-")]
         expected = [
             *parts,
+            *(f"-{letter}: " for word in words for letter in word[2:]),  # several short options in a word
             "which command?",
             "one argument too many",
             *(f"{name} is missing" for name in ("SOURCE", "TARGET", "PATH")),

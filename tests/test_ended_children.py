@@ -76,11 +76,11 @@ def test_without_it_the_table_has_the_cause(name: str, args: tuple[Any, ...], mo
 
 def test_the_maps_of_a_namespace_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with create_userns("root", "root") as userns, Namespace.current("net") as net:
-        core_fails(monkeypatch, "read_maps", "read_map", ESRCH, -signal.SIGSYS)
+        core_fails(monkeypatch, "spawn", "read_map", ESRCH, -signal.SIGSYS)
         assert error_of(lambda: userns.uid_map).cause == "seccomp-killed"
-        core_fails(monkeypatch, "read_maps", "setns", EINVAL)
+        core_fails(monkeypatch, "spawn", "setns", EINVAL)
         assert error_of(lambda: net.uid_map).cause == "not-a-user-namespace"
-        core_fails(monkeypatch, "read_maps", "setns", EPERM, None)
+        core_fails(monkeypatch, "spawn", "setns", EPERM, None)
         assert error_of(lambda: userns.uid_map).cause == "join-refused"
 
 
