@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import ExitStack
 from errno import ENOSYS, EPERM
 
 from .. import _core
@@ -25,24 +26,17 @@ def read_maps(userns: _core.OwnedFd | int) -> list[str]:
 
     Root in the namespace cannot look at the helper program: that is not dumpable before it enters.
     """
-    with at_step("open_proc", "/proc"):
-        root = open_root()
-    with root as proc:
+    with ExitStack() as opened:
+        with at_step("open_proc", "/proc"):
+            root = opened.enter_context(open_root())
         with at_step("prepare"):
-            reader, writer = _core.pipe()
-        with reader as answer, writer as to:
-            with at_step("prepare"):
-                os.set_blocking(to, False)  # a full pipe is an error
-                copy = _core.dup(userns)
-            with copy as entered:
-                return _read_by_helper(proc, entered, answer, to)
-
-
-def _read_by_helper(proc: int, userns: int, answer: int, to: int) -> list[str]:
-    calls = _reading(proc, to, has_openat2=_has_openat2(proc))
-    setup = Setup((ROOT_DIRECTORY, NEW_SESSION, *calls), fds=(proc, to))
-    with start(None, Namespaces(0, (userns, CLONE_NEWUSER)), setup=setup, signals=HIDDEN):
-        return os.read(answer, len(_FILES) * _PARTS * _SIZE).decode().split("\0")[:-1]
+            answer, end = map(opened.enter_context, _core.pipe())
+            os.set_blocking(end, False)  # a full pipe is an error
+            proc, to, entered = (opened.enter_context(_core.dup(fd)) for fd in (root, end, userns))  # above 2
+        calls = _reading(proc, to, has_openat2=_has_openat2(proc))
+        setup = Setup((ROOT_DIRECTORY, NEW_SESSION, *calls), fds=(proc, to))
+        with start(None, Namespaces(0, (entered, CLONE_NEWUSER)), setup=setup, signals=HIDDEN):
+            return os.read(answer, len(_FILES) * _PARTS * _SIZE).decode().split("\0")[:-1]
 
 
 def _has_openat2(proc: int) -> bool:
