@@ -291,8 +291,8 @@ def test_a_wrong_list_is_refused(
     text: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing is created: the core is not called."""
-    monkeypatch.setattr("usernsproc._spawn._core.spawn", None)
+    """No process is started."""
+    monkeypatch.setattr("usernsproc._processes.process.start", None)
     with pytest.raises(kind) as caught:
         process(steps, options)
     assert type(caught.value) is kind
@@ -329,7 +329,7 @@ def broken_by(action: Callable[[], object]) -> Iterator[tuple[str, int]]:
 
 
 def test_each_rule_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("usernsproc._spawn._core.spawn", None)
+    monkeypatch.setattr("usernsproc._processes.process.start", None)
     broken = {rule for make, *_ in VALUES for rule in broken_by(make)}
     for steps, options, *_ in LISTS:
         broken |= set(broken_by(partial(process, steps, options)))
