@@ -38,7 +38,7 @@ def names_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("parameter", ["session_keyring", "no_new_privs", "pdeathsig"])
 def test_a_parameter_is_in_three_files(parameter: str) -> None:
-    """Its type, the constructor, and the function that makes a system call of it. The command line is separate, and so is
+    """Its type, the constructor, and the function that makes a system call of it. The command line is separate, as is
     `execvp`, for which some have no meaning."""
     files = [path for folder in (".", "_processes", "_namespaces", "_maps") for path in (PACKAGE / folder).glob("*.py")]
     touched = {path.name for path in files if parameter in names_in(path)} - {"become.py"}

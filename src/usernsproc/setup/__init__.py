@@ -1,6 +1,7 @@
 """Set-up steps: what runs between clone and exec, as data."""
 
-from .._setup import compiler as _compiler  # noqa: F401, a program may leave its root directory before it uses steps
+# A program may leave its root directory before it uses steps.
+from .._setup import compiler as _compiler  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from .._setup.call import Call
 from .._setup.file_systems import Bind, Cgroup2, Dev, Devpts, Mqueue, Proc, Root, Sysfs, Tmpfs
 from .._setup.files import Chroot, Dir, File, Mask, Remount, Symlink, Unmount
