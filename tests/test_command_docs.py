@@ -44,6 +44,9 @@ def test_no_line_of_a_manual_page_is_lost(path: str) -> None:
         (["usernsproc", "run", "--namesp"], "--namespaces"),
         (["usernsproc", "run", "--setgroups", "de"], "deny"),
         (["usernsproc", "enter", "--targ"], "--target"),
+        (["usernsproc", "run", "--map", "rootl"], "rootless"),
+        (["usernsproc", "ls", "--kind", "ne"], "net"),
+        (["usernsproc", "doctor", "many"], "many-ids"),
     ],
 )
 def test_bash_completes(words: list[str], found: str) -> None:

@@ -350,9 +350,9 @@ def test_mounts_of_the_command_do_not_reach_the_caller(tmp_path: Path) -> None:
         ({"namespaces": "mnt,pid"}, TypeError, r"one string: \('mnt', 'pid'\)"),
         ({"namespaces": 0x20000}, TypeError, "namespaces are several kinds"),
         ({"namespaces": ["mount"]}, ValueError, "not a kind of namespace"),
-        ({"init": True}, ValueError, "init= is pid 1 of a new pid namespace"),
-        ({"mount_proc": True}, ValueError, "mount_proc= shows another pid namespace"),
-        ({"propagation": "slave"}, ValueError, "propagation= is that of a new mount namespace"),
+        ({"init": True}, ValueError, "init= requires namespaces=..pid"),
+        ({"mount_proc": True}, ValueError, "mount_proc= requires namespaces=..pid"),
+        ({"propagation": "slave"}, ValueError, "propagation= requires namespaces=..mnt"),
         ({"propagation": "masters", "namespaces": ["mnt"]}, ValueError, "propagation is one of"),
     ],
 )

@@ -150,6 +150,22 @@ RESULTS = """
         def test_own_fixture(self, userns):
             assert userns == "own" and not inside()
 
+    @userns(timeout="1")
+    def test_in_words():
+        pass
+
+    @userns(timeout=float("inf"))
+    def test_for_ever():
+        pass
+
+    @userns(timeout=0)
+    def test_of_none():
+        pass
+
+    @pytest.mark.parametrize("userns", ["root"], indirect=True)
+    def test_no_dictionary(userns):
+        pass
+
     def test_process(userns_process):
         assert userns_process().poll() is None
         assert userns_process(["true"], uid_map="current").wait() == 0
@@ -187,6 +203,10 @@ SUMMARY = {
         "test_mistyped",
         "test_by_position",
         "test_refused",
+        "test_in_words",
+        "test_for_ever",
+        "test_of_none",
+        "test_no_dictionary[root]",
     },
 }
 LETTERS = {"PASSED": "passed", "SKIPPED": "skipped", "XFAIL": "xfailed", "ERROR": "error", "FAILED": "failed"}
@@ -268,6 +288,10 @@ def test_a_failure_has_its_traceback_and_what_was_captured(results: tuple[Path, 
         ("test_mistyped", "got an unexpected keyword argument 'uidmap'. Did you mean 'uid_map'?"),
         ("test_by_position", "the options are given by keyword, not as ('root',)"),
         ("test_refused", "IdMapError: uid_map: range 0:0:0"),
+        ("test_in_words", "timeout is a number of seconds from above 0 to 1000000, not '1'"),
+        ("test_for_ever", "timeout is a number of seconds from above 0 to 1000000, not inf"),
+        ("test_of_none", "timeout is a number of seconds from above 0 to 1000000, not 0"),
+        ("test_no_dictionary[root]", "the parameter of the fixture is a dictionary of options, not 'root'"),
     ],
 )
 def test_what_went_wrong_with_the_process_is_said(results: tuple[Path, str], name: str, words: str) -> None:
@@ -573,6 +597,33 @@ LOADED = """
         names = {name for name in sys.modules if name.startswith("usernsproc")}
         assert names == {"usernsproc", "usernsproc.pytest", "usernsproc._pytest", "usernsproc._pytest.plugin"}
 """
+
+
+GIVEN_AWAY = """
+    import os, subprocess
+    import pytest
+
+    @pytest.mark.userns(uid_map={map!r}, gid_map="root", namespaces=["mnt"])
+    def test_owners(tmp_path):
+        given = tmp_path / "given"
+        for directory in (given / "below", {outside!r}):
+            os.makedirs(directory)
+        (given / "file").touch()
+        for path in (given, given / "file", {outside!r}):
+            os.chown(path, 5, 0)
+        subprocess.run(["mount", "--bind", {outside!r}, given / "below"], check=True)
+"""
+
+
+def test_the_user_can_delete_the_directories_that_a_test_gave_away(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    map = "rootless" if OWN_UID else "0:0:1,1:100000:10"
+    write(tmp_path, GIVEN_AWAY.format(map=map, outside=str(outside)))
+    assert "1 passed" in run_pytest(tmp_path, f"--basetemp={tmp_path / 'base'}")
+    given = tmp_path / "base" / "userns0" / "base" / "test_owners0" / "given"
+    assert given.stat().st_uid == OWN_UID
+    # Files keep their owners, and so does what was mounted there.
+    assert (given / "file").stat().st_uid == outside.stat().st_uid != OWN_UID
 
 
 def test_a_test_without_the_marker_does_not_load_the_package(tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_a_timeout_kills_and_reaps(function: Callable[..., Any]) -> None:
     assert caught.value.timeout == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.parametrize("function", [run, call, check_call, check_output])
+def test_a_timeout_is_a_number(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="^timeout is a number of seconds or None, not '3'$"):
+        function(FOREVER, timeout="3")
+
+
 def test_a_timeout_has_what_was_printed_so_far() -> None:
     for timeout in (0.3, 1, 3, 10, 30, 100):  # repeated until the shell was fast enough
         with pytest.raises(TimeoutExpired) as caught:

@@ -159,9 +159,11 @@ JOINED = object()
 """A user namespace to join."""
 MNT: dict[str, Any] = {"namespaces": ["mnt"]}
 SESSION: dict[str, Any] = {"start_new_session": True}
-LISTS: list[tuple[Callable[[], list[Any]], dict[str, Any], type[Exception], str]] = [
-    (lambda: [Tmpfs("/tmp")], {}, ValueError, r"setup\[0\]: Tmpfs\('/tmp'\): it needs a namespace of that kind: .*mnt"),
+LISTS: list[tuple[Callable[[], Any], dict[str, Any], type[Exception], str]] = [
+    (lambda: [Tmpfs("/tmp")], {}, ValueError, r"setup\[0\]: Tmpfs\('/tmp'\): the step requires namespaces=.*mnt"),
     (lambda: [Tmpfs("/tmp"), "x"], MNT, TypeError, r"setup\[1\]: a set-up step of usernsproc.setup is needed, not 'x'"),
+    (lambda: [[Tmpfs("/tmp")]], MNT, TypeError, r"setup\[0\]: .* is needed, not a list: unpack it with \*"),
+    (lambda: Tmpfs("/tmp"), MNT, TypeError, r"setup= is a list of set-up steps, not Tmpfs\('/tmp'\)"),
     (lambda: [Tmpfs], MNT, TypeError, r"setup\[0\]: a set-up step of usernsproc.setup is needed, not <class"),
     (lambda: [Root("/"), Root("tmpfs")], {}, ValueError, r"setup\[0\]: Root\('/'\): there is another Root in the list"),
     (lambda: [Root("/")], {"propagation": "shared"}, ValueError, r"setup\[0\]: Root\('/'\): .* leave propagation= out"),
@@ -185,8 +187,8 @@ LISTS: list[tuple[Callable[[], list[Any]], dict[str, Any], type[Exception], str]
         ValueError,
         r"setup\[0\]: Bind\(\d+, .*\): descriptor \d+ is closed",
     ),
-    (lambda: [Mask("/x")], {}, ValueError, r"setup\[0\]: Mask\('/x'\): it needs a namespace of that kind: .*mnt"),
-    (lambda: [File("/x", cover=True)], {}, ValueError, r"setup\[0\]: File.*: it needs a namespace of that kind: .*mnt"),
+    (lambda: [Mask("/x")], {}, ValueError, r"setup\[0\]: Mask\('/x'\): the step requires namespaces=.*mnt"),
+    (lambda: [File("/x", cover=True)], {}, ValueError, r"setup\[0\]: File.*: the step requires namespaces=.*mnt"),
     (
         lambda: [Mask("/x")],
         {**MNT, "propagation": "shared"},

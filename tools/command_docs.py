@@ -15,10 +15,12 @@ from typing import Any
 
 import shtab
 
-from usernsproc import __version__
+from usernsproc import NamespaceKind, __version__
 from usernsproc._cli import COMMANDS, module_of
 from usernsproc._cli.help import OVERVIEW
 from usernsproc._cli.options import Command, Option
+from usernsproc._diagnosis.probes import PROBES
+from usernsproc._maps.idmap import PRESETS
 
 ROOT = Path(__file__).parent.parent
 SUMMARY = "run programs in Linux user namespaces"
@@ -27,6 +29,8 @@ COMPLETIONS = {
     "zsh": "share/zsh/site-functions/_usernsproc",
     "fish": "share/fish/vendor_completions.d/usernsproc.fish",
 }
+SUGGESTED = {"MAP": PRESETS, "KIND[,...]": [kind.value for kind in NamespaceKind], "ABILITY": list(PROBES)}
+"""Completed in place of such a value; other values are possible as well."""
 STATUS = {
     "125": "an error of usernsproc: on the command line, or a step failed",
     "126": "the command cannot be executed",
@@ -167,6 +171,8 @@ def _complete(action: argparse.Action, value: str) -> None:
         action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     elif value in ("FILE", "PATH", "SOURCE", "TARGET"):
         action.complete = shtab.FILE  # type: ignore[attr-defined]
+    elif value in SUGGESTED:
+        action.choices = SUGGESTED[value]
 
 
 if __name__ == "__main__":

@@ -132,7 +132,11 @@ class Patience:
     @classmethod
     def of(cls, timeout: float | None) -> Patience:
         """Of so many seconds from now."""
-        return FOREVER if timeout is None else cls(max(1, time.monotonic_ns() + int(timeout * _NANOSECONDS)))
+        if timeout is None:
+            return FOREVER
+        if not hasattr(timeout, "__float__"):  # a string can be multiplied as well
+            raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+        return cls(max(1, time.monotonic_ns() + int(timeout * _NANOSECONDS)))
 
     def left(self) -> float | None:
         """Seconds, not below 0; `None`: no deadline."""

@@ -157,7 +157,7 @@ def mistakes(folder: str) -> None:
     path = scene.path
     assert "both maps are needed" in fails("create", "--pin", path)
     assert "both maps are needed" in fails("create", "--pin", path, "--uid-map", "0:0:1")
-    assert "where to keep it" in fails("create", "--map", "root")
+    assert "--pin PATH, or" in fails("create", "--map", "root")
     assert "range 0:4294967296:1" in fails("create", "--pin", path, "--map", "0:4294967296:1")
     assert "pin-pid" in usernsproc("create", "--map", "root", "--pin-pid", path).stderr
     assert f"No such file or directory: '{path}'" in fails("unpin", path)

@@ -83,6 +83,9 @@ def _unknown(name: str) -> UsageError:
 
 
 def _complain(error: Exception) -> None:
-    """The error on one line, its notes on another."""
+    """The error on one line, its notes on another. The parameter that is missing is shown as its option."""
+    import re  # only for an error
+
     notes = " ".join(line for note in getattr(error, "__notes__", ()) for line in note.splitlines())
-    write_error("".join(f"usernsproc: {printable(line)}\n" for line in (str(error), notes) if line))
+    text = re.sub(r'namespaces=\("([a-z]+)",\)', r"--namespaces \1", str(error))
+    write_error("".join(f"usernsproc: {printable(line)}\n" for line in (text, notes) if line))

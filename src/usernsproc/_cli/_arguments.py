@@ -251,11 +251,11 @@ def process_options(options: Options) -> dict[str, Any]:
     """For `UsernsProcess`, from the options above."""
     kinds = list(dict.fromkeys(options.namespaces))
     if options.init and "pid" not in kinds:
-        raise ValueError("--init is pid 1 of a new pid namespace: --namespaces pid is needed with it")
+        raise ValueError("--init requires --namespaces pid: it is PID 1 of a new PID namespace")
     if options.propagation and not options.mount_proc and "mnt" not in kinds:
-        raise ValueError("--propagation is that of a new mount namespace: --namespaces mnt is needed with it")
+        raise ValueError("--propagation requires --namespaces mnt: it is that of a new mount namespace")
     if options.kill_after is not None and options.timeout is None:
-        raise ValueError("--kill-after is the time after --timeout, which is needed with it")
+        raise ValueError("--kill-after requires --timeout: it is the time after that")
     if options.kill_child is not None and options.pdeathsig is not None:
         raise ValueError("--kill-child and --pdeathsig cannot be combined")
     found: dict[str, Any] = {
@@ -365,6 +365,8 @@ def steps_of(options: Options) -> list[Step]:
         from .._setup.names import TimeOffset
 
         if "time" not in options.namespaces:
-            raise ValueError("--boottime and --monotonic are of a new time namespace: --namespaces time is needed")
+            raise ValueError(
+                "--boottime and --monotonic require --namespaces time: they are offsets of a new time namespace"
+            )
         steps.append(TimeOffset(boottime=options.boottime, monotonic=options.monotonic))
     return steps

@@ -70,7 +70,7 @@ def run(options: Options) -> int:
     further: dict[NamespaceKind, str | None] = {kind: getattr(options, f"pin_{kind}") for kind in FURTHER_KINDS}
     pins: dict[NamespaceKind, str] = {kind: path for kind, path in further.items() if path is not None}
     if options.pin is None and not pins:
-        raise ValueError("create: where to keep it? --pin PATH")
+        raise ValueError("create: --pin PATH, or a path of another kind such as --pin-net PATH, is required")
     if options.pin is not None:
         pins[NamespaceKind.USER] = options.pin
     refused: UsernsError | None = None

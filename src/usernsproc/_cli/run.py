@@ -88,7 +88,7 @@ COMMAND = Command(
 
 def run(options: Options) -> int:
     if options.mount_proc and "pid" not in options.namespaces:
-        raise ValueError("--mount-proc shows another pid namespace: --namespaces pid is needed with it")
+        raise ValueError("--mount-proc requires --namespaces pid: the new /proc shows a new PID namespace")
     own: dict[str, Any] = {
         **maps_of(options),
         "setgroups": options.setgroups,

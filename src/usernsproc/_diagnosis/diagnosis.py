@@ -121,7 +121,7 @@ def diagnose(*abilities: str, path: Path | Iterable[Path] = "/", timeout: float 
 
     Takes about 0.1 s, the time of a few processes. Each ability is tried in a thread of its own, one after the other.
     """
-    unknown = [name for name in abilities if name not in PROBES]
+    unknown = [name for name in abilities if name not in tuple(PROBES)]
     if unknown:
         raise ValueError(f"unknown ability {unknown[0]!r} (choose from {', '.join(PROBES)})")
     paths = [path] if isinstance(path, (str, bytes, os.PathLike)) else list(path)

@@ -169,10 +169,10 @@ class NewNamespaces:
         self.init, self.mount_proc = bool(init), bool(mount_proc)
         self._refuse_what_is_joined(joins)
         if init and not self.flags & CLONE_NEWPID:
-            raise ValueError('init= is pid 1 of a new pid namespace: namespaces=("pid",) is needed with it')
+            raise ValueError('init= requires namespaces=("pid",): it is PID 1 of a new PID namespace')
         if mount_proc:
             if not (self.flags | joins.kinds) & CLONE_NEWPID:
-                raise ValueError('mount_proc= shows another pid namespace: namespaces=("pid",) is needed with it')
+                raise ValueError('mount_proc= requires namespaces=("pid",): the new /proc shows a new PID namespace')
             self.flags |= CLONE_NEWNS  # like unshare(1): never over the caller's /proc
         if root and not joins.kinds & CLONE_NEWNS:
             self.flags |= CLONE_NEWNS
@@ -196,7 +196,7 @@ class NewNamespaces:
         if propagation not in _PROPAGATIONS:
             raise ValueError(f"propagation is one of {', '.join(_PROPAGATIONS)}, not {propagation!r}")
         if not self.flags & CLONE_NEWNS:
-            raise ValueError('propagation= is that of a new mount namespace: namespaces=("mnt",) is needed with it')
+            raise ValueError('propagation= requires namespaces=("mnt",): it is that of a new mount namespace')
         return PROPAGATIONS.get(propagation, 0)
 
 

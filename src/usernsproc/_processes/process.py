@@ -262,6 +262,8 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         self._on_created: Callable[[UsernsProcess[AnyStr]], object] | None = on_created
         caller = Caller.now()
         self._death_signal = death_signal(pdeathsig)
+        if not hasattr(setup, "__iter__"):
+            raise TypeError(f"setup= is a list of set-up steps, not {setup!r}")
         steps = tuple(setup)
         with _open(cgroup, join, steps) as (cgroup_to_enter, joins, compiled):
             new = new_namespaces(

@@ -17,6 +17,8 @@ _NODES: dict[str, type[pytest.Item | pytest.Collector]] = {
     "module": pytest.File,
 }
 _MAPS = ("uid_map", "gid_map", "join")
+_LONGEST = 1_000_000
+"""In seconds; `poll(2)` has an `int` of milliseconds."""
 
 
 def uses_fixture(item: pytest.Item) -> bool:
@@ -30,7 +32,9 @@ class Request:
 
     def __init__(self, item: pytest.Item, given: Mapping[str, Any]) -> None:
         options = dict(given)
-        self.timeout: float | None = options.pop("timeout", None)
+        timeout = self.timeout = options.pop("timeout", None)
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= _LONGEST):
+            raise ValueError(f"userns: timeout is a number of seconds from above 0 to {_LONGEST}, not {timeout!r}")
         scope = options.pop("scope", "function")
         if scope not in _NODES:
             raise ValueError(f"userns: scope is one of {', '.join(_NODES)}, not {scope!r}")
@@ -60,7 +64,10 @@ class Request:
             if mark.args:
                 raise TypeError(f"userns: the options are given by keyword, not as {mark.args!r}")
             given.update(mark.kwargs)
-        given.update(parameters.get("userns", {}))
+        parameter = parameters.get("userns", {})
+        if not hasattr(parameter, "keys"):
+            raise TypeError(f"userns: the parameter of the fixture is a dictionary of options, not {parameter!r}")
+        given.update(parameter)
         return cls(item, given)
 
     def shares_process_with(self, other: Request | None) -> bool:

@@ -6,6 +6,7 @@ It is run as a file, and imports nothing of this package.
 from __future__ import annotations
 
 import base64
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -52,6 +53,8 @@ def main(fd: int) -> None:
         config._ensure_unconfigure()
         if basetemp is not None:
             shutil.rmtree(basetemp, ignore_errors=True)
+        else:
+            _give_back(start["options"]["basetemp"])
     if coverage is not None:
         coverage.stop()
         _send(connection, "coverage", data=base64.b64encode(coverage.get_data().dumps()).decode())
@@ -84,6 +87,23 @@ def _own_directory(options: dict[str, Any]) -> str | None:
         options["basetemp"] = tempfile.mkdtemp(prefix="pytest-userns-")
         return str(options["basetemp"])
     return None
+
+
+def _give_back(directory: str) -> None:
+    """Become the owner of directories that tests gave to other IDs: the user could not empty them from outside.
+
+    What is mounted below is left as it is.
+    """
+    mount = None
+    with contextlib.suppress(OSError):
+        for _, names, _, fd in os.fwalk(directory):
+            with open(f"/proc/self/fdinfo/{fd}") as file:
+                found = next(line for line in file if line.startswith("mnt_id:"))
+            mount = mount or found
+            if found != mount:
+                names.clear()
+            elif os.fstat(fd).st_uid != os.geteuid():
+                os.fchown(fd, os.geteuid(), -1)
 
 
 class Runner:

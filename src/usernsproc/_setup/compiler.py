@@ -226,7 +226,9 @@ def compile_steps(setup: CompiledSetup, steps: tuple[Step, ...], process: Proces
     """
     for index, step in enumerate(steps):
         if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {step!r}")
+            # minimal_root() and its like return lists.
+            given = "a list: unpack it with *" if step.__class__ in (list, tuple) else repr(step)
+            raise TypeError(f"setup[{index}]: a set-up step of usernsproc.setup is needed, not {given}")
     if all(step.is_constant() for step in steps) and has_mount_setattr():
         return _compile_constant(steps, process)
     _compile(setup, steps, process)

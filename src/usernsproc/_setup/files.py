@@ -298,6 +298,6 @@ class Chroot(_AtPath):
 def needs_mounts(step: Step, process: Process) -> None:
     """It is put together on a mount of its own, which must not become visible elsewhere."""
     if "mnt" not in process.kinds:
-        raise refuse(step, 'it needs a namespace of that kind: namespaces=("mnt",)')
+        raise refuse(step, 'the step requires namespaces=("mnt",)')
     if process.options.get("propagation") in ("shared", "unchanged"):
         raise refuse(step, "the mounts have to be private while it is made: leave propagation= out")

@@ -90,7 +90,7 @@ class Step:
         """Refuse a list or a process that the step does not fit to."""
         kind = self.namespace
         if kind is not None and kind not in process.kinds:
-            raise refuse(self, f'it needs a namespace of that kind: namespaces=("{kind}",)')
+            raise refuse(self, f'the step requires namespaces=("{kind}",)')
         if self.for_command and process.options.get("holder"):
             raise refuse(self, "a holder (no args) runs no program")
 
