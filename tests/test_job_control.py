@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stepping import sleeps, wait_until
 from terminal import Terminal
 
 PROGRAM = str(Path(sys.executable).parent / "usernsproc")
@@ -255,6 +256,15 @@ def test_no_python_stays_above(way: str) -> None:
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
         assert fields["Name"] == "usernsproc-run"
         assert int(fields["VmSize"].split()[0]) < 1000
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize("way", ["time", "pid", "init"])
+def test_it_sleeps_until_something_happens(way: str) -> None:
+    with subprocess.Popen([*WAYS[way].split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        wait_until(lambda: sleeps(process.pid))
         process.communicate(b"\n")
 
 

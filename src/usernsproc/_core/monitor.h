@@ -19,6 +19,7 @@ enum { MONITOR_TERMINAL, MONITOR_WITNESS, MONITOR_INIT, MONITOR_SIGNALS, MONITOR
 
 struct monitored {
 	int witness;   /* a socket, or -errno */
+	int init;      /* the number of its socket here; -1: there is none, which poll(2) skips */
 	long terminal; /* a descriptor, or -errno */
 	int group, had_terminal;
 	int foreground; /* while the command is stopped: the group that it had in the foreground */
@@ -366,6 +367,7 @@ RAW_INLINE void take_message(struct monitored *monitored)
 
 	if (RAW3(read, MONITOR_INIT, &ending, sizeof(ending)) != sizeof(ending)) {
 		RAW1(close, MONITOR_INIT);
+		monitored->init = -1;
 		return;
 	}
 	if (!WIFEXITED((int)ending.status) && !WIFSIGNALED((int)ending.status))
@@ -393,7 +395,7 @@ RAW_INLINE void put_in_place(long fd, int place)
 }
 
 /* Nothing but these stays open: what reads from the command notices when the command closes it. */
-RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, const struct monitored *monitored)
+RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	uint64_t all = ~(uint64_t)0;
 	long signals = RAW4(signalfd4, -1, &all, KERNEL_SIGSET_SIZE, O_CLOEXEC), witness, init, proc;
@@ -406,6 +408,7 @@ RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, cons
 	put_in_place(monitored->terminal, MONITOR_TERMINAL);
 	put_in_place(witness, MONITOR_WITNESS);
 	put_in_place(init, MONITOR_INIT);
+	monitored->init = init < 0 ? -1 : MONITOR_INIT;
 	put_in_place(signals, MONITOR_SIGNALS);
 	put_in_place(proc, MONITOR_PROC);
 	must(own, STEP_stdio, close_descriptors(MONITOR_DESCRIPTORS, ~0u, MONITOR_PROC));
@@ -420,7 +423,7 @@ RAW_INLINE __attribute__((noreturn)) void be_monitor(const struct launcher_param
 	keep_own_descriptors(own, monitored);
 	for (;;) {
 		fields[0].fd = MONITOR_SIGNALS;
-		fields[1].fd = MONITOR_INIT;
+		fields[1].fd = monitored->init;
 		fields[0].events = fields[1].events = POLLIN;
 		fields[0].revents = fields[1].revents = 0;
 		if (RAW5(ppoll, inputs, 2, 0, 0, KERNEL_SIGSET_SIZE) <= 0)
