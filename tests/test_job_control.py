@@ -181,6 +181,17 @@ def test_a_signal_arrives_once_and_the_end_is_graceful(way: str, whom: str) -> N
     assert process.returncode == 123
 
 
+@pytest.mark.parametrize("way", ["becomes", "pid", "init"])
+def test_a_signal_to_the_group_gets_to_a_command_in_a_session_of_its_own(way: str) -> None:
+    command = [*WAYS[way].split(), "--new-session", "sh", "-c", COUNTS.format(signal="INT") + "exit 9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "n=1\n"
+    assert process.returncode == 9
+
+
 @ways
 def test_timeout_ends_it(way: str) -> None:
     begin = time.monotonic()

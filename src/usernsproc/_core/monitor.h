@@ -144,7 +144,8 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
 	monitored->child_action_is_ignored = action.handler == (uintptr_t)SIG_IGN;
 	handle(SIGCHLD, SIG_DFL);
-	monitored->witness = start_witness(own, &monitored->witness_pid);
+	if (own->init_socket >= 0 || !command_leaves_group(own)) /* else all is forwarded: nothing gets to it anyway */
+		monitored->witness = start_witness(own, &monitored->witness_pid);
 }
 
 /* ---- while it runs ---- */
