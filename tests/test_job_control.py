@@ -27,6 +27,7 @@ WAYS = {
     "pid": f"{RUN} --namespaces pid,mnt --mount-proc",
     "init": f"{RUN} --namespaces pid,mnt --mount-proc --init",
 }
+STAYING = [f"{RUN} {option}" for option in ("--fork", "--kill-child", "--timeout 60", "--new-session")]
 STOPPABLE = [name for name in WAYS if name != "pid"]
 """Process 1 of a pid namespace cannot be stopped by a key, nor by itself: `pid_namespaces(7)`."""
 SHELLS = ["bash", "dash", *filter(shutil.which, ("zsh",))]
@@ -255,12 +256,21 @@ def test_no_descriptor_of_it_stays_open_in_the_command(way: str) -> None:
     assert result.stdout.split() == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("way", [*WAYS.values(), *STAYING])
+def test_an_inheritable_descriptor_gets_to_the_command(way: str) -> None:
+    reader, writer = os.pipe()
+    subprocess.run([*way.split(), "bash", "-c", f"echo here >&{writer}"], pass_fds=(writer,), check=True, timeout=60)
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == "here\n"
+
+
 # ---- what stays is small, and its end is that of the command ----
 
 
-@pytest.mark.parametrize("way", ["time", "pid", "init"])
+@pytest.mark.parametrize("way", [*(WAYS[name] for name in ("time", "pid", "init")), *STAYING])
 def test_no_python_stays_above(way: str) -> None:
-    with subprocess.Popen([*WAYS[way].split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
+    with subprocess.Popen([*way.split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         status = Path(f"/proc/{process.pid}/status").read_text()

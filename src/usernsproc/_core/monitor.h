@@ -9,13 +9,16 @@
 #ifndef USERNSPROC_MONITOR_H
 #define USERNSPROC_MONITOR_H
 
+#define STATUS_TIMED_OUT 124
+
 #include <sys/ioctl.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #include "launcher_socket.h"
 
 /* Its descriptors while it waits. */
-enum { MONITOR_TERMINAL, MONITOR_WITNESS, MONITOR_INIT, MONITOR_SIGNALS, MONITOR_PROC, MONITOR_DESCRIPTORS };
+enum { MONITOR_TERMINAL, MONITOR_WITNESS, MONITOR_INIT, MONITOR_SIGNALS, MONITOR_PROC, MONITOR_TIMER, MONITOR_DESCRIPTORS };
 
 struct monitored {
 	int witness;   /* a socket, or -errno */
@@ -26,6 +29,7 @@ struct monitored {
 	int is_stopped, stops;
 	int is_process_1; /* of its pid namespace: the command, and not an init */
 	int ended_by;	  /* a signal in whose place it got SIGKILL */
+	int is_timed_out;
 	int child_action_is_ignored;
 	long child, witness_pid;
 };
@@ -129,7 +133,7 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	monitored->terminal = monitored->witness = monitored->foreground = -1;
 	monitored->group = monitored->had_terminal = monitored->is_stopped = monitored->stops = monitored->child_action_is_ignored = 0;
 	monitored->is_process_1 = own->namespaces.flags & CLONE_NEWPID && own->init_socket < 0;
-	monitored->ended_by = 0;
+	monitored->ended_by = monitored->is_timed_out = 0;
 	monitored->witness_pid = 0;
 	if (!own->monitors)
 		return;
@@ -171,7 +175,9 @@ RAW_INLINE __attribute__((noreturn)) void leave_like(const struct monitored *mon
 	    RAW2(kill, -(long)foreground, 0) == -ESRCH)
 		set_foreground(monitored->group);
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && monitored->ended_by)
-		leave(128 + monitored->ended_by);
+		status = monitored->ended_by; /* as wait4(2) would have it */
+	if (monitored->is_timed_out && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) && status != (128 + SIGKILL) << 8)
+		leave(STATUS_TIMED_OUT);
 	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
@@ -190,13 +196,21 @@ RAW_INLINE int has_pending(uint64_t signals)
 	return (pending & signals) != 0;
 }
 
+/* Where nothing else can end it any more, a command that has stopped itself still ends at its time limit. */
+RAW_INLINE int stops_with_command(const struct launcher_parameters *own, int status)
+{
+	return !own->limits[0] || WSTOPSIG(status) != SIGSTOP;
+}
+
 /* As the command was, so that a shell notices. Not by the same signal, which would have to be let in for a moment, and would
  * stop this process also when it comes anew. */
-RAW_INLINE void stop(struct monitored *monitored)
+RAW_INLINE void stop(const struct launcher_parameters *own, struct monitored *monitored, int status)
 {
 	monitored->is_stopped = 1;
 	monitored->stops++;
 	monitored->foreground = foreground_of(MONITOR_TERMINAL);
+	if (!stops_with_command(own, status))
+		return;
 	wait_until_group_has_signal(); /* a signal to stop, which takes one to continue away that came before */
 	if (!has_pending(mask_of(SIGCONT))) /* else it has been continued since, and a stop would take that away */
 		RAW2(kill, RAW0(getpid), SIGSTOP);
@@ -224,16 +238,16 @@ RAW_INLINE void continue_command(struct monitored *monitored)
 	queue_continue(monitored->child, monitored->stops);
 }
 
-RAW_INLINE void follow(struct monitored *monitored, int status)
+RAW_INLINE void follow(const struct launcher_parameters *own, struct monitored *monitored, int status)
 {
 	if (WIFSTOPPED(status))
-		stop(monitored);
+		stop(own, monitored, status);
 	else
 		monitored->is_stopped = 0;
 }
 
 /* As process 1 of a namespace it has also others to reap. */
-RAW_INLINE void reap_children(struct monitored *monitored)
+RAW_INLINE void reap_children(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	int status;
 	long pid;
@@ -243,7 +257,7 @@ RAW_INLINE void reap_children(struct monitored *monitored)
 			continue;
 		if (WIFEXITED(status) || WIFSIGNALED(status))
 			leave_like(monitored, status);
-		follow(monitored, status);
+		follow(own, monitored, status);
 	}
 }
 
@@ -336,7 +350,7 @@ RAW_INLINE void forward(const struct launcher_parameters *own, struct monitored 
 	if (has_pending(opposite_of(signal))) /* it came later: the kernel has taken this one away from the others */
 		return;
 	if (signal == SIGCONT) {
-		reap_children(monitored);
+		reap_children(own, monitored);
 		if (monitored->is_stopped) {
 			continue_command(monitored);
 			return;
@@ -356,13 +370,13 @@ RAW_INLINE void take_signal(const struct launcher_parameters *own, struct monito
 		return;
 	signal = (long)*(volatile uint32_t *)record;
 	if (signal == SIGCHLD)
-		reap_children(monitored);
+		reap_children(own, monitored);
 	else
 		forward(own, monitored, signal);
 }
 
 /* How the command below an init was stopped or continued. Its end is that of the init. */
-RAW_INLINE void take_message(struct monitored *monitored)
+RAW_INLINE void take_message(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	struct ending ending;
 
@@ -372,7 +386,36 @@ RAW_INLINE void take_message(struct monitored *monitored)
 		return;
 	}
 	if (!WIFEXITED((int)ending.status) && !WIFSIGNALED((int)ending.status))
-		follow(monitored, (int)ending.status);
+		follow(own, monitored, (int)ending.status);
+}
+
+/* ---- its time limit ---- */
+
+RAW_INLINE long set_timer(long timer, int64_t nanoseconds)
+{
+	int64_t times[4]; /* a struct itimerspec: an interval, and the first time */
+	volatile int64_t *words = times;
+
+	words[0] = words[1] = 0;
+	words[2] = nanoseconds / 1000000000;
+	words[3] = nanoseconds % 1000000000;
+	return RAW4(timerfd_settime, timer, 0, times, 0);
+}
+
+/* As timeout(1). A stopped command can then end. */
+RAW_INLINE void take_time(const struct launcher_parameters *own, struct monitored *monitored)
+{
+	reap_children(own, monitored);
+	if (monitored->is_timed_out) {
+		set_timer(MONITOR_TIMER, 0);
+		RAW2(kill, monitored->child, SIGKILL);
+		return;
+	}
+	monitored->is_timed_out = 1;
+	set_timer(MONITOR_TIMER, own->limits[1]);
+	RAW2(kill, monitored->child, SIGTERM);
+	RAW2(kill, monitored->child, SIGCONT);
+	end_process_1(own, monitored, SIGTERM);
 }
 
 /* A descriptor that is none of those numbers; closed if it is one. -1 if there is none. */
@@ -399,9 +442,15 @@ RAW_INLINE void put_in_place(long fd, int place)
 RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	uint64_t all = ~(uint64_t)0;
-	long signals = RAW4(signalfd4, -1, &all, KERNEL_SIGSET_SIZE, O_CLOEXEC), witness, init, proc;
+	long signals = RAW4(signalfd4, -1, &all, KERNEL_SIGSET_SIZE, O_CLOEXEC), witness, init, proc, timer = -1;
 
 	must(own, STEP_init, signals);
+	if (own->limits[0]) {
+		timer = RAW2(timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC);
+		must(own, STEP_prepare, timer);
+		must(own, STEP_prepare, set_timer(timer, own->limits[0]));
+	}
+	timer = out_of_the_way(own, timer);
 	signals = out_of_the_way(own, signals);
 	witness = out_of_the_way(own, monitored->witness);
 	init = out_of_the_way(own, own->monitor_socket);
@@ -412,12 +461,13 @@ RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, stru
 	monitored->init = init < 0 ? -1 : MONITOR_INIT;
 	put_in_place(signals, MONITOR_SIGNALS);
 	put_in_place(proc, MONITOR_PROC);
+	put_in_place(timer, MONITOR_TIMER);
 	must(own, STEP_stdio, close_descriptors(MONITOR_DESCRIPTORS, ~0u, MONITOR_PROC));
 }
 
 RAW_INLINE __attribute__((noreturn)) void be_monitor(const struct launcher_parameters *own, struct monitored *monitored)
 {
-	struct pollfd inputs[2];
+	struct pollfd inputs[3];
 	volatile struct pollfd *fields = inputs;
 
 	RAW2(prctl, PR_SET_NAME, own->monitor_name);
@@ -425,14 +475,17 @@ RAW_INLINE __attribute__((noreturn)) void be_monitor(const struct launcher_param
 	for (;;) {
 		fields[0].fd = MONITOR_SIGNALS;
 		fields[1].fd = monitored->init;
-		fields[0].events = fields[1].events = POLLIN;
-		fields[0].revents = fields[1].revents = 0;
-		if (RAW5(ppoll, inputs, 2, 0, 0, KERNEL_SIGSET_SIZE) <= 0)
+		fields[2].fd = own->limits[0] ? MONITOR_TIMER : -1;
+		fields[0].events = fields[1].events = fields[2].events = POLLIN;
+		fields[0].revents = fields[1].revents = fields[2].revents = 0;
+		if (RAW5(ppoll, inputs, 3, 0, 0, KERNEL_SIGSET_SIZE) <= 0)
 			continue;
 		if (fields[1].revents & (POLLIN | POLLHUP))
-			take_message(monitored);
+			take_message(own, monitored);
 		else if (fields[0].revents)
 			take_signal(own, monitored);
+		else if (fields[2].revents)
+			take_time(own, monitored);
 	}
 }
 
