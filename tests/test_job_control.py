@@ -194,6 +194,36 @@ def test_a_signal_to_the_group_gets_to_a_command_in_a_session_of_its_own(way: st
 
 
 @ways
+def test_a_command_that_waits_for_signals_without_a_handler_ends_gracefully(way: str) -> None:
+    script = (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+        "print('ready', flush=True); print(signal.sigwait({signal.SIGTERM}).name); exit(9)"
+    )
+    with subprocess.Popen([*WAYS[way].split(), sys.executable, "-c", script], stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.read() == "SIGTERM\n"
+    assert process.returncode == 9
+
+
+def test_a_signal_that_process_1_loses_ends_it() -> None:
+    """It has a handler when the signal is sent, and none any more when the signal is delivered, as after an exec."""
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, print); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); print('ready', flush=True)\n"
+        "while not signal.sigpending(): time.sleep(0.001)\n"
+        "time.sleep(0.05); signal.signal(signal.SIGTERM, signal.SIG_DFL); "
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); time.sleep(1000)"
+    )
+    with subprocess.Popen([*WAYS["pid"].split(), sys.executable, "-c", script], stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
+@ways
 def test_timeout_ends_it(way: str) -> None:
     begin = time.monotonic()
     result = subprocess.run(["timeout", "0.3", *WAYS[way].split(), "sleep", "1000"], timeout=60)

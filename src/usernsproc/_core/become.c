@@ -132,8 +132,10 @@ static int prepare_parameters(struct attempt *attempt, const struct plan *plan, 
 		.monitor_name = NAME_OF_MONITOR,
 		.cgroup_file = "cgroup.procs",
 		.status_file = "/status",
-		.caught_field = "SigCgt:",
+		.pending_field = "ShdPnd:",
+		.blocked_field = "SigBlk:",
 		.ignored_field = "SigIgn:",
+		.caught_field = "SigCgt:",
 	};
 
 	attempt->block = launcher_block(&parameters, failure);

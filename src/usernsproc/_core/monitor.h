@@ -303,19 +303,43 @@ RAW_INLINE uint64_t read_field(long fd, const char *name)
 	return ~(uint64_t)0;
 }
 
-/* Whether it has a handler, or ignores the signal on purpose. Or that is not known. */
+#define LOOKS_AT_PENDING 100
+
+RAW_INLINE void sleep_for_milliseconds(int64_t milliseconds)
+{
+	struct {
+		int64_t seconds, nanoseconds;
+	} time;
+
+	((volatile int64_t *)&time)[0] = 0;
+	((volatile int64_t *)&time)[1] = milliseconds * 1000000;
+	RAW5(ppoll, 0, 0, &time, 0, KERNEL_SIGSET_SIZE);
+}
+
+RAW_INLINE int is_in_field(long fd, const char *name, long signal)
+{
+	RAW3(lseek, fd, 0, 0);
+	return (read_field(fd, name) & mask_of(signal)) != 0;
+}
+
+/* Whether it has a handler, waits for the signal with sigwait(3) or signalfd(2), or ignores it on purpose. Or that is not
+ * known. A signal that is pending may be dropped yet, by an exec, which takes the handler away, or when it is no longer blocked.
+ * So that is looked at first. */
 RAW_INLINE int minds(const struct launcher_parameters *own, long pid, long signal)
 {
 	long fd = open_status_of(pid, own->status_file);
-	uint64_t caught, ignored;
+	int is_pending = 1, minds = 1;
 
-	if (fd < 0)
-		return 1;
-	ignored = read_field(fd, own->ignored_field);
-	RAW3(lseek, fd, 0, 0);
-	caught = read_field(fd, own->caught_field);
-	RAW1(close, fd);
-	return ((caught | ignored) & mask_of(signal)) != 0;
+	for (int look = 0; fd >= 0 && minds && is_pending && look < LOOKS_AT_PENDING; look++) {
+		if (look)
+			sleep_for_milliseconds(5);
+		is_pending = is_in_field(fd, own->pending_field, signal);
+		minds = is_in_field(fd, own->blocked_field, signal) || is_in_field(fd, own->ignored_field, signal) ||
+			is_in_field(fd, own->caught_field, signal);
+	}
+	if (fd >= 0)
+		RAW1(close, fd);
+	return minds;
 }
 
 RAW_INLINE int ends_processes(long signal)
