@@ -196,12 +196,17 @@ def test_a_signal_to_the_group_gets_to_a_command_in_a_session_of_its_own(way: st
 @ways
 def test_a_command_that_waits_for_signals_without_a_handler_ends_gracefully(way: str) -> None:
     script = (
-        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
-        "print('ready', flush=True); print(signal.sigwait({signal.SIGTERM}).name); exit(9)"
+        "from signal import *; waited = {SIGTERM, SIGUSR1}; pthread_sigmask(SIG_BLOCK, waited)\n"
+        "print('ready', flush=True)\n"
+        "while (got := sigwait(waited)) == SIGUSR1: print('again', flush=True)\n"
+        "print(got.name); exit(9)"
     )
     with subprocess.Popen([*WAYS[way].split(), sys.executable, "-c", script], stdout=-1, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        for _ in range(20):
+            process.send_signal(signal.SIGUSR1)
+            assert process.stdout.readline() == "again\n"
         process.terminate()
         assert process.stdout.read() == "SIGTERM\n"
     assert process.returncode == 9

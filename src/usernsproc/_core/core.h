@@ -285,7 +285,7 @@ struct launcher_parameters {
 	int64_t limits[2];	 /* nanoseconds until the monitor sends SIGTERM, and from then until SIGKILL; 0: no limit */
 	const char *messages;	 /* see become.h */
 	uint64_t messages_size;
-	char monitor_name[16], cgroup_file[16], status_file[16];
+	char monitor_name[16], cgroup_file[16], status_file[16], syscall_file[16];
 	char pending_field[16], blocked_field[16], ignored_field[16], caught_field[16];
 };
 

@@ -322,19 +322,40 @@ RAW_INLINE int is_in_field(long fd, const char *name, long signal)
 	return (read_field(fd, name) & mask_of(signal)) != 0;
 }
 
+/* In sigwait(3). Meanwhile /proc does not show these signals as blocked. */
+RAW_INLINE int waits_for_signals(const struct launcher_parameters *own, long pid)
+{
+	long fd = open_status_of(pid, own->syscall_file), length, number = 0;
+	char text[16];
+
+	if (fd < 0)
+		return 0;
+	length = RAW3(read, fd, text, sizeof(text));
+	RAW1(close, fd);
+	for (long i = 0; i < length; i++) {
+		char letter = ((volatile char *)text)[i];
+
+		if (letter < '0' || letter > '9')
+			return i && number == __NR_rt_sigtimedwait;
+		number = number * 10 + letter - '0';
+	}
+	return 0;
+}
+
 /* Whether it has a handler, waits for the signal with sigwait(3) or signalfd(2), or ignores it on purpose. Or that is not
  * known. A signal that is pending may be dropped yet, by an exec, which takes the handler away, or when it is no longer blocked.
  * So that is looked at first. */
 RAW_INLINE int minds(const struct launcher_parameters *own, long pid, long signal)
 {
 	long fd = open_status_of(pid, own->status_file);
-	int is_pending = 1, minds = 1;
+	int is_pending = fd >= 0, minds = 1;
 
-	for (int look = 0; fd >= 0 && minds && is_pending && look < LOOKS_AT_PENDING; look++) {
+	for (int look = 0; is_pending && look < LOOKS_AT_PENDING; look++) {
 		if (look)
 			sleep_for_milliseconds(5);
 		is_pending = is_in_field(fd, own->pending_field, signal);
-		minds = is_in_field(fd, own->blocked_field, signal) || is_in_field(fd, own->ignored_field, signal) ||
+		minds = is_pending || waits_for_signals(own, pid) || is_in_field(fd, own->blocked_field, signal) ||
+			waits_for_signals(own, pid) || is_in_field(fd, own->ignored_field, signal) ||
 			is_in_field(fd, own->caught_field, signal);
 	}
 	if (fd >= 0)
