@@ -145,8 +145,8 @@ def started() -> Iterator[list[list[str]]]:
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "run_in_foreground", start)
         for module in (run, enter, sandbox):
-            patch.setattr(module, "run_in_foreground", start)
             patch.setattr(module, "become_in_foreground", start)  # or this process would be the command
         patch.setattr(_system_calls, "set_death_signal", lambda _signum: None)
         yield found

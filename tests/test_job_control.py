@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stepping import sleeps, wait_until
 from terminal import Terminal
 
 PROGRAM = str(Path(sys.executable).parent / "usernsproc")
@@ -26,6 +27,7 @@ WAYS = {
     "pid": f"{RUN} --namespaces pid,mnt --mount-proc",
     "init": f"{RUN} --namespaces pid,mnt --mount-proc --init",
 }
+STAYING = [f"{RUN} {option}" for option in ("--fork", "--kill-child", "--timeout 60", "--new-session")]
 STOPPABLE = [name for name in WAYS if name != "pid"]
 """Process 1 of a pid namespace cannot be stopped by a key, nor by itself: `pid_namespaces(7)`."""
 SHELLS = ["bash", "dash", *filter(shutil.which, ("zsh",))]
@@ -180,6 +182,52 @@ def test_a_signal_arrives_once_and_the_end_is_graceful(way: str, whom: str) -> N
     assert process.returncode == 123
 
 
+@pytest.mark.parametrize("way", ["becomes", "pid", "init"])
+def test_a_signal_to_the_group_gets_to_a_command_in_a_session_of_its_own(way: str) -> None:
+    command = [*WAYS[way].split(), "--new-session", "sh", "-c", COUNTS.format(signal="INT") + "exit 9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "n=1\n"
+    assert process.returncode == 9
+
+
+@ways
+def test_a_command_that_waits_for_signals_without_a_handler_ends_gracefully(way: str) -> None:
+    script = (
+        "from signal import *; waited = {SIGTERM, SIGUSR1}; pthread_sigmask(SIG_BLOCK, waited)\n"
+        "print('ready', flush=True)\n"
+        "while (got := sigwait(waited)) == SIGUSR1: print('again', flush=True)\n"
+        "print(got.name); exit(9)"
+    )
+    with subprocess.Popen([*WAYS[way].split(), sys.executable, "-c", script], stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(20):
+            process.send_signal(signal.SIGUSR1)
+            assert process.stdout.readline() == "again\n"
+        process.terminate()
+        assert process.stdout.read() == "SIGTERM\n"
+    assert process.returncode == 9
+
+
+def test_a_signal_that_process_1_loses_ends_it() -> None:
+    """It has a handler when the signal is sent, and none any more when the signal is delivered, as after an exec."""
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, print); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); print('ready', flush=True)\n"
+        "while not signal.sigpending(): time.sleep(0.001)\n"
+        "time.sleep(0.05); signal.signal(signal.SIGTERM, signal.SIG_DFL); "
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); time.sleep(1000)"
+    )
+    with subprocess.Popen([*WAYS["pid"].split(), sys.executable, "-c", script], stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
 @ways
 def test_timeout_ends_it(way: str) -> None:
     begin = time.monotonic()
@@ -243,18 +291,36 @@ def test_no_descriptor_of_it_stays_open_in_the_command(way: str) -> None:
     assert result.stdout.split() == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("way", [*WAYS.values(), *STAYING])
+def test_an_inheritable_descriptor_gets_to_the_command(way: str) -> None:
+    reader, writer = os.pipe()
+    subprocess.run([*way.split(), "bash", "-c", f"echo here >&{writer}"], pass_fds=(writer,), check=True, timeout=60)
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == "here\n"
+
+
 # ---- what stays is small, and its end is that of the command ----
 
 
-@pytest.mark.parametrize("way", ["time", "pid", "init"])
+@pytest.mark.parametrize("way", [*(WAYS[name] for name in ("time", "pid", "init")), *STAYING])
 def test_no_python_stays_above(way: str) -> None:
-    with subprocess.Popen([*WAYS[way].split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
+    with subprocess.Popen([*way.split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         status = Path(f"/proc/{process.pid}/status").read_text()
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
         assert fields["Name"] == "usernsproc-run"
         assert int(fields["VmSize"].split()[0]) < 1000
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize("way", ["time", "pid", "init"])
+def test_it_sleeps_until_something_happens(way: str) -> None:
+    with subprocess.Popen([*WAYS[way].split(), "sh", "-c", "echo ready; read x"], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        wait_until(lambda: sleeps(process.pid))
         process.communicate(b"\n")
 
 

@@ -79,6 +79,8 @@ def become(
     messages: bytes,
     monitors: bool,
     enters_own_userns: bool,
+    time_limit: int,
+    kill_after: int,
     /,
 ) -> NoReturn: ...
 def create_userns(

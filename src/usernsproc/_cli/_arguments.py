@@ -281,13 +281,8 @@ def process_options(options: Options) -> dict[str, Any]:
     return found
 
 
-def stays_above(options: Options) -> bool:
-    """Whether this program waits for the command, and does not become it."""
-    return bool(options.timeout or options.fork or options.kill_child is not None)
-
-
 def death_signal_of(options: Options) -> list[Step]:
-    """`--pdeathsig`, if this program becomes the command. If it stays above, it gets the signal as well."""
+    """`--pdeathsig`. If a process stays above, it gets the signal as well."""
     if options.pdeathsig is None:
         return []
     from .._setup.sandbox import DeathSignal
@@ -296,15 +291,11 @@ def death_signal_of(options: Options) -> list[Step]:
 
 
 def supervise(options: Options, start: Callable[..., int]) -> int:
-    """The exit status of the command that *start* runs, with `--timeout` and `--pdeathsig`."""
+    """The exit status of the command that *start* runs, with the options that concern its end."""
     if options.pdeathsig is not None:
         _system_calls.set_death_signal(options.pdeathsig)
-    if not options.timeout:  # 0: none, as for timeout(1)
-        return start()
-    from .timeout import Timeout
-
-    timeout = Timeout(options.timeout, options.kill_after)
-    return timeout.status(start(on_created=timeout.watch))
+    stays = bool(options.fork or options.kill_child is not None)
+    return start(stays_above=stays, limits=(options.timeout or 0, options.kill_after or 0))
 
 
 # ---- set-up steps that have a word ----

@@ -16,14 +16,11 @@ from ._arguments import (
     STATUS,
     death_signal_of,
     process_options,
-    stays_above,
     supervise,
 )
-from ._foreground import run_in_foreground
 from .options import Command, Option, adds, each, one, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from .options import Options
@@ -97,13 +94,10 @@ def run(options: Options) -> int:
     with open_joins(targets) as joins:
         has_userns = joins.userns is not None
     own = {**process_options(options), "setup": death_signal_of(options)}
-    start: Callable[..., int] = become_in_foreground
-    if stays_above(options):
-        start = run_in_foreground
     if has_userns:
-        return supervise(options, partial(start, options.command, join=targets, **own))
+        return supervise(options, partial(become_in_foreground, options.command, join=targets, **own))
     with Namespace.current() as current:
-        return supervise(options, partial(start, options.command, join=[*targets, current], **own))
+        return supervise(options, partial(become_in_foreground, options.command, join=[*targets, current], **own))
 
 
 def _joined(targets: list[int | str], options: Options) -> list[Any]:

@@ -20,11 +20,9 @@ from ._arguments import (
     map_options,
     maps_of,
     process_options,
-    stays_above,
     steps_of,
     supervise,
 )
-from ._foreground import run_in_foreground
 from .options import Command, Option, number, one
 
 if TYPE_CHECKING:
@@ -96,12 +94,9 @@ def run(options: Options) -> int:
         "setup": [*steps_of(options), *death_signal_of(options)],
         **process_options(options),
     }
-    stays = stays_above(options)
     if getattr(options, "sandbox", None) is not None:
         options.sandbox.end_of_words()
-        start = partial(options.sandbox.run, options.command, own, dict(options.env), stays_above=stays)
-    elif stays:
-        start = partial(run_in_foreground, options.command, **own)
+        start = partial(options.sandbox.run, options.command, own, dict(options.env))
     else:
         start = partial(become_in_foreground, options.command, **own)
     return supervise(options, start)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -40,6 +40,7 @@ from ..setup import (
 from ._foreground import run_in_foreground
 from .options import UsageError
 from .output import write_error
+from .timeout import Timeout
 from .view import View
 
 REPORTED = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
@@ -304,38 +305,39 @@ class Sandbox:
         command: list[str],
         own: dict[str, Any],
         variables: Mapping[str, str],
-        on_created: Callable[[UsernsProcess[Any]], object] | None = None,
         *,
         stays_above: bool = False,
+        limits: tuple[float, float] = (0, 0),
     ) -> int:
         """Run the command in the foreground, or become it.
 
         Args:
             own: the parameters that the other options give.
-            stays_above: this program waits for the command.
+            stays_above, limits: as for `become_in_foreground`.
         """
         self.environment.update(variables)
         identity = self._identity(own)
         words, steps = self._all_steps(own, is_new_userns="uid_map" in identity)
         options = {**own, **identity, **self._fixed(own)}
         options["setup"] = steps
-        self._on_created = on_created
-        if {self.info, self.json_status, self.block, self.userns_block, on_created} != {None}:
-            options["on_created"] = self._while_it_waits
+        self._timeout = Timeout(*limits)
+        has_part = {self.info, self.json_status, self.block, self.userns_block} != {None}
         if self.die_with_parent:
             _system_calls.set_death_signal(signal.SIGKILL)
         try:
             argv, options["executable"] = [self.argv0 or command[0], *command[1:]], command[0]
-            if not stays_above and not self._lock_files and not self.die_with_parent and "on_created" not in options:
-                become_in_foreground(argv, words=words, **options)
+            if not self._lock_files and not self.die_with_parent and not has_part:
+                become_in_foreground(argv, words=words, stays_above=stays_above, limits=limits, **options)
             with self._locks():
+                if has_part or limits[0]:
+                    options["on_created"] = self._while_it_waits
                 status = run_in_foreground(argv, **options)
         except (UsernsError, ValueError) as error:
             _name_word(error, words)
             raise
         if self.json_status is not None:
             _write(self.json_status, f'{{ "exit-code": {status} }}\n')
-        return status
+        return self._timeout.status(status)
 
     def _all_steps(self, own: dict[str, Any], *, is_new_userns: bool) -> tuple[list[str], list[Step]]:
         """With the word that each comes from."""
@@ -425,8 +427,7 @@ class Sandbox:
 
     def _while_it_waits(self, process: UsernsProcess[Any]) -> None:
         """The child exists; it has not set up anything yet."""
-        if self._on_created is not None:
-            self._on_created(process)
+        self._timeout.watch(process)
         if self.info is not None:
             _write(self.info, json.dumps(_report(process), indent=4) + "\n")
             os.close(self.info)

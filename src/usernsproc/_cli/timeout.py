@@ -1,4 +1,4 @@
-"""`--timeout`: how long a command may run, as with timeout(1)."""
+"""`--timeout`, where this program waits for the command: how long that may run, as with timeout(1)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ KILLED = 128 + signal.SIGKILL
 
 
 class Timeout:
-    """Sends `SIGTERM` after *seconds*, and `SIGKILL` *kill_after* seconds later."""
+    """Sends `SIGTERM` after *seconds*, and `SIGKILL` *kill_after* seconds later; 0: never."""
 
-    def __init__(self, seconds: float, kill_after: float | None) -> None:
+    def __init__(self, seconds: float, kill_after: float) -> None:
         self._seconds = seconds
         self._kill_after = kill_after
         self._has_passed = False
 
     def watch(self, process: UsernsProcess[Any]) -> None:
         """Count from now on, in a thread that does not keep the program."""
+        if not self._seconds:
+            return
         # Its own pidfd, open until the program ends: send_signal() would poll the process, and poll() of
         # the main thread would meanwhile report that it still runs.
         self._pidfd = os.dup(process.pidfd)

@@ -126,13 +126,17 @@ static int prepare_parameters(struct attempt *attempt, const struct plan *plan, 
 		.restores_signals = plan->restore_signals,
 		.monitor_socket = attempt->sockets[1],
 		.enters_own_userns = becoming->enters_own_userns,
+		.limits = {becoming->limits[0], becoming->limits[1]},
 		.messages = becoming->messages,
 		.messages_size = becoming->messages_size,
 		.monitor_name = NAME_OF_MONITOR,
 		.cgroup_file = "cgroup.procs",
 		.status_file = "/status",
-		.caught_field = "SigCgt:",
+		.syscall_file = "/syscall",
+		.pending_field = "ShdPnd:",
+		.blocked_field = "SigBlk:",
 		.ignored_field = "SigIgn:",
+		.caught_field = "SigCgt:",
 	};
 
 	attempt->block = launcher_block(&parameters, failure);

@@ -282,9 +282,11 @@ struct launcher_parameters {
 	int32_t restores_signals; /* that Python ignores */
 	int32_t monitor_socket;	 /* on which the monitor gets what an init sends; -1: without one */
 	int32_t enters_own_userns; /* the last namespace to enter is one that the caller has created for the command */
+	int64_t limits[2];	 /* nanoseconds until the monitor sends SIGTERM, and from then until SIGKILL; 0: no limit */
 	const char *messages;	 /* see become.h */
 	uint64_t messages_size;
-	char monitor_name[16], cgroup_file[16], status_file[16], caught_field[16], ignored_field[16];
+	char monitor_name[16], cgroup_file[16], status_file[16], syscall_file[16];
+	char pending_field[16], blocked_field[16], ignored_field[16], caught_field[16];
 };
 
 /* Paths in the procfs on its fd 2. */
@@ -341,6 +343,7 @@ int spawn(const struct plan *plan, struct spawned *spawned, struct failure *fail
 /* become.c: what the calling program itself becomes. Returns, with -1, only if nothing has changed. */
 struct becoming {
 	int monitors, enters_own_userns;
+	int64_t limits[2]; /* as in struct launcher_parameters */
 	const char *messages;
 	size_t messages_size;
 };

@@ -80,16 +80,6 @@ RAW_INLINE void forget_strings(const struct start *start)
 	}
 }
 
-RAW_INLINE int command_leaves_group(const struct launcher_parameters *own)
-{
-	const struct setup *setup = &own->setup;
-
-	for (int32_t i = setup->ends[FOR_INIT_AND_COMMAND]; i < setup->ends[FOR_COMMAND]; i++)
-		if (setup->calls[i].number == __NR_setsid || setup->calls[i].number == __NR_setpgid)
-			return 1;
-	return 0;
-}
-
 /* Pid 1: reaps orphans, and forwards signals to the command. All of them are blocked,
  * and so are not dropped, as others are that pid 1 has no handler for. What comes
  * from the terminal (SI_KERNEL) comes to the command as well. Below a monitor nothing else than what that forwards is to

@@ -187,6 +187,18 @@ RAW_INLINE void report_second_process(const struct launcher_parameters *own, lon
 	must(own, STEP_clone, RAW3(sendmsg, own->socket, &message, 0));
 }
 
+/* ---- what it knows of the command ---- */
+
+RAW_INLINE int command_leaves_group(const struct launcher_parameters *own)
+{
+	const struct setup *setup = &own->setup;
+
+	for (int32_t i = setup->ends[FOR_INIT_AND_COMMAND]; i < setup->ends[FOR_COMMAND]; i++)
+		if (setup->calls[i].number == __NR_setsid || setup->calls[i].number == __NR_setpgid)
+			return 1;
+	return 0;
+}
+
 /* ---- its other descriptors ---- */
 
 RAW_INLINE void close_all_from(const struct launcher_parameters *own, unsigned first)

@@ -151,7 +151,7 @@ static PyObject *core_spawn(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(become_doc, "become(namespaces, maps, program, files, setup, signals, patience, cgroup, messages, monitors,\n"
-			 "enters_own_userns)\n\n"
+			 "enters_own_userns, time_limit, kill_after)\n\n"
 			 "The calling process becomes the program, or with monitors what waits for it. See become.h.");
 
 static PyObject *core_become(PyObject *module, PyObject *arguments)
@@ -162,8 +162,8 @@ static PyObject *core_become(PyObject *module, PyObject *arguments)
 	Py_ssize_t size;
 	char *messages;
 
-	if (PyTuple_Size(arguments) != GROUPS_OF_VALUES + 3) {
-		PyErr_SetString(PyExc_TypeError, "become() takes 11 arguments");
+	if (PyTuple_Size(arguments) != GROUPS_OF_VALUES + 5) {
+		PyErr_SetString(PyExc_TypeError, "become() takes 13 arguments");
 		return NULL;
 	}
 	if (PyBytes_AsStringAndSize(PyTuple_GetItem(arguments, GROUPS_OF_VALUES), &messages, &size) < 0)
@@ -172,6 +172,10 @@ static PyObject *core_become(PyObject *module, PyObject *arguments)
 	becoming.messages_size = (size_t)size + 1;
 	becoming.monitors = PyObject_IsTrue(PyTuple_GetItem(arguments, GROUPS_OF_VALUES + 1));
 	becoming.enters_own_userns = PyObject_IsTrue(PyTuple_GetItem(arguments, GROUPS_OF_VALUES + 2));
+	for (int i = 0; i < 2; i++)
+		becoming.limits[i] = PyLong_AsLongLong(PyTuple_GetItem(arguments, GROUPS_OF_VALUES + 3 + i));
+	if (PyErr_Occurred())
+		return NULL;
 	if (get_plan(arguments, &plan) == 0) {
 		Py_BEGIN_ALLOW_THREADS
 		become(&plan, &becoming, &failure);

@@ -9,22 +9,27 @@
 #ifndef USERNSPROC_MONITOR_H
 #define USERNSPROC_MONITOR_H
 
+#define STATUS_TIMED_OUT 124
+
 #include <sys/ioctl.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #include "launcher_socket.h"
 
 /* Its descriptors while it waits. */
-enum { MONITOR_TERMINAL, MONITOR_WITNESS, MONITOR_INIT, MONITOR_SIGNALS, MONITOR_PROC, MONITOR_DESCRIPTORS };
+enum { MONITOR_TERMINAL, MONITOR_WITNESS, MONITOR_INIT, MONITOR_SIGNALS, MONITOR_PROC, MONITOR_TIMER, MONITOR_DESCRIPTORS };
 
 struct monitored {
 	int witness;   /* a socket, or -errno */
+	int init;      /* the number of its socket here; -1: there is none, which poll(2) skips */
 	long terminal; /* a descriptor, or -errno */
 	int group, had_terminal;
 	int foreground; /* while the command is stopped: the group that it had in the foreground */
 	int is_stopped, stops;
 	int is_process_1; /* of its pid namespace: the command, and not an init */
 	int ended_by;	  /* a signal in whose place it got SIGKILL */
+	int is_timed_out;
 	int child_action_is_ignored;
 	long child, witness_pid;
 };
@@ -128,7 +133,7 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	monitored->terminal = monitored->witness = monitored->foreground = -1;
 	monitored->group = monitored->had_terminal = monitored->is_stopped = monitored->stops = monitored->child_action_is_ignored = 0;
 	monitored->is_process_1 = own->namespaces.flags & CLONE_NEWPID && own->init_socket < 0;
-	monitored->ended_by = 0;
+	monitored->ended_by = monitored->is_timed_out = 0;
 	monitored->witness_pid = 0;
 	if (!own->monitors)
 		return;
@@ -143,7 +148,8 @@ RAW_INLINE void prepare_monitor(const struct launcher_parameters *own, struct mo
 	RAW4(rt_sigaction, SIGCHLD, 0, &action, KERNEL_SIGSET_SIZE);
 	monitored->child_action_is_ignored = action.handler == (uintptr_t)SIG_IGN;
 	handle(SIGCHLD, SIG_DFL);
-	monitored->witness = start_witness(own, &monitored->witness_pid);
+	if (own->init_socket >= 0 || !command_leaves_group(own)) /* else all is forwarded: nothing gets to it anyway */
+		monitored->witness = start_witness(own, &monitored->witness_pid);
 }
 
 /* ---- while it runs ---- */
@@ -169,7 +175,9 @@ RAW_INLINE __attribute__((noreturn)) void leave_like(const struct monitored *mon
 	    RAW2(kill, -(long)foreground, 0) == -ESRCH)
 		set_foreground(monitored->group);
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && monitored->ended_by)
-		leave(128 + monitored->ended_by);
+		status = monitored->ended_by; /* as wait4(2) would have it */
+	if (monitored->is_timed_out && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) && status != (128 + SIGKILL) << 8)
+		leave(STATUS_TIMED_OUT);
 	leave(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
@@ -188,13 +196,21 @@ RAW_INLINE int has_pending(uint64_t signals)
 	return (pending & signals) != 0;
 }
 
+/* Where nothing else can end it any more, a command that has stopped itself still ends at its time limit. */
+RAW_INLINE int stops_with_command(const struct launcher_parameters *own, int status)
+{
+	return !own->limits[0] || WSTOPSIG(status) != SIGSTOP;
+}
+
 /* As the command was, so that a shell notices. Not by the same signal, which would have to be let in for a moment, and would
  * stop this process also when it comes anew. */
-RAW_INLINE void stop(struct monitored *monitored)
+RAW_INLINE void stop(const struct launcher_parameters *own, struct monitored *monitored, int status)
 {
 	monitored->is_stopped = 1;
 	monitored->stops++;
 	monitored->foreground = foreground_of(MONITOR_TERMINAL);
+	if (!stops_with_command(own, status))
+		return;
 	wait_until_group_has_signal(); /* a signal to stop, which takes one to continue away that came before */
 	if (!has_pending(mask_of(SIGCONT))) /* else it has been continued since, and a stop would take that away */
 		RAW2(kill, RAW0(getpid), SIGSTOP);
@@ -222,16 +238,16 @@ RAW_INLINE void continue_command(struct monitored *monitored)
 	queue_continue(monitored->child, monitored->stops);
 }
 
-RAW_INLINE void follow(struct monitored *monitored, int status)
+RAW_INLINE void follow(const struct launcher_parameters *own, struct monitored *monitored, int status)
 {
 	if (WIFSTOPPED(status))
-		stop(monitored);
+		stop(own, monitored, status);
 	else
 		monitored->is_stopped = 0;
 }
 
 /* As process 1 of a namespace it has also others to reap. */
-RAW_INLINE void reap_children(struct monitored *monitored)
+RAW_INLINE void reap_children(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	int status;
 	long pid;
@@ -241,7 +257,7 @@ RAW_INLINE void reap_children(struct monitored *monitored)
 			continue;
 		if (WIFEXITED(status) || WIFSIGNALED(status))
 			leave_like(monitored, status);
-		follow(monitored, status);
+		follow(own, monitored, status);
 	}
 }
 
@@ -287,19 +303,64 @@ RAW_INLINE uint64_t read_field(long fd, const char *name)
 	return ~(uint64_t)0;
 }
 
-/* Whether it has a handler, or ignores the signal on purpose. Or that is not known. */
+#define LOOKS_AT_PENDING 100
+
+RAW_INLINE void sleep_for_milliseconds(int64_t milliseconds)
+{
+	struct {
+		int64_t seconds, nanoseconds;
+	} time;
+
+	((volatile int64_t *)&time)[0] = 0;
+	((volatile int64_t *)&time)[1] = milliseconds * 1000000;
+	RAW5(ppoll, 0, 0, &time, 0, KERNEL_SIGSET_SIZE);
+}
+
+RAW_INLINE int is_in_field(long fd, const char *name, long signal)
+{
+	RAW3(lseek, fd, 0, 0);
+	return (read_field(fd, name) & mask_of(signal)) != 0;
+}
+
+/* In sigwait(3). Meanwhile /proc does not show these signals as blocked. */
+RAW_INLINE int waits_for_signals(const struct launcher_parameters *own, long pid)
+{
+	long fd = open_status_of(pid, own->syscall_file), length, number = 0;
+	char text[16];
+
+	if (fd < 0)
+		return 0;
+	length = RAW3(read, fd, text, sizeof(text));
+	RAW1(close, fd);
+	for (long i = 0; i < length; i++) {
+		char letter = ((volatile char *)text)[i];
+
+		if (letter < '0' || letter > '9')
+			return i && number == __NR_rt_sigtimedwait;
+		number = number * 10 + letter - '0';
+	}
+	return 0;
+}
+
+/* Whether it has a handler, waits for the signal with sigwait(3) or signalfd(2), or ignores it on purpose. Or that is not
+ * known. A signal that is pending may be dropped yet, by an exec, which takes the handler away, or when it is no longer blocked.
+ * So that is looked at first. */
 RAW_INLINE int minds(const struct launcher_parameters *own, long pid, long signal)
 {
 	long fd = open_status_of(pid, own->status_file);
-	uint64_t caught, ignored;
+	int is_pending = fd >= 0, minds = 1;
 
-	if (fd < 0)
-		return 1;
-	ignored = read_field(fd, own->ignored_field);
-	RAW3(lseek, fd, 0, 0);
-	caught = read_field(fd, own->caught_field);
-	RAW1(close, fd);
-	return ((caught | ignored) & mask_of(signal)) != 0;
+	for (int look = 0; is_pending && look < LOOKS_AT_PENDING; look++) {
+		if (look)
+			sleep_for_milliseconds(5);
+		is_pending = is_in_field(fd, own->pending_field, signal);
+		minds = is_pending || waits_for_signals(own, pid) || is_in_field(fd, own->blocked_field, signal) ||
+			waits_for_signals(own, pid) || is_in_field(fd, own->ignored_field, signal) ||
+			is_in_field(fd, own->caught_field, signal);
+	}
+	if (fd >= 0)
+		RAW1(close, fd);
+	return minds;
 }
 
 RAW_INLINE int ends_processes(long signal)
@@ -334,7 +395,7 @@ RAW_INLINE void forward(const struct launcher_parameters *own, struct monitored 
 	if (has_pending(opposite_of(signal))) /* it came later: the kernel has taken this one away from the others */
 		return;
 	if (signal == SIGCONT) {
-		reap_children(monitored);
+		reap_children(own, monitored);
 		if (monitored->is_stopped) {
 			continue_command(monitored);
 			return;
@@ -354,22 +415,52 @@ RAW_INLINE void take_signal(const struct launcher_parameters *own, struct monito
 		return;
 	signal = (long)*(volatile uint32_t *)record;
 	if (signal == SIGCHLD)
-		reap_children(monitored);
+		reap_children(own, monitored);
 	else
 		forward(own, monitored, signal);
 }
 
 /* How the command below an init was stopped or continued. Its end is that of the init. */
-RAW_INLINE void take_message(struct monitored *monitored)
+RAW_INLINE void take_message(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	struct ending ending;
 
 	if (RAW3(read, MONITOR_INIT, &ending, sizeof(ending)) != sizeof(ending)) {
 		RAW1(close, MONITOR_INIT);
+		monitored->init = -1;
 		return;
 	}
 	if (!WIFEXITED((int)ending.status) && !WIFSIGNALED((int)ending.status))
-		follow(monitored, (int)ending.status);
+		follow(own, monitored, (int)ending.status);
+}
+
+/* ---- its time limit ---- */
+
+RAW_INLINE long set_timer(long timer, int64_t nanoseconds)
+{
+	int64_t times[4]; /* a struct itimerspec: an interval, and the first time */
+	volatile int64_t *words = times;
+
+	words[0] = words[1] = 0;
+	words[2] = nanoseconds / 1000000000;
+	words[3] = nanoseconds % 1000000000;
+	return RAW4(timerfd_settime, timer, 0, times, 0);
+}
+
+/* As timeout(1). A stopped command can then end. */
+RAW_INLINE void take_time(const struct launcher_parameters *own, struct monitored *monitored)
+{
+	reap_children(own, monitored);
+	if (monitored->is_timed_out) {
+		set_timer(MONITOR_TIMER, 0);
+		RAW2(kill, monitored->child, SIGKILL);
+		return;
+	}
+	monitored->is_timed_out = 1;
+	set_timer(MONITOR_TIMER, own->limits[1]);
+	RAW2(kill, monitored->child, SIGTERM);
+	RAW2(kill, monitored->child, SIGCONT);
+	end_process_1(own, monitored, SIGTERM);
 }
 
 /* A descriptor that is none of those numbers; closed if it is one. -1 if there is none. */
@@ -393,12 +484,18 @@ RAW_INLINE void put_in_place(long fd, int place)
 }
 
 /* Nothing but these stays open: what reads from the command notices when the command closes it. */
-RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, const struct monitored *monitored)
+RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, struct monitored *monitored)
 {
 	uint64_t all = ~(uint64_t)0;
-	long signals = RAW4(signalfd4, -1, &all, KERNEL_SIGSET_SIZE, O_CLOEXEC), witness, init, proc;
+	long signals = RAW4(signalfd4, -1, &all, KERNEL_SIGSET_SIZE, O_CLOEXEC), witness, init, proc, timer = -1;
 
 	must(own, STEP_init, signals);
+	if (own->limits[0]) {
+		timer = RAW2(timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC);
+		must(own, STEP_prepare, timer);
+		must(own, STEP_prepare, set_timer(timer, own->limits[0]));
+	}
+	timer = out_of_the_way(own, timer);
 	signals = out_of_the_way(own, signals);
 	witness = out_of_the_way(own, monitored->witness);
 	init = out_of_the_way(own, own->monitor_socket);
@@ -406,29 +503,34 @@ RAW_INLINE void keep_own_descriptors(const struct launcher_parameters *own, cons
 	put_in_place(monitored->terminal, MONITOR_TERMINAL);
 	put_in_place(witness, MONITOR_WITNESS);
 	put_in_place(init, MONITOR_INIT);
+	monitored->init = init < 0 ? -1 : MONITOR_INIT;
 	put_in_place(signals, MONITOR_SIGNALS);
 	put_in_place(proc, MONITOR_PROC);
+	put_in_place(timer, MONITOR_TIMER);
 	must(own, STEP_stdio, close_descriptors(MONITOR_DESCRIPTORS, ~0u, MONITOR_PROC));
 }
 
 RAW_INLINE __attribute__((noreturn)) void be_monitor(const struct launcher_parameters *own, struct monitored *monitored)
 {
-	struct pollfd inputs[2];
+	struct pollfd inputs[3];
 	volatile struct pollfd *fields = inputs;
 
 	RAW2(prctl, PR_SET_NAME, own->monitor_name);
 	keep_own_descriptors(own, monitored);
 	for (;;) {
 		fields[0].fd = MONITOR_SIGNALS;
-		fields[1].fd = MONITOR_INIT;
-		fields[0].events = fields[1].events = POLLIN;
-		fields[0].revents = fields[1].revents = 0;
-		if (RAW5(ppoll, inputs, 2, 0, 0, KERNEL_SIGSET_SIZE) <= 0)
+		fields[1].fd = monitored->init;
+		fields[2].fd = own->limits[0] ? MONITOR_TIMER : -1;
+		fields[0].events = fields[1].events = fields[2].events = POLLIN;
+		fields[0].revents = fields[1].revents = fields[2].revents = 0;
+		if (RAW5(ppoll, inputs, 3, 0, 0, KERNEL_SIGSET_SIZE) <= 0)
 			continue;
 		if (fields[1].revents & (POLLIN | POLLHUP))
-			take_message(monitored);
+			take_message(own, monitored);
 		else if (fields[0].revents)
 			take_signal(own, monitored);
+		else if (fields[2].revents)
+			take_time(own, monitored);
 	}
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -41,6 +42,7 @@ _REFUSED = {
     "close_fds": "inheritable descriptors are inherited, as with os.execvp(): see os.set_inheritable()",
 }
 _LONGEST_NUMBER = 32
+_NANOSECONDS, _LONGEST_TIME = 1_000_000_000, 2**63 - 1
 _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 
@@ -84,19 +86,30 @@ def execvp(args: Any, **options: Unpack[ExecOptions]) -> NoReturn:
     raise AssertionError("an exception is raised, or nothing returns")
 
 
-def become_in_foreground(args: Any, *, pdeathsig: int | None = SIGKILL, **options: Any) -> NoReturn:
+def become_in_foreground(
+    args: Any,
+    *,
+    pdeathsig: int | None = SIGKILL,
+    stays_above: bool = False,
+    limits: tuple[float, float] = (0, 0),
+    **options: Any,
+) -> NoReturn:
     """As `execvp`, also where the command has to be a child of this process: then this process becomes a small program
     that follows the command, and exits with its status, or 128 + *n* if signal *n* ends it.
 
-    The command is a child in new and joined pid and time namespaces, and in a new session.
+    The command is a child in new and joined pid and time namespaces, in a new session, and with a time limit.
 
     Args:
         pdeathsig: what a child gets when that program ends.
+        stays_above: the command is a child in any case.
+        limits: seconds until the command gets `SIGTERM`, and from then on until it gets `SIGKILL`; 0: no limit. The
+            exit status is then that of `timeout(1)`.
         words: for each step of `setup`, the option of the command line that it comes from.
     """
     if options.get("env") is None:
         options["env"] = _environment()
-    ExecutedCommand(args, True, {"pdeathsig": pdeathsig, **options})
+    options |= {"pdeathsig": pdeathsig, "stays_above": stays_above, "limits": limits}
+    ExecutedCommand(args, True, options)
     raise AssertionError("an exception is raised, or nothing returns")
 
 
@@ -119,7 +132,8 @@ class ExecutedCommand(UsernsProcess[bytes]):
 
     def __init__(self, args: Any, in_foreground: bool, options: dict[str, Any]) -> None:
         self._in_foreground = in_foreground
-        self._has_new_session = bool(options.get("start_new_session"))
+        self._limits = [min(math.ceil(limit * _NANOSECONDS), _LONGEST_TIME) for limit in options.pop("limits", (0, 0))]
+        self._stays = bool(options.pop("stays_above", False) or self._limits[0] or options.get("start_new_session"))
         self._kept, self._words = options.pop("pass_fds", ()), options.pop("words", ())
         options["close_fds"] = False
         super().__init__(args, **options)
@@ -131,7 +145,7 @@ class ExecutedCommand(UsernsProcess[bytes]):
             kinds |= kind & CLONE_NEWPID
         needs_child = bool(kinds & (CLONE_NEWPID | CLONE_NEWTIME))
         if self._in_foreground:
-            return needs_child or self._has_new_session
+            return needs_child or self._stays
         if needs_child:
             raise ValueError(f"pid and time namespaces have no meaning for execvp: {_NEEDS_CHILD}")
         return False
@@ -172,6 +186,7 @@ class ExecutedCommand(UsernsProcess[bytes]):
                     messages(program, setup, self._cgroup, self._words),
                     is_monitored,
                     is_new,
+                    *self._limits,
                 )
             except _core.Failure as failure:
                 raise error_of_start(failure, program, setup, self._cgroup) from None
