@@ -279,7 +279,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
             owner_uid = None if owner is None else resolve_owner(owner, caller)
             entered = joins.for_core
             userns: Userns = "new" if joins.userns is None else "own" if joins.is_own else "joined"
-            self._maps = maps = self._wanted_maps(uid_map, gid_map, setgroups, joins, caller)
+            self._maps = maps = self._resolve_maps(uid_map, gid_map, setgroups, joins, caller)
             capabilities = capability_mask(ambient_caps)
             keyring = keyring_calls(session_keyring, joins=bool(entered))
             of_setup = None
@@ -323,7 +323,7 @@ class UsernsProcess(PidfdPopen["AnyStr"]):
         assert self._child is not None
         self._child.taken = True  # before, an exception of a signal handler ends it with this object
 
-    def _wanted_maps(
+    def _resolve_maps(
         self, uid_map: IdMapLike | None, gid_map: IdMapLike | None, setgroups: str | None, joins: Joins, caller: Caller
     ) -> Maps:
         if joins.userns is None:
