@@ -22,7 +22,7 @@ SLOW = {
     "importlib.util",
 }
 """Modules of the standard library that take long to load."""
-OF_THE_COMMAND = {"_arguments", "_foreground", "options", "output", "parser"}
+OF_THE_COMMAND = {"_arguments", "options", "output", "parser"}
 DIRECT = {
     "run": ["run", "--map", "root", "--", "true"],
     "enter": ["enter", "/proc/self/ns/net", "--", "true"],
