@@ -80,7 +80,10 @@ def signals_of_the_caller() -> None:
         ((Signals(block="all"), Signals(ignore=["PIPE"])), {hup, usr1, signal.SIGPIPE}, every),
     ):
         found = status(*steps)
-        assert (signal_set(found["SigIgn"]), signal_set(found["SigBlk"])) == (ignored, blocked), steps
+        # posix_spawn(3) of glibc, by which Python 3.13 starts this program, ignores the signals that it uses itself.
+        own = {32, 33}
+        assert signal_set(found["SigIgn"]) - own == ignored - own, steps
+        assert signal_set(found["SigBlk"]) == blocked, steps
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGUSR2}
 
