@@ -34,7 +34,7 @@ def own_mount_namespace() -> None:
         with create_userns("root", "root") as own:
             own.enter()
     native.unshare(native.CLONE_NEWNS)
-    close_kept()  # a /proc of the mount namespace before, which nobody can cover here
+    close_kept()  # a /proc of the mount namespace before, which cannot be covered here
     make_places()
 
 

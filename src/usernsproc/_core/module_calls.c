@@ -71,7 +71,7 @@ static PyObject *core_call(PyObject *module, PyObject *arguments)
 }
 
 PyDoc_STRVAR(call_for_fd_doc, "call_for_fd(number, *args) -> OwnedFd\n\n"
-			      "The same, for a system call that opens a descriptor, above 2.");
+			      "The same, for a system call that opens a descriptor.");
 
 static PyObject *core_call_for_fd(PyObject *module, PyObject *arguments)
 {

@@ -463,7 +463,7 @@ RAW_INLINE void take_time(const struct launcher_parameters *own, struct monitore
 	end_process_1(own, monitored, SIGTERM);
 }
 
-/* A descriptor that is none of those numbers; closed if it is one. -1 if there is none. */
+/* The descriptor, or a copy of it that is above the numbers of the monitor; -1 remains -1. */
 RAW_INLINE long out_of_the_way(const struct launcher_parameters *own, long fd)
 {
 	long copy;
